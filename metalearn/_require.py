@@ -1,0 +1,123 @@
+"""Argument checks. Each raises an error that names the argument and says what would be right."""
+
+import math
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from metalearn.task import Loss, Task
+
+
+def positive(**values: Any) -> None:
+    """Raises ValueError unless every named value is a finite number above zero."""
+    for name, value in values.items():
+        if isinstance(value, jax.core.Tracer):
+            continue  # known only when the compiled program runs
+        if not _is_real(value) or not math.isfinite(value) or value <= 0:
+            raise ValueError(f"{name} must be a finite number above 0, but it is {value!r}.")
+
+
+def fraction(**values: Any) -> None:
+    """Raises ValueError unless every named value lies in [0, 1)."""
+    for name, value in values.items():
+        if not isinstance(value, jax.core.Tracer) and (not _is_real(value) or not 0 <= value < 1):
+            raise ValueError(f"{name} must be at least 0 and below 1, but it is {value!r}.")
+
+
+def learning_rate(value: Any) -> None:
+    """Raises ValueError unless the value is a positive number or an optax schedule."""
+    if not callable(value):
+        positive(learning_rate=value)
+
+
+def count(at_least: int = 0, **values: Any) -> None:
+    """Raises ValueError unless every named value is a whole number of at least `at_least`."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < at_least:
+            raise ValueError(f"{name} must be a whole number of at least {at_least}, but it is {value!r}.")
+
+
+def interval(**values: Any) -> None:
+    """Raises ValueError unless every named value is a pair (low, high) of numbers with low <= high."""
+    for name, value in values.items():
+        if len(value) != 2 or not all(map(_is_real, value)) or not value[0] <= value[1]:
+            raise ValueError(f"{name} must be a pair (low, high) with low <= high, but it is {value!r}.")
+
+
+def function(**values: Any) -> None:
+    """Raises TypeError unless every named value can be called."""
+    for name, value in values.items():
+        if not callable(value):
+            raise TypeError(f"{name} must be a function, but it is a {type(value).__name__}.")
+
+
+def transformation(**values: Any) -> None:
+    """Raises TypeError unless every named value is an optax transformation."""
+    for name, value in values.items():
+        if not isinstance(value, optax.GradientTransformation):
+            raise TypeError(
+                f"{name} must be an optax.GradientTransformation such as optax.sgd(0.01), "
+                f"but it is a {type(value).__name__}."
+            )
+
+
+def scalar(loss: Callable) -> Loss:
+    """The same loss, which says so when its value is no scalar or its batch is ragged.
+
+    The checks look at shapes only, so they cost nothing in a compiled program.
+    """
+    function(loss=loss)
+
+    def checked(params, batch):
+        _same_leading_axis("examples", batch)
+        value = loss(params, batch)
+        if jnp.shape(value) != ():
+            raise ValueError(
+                f"loss must return a scalar, but it returned shape {jnp.shape(value)}. "
+                "Average over the examples, for instance with jnp.mean."
+            )
+        return value
+
+    return checked
+
+
+def task_batch(tasks: Task) -> int:
+    """The number of tasks in a batch; raises when the argument is no batch of tasks."""
+    if not isinstance(tasks, Task):
+        raise TypeError(f"tasks must be a metalearn.Task(support, query), but it is a {type(tasks).__name__}.")
+    num_tasks = _same_leading_axis("tasks", tasks)
+    if num_tasks == 0:
+        raise ValueError("tasks must hold at least one task, but its leading axis is 0.")
+    return num_tasks
+
+
+def float_params(params: Any) -> None:
+    """Raises TypeError unless params holds floating-point arrays, and at least one."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    if not leaves:
+        raise TypeError("params holds no array, so there is nothing to learn.")
+    for path, leaf in leaves:
+        if (not hasattr(leaf, "dtype") and not _is_real(leaf)) or not jnp.issubdtype(
+            jnp.result_type(leaf), jnp.floating
+        ):
+            where = jax.tree_util.keystr(path)
+            raise TypeError(f"params{where} must be a floating-point array, but it is {leaf!r}.")
+
+
+def _same_leading_axis(counts: str, tree: Any) -> int:
+    shapes = {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    sizes = {shape[:1] for shape in shapes.values()}
+    if len(sizes) != 1 or sizes == {()}:
+        listing = ", ".join(f"{path or 'batch'} {list(shape)}" for path, shape in shapes.items()) or "no array"
+        raise ValueError(f"The leading axis counts {counts} and must be the same everywhere, but there is: {listing}.")
+    return next(iter(sizes))[0]
+
+
+def _is_real(value: Any) -> bool:
+    return (isinstance(value, numbers.Real) and not isinstance(value, bool)) or (
+        hasattr(value, "dtype") and jnp.shape(value) == () and jnp.issubdtype(value.dtype, jnp.number)
+    )

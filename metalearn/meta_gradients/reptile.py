@@ -1,0 +1,39 @@
+"""Reptile: move the start towards where adaptation ends.  (Nichol, Achiam & Schulman 2018, arXiv 1803.02999, alg. 1)
+
+theta <- theta + e (phi_K - theta),   that is, gradient descent with rate e along   g(theta) = theta - phi_K
+"""
+
+import optax
+
+from metalearn import _require
+from metalearn.inner import descend
+from metalearn.task import Loss, MetaGradient
+
+
+def reptile(loss: Loss, inner: optax.GradientTransformation, num_steps: int) -> MetaGradient:
+    """The displacement theta - phi_K of the inner loop on the support set.
+
+    The query set only serves for the reported loss. The displacement has the units of params, not of a gradient:
+    with optax.sgd(e) outside, the step is the paper's. Cost: K gradients a task (and one loss). Memory: flat in K.
+    Biased: it is not the gradient of the query loss after adaptation.
+
+    Args:
+      loss: scalar loss of (params, batch).
+      inner: the inner step rule, for instance optax.sgd(0.01).
+      num_steps: K >= 1.
+
+    Returns:
+      A function (params, task) -> (query loss at phi_K, theta - phi_K); the second is a pytree like params.
+
+    Raises:
+      ValueError, TypeError: if an argument is not as described; the message names it.
+    """
+    loss = _require.scalar(loss)
+    _require.transformation(inner=inner)
+    _require.count(at_least=1, num_steps=num_steps)
+
+    def meta_gradient(params, task):
+        adapted = descend(lambda phi: loss(phi, task.support), inner, num_steps, params)
+        return loss(adapted, task.query), optax.tree.sub(params, adapted)
+
+    return meta_gradient

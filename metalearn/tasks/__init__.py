@@ -1,0 +1,7 @@
+"""Task families: each is called with (key, num_tasks) and returns a batch of tasks."""
+
+from metalearn.tasks.mnist1d import MNIST1D
+from metalearn.tasks.quadratic import Quadratic, QuadraticBatch
+from metalearn.tasks.sinusoid import Sinusoid
+
+__all__ = ["MNIST1D", "Quadratic", "QuadraticBatch", "Sinusoid"]

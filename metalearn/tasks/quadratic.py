@@ -1,0 +1,81 @@
+"""Quadratic tasks: everything about them is known in closed form (see `metalearn.theory`)."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from metalearn import _require
+from metalearn.task import Task
+
+
+class QuadraticBatch(NamedTuple):
+    """The quadratic 1/2 (phi - minimum)^T hessian (phi - minimum).
+
+    Attributes:
+      hessian: symmetric, shape [dim, dim].
+      minimum: shape [dim]; where the gradient is zero.
+    """
+
+    hessian: jax.Array
+    minimum: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Quadratic:
+    """Tasks whose support and query losses are two different quadratics. Parameters are one array of shape [dim].
+
+    Attributes:
+      dim: number of parameters, >= 1.
+      support_curvature: (low, high) of the support Hessian's eigenvalues, drawn uniformly; the axes are random.
+      query_curvature: the same for the query Hessian.
+      spread: standard deviation, per coordinate, of the tasks' support minima around the origin, > 0.
+      shift: standard deviation, per coordinate, of the query minimum around the support minimum, > 0.
+
+    Raises:
+      ValueError: if an argument is out of range.
+    """
+
+    dim: int = 2
+    support_curvature: tuple[float, float] = (0.2, 1.0)
+    query_curvature: tuple[float, float] = (0.2, 1.0)
+    spread: float = 1.0
+    shift: float = 0.3
+
+    def __post_init__(self):
+        _require.count(at_least=1, dim=self.dim)
+        _require.interval(support_curvature=self.support_curvature, query_curvature=self.query_curvature)
+        _require.positive(spread=self.spread, shift=self.shift)
+
+    def __call__(self, key: jax.Array, num_tasks: int) -> Task:
+        """A batch of tasks; support and query are QuadraticBatch with one more leading axis."""
+        _require.count(at_least=1, num_tasks=num_tasks)
+        return jax.vmap(self._draw)(jax.random.split(key, num_tasks))
+
+    @staticmethod
+    def loss(params: jax.Array, batch: QuadraticBatch) -> jax.Array:
+        """1/2 (params - minimum)^T hessian (params - minimum), a scalar."""
+        offset = params - batch.minimum
+        return 0.5 * offset @ batch.hessian @ offset
+
+    def _draw(self, key):
+        keys = jax.random.split(key, 4)
+        minimum = self.spread * jax.random.normal(keys[0], (self.dim,))
+        return Task(
+            support=QuadraticBatch(self._hessian(keys[1], self.support_curvature), minimum),
+            query=QuadraticBatch(
+                self._hessian(keys[2], self.query_curvature),
+                minimum + self.shift * jax.random.normal(keys[3], (self.dim,)),
+            ),
+        )
+
+    def _hessian(self, key, curvature):
+        axes_key, value_key = jax.random.split(key)
+        axes = jnp.eye(self.dim)
+        for normal in jax.random.normal(axes_key, (self.dim, self.dim)):
+            # One reflection per dimension turns the axes at random, without a call to LAPACK.
+            axes = axes - 2 * jnp.outer(axes @ normal, normal) / (normal @ normal)
+        values = jax.random.uniform(value_key, (self.dim,), minval=curvature[0], maxval=curvature[1])
+        hessian = (axes * values) @ axes.T
+        return (hessian + hessian.T) / 2

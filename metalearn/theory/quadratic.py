@@ -1,0 +1,100 @@
+"""Quadratic tasks solved exactly.
+
+Adaptation to a quadratic support loss with Hessian H and minimum m is affine in the start:
+
+    phi(theta) = m + J (theta - m),      J = (I - a H)^K             K gradient steps of size a
+                                         J = l (H + l I)^-1          the proximal problem with strength l
+
+Everything else follows from J. With the query loss f(phi) = 1/2 (phi - q)^T A (phi - q):
+
+    F(theta) = f(phi(theta)),    grad F(theta) = J^T A (phi(theta) - q)
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from metalearn import _require
+from metalearn.task import Task
+
+
+class Quadratics(NamedTuple):
+    """A batch of quadratic tasks under one rule of adaptation. Arrays are float64 numpy; params has shape [dim].
+
+    Attributes:
+      tasks: as drawn by tasks.Quadratic, one leading axis for tasks.
+      jacobian: J = d phi / d theta of each task, shape [num_tasks, dim, dim].
+    """
+
+    tasks: Task
+    jacobian: np.ndarray
+
+    def adapted(self, params: np.ndarray) -> np.ndarray:
+        """Each task's adapted parameters phi(theta), shape [num_tasks, dim]."""
+        minimum = self.tasks.support.minimum
+        return minimum + _apply(self.jacobian, np.asarray(params, np.float64) - minimum)
+
+    def query_losses(self, params: np.ndarray) -> np.ndarray:
+        """Each task's loss after adaptation, shape [num_tasks]."""
+        hessian, minimum = self.tasks.query
+        offset = self.adapted(params) - minimum
+        return 0.5 * np.sum(offset * _apply(hessian, offset), axis=-1)
+
+    def task_gradients(self, params: np.ndarray) -> np.ndarray:
+        """Each task's meta-gradient, shape [num_tasks, dim]."""
+        hessian, minimum = self.tasks.query
+        return _apply(_transpose(self.jacobian), _apply(hessian, self.adapted(params) - minimum))
+
+    def objective(self, params: np.ndarray) -> float:
+        """The meta-objective: mean loss after adaptation."""
+        return float(self.query_losses(params).mean())
+
+    def meta_gradient(self, params: np.ndarray) -> np.ndarray:
+        """Its gradient, shape [dim]."""
+        return self.task_gradients(params).mean(axis=0)
+
+    def stationary_point(self) -> np.ndarray:
+        """Where the meta-gradient is zero, shape [dim]: it is affine in params, so one linear solve finds it."""
+        slope = (_transpose(self.jacobian) @ self.tasks.query.hessian @ self.jacobian).mean(axis=0)
+        return np.linalg.solve(slope, -self.meta_gradient(np.zeros(len(slope))))
+
+
+def unrolled(tasks: Task, step_size: float, num_steps: int) -> Quadratics:
+    """Adaptation by `num_steps` gradient steps of `step_size`, as in MAML: J = (I - a H)^K.
+
+    Raises:
+      ValueError: if the step size is not positive or the number of steps negative.
+    """
+    _require.positive(step_size=step_size)
+    _require.count(num_steps=num_steps)
+    tasks = _float64(tasks)
+    hessian = tasks.support.hessian
+    return Quadratics(tasks, np.linalg.matrix_power(np.eye(hessian.shape[-1]) - step_size * hessian, num_steps))
+
+
+def proximal(tasks: Task, proximal_strength: float) -> Quadratics:
+    """Adaptation to the minimum of h(phi) + l/2 ||phi - theta||^2, as in iMAML and FO-B-MAML: J = l (H + l I)^-1.
+
+    Raises:
+      ValueError: if the strength is not positive.
+    """
+    _require.positive(proximal_strength=proximal_strength)
+    tasks = _float64(tasks)
+    hessian = tasks.support.hessian
+    identity = np.eye(hessian.shape[-1])
+    return Quadratics(tasks, proximal_strength * np.linalg.inv(hessian + proximal_strength * identity))
+
+
+def _float64(tasks):
+    _require.task_batch(tasks)
+    return Task(
+        *(batch._replace(**{k: np.asarray(v, np.float64) for k, v in batch._asdict().items()}) for batch in tasks)
+    )
+
+
+def _apply(matrices, vectors):
+    return np.einsum("...ij,...j->...i", matrices, vectors)
+
+
+def _transpose(matrices):
+    return np.swapaxes(matrices, -1, -2)
