@@ -1,0 +1,42 @@
+"""Show Markdown and widgets in a notebook, with plain text for terminals and for viewers without a kernel."""
+
+import base64
+import html
+import re
+
+import ipywidgets
+from IPython.core.getipython import get_ipython
+from IPython.display import display
+
+
+def show_markdown(text: str) -> None:
+    """Display Markdown; outside a notebook, print it."""
+    _show({"text/markdown": text, "text/plain": text})
+
+
+def show_html(text: str, plain: str) -> None:
+    """Display HTML; outside a notebook, print the plain text."""
+    _show({"text/html": text, "text/plain": plain})
+
+
+def show_widget(widget: ipywidgets.DOMWidget, plain: str, png: bytes = b"") -> None:
+    """Display a widget; where there is no kernel to drive it, a picture or plain text.
+
+    All are one bundle, so that a viewer shows exactly one of them.
+    """
+    bundle = widget._repr_mimebundle_() | {"text/plain": plain}
+    if png:
+        bundle["image/png"] = base64.b64encode(png).decode()
+    _show(bundle)
+
+
+def inline_html(text: str) -> str:
+    """HTML of plain text with `code`; $mathematics$ is left for the notebook to render."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+
+
+def _show(bundle: dict[str, str]) -> None:
+    if get_ipython() is None:
+        print(bundle["text/plain"])
+    else:
+        display(bundle, raw=True)

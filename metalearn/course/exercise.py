@@ -1,0 +1,172 @@
+"""What an exercise is: one definition gives its check, its hints and the hidden tests of a classroom.
+
+A module `metalearn.course.lessons.lesson_NN` defines `EXERCISES` (a tuple of `Exercise`) and `QUIZ` (a tuple
+of `Question`); the functions below find them by id.
+"""
+
+import difflib
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from metalearn.course import lessons
+
+
+@dataclass(frozen=True)
+class Misconception:
+    """A wrong implementation that people really write.
+
+    Attributes:
+      name: a short phrase, unique in its exercise ("first-order gradient").
+      function: the wrong implementation, with the arguments of the reference.
+      diagnosis: Markdown that names the mistake and nudges, without giving the answer.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    diagnosis: str
+
+
+@dataclass(frozen=True, eq=False)
+class Exercise:
+    """A function for the learner to write, and all that is needed to judge it.
+
+    Attributes:
+      id: lesson and name, such as "02.meta_gradient".
+      title: one line.
+      difficulty: 1, 2 or 3.
+      minutes: time that a learner needs.
+      reference: a correct implementation; the library's own function wherever there is one. It returns a pytree
+        of arrays or numbers.
+      instances: draws the tuples of arguments that the function is judged on from a generator. They include
+        shapes and pytrees that the lesson does not show.
+      misconceptions: wrong implementations, the likeliest first.
+      alternatives: correct implementations written differently; they guard against a check that is too strict.
+      hints: Markdown, in order; the last one is still not the solution.
+      expected: Markdown that shows what a correct solution prints.
+      rtol: allowed difference relative to each number.
+      atol: allowed difference relative to the largest number of an array.
+
+    Raises:
+      ValueError: if a field is empty or out of range, or two misconceptions share a name.
+    """
+
+    id: str
+    title: str
+    difficulty: int
+    minutes: int
+    reference: Callable[..., Any]
+    instances: Callable[[np.random.Generator], list[tuple]]
+    misconceptions: tuple[Misconception, ...]
+    alternatives: tuple[Callable[..., Any], ...]
+    hints: tuple[str, ...]
+    expected: str
+    rtol: float = 1e-4
+    atol: float = 1e-6
+
+    def __post_init__(self) -> None:
+        """Reject an incomplete definition where it is written, not where a learner meets it."""
+        if not re.fullmatch(r"\d\d\.[a-z][a-z0-9_]*", self.id):
+            raise ValueError(f"id must look like '02.meta_gradient', got {self.id!r}")
+        names = [misconception.name for misconception in self.misconceptions]
+        demands = {
+            "title and expected must not be empty": self.title.strip() and self.expected.strip(),
+            "difficulty must be 1, 2 or 3": self.difficulty in (1, 2, 3),
+            "minutes must be positive": self.minutes > 0,
+            "misconceptions needs at least one": names,
+            "two misconceptions share a name": len(set(names)) == len(names),
+            "every misconception needs a name and a diagnosis": all(
+                misconception.name.strip() and misconception.diagnosis.strip() for misconception in self.misconceptions
+            ),
+            "alternatives needs at least one": self.alternatives,
+            "hints needs at least one, none of them empty": self.hints and all(map(str.strip, self.hints)),
+            "rtol and atol must be positive": self.rtol > 0 and self.atol > 0,
+        }
+        for demand, met in demands.items():
+            if not met:
+                raise ValueError(f"exercise {self.id}: {demand}")
+
+    @property
+    def lesson(self) -> str:
+        """The number of its lesson, such as "02"."""
+        return self.id[:2]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A multiple-choice question at the end of a lesson.
+
+    Attributes:
+      prompt: plain text, with `code` and $mathematics$.
+      options: plain text without $mathematics$, which the labels of buttons cannot show (write α, not $\\alpha$).
+      answer: index of the right option.
+      feedback: one sentence for each option, like the prompt.
+
+    Raises:
+      ValueError: if there are fewer than two options, no feedback for one, an answer outside them, or a $.
+    """
+
+    prompt: str
+    options: tuple[str, ...]
+    answer: int
+    feedback: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Reject a question that cannot be answered."""
+        demands = {
+            "needs at least two options, all different": len(set(self.options)) == len(self.options) >= 2,
+            "options are plain text, without $": not any("$" in option for option in self.options),
+            "answer must be the index of an option": 0 <= self.answer < len(self.options),
+            "needs one sentence of feedback for each option": len(self.feedback) == len(self.options)
+            and all(map(str.strip, self.feedback)),
+        }
+        for demand, met in demands.items():
+            if not met:
+                raise ValueError(f"question {self.prompt!r}: {demand}")
+
+
+def find(exercise_id: str) -> Exercise:
+    """The exercise with this id.
+
+    Raises:
+      ValueError: if there is none; the message lists the nearest ids.
+    """
+    lesson = exercise_id.partition(".")[0]
+    candidates = _module(lesson).EXERCISES if lesson in numbers() else ()
+    for exercise in candidates:
+        if exercise.id == exercise_id:
+            return exercise
+    known = [exercise.id for exercise in candidates or all_exercises()]
+    near = difflib.get_close_matches(exercise_id, known, n=5, cutoff=0.3) or known
+    raise ValueError(f"no exercise has the id {exercise_id!r}; near it: {', '.join(near) or 'none'}")
+
+
+def quiz_of(lesson: str) -> tuple[Question, ...]:
+    """The quiz of a lesson, given by its number such as "02".
+
+    Raises:
+      ValueError: if there is no such lesson.
+    """
+    if lesson not in numbers():
+        raise ValueError(f"no lesson has the number {lesson!r}; there are {', '.join(numbers()) or 'none'}")
+    return _module(lesson).QUIZ
+
+
+def all_exercises() -> tuple[Exercise, ...]:
+    """Every exercise of every lesson, in order."""
+    return tuple(exercise for lesson in numbers() for exercise in _module(lesson).EXERCISES)
+
+
+def numbers() -> list[str]:
+    """The numbers of the lessons that have exercises: "00", "01", ..."""
+    modules = (module.name for module in pkgutil.iter_modules(lessons.__path__))
+    return sorted(name.removeprefix("lesson_") for name in modules if name.startswith("lesson_"))
+
+
+def _module(lesson: str) -> Any:
+    return importlib.import_module(f"{lessons.__name__}.lesson_{lesson}")

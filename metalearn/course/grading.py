@@ -1,0 +1,314 @@
+"""Judge a learner's function against the reference of an exercise, and say in words what is wrong.
+
+`grade` is pure apart from running the function: it prints and stores nothing, and raises nothing, whatever the
+function does. The function runs in a thread of its own, so that an endless loop can be stopped.
+"""
+
+import ctypes
+import inspect
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from metalearn.course.exercise import Exercise
+
+DRAWABLE = range(4, 201)  # fewer numbers are read faster than a figure; more make it slow
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two arrays of the same size to draw, one-dimensional: the target and the learner's."""
+
+    target: np.ndarray
+    yours: np.ndarray
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the check found.
+
+    Attributes:
+      status: "not yet" for an exercise that was not begun.
+      message: Markdown, to show as it is.
+      misconception: name of the misconception that gives the learner's results, if one does.
+      figure: the first array that differs, if it has a size worth drawing.
+    """
+
+    status: Literal["passed", "not yet", "failed"]
+    message: str
+    misconception: str | None = None
+    figure: Comparison | None = None
+
+
+def grade(exercise: Exercise, function: Any, seed: int = 0, timeout: float = 10.0) -> Verdict:
+    """Compare a learner's function with the reference on every instance of an exercise, in float64.
+
+    Args:
+      exercise: the definition.
+      function: whatever the learner handed in.
+      seed: draws the instances; a classroom uses its own.
+      timeout: seconds for all calls of the function together.
+    """
+    if complaint := _signature_complaint(exercise, function):
+        return Verdict("failed", complaint)
+    with jax.enable_x64(True):
+        instances = exercise.instances(np.random.default_rng(seed))
+        targets = [_call(exercise.reference, arguments) for arguments in instances]
+        run = _run(function, instances, timeout)
+        if run.error is not None:
+            return _explain_error(exercise, function, run, instances, timeout)
+        if any(result is None or result is Ellipsis for result in run.results):
+            return Verdict("not yet", "Your function returned nothing (`None`): is a `return` missing?")
+        verdicts = [_same(exercise, *pair) for pair in zip(targets, run.results, strict=True)]
+        if all(verdicts):
+            return Verdict("passed", f"Your function agrees with the reference on all {len(instances)} instances.")
+        for misconception in exercise.misconceptions:
+            if _agrees(exercise, misconception.function, instances, run.results):
+                return Verdict("failed", misconception.diagnosis, misconception.name)
+    return _explain_difference(exercise, instances, targets, run.results, verdicts)
+
+
+# --- running -------------------------------------------------------------------------------------------------
+
+
+class _Stopped(BaseException):
+    """Raised inside the learner's thread when the time is over; `except Exception` does not catch it."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Results up to the first error. `error` is `_Stopped` after a timeout."""
+
+    results: list[Any]
+    error: BaseException | None
+    still_running: bool
+
+
+def _run(function: Callable[..., Any], instances: Sequence[tuple], timeout: float) -> _Run:
+    results: list[Any] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with jax.enable_x64(True):  # the setting belongs to a thread
+                for arguments in instances:
+                    results.append(_call(function, arguments))
+        except BaseException as error:  # SystemExit included: nothing of the learner's may end the notebook
+            errors.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        thread.join(timeout)
+    finally:  # also when the learner interrupts the cell
+        stopped = _stop(thread)
+    if not stopped:
+        return _Run(results[: len(instances) - 1], _Stopped(), still_running=True)
+    return _Run(results, errors[0] if errors else None, still_running=False)
+
+
+def _stop(thread: threading.Thread) -> bool:
+    """End a thread from outside. It fails if the thread hangs in compiled code or catches everything."""
+    for _ in range(5):
+        if not thread.is_alive():
+            return True
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Stopped))
+        thread.join(0.2)
+    return not thread.is_alive()
+
+
+def _call(function: Callable[..., Any], arguments: tuple) -> Any:
+    """Call with copies, so that no function can change what the next one gets or what was returned before.
+
+    Numbers and JAX arrays of the result become NumPy arrays; anything else stays for `_describe` to name.
+    """
+
+    def own(leaf: Any) -> Any:
+        return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
+
+    def concrete(leaf: Any) -> Any:
+        return np.array(leaf) if isinstance(leaf, jax.Array | np.ndarray | np.generic | int | float | complex) else leaf
+
+    result = function(*jax.tree.map(own, arguments))
+    return result if result is None else jax.tree.map(concrete, result)
+
+
+# --- comparing -----------------------------------------------------------------------------------------------
+
+
+def _agrees(exercise: Exercise, function: Callable[..., Any], instances: Sequence[tuple], results: list) -> bool:
+    """Whether a function gives these results on every instance; one that raises does not."""
+    try:
+        return all(
+            _same(exercise, _call(function, arguments), result)
+            for arguments, result in zip(instances, results, strict=True)
+        )
+    except Exception:
+        return False
+
+
+def _same(exercise: Exercise, target: Any, yours: Any) -> bool:
+    return _fits(target, yours) and all(
+        _close(exercise, *leaves).all() for leaves in zip(jax.tree.leaves(target), jax.tree.leaves(yours), strict=True)
+    )
+
+
+def _fits(target: Any, yours: Any) -> bool:
+    """Same structure, same shapes, and numbers in every leaf."""
+    return jax.tree.structure(target) == jax.tree.structure(yours) and all(
+        _is_numeric(theirs) and leaf.shape == theirs.shape
+        for leaf, theirs in zip(jax.tree.leaves(target), jax.tree.leaves(yours), strict=True)
+    )
+
+
+def _is_numeric(leaf: Any) -> bool:
+    return isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc"
+
+
+def _close(exercise: Exercise, target: np.ndarray, yours: np.ndarray) -> np.ndarray:
+    """Elementwise: `rtol` of the number itself, plus `atol` of the largest number of the array.
+
+    An array below `atol` altogether is rounding noise around zero, and is judged on the scale of 1.
+    """
+    largest = np.abs(target[np.isfinite(target)]).max(initial=0)
+    scale = largest if largest > exercise.atol else 1.0
+    return np.isclose(yours, target, rtol=exercise.rtol, atol=exercise.atol * scale, equal_nan=True)
+
+
+# --- explaining ----------------------------------------------------------------------------------------------
+
+
+def _signature_complaint(exercise: Exercise, function: Any) -> str | None:
+    expected = ", ".join(inspect.signature(exercise.reference).parameters)
+    if not callable(function):
+        return (
+            f"`check` needs the function itself, and got {_describe(function)}. Write the function's name alone, "
+            f'`check("{exercise.id}", my_function)`, without calling it.'
+        )
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some compiled functions do not tell
+        return None
+    try:
+        signature.bind(*inspect.signature(exercise.reference).parameters)
+    except TypeError:
+        return f"Your function must accept the arguments `({expected})`; its own are `{signature}`."
+    return None
+
+
+def _explain_error(exercise: Exercise, function: Any, run: _Run, instances: Sequence[tuple], timeout: float) -> Verdict:
+    error, number = run.error, len(run.results)
+    where = f"on instance {number + 1} of {len(instances)}, with {_describe_arguments(exercise, instances[number])}"
+    if isinstance(error, _Stopped):
+        message = (
+            f"Your function did not finish within {timeout:g} s {where}. Look for a loop whose end is never reached, "
+            "or for a Python loop that repeats something slow."
+        )
+        if run.still_running:
+            message += " It could not be stopped and is still running: restart the kernel when it is convenient."
+        return Verdict("failed", message)
+
+    assert error is not None
+    frames = traceback.extract_tb(error.__traceback__)
+    code = getattr(inspect.unwrap(getattr(function, "func", function)), "__code__", None)
+    own = [frame for frame in frames if code is None or frame.filename == code.co_filename]
+    # JAX raises NotImplementedError too. Only a line of the learner's own means that the exercise was not begun.
+    if isinstance(error, NotImplementedError) and own and own[-1] is frames[-1]:
+        return Verdict("not yet", "This exercise is waiting for you: replace the line that raises.")
+    said = traceback.format_exception_only(error)[-1].strip()
+    line = f"\nline {own[-1].lineno}: {own[-1].line}" if own else ""
+    return Verdict("failed", f"Your function raised an error {where}:\n\n{_block(said + line)}")
+
+
+def _explain_difference(
+    exercise: Exercise, instances: Sequence[tuple], targets: list, results: list, verdicts: list[bool]
+) -> Verdict:
+    first = verdicts.index(False)
+    target, yours = targets[first], results[first]
+    if any(verdicts):
+        opening = f"Right on {sum(verdicts)} of {len(verdicts)} instances. The first that differs has "
+    else:
+        opening = f"Different on all {len(verdicts)} instances. The first has "
+    opening += f"{_describe_arguments(exercise, instances[first])}.\n\n"
+    if not _fits(target, yours):
+        question = " Is a call missing?" if inspect.isroutine(yours) else ""
+        return Verdict("failed", f"{opening}Expected {_describe(target)}; got {_describe(yours)}.{question}")
+
+    pairs = zip(jax.tree_util.tree_leaves_with_path(target), jax.tree.leaves(yours), strict=True)
+    path, leaf, theirs = next(
+        (path, leaf, theirs) for (path, leaf), theirs in pairs if not _close(exercise, leaf, theirs).all()
+    )
+    place = f"At `{jax.tree_util.keystr(path)}` of the result:\n\n" if path else ""
+    message = opening + place + _block(_side_by_side(leaf.ravel(), theirs.ravel()))
+    bad = np.count_nonzero(~np.isfinite(theirs))
+    if bad and np.isfinite(leaf).all():
+        message += f"\n\n{bad} of your {theirs.size} numbers {'is' if bad == 1 else 'are'} infinite or not a number."
+    elif factor := _common_factor(exercise, targets, results):
+        message += f"\n\nEvery number of yours is {factor:.4g} times the target."
+    drawable = leaf.size in DRAWABLE and np.isfinite(leaf).all() and np.isrealobj(leaf) and np.isrealobj(theirs)
+    return Verdict("failed", message, figure=Comparison(leaf.ravel(), theirs.ravel()) if drawable else None)
+
+
+def _common_factor(exercise: Exercise, targets: list, results: list) -> float | None:
+    """The one number by which every result exceeds its target: a sign, or a sum taken for a mean."""
+    if not all(map(_fits, targets, results)):
+        return None
+    target, yours = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(side)]) for side in (targets, results))
+    if target.size < 2 or not (np.isfinite(yours).all() and np.isrealobj(yours) and target.any()):
+        return None
+    factor = float(np.dot(target, yours) / np.dot(target, target))
+    return factor if _close(exercise, factor * target, yours).all() else None
+
+
+def _side_by_side(target: np.ndarray, yours: np.ndarray, most: int = 8) -> str:
+    rows = [
+        [name, *(f"{number:.6g}" for number in side[:most]), *(["..."] if side.size > most else [])]
+        for name, side in (("target", target), ("yours", yours))
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.rjust, row, widths)) for row in rows)
+
+
+def _describe_arguments(exercise: Exercise, arguments: tuple) -> str:
+    names = inspect.signature(exercise.reference).parameters
+    return ", ".join(
+        f"`{name}`: {argument if isinstance(argument, int | float | str) else _describe(argument)}"
+        for name, argument in zip(names, arguments, strict=False)
+    )
+
+
+def _describe(tree: Any) -> str:
+    """A pytree in words, by shapes: "a tuple of [2] and [2, 3]"."""
+    shape = getattr(tree, "shape", () if isinstance(tree, int | float | complex) else None)
+    if isinstance(shape, tuple) and (not isinstance(tree, np.ndarray) or _is_numeric(tree)):
+        return str(list(shape)) if shape else "a number"
+    name = type(tree).__name__
+    article = "an" if name[0] in "aeiouAEIOU" else "a"
+    if tree is None:
+        return "`None`"
+    if inspect.isroutine(tree):
+        return "a function"
+    if jax.tree_util.all_leaves([tree]):
+        return f"{article} {name}"
+    parts = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda part: part is not tree)
+    if isinstance(tree, tuple | list) and not hasattr(tree, "_fields"):
+        words = [_describe(part) for _, part in parts]
+    else:
+        words = [f"`{jax.tree_util.keystr(path, simple=True)}`: {_describe(part)}" for path, part in parts]
+    return f"{article} {name} of {_enumerate(words)}" if words else f"an empty {name}"
+
+
+def _enumerate(words: list[str], most: int = 6) -> str:
+    if len(words) > most:
+        words = [*words[: most - 1], f"{len(words) - most + 1} more"]
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def _block(text: str) -> str:
+    """Text as a Markdown code block, so that nothing in it is read as Markdown."""
+    return "\n".join(f"    {line}" for line in text.splitlines())
