@@ -9,6 +9,11 @@ from IPython.core.getipython import get_ipython
 from IPython.display import display
 
 
+def in_notebook() -> bool:
+    """Whether there is anything to display on; a plain Python process has only `print`."""
+    return get_ipython() is not None
+
+
 def show_markdown(text: str) -> None:
     """Display Markdown; outside a notebook, print it."""
     _show({"text/markdown": text, "text/plain": text})
@@ -36,7 +41,7 @@ def inline_html(text: str) -> str:
 
 
 def _show(bundle: dict[str, str]) -> None:
-    if get_ipython() is None:
-        print(bundle["text/plain"])
-    else:
+    if in_notebook():
         display(bundle, raw=True)
+    else:
+        print(bundle["text/plain"])

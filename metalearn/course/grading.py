@@ -10,6 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import jax
@@ -57,8 +58,8 @@ def grade(exercise: Exercise, function: Any, seed: int = 0, timeout: float = 10.
     if complaint := _signature_complaint(exercise, function):
         return Verdict("failed", complaint)
     with jax.enable_x64(True):
-        instances = exercise.instances(np.random.default_rng(seed))
-        targets = [_call(exercise.reference, arguments) for arguments in instances]
+        instances = _instances(exercise, seed)
+        targets = [_answer(exercise, seed, exercise.reference, number) for number in range(len(instances))]
         run = _run(function, instances, timeout)
         if run.error is not None:
             return _explain_error(exercise, function, run, instances, timeout)
@@ -68,7 +69,7 @@ def grade(exercise: Exercise, function: Any, seed: int = 0, timeout: float = 10.
         if all(verdicts):
             return Verdict("passed", f"Your function agrees with the reference on all {len(instances)} instances.")
         for misconception in exercise.misconceptions:
-            if _agrees(exercise, misconception.function, instances, run.results):
+            if _agrees(exercise, seed, misconception.function, run.results):
                 return Verdict("failed", misconception.diagnosis, misconception.name)
     return _explain_difference(exercise, instances, targets, run.results, verdicts)
 
@@ -138,15 +139,28 @@ def _call(function: Callable[..., Any], arguments: tuple) -> Any:
     return result if result is None else jax.tree.map(concrete, result)
 
 
+# A learner checks again and again: what does not depend on the learner is computed once.
+
+
+@lru_cache(maxsize=64)
+def _instances(exercise: Exercise, seed: int) -> list[tuple]:
+    return exercise.instances(np.random.default_rng(seed))
+
+
+@lru_cache(maxsize=4096)
+def _answer(exercise: Exercise, seed: int, function: Callable[..., Any], number: int) -> Any:
+    """What a function of the exercise's own, the reference or a misconception, gives on one instance."""
+    return _call(function, _instances(exercise, seed)[number])
+
+
 # --- comparing -----------------------------------------------------------------------------------------------
 
 
-def _agrees(exercise: Exercise, function: Callable[..., Any], instances: Sequence[tuple], results: list) -> bool:
+def _agrees(exercise: Exercise, seed: int, function: Callable[..., Any], results: list) -> bool:
     """Whether a function gives these results on every instance; one that raises does not."""
     try:
         return all(
-            _same(exercise, _call(function, arguments), result)
-            for arguments, result in zip(instances, results, strict=True)
+            _same(exercise, _answer(exercise, seed, function, number), result) for number, result in enumerate(results)
         )
     except Exception:
         return False
@@ -160,7 +174,8 @@ def _same(exercise: Exercise, target: Any, yours: Any) -> bool:
 
 def _fits(target: Any, yours: Any) -> bool:
     """Same structure, same shapes, and numbers in every leaf."""
-    return jax.tree.structure(target) == jax.tree.structure(yours) and all(
+    same_structure: bool = jax.tree.structure(target) == jax.tree.structure(yours)  # type: ignore[operator]
+    return same_structure and all(
         _is_numeric(theirs) and leaf.shape == theirs.shape
         for leaf, theirs in zip(jax.tree.leaves(target), jax.tree.leaves(yours), strict=True)
     )
@@ -283,30 +298,38 @@ def _describe_arguments(exercise: Exercise, arguments: tuple) -> str:
 
 
 def _describe(tree: Any) -> str:
-    """A pytree in words, by shapes: "a tuple of [2] and [2, 3]"."""
+    """A pytree in words, by shapes: "a tuple of [2] and Task(support=[2, 3], query=[4, 3])"."""
+    if type(tree) in (tuple, list) and tree:
+        return f"a {type(tree).__name__} of {_enumerate([_compact(part) for part in tree])}"
+    return _compact(tree)
+
+
+def _compact(tree: Any) -> str:
     shape = getattr(tree, "shape", () if isinstance(tree, int | float | complex) else None)
     if isinstance(shape, tuple) and (not isinstance(tree, np.ndarray) or _is_numeric(tree)):
         return str(list(shape)) if shape else "a number"
-    name = type(tree).__name__
-    article = "an" if name[0] in "aeiouAEIOU" else "a"
     if tree is None:
         return "`None`"
     if inspect.isroutine(tree):
         return "a function"
+    name = type(tree).__name__
     if jax.tree_util.all_leaves([tree]):
-        return f"{article} {name}"
-    parts = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda part: part is not tree)
-    if isinstance(tree, tuple | list) and not hasattr(tree, "_fields"):
-        words = [_describe(part) for _, part in parts]
-    else:
-        words = [f"`{jax.tree_util.keystr(path, simple=True)}`: {_describe(part)}" for path, part in parts]
-    return f"{article} {name} of {_enumerate(words)}" if words else f"an empty {name}"
+        return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+    label = "" if type(tree) in (tuple, list) else "{}="
+    parts = [
+        label.format(jax.tree_util.keystr(path, simple=True)) + _compact(part)
+        for path, part in jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda part: part is not tree)
+    ]
+    return f"{'' if type(tree) is tuple else name}({', '.join(_shorten(parts))})"
 
 
-def _enumerate(words: list[str], most: int = 6) -> str:
-    if len(words) > most:
-        words = [*words[: most - 1], f"{len(words) - most + 1} more"]
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+def _enumerate(words: list[str]) -> str:
+    *first, last = _shorten(words)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _shorten(words: list[str], most: int = 6) -> list[str]:
+    return words if len(words) <= most else [*words[: most - 1], f"{len(words) - most + 1} more"]
 
 
 def _block(text: str) -> str:

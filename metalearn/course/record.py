@@ -4,9 +4,9 @@
 where nothing can be written, progress lasts as long as the kernel.
 """
 
+import contextlib
 import json
 import os
-import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -49,12 +49,14 @@ def replace(record: dict[str, Any]) -> None:
         _kept.update(record)
         return
     path = _path()
+    # In the same directory, because a file can only be replaced atomically within one file system.
+    new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        # In the same directory, because a file can only be replaced atomically within one file system.
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-            file.write(dump(record, indent=1))
-        os.replace(file.name, path)
+        new.write_text(dump(record, indent=1), encoding="utf-8")
+        os.replace(new, path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            new.unlink()
         _keep_in_memory(record, path, error)
 
 

@@ -1,0 +1,25 @@
+"""The teaching layer: what the cells of a lesson call besides the library itself.
+
+check("02.meta_gradient", my_function)     is it right, and if not, what is it?
+hint("02.meta_gradient")                   one more hint at each call
+predict("02.nudge", "How much is left?")   commit before the result is shown; then .reveal(truth)
+explore(draw, "what is seen", nu=(0, 1, 0.1))
+quiz("02"), progress()
+"""
+
+from metalearn.course.checking import check, hint
+from metalearn.course.explorer import explore
+from metalearn.course.forms import Prediction, predict, quiz
+from metalearn.course.overview import export_progress, import_progress, progress
+
+__all__ = [
+    "Prediction",
+    "check",
+    "explore",
+    "export_progress",
+    "hint",
+    "import_progress",
+    "predict",
+    "progress",
+    "quiz",
+]

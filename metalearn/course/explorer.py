@@ -1,0 +1,79 @@
+"""`explore`: a figure with sliders."""
+
+import html
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets
+from matplotlib.figure import Figure
+
+from metalearn import plots
+from metalearn.course.display import show_widget
+
+DPI = 100  # the picture crosses the network at every step of a slider
+
+
+class Explorer:
+    """A picture that follows its controls. Made by `explore`.
+
+    Attributes:
+      controls: the widgets by name.
+      image: the picture; its bytes are replaced, so that the page does not jump.
+      trouble: text beneath it, empty unless the last drawing failed.
+      form: all of them.
+    """
+
+    def __init__(self, draw: Callable[..., Figure], alt: str, controls: dict[str, Any]) -> None:
+        """Build the controls and draw once."""
+        self.draw = draw
+        self.controls = {name: _control(name, control) for name, control in controls.items()}
+        self.image = ipywidgets.Image(format="png", tooltip=alt, layout={"max_width": "100%"})
+        self.trouble = ipywidgets.HTML()
+        self.form = ipywidgets.VBox([*self.controls.values(), self.image, self.trouble])
+        for control in self.controls.values():
+            control.observe(self.update, names="value")
+        self.update()
+
+    def update(self, _: Any = None) -> None:
+        """Draw with the present values. An error is told in words, and the last good picture stays."""
+        values = {name: control.value for name, control in self.controls.items()}
+        try:
+            self.image.value = plots.png(self.draw(**values), DPI)
+        except Exception as error:
+            said = html.escape(f"{type(error).__name__}: {error}")
+            self.trouble.value = f'<p role="alert">No figure for these values. {said}</p>'
+        else:
+            self.trouble.value = ""
+
+
+def explore(draw: Callable[..., Figure], alt: str, **controls: Any) -> None:
+    """Show a figure with labelled controls, all within reach of the keyboard.
+
+    Args:
+      draw: a pure function from the values of the controls, by name, to a figure.
+      alt: what is to be seen, for somebody who cannot see it.
+      **controls: for each argument of draw a range (min, max, step) or (min, max, step, start), a list of options,
+        or an ipywidgets control. A range of integers gives integers.
+
+    Raises:
+      ValueError: if a range has another length, or alt is empty.
+    """
+    if not alt.strip():
+        raise ValueError("alt must say what the figure shows")
+    explorer = Explorer(draw, alt, controls)
+    show_widget(explorer.form, alt, png=explorer.image.value)
+
+
+def _control(name: str, control: Any) -> ipywidgets.Widget:
+    if isinstance(control, ipywidgets.Widget):
+        return control
+    label: dict[str, Any] = {"description": name.replace("_", " "), "style": {"description_width": "initial"}}
+    if isinstance(control, list):
+        return ipywidgets.Dropdown(options=control, **label)
+    if len(control) not in (3, 4):
+        raise ValueError(f"{name}: a range is (min, max, step) or (min, max, step, start), got {control}")
+    low, high, step, *start = control
+    slider = ipywidgets.IntSlider if all(isinstance(bound, int) for bound in control) else ipywidgets.FloatSlider
+    if slider is ipywidgets.FloatSlider:
+        label["readout_format"] = ".3~g"  # the default rounds 0.005 to 0.01
+    return slider(min=low, max=high, step=step, value=start[0] if start else low, layout={"width": "28em"}, **label)
