@@ -1,0 +1,122 @@
+"""The notebooks as they are shipped: no drift, real outputs, described figures, lessons that run to their end."""
+
+import re
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+from metalearn.course import builder
+
+ROOT = Path(__file__).parents[1]
+LESSONS = sorted((ROOT / "lessons").glob("*.ipynb"))
+SOLUTIONS = sorted((ROOT / "solutions").glob("*.ipynb"))
+MEMORY_LIMIT = 1e9  # bytes: the smaller free machines have one or two GB
+PEAK_MEMORY = 'print(*(line for line in open("/proc/self/status") if line.startswith("VmHWM")))'
+IMAGE = re.compile(r"<img\b[^>]*>")
+ALTERNATIVE_TEXT = re.compile(r'\balt="[^"]*\w[^"]*"')
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def text(cell):
+    """Everything in the cell's outputs that can be read, in one string."""
+    data = [str(value) for output in cell.outputs for value in output.get("data", {}).values()]
+    return "\n".join([*(output.get("text", "") for output in cell.outputs), *data])
+
+
+def pictures(notebook):
+    """(cell id, whether it has alternative text) for each picture among the outputs and in the prose."""
+    found = []
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            tags = IMAGE.findall(data.get("text/html", ""))
+            found += [(cell.id, bool(ALTERNATIVE_TEXT.search(tag))) for tag in tags]
+            if any(kind.startswith("image/") for kind in data) and not tags:
+                found.append((cell.id, False))  # a bare plt.show()
+        if cell.cell_type == "markdown":
+            found += [(cell.id, bool(alt.strip())) for alt in re.findall(r"!\[(.*?)\]\(", cell.source)]
+            found += [(cell.id, bool(ALTERNATIVE_TEXT.search(tag))) for tag in IMAGE.findall(cell.source)]
+    return found
+
+
+def test_notebooks_match_their_sources():
+    assert builder.check(ROOT) == []
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
+class TestSolution:
+    def test_shows_figures_and_describes_each(self, path):
+        found = pictures(read(path))
+        assert found, "no figure at all"
+        assert [cell_id for cell_id, described in found if not described] == []
+
+    def test_stores_the_text_that_nbval_compares(self, path):
+        """On a cell without stored text nbval compares nothing and passes."""
+        compared = [cell for cell in code_cells(read(path)) if "nbval-check-output" in cell.metadata.get("tags", [])]
+        assert compared, "nbval has nothing to compare"
+        assert [cell.id for cell in compared if not text(cell).strip()] == []
+
+    def test_passes_its_own_checks(self, path):
+        checks = [cell for cell in code_cells(read(path)) if cell.id.endswith("-check")]
+        assert [cell.id for cell in checks if "not yet" in text(cell).lower()] == []
+
+
+@pytest.fixture(scope="module", params=LESSONS, ids=lambda path: path.stem)
+def untouched(request):
+    """A lesson as a learner finds it, after Run All: its notebook, wall-clock seconds and peak memory in bytes."""
+    lesson = read(request.param)
+    lesson.cells.append(new_code_cell(PEAK_MEMORY if sys.platform == "linux" else ""))
+    start = time.perf_counter()
+    ran = builder.execute(lesson, request.param.parent)  # raises if a cell does
+    seconds = time.perf_counter() - start
+    measured = re.search(r"(\d+) kB", text(ran.cells[-1]))
+    return SimpleNamespace(
+        name=request.param.stem, notebook=ran, seconds=seconds, memory=1024 * int(measured[1]) if measured else None
+    )
+
+
+@pytest.mark.timeout(120)
+class TestUntouchedLesson:
+    def test_says_not_yet_for_each_exercise_and_ends(self, untouched, capsys):
+        exercises = [cell for cell in untouched.notebook.cells if "exercise" in cell.metadata]
+        checks = [cell for cell in code_cells(untouched.notebook) if cell.id.endswith("-check")]
+        assert len(checks) == len(exercises) > 0
+        assert [cell.id for cell in checks if "not yet" not in text(cell).lower()] == []
+        with capsys.disabled():
+            print(f"\n{untouched.name}: {untouched.seconds:.1f} s, {(untouched.memory or 0) / 1e6:.0f} MB")
+
+    def test_describes_each_figure(self, untouched):
+        assert [cell_id for cell_id, described in pictures(untouched.notebook) if not described] == []
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+    def test_stays_below_a_gigabyte(self, untouched):
+        # VmHWM and not ru_maxrss: the latter also counts the memory of the test process that started the kernel.
+        assert untouched.memory < MEMORY_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("data", "described"),
+    [
+        ({"image/png": "iVBO", "text/plain": "<Figure size 640x480>"}, [False]),
+        ({"image/png": "iVBO", "text/html": '<img src="data:,">'}, [False]),
+        ({"image/png": "iVBO", "text/html": '<img src="data:," alt=" ">'}, [False]),
+        ({"image/png": "iVBO", "text/html": '<img src="data:," alt="Two curves that cross.">'}, [True]),
+        ({"text/html": '<img alt="One curve."><img src="data:,">'}, [True, False]),
+        ({"text/plain": "3"}, []),
+    ],
+)
+def test_a_picture_without_alternative_text_is_found(data, described):
+    cell = new_code_cell(outputs=[new_output("display_data", data=data)])
+    assert [found for _, found in pictures(new_notebook(cells=[cell]))] == described

@@ -1,0 +1,133 @@
+"""What a learner installs, and what may import what."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import requires
+from importlib.util import resolve_name
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "metalearn"
+LIBRARY = sorted(path for path in PACKAGE.rglob("*.py") if "course" not in path.relative_to(PACKAGE).parts)
+TOP_LEVEL = {
+    *(".ci", ".gitignore", "CITATION.cff", "LICENSE", "README.md", "pyproject.toml"),
+    *("binder", "lessons", "metalearn", "solutions", "tests"),
+}
+MACHINE_PATH = re.compile(r"(?<![\w.~}])/(?:home|root|work|tmp|Users)/|[A-Z]:\\\\?Users")
+REGISTRY = re.compile(r"pypi\.org|pythonhosted\.org|npmjs\.(?:org|com)|conda\.anaconda\.org")
+
+# Run with the names of modules as arguments: none of them may need Jupyter.
+IMPORT_WITHOUT_JUPYTER = """
+import importlib, sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0].lower().startswith(("ipy", "jupy", "nbclient", "nbformat", "notebook")):
+            raise ModuleNotFoundError(f"{name} is blocked", name=name)
+
+sys.meta_path.insert(0, Block())
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+"""
+
+
+def module_name(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported(source, package):
+    """Every module that the source imports at any depth, as absolute names; `from a import b` counts as a and a.b."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def imports_of(path):
+    package = module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0]
+    return imported(path.read_text("utf-8"), package)
+
+
+def within(names, *packages):
+    return sorted(name for name in names if any(f"{name}.".startswith(f"{package}.") for package in packages))
+
+
+def tracked():
+    ran = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if ran.returncode:
+        pytest.skip("not a git checkout: no list of tracked files")
+    return [ROOT / file for file in ran.stdout.split("\0") if file and (ROOT / file).is_file()]
+
+
+def test_every_dependency_has_an_upper_bound():
+    needed = [Requirement(text) for text in requires("metalearn-course")]
+    assert needed
+    assert [str(need) for need in needed if not {s.operator for s in need.specifier} & {"<", "<=", "==", "~="}] == []
+
+
+def test_a_learner_installs_no_tool_of_developers_teachers_or_the_site():
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"]
+    assert groups.keys() == {"dev", "classroom", "site"}
+    ours = {canonicalize_name(Requirement(text).name) for group in groups.values() for text in group}
+    learners = {canonicalize_name(Requirement(text).name) for text in requires("metalearn-course")}
+    assert ours & learners == set()
+
+
+def test_the_library_imports_without_jupyter():
+    names = [module_name(path) for path in LIBRARY]
+    assert "metalearn.tasks" in names
+    ran = subprocess.run(
+        [sys.executable, "-c", IMPORT_WITHOUT_JUPYTER, *names], capture_output=True, text=True, timeout=120
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_the_library_never_imports_the_course():
+    assert {path.name: found for path in LIBRARY if (found := within(imports_of(path), "metalearn.course"))} == {}
+
+
+def test_meta_gradients_know_nothing_of_plots_and_widgets():
+    forbidden = ("matplotlib", "ipywidgets", "IPython", "tqdm", "metalearn.plots")
+    files = [path for path in LIBRARY if path.parent.name == "meta_gradients"]
+    assert files
+    assert {path.name: found for path in files if (found := within(imports_of(path), *forbidden))} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import metalearn.course",
+        "from metalearn import course",
+        "from ..course.grading import grade",
+        "from .. import course",
+    ],
+)
+def test_every_way_of_importing_the_course_is_seen(source):
+    assert within(imported(f"def late():\n    {source}", "metalearn.tasks"), "metalearn.course")
+
+
+def test_the_house_has_only_its_rooms():
+    assert {path.relative_to(ROOT).parts[0] for path in tracked()} <= TOP_LEVEL
+
+
+@pytest.mark.parametrize("pattern", [MACHINE_PATH, REGISTRY], ids=["machine paths", "registries"])
+def test_no_file_names_a_machine_or_a_registry(pattern):
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {match[0]}"
+        for path in tracked()
+        if path != Path(__file__)
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if (match := pattern.search(line))
+    ]
+    assert found == []
