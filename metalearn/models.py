@@ -31,13 +31,14 @@ def functional(module: nnx.Module) -> tuple[Params, Callable]:
             "module normalises with running statistics, which adaptation would never update. "
             "Call module.train() to use the batch's own statistics, or use nnx.GroupNorm."
         )
-    graph, params, random, *rest = nnx.split(module, nnx.Param, nnx.RngState, ...)
+    parts: tuple = nnx.split(module, nnx.Param, nnx.RngState, ...)
+    graph, params, random, rest = parts
     if jax.tree.leaves(random):
         raise ValueError(
             "module draws random numbers, but (params, batch) carries no key. Build its dropout with "
             "deterministic=True and without rngs."
         )
-    return params, lambda params, *inputs: nnx.merge(graph, params, random, *rest)(*inputs)
+    return params, lambda params, *inputs: nnx.merge(graph, params, random, rest)(*inputs)
 
 
 class MLP(nnx.Module):

@@ -6,6 +6,7 @@ import io
 
 import matplotlib
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -14,7 +15,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 MARKERS = ("o", "s", "^", "D", "v", "P")
 _DPI = 200  # drawn at twice the size it is shown in, sharp on a dense screen and in print
-_STYLE = {
+_STYLE: dict = {
     "font.size": 11,
     "axes.grid": True,
     "axes.spines.top": False,
@@ -22,7 +23,7 @@ _STYLE = {
     "grid.alpha": 0.3,
     "legend.frameon": False,
     "lines.linewidth": 2,
-    "axes.prop_cycle": matplotlib.cycler(color=COLORS, linestyle=DASHES),
+    "axes.prop_cycle": cycler(color=COLORS, linestyle=DASHES),
 }
 
 
@@ -77,3 +78,82 @@ def show(figure: Figure, alt: str) -> None:
     display(
         {"text/html": image, "image/png": data, "text/plain": alt}, metadata={"image/png": {"width": width}}, raw=True
     )
+
+
+def lines(
+    x: np.ndarray,
+    curves: dict[str, np.ndarray],
+    xlabel: str,
+    ylabel: str,
+    *,
+    points: dict[str, tuple] | None = None,
+    title: str = "",
+    log: str = "",
+    xlim: tuple[float, float] | None = None,
+    ylim: tuple[float, float] | None = None,
+    axes: Axes | None = None,
+) -> Figure:
+    """Curves over one x, each with its own colour and dash, and marked points.
+
+    Args:
+      x: shape [n].
+      curves: label -> array of shape [n].
+      xlabel: name and unit of x.
+      ylabel: name and unit of the curves.
+      points: label -> (x, y), each a number or an array; drawn as markers.
+      title: above the axes.
+      log: which axes are logarithmic: "", "x", "y" or "xy".
+      xlim: (left, right) of the x axis.
+      ylim: (bottom, top) of the y axis.
+      axes: draw here, in a figure made by `subplots`, rather than in a new one.
+
+    Returns:
+      The figure.
+    """
+    figure = None
+    if axes is None:
+        figure, (axes,) = subplots()
+    for name, y in curves.items():
+        axes.plot(x, np.asarray(y), label=name)
+    for i, (name, (px, py)) in enumerate((points or {}).items()):
+        marker = {"marker": MARKERS[i % len(MARKERS)], "markersize": 7, "linestyle": "none"}
+        axes.plot(px, py, label=name, color="black", markerfacecolor="white", zorder=3, **marker)
+    if "x" in log:
+        axes.set_xscale("log", base=2 if len(x) < 20 else 10)
+        if len(x) < 20:  # few values: name each one
+            axes.set_xticks(x, [f"{value:g}" for value in x])
+            axes.minorticks_off()
+    if "y" in log:
+        axes.set_yscale("log")
+    axes.set(xlim=xlim, ylim=ylim)
+    label(axes, xlabel, ylabel, title)
+    return figure or axes.figure
+
+
+def adaptation(
+    curves: dict[str, np.ndarray], ylabel: str = "query loss", log: str = "", axes: Axes | None = None
+) -> Figure:
+    """Loss against inner steps: the mean over tasks, in a band that is its 95 % confidence interval.
+
+    Args:
+      curves: label -> array of shape [num_steps + 1, num_tasks], as `evaluate.adaptation_curve` returns it.
+      ylabel: what the arrays hold, with its unit.
+      log: "" or "y".
+      axes: draw here rather than in a new figure.
+
+    Returns:
+      The figure.
+    """
+    figure = None
+    if axes is None:
+        figure, (axes,) = subplots()
+    for i, (name, values) in enumerate(curves.items()):
+        values = np.asarray(values)
+        mean, half_width = values.mean(1), 1.96 * values.std(1, ddof=1) / np.sqrt(values.shape[1])
+        steps = np.arange(len(mean))
+        (line,) = axes.plot(steps, mean, marker=MARKERS[i % len(MARKERS)], markersize=5, label=name)
+        axes.fill_between(steps, mean - half_width, mean + half_width, color=line.get_color(), alpha=0.2, linewidth=0)
+    if "y" in log:
+        axes.set_yscale("log")
+    label(axes, "inner steps", ylabel)
+    return figure or axes.figure
