@@ -17,6 +17,8 @@ LESSONS = sorted((ROOT / "lessons").glob("*.ipynb"))
 SOLUTIONS = sorted((ROOT / "solutions").glob("*.ipynb"))
 MEMORY_LIMIT = 1e9  # bytes: the smaller free machines have one or two GB
 PEAK_MEMORY = 'print(*(line for line in open("/proc/self/status") if line.startswith("VmHWM")))'
+WIDGET = "application/vnd.jupyter.widget-view+json"  # carries its alternative text as text/plain, as `explore` does
+OBJECT = re.compile(r"\s*$|<|\w+\(")  # what a figure or a widget prints when nobody described it
 IMAGE = re.compile(r"<img\b[^>]*>")
 ALTERNATIVE_TEXT = re.compile(r'\balt="[^"]*\w[^"]*"')
 
@@ -44,7 +46,7 @@ def pictures(notebook):
             tags = IMAGE.findall(data.get("text/html", ""))
             found += [(cell.id, bool(ALTERNATIVE_TEXT.search(tag))) for tag in tags]
             if any(kind.startswith("image/") for kind in data) and not tags:
-                found.append((cell.id, False))  # a bare plt.show()
+                found.append((cell.id, WIDGET in data and not OBJECT.match(data["text/plain"])))
         if cell.cell_type == "markdown":
             found += [(cell.id, bool(alt.strip())) for alt in re.findall(r"!\[(.*?)\]\(", cell.source)]
             found += [(cell.id, bool(ALTERNATIVE_TEXT.search(tag))) for tag in IMAGE.findall(cell.source)]
@@ -114,6 +116,8 @@ class TestUntouchedLesson:
         ({"image/png": "iVBO", "text/html": '<img src="data:," alt=" ">'}, [False]),
         ({"image/png": "iVBO", "text/html": '<img src="data:," alt="Two curves that cross.">'}, [True]),
         ({"text/html": '<img alt="One curve."><img src="data:,">'}, [True, False]),
+        ({"image/png": "iVBO", WIDGET: {}, "text/plain": "VBox(children=())"}, [False]),
+        ({"image/png": "iVBO", WIDGET: {}, "text/plain": "Two curves that cross."}, [True]),
         ({"text/plain": "3"}, []),
     ],
 )

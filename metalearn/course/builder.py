@@ -46,6 +46,7 @@ _SOLUTION = re.compile(rf"^([ \t]*){BEGIN}\n(?:.*\n)*?[ \t]*{END}$", re.MULTILIN
 _MARKER_LINE = re.compile(rf"^[ \t]*(?:{BEGIN}|{END})(?:\n|\Z)", re.MULTILINE)
 _CHECK = re.compile(r"""\bcheck\(\s*["']([^"']+)["']""")
 _CELL_START = re.compile(r"# ?%%")
+_COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
 
 class SourceError(ValueError):
@@ -145,9 +146,9 @@ def build(root: Path, slugs: Sequence[str] = (), run: bool = True) -> bool:
             _write(root / "lessons" / f"{path.stem}.ipynb", to_lesson(notebook, path.stem))
         except (SourceError, CellControlSignal, DeadKernelError) as error:
             succeeded = False
-            print(f"{path.stem}: not built\n{error}")
+            print(f"{path.stem}: not built\n{_COLOURS.sub('', str(error))}", flush=True)
         else:
-            print(f"{path.stem}  {time.perf_counter() - start:.1f} s")
+            print(f"{path.stem}  {time.perf_counter() - start:.1f} s", flush=True)
     return succeeded
 
 

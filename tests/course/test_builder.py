@@ -200,7 +200,7 @@ def test_a_failing_cell_keeps_the_old_files_and_is_shown(root, capsys):
     assert run(root) == 1
     assert before == {p: p.read_bytes() for p in root.rglob("*.ipynb")}
     printed = capsys.readouterr().out
-    assert "1 / 0  # The line below" in printed and "ZeroDivisionError" in printed
+    assert "1 / 0  # The line below" in printed and "ZeroDivisionError" in printed and "\x1b" not in printed
 
 
 class TestCheck:
