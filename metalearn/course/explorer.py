@@ -75,5 +75,5 @@ def _control(name: str, control: Any) -> ipywidgets.Widget:
     low, high, step, *start = control
     slider = ipywidgets.IntSlider if all(isinstance(bound, int) for bound in control) else ipywidgets.FloatSlider
     if slider is ipywidgets.FloatSlider:
-        label["readout_format"] = ".3~g"  # the default rounds 0.005 to 0.01
+        label["readout_format"] = ".3g"  # the default rounds 0.005 to 0.01
     return slider(min=low, max=high, step=step, value=start[0] if start else low, layout={"width": "28em"}, **label)

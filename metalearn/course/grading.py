@@ -229,13 +229,13 @@ def _explain_error(exercise: Exercise, function: Any, run: _Run, instances: Sequ
         return Verdict("failed", message)
 
     assert error is not None
-    frames = traceback.extract_tb(error.__traceback__)
+    trace = traceback.TracebackException.from_exception(error)  # survives an error whose text cannot be made
     code = getattr(inspect.unwrap(getattr(function, "func", function)), "__code__", None)
-    own = [frame for frame in frames if code is None or frame.filename == code.co_filename]
+    own = [frame for frame in trace.stack if code is None or frame.filename == code.co_filename]
     # JAX raises NotImplementedError too. Only a line of the learner's own means that the exercise was not begun.
-    if isinstance(error, NotImplementedError) and own and own[-1] is frames[-1]:
+    if isinstance(error, NotImplementedError) and own and own[-1] is trace.stack[-1]:
         return Verdict("not yet", "This exercise is waiting for you: replace the line that raises.")
-    said = traceback.format_exception_only(error)[-1].strip()
+    said = f"{type(error).__name__}: {trace}".removesuffix(": ")
     line = f"\nline {own[-1].lineno}: {own[-1].line}" if own else ""
     return Verdict("failed", f"Your function raised an error {where}:\n\n{_block(said + line)}")
 

@@ -1,0 +1,30 @@
+"""Fixtures of the teaching layer's tests."""
+
+import re
+
+import pytest
+
+from metalearn.course import lessons, record
+
+
+@pytest.fixture
+def progress_file(tmp_path, monkeypatch):
+    """A learner's empty folder; the path at which progress will be stored."""
+    monkeypatch.setattr(record, "_kept", None)
+    path = tmp_path / "progress.json"
+    monkeypatch.setenv("METALEARN_PROGRESS", str(path))
+    return path
+
+
+@pytest.fixture
+def toy_lesson(tmp_path_factory, monkeypatch):
+    """The course consists of lesson 99 alone, defined in toy.py."""
+    folder = tmp_path_factory.mktemp("lessons")
+    (folder / "lesson_99.py").write_text("from toy import EXERCISES, QUIZ\n")
+    monkeypatch.setattr(lessons, "__path__", [str(folder)])
+
+
+@pytest.fixture
+def said(capsys):
+    """What was shown since the last call, spaces and line ends made single."""
+    return lambda: re.sub(r"\s+", " ", capsys.readouterr().out).strip()

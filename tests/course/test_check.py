@@ -1,0 +1,455 @@
+"""`grade` says what is wrong, whatever a learner's function does; `check` and `hint` show it."""
+
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import nbformat
+import numpy as np
+import pytest
+from nbclient import NotebookClient
+from toy import MEAN, PAIR, scaled_mean
+
+from metalearn.course import check, exercise, hint
+from metalearn.course.exercise import Misconception, Question
+from metalearn.course.grading import grade
+
+# --- right answers -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("toy", [MEAN, PAIR], ids=lambda toy: toy.id)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_reference_and_alternatives_pass(toy, seed):
+    for function in (toy.reference, jax.jit(toy.reference), partial(toy.reference), *toy.alternatives):
+        verdict = grade(toy, function, seed)
+        assert (verdict.status, verdict.figure) == ("passed", None)
+
+
+def test_results_are_computed_in_float64():
+    seen = []
+
+    def function(points, scale):
+        result = scaled_mean(points, scale)
+        seen.append(result.dtype)
+        return result
+
+    assert grade(MEAN, function).status == "passed"
+    assert set(seen) == {jnp.dtype("float64")}
+    assert jnp.ones(1).dtype == "float32"
+
+
+def test_rounding_is_forgiven_and_a_wrong_fourth_digit_is_not():
+    assert grade(MEAN, lambda points, scale: scaled_mean(points, scale) * (1 + 1e-5)).status == "passed"
+    assert grade(MEAN, lambda points, scale: scaled_mean(points, scale) * (1 + 1e-3)).status == "failed"
+    assert grade(PAIR, lambda x: (x[0], {"twice": 2 * x, "zero": x * 1e-9})).status == "passed"
+    assert grade(PAIR, lambda x: (x[0], {"twice": 2 * x, "zero": x * 1e-3})).status == "failed"
+
+
+def test_tolerance_follows_the_scale_of_the_numbers():
+    tiny = replace(MEAN, instances=lambda rng: [(1e-4 * rng.normal(1, 1, (3, 2)), 1.0)])
+    huge = replace(MEAN, instances=lambda rng: [(np.array([[1e9, 1.0]]), 1.0)])
+    assert grade(tiny, lambda points, scale: scaled_mean(points, scale) * 1.005).status == "failed"
+    assert grade(huge, lambda points, scale: scaled_mean(points, scale) + 10).status == "passed"
+    assert grade(huge, lambda points, scale: scaled_mean(points, scale) + 1e6).status == "failed"
+
+
+# --- not begun -----------------------------------------------------------------------------------------------
+
+
+def test_a_stub_is_not_yet():
+    def stub(points, scale):
+        raise NotImplementedError
+
+    assert grade(MEAN, stub).status == "not yet"
+    assert grade(MEAN, jax.jit(stub)).status == "not yet"
+
+
+@pytest.mark.parametrize("nothing", [None, ...])
+def test_nothing_returned_is_not_yet(nothing):
+    verdict = grade(MEAN, lambda points, scale: nothing)
+    assert verdict.status == "not yet"
+    assert "is a `return` missing?" in verdict.message
+
+
+def test_a_not_implemented_error_of_jax_is_an_error():
+    def function(points, scale):
+        return jax.jvp(lambda scale: jax.pure_callback(float, scale, scale), (scale,), (scale,))
+
+    verdict = grade(MEAN, function)
+    assert verdict.status == "failed"
+    assert "raised an error" in verdict.message
+
+
+# --- not a function of the right arguments -------------------------------------------------------------------
+
+
+def test_the_result_instead_of_the_function():
+    verdict = grade(MEAN, jnp.ones(2))
+    assert verdict.status == "failed"
+    assert 'got [2]. Write the function\'s name alone, `check("99.scaled_mean", my_function)`' in verdict.message
+
+
+@pytest.mark.parametrize("thing", [None, 3.0, "scaled_mean", [scaled_mean]])
+def test_things_that_are_not_functions(thing):
+    assert "needs the function itself" in grade(MEAN, thing).message
+
+
+def test_wrong_number_of_parameters():
+    verdict = grade(MEAN, lambda points: points)
+    assert verdict.status == "failed"
+    assert verdict.message == "Your function must accept the arguments `(points, scale)`; its own are `(points)`."
+    assert grade(MEAN, lambda points, weight, bias: points).status == "failed"
+    assert grade(MEAN, lambda *arguments: scaled_mean(*arguments)).status == "passed"
+    assert grade(MEAN, lambda points, factor, axis=0: scaled_mean(points, factor)).status == "passed"
+
+
+# --- errors --------------------------------------------------------------------------------------------------
+
+
+def test_an_error_names_itself_the_line_and_the_arguments():
+    def function(points, scale):
+        if points.shape[0] == 3:
+            return jnp.dot(points, points)  # of no use
+        return scaled_mean(points, scale)
+
+    message = grade(MEAN, function).message
+    assert "on instance 2 of 4, with `points`: [3, 6], `scale`: 2.0" in message
+    assert "TypeError: dot_general requires" in message
+    assert "return jnp.dot(points, points)  # of no use" in message
+    assert "Traceback" not in message
+    assert "JAX_TRACEBACK_FILTERING" not in message  # a note of JAX about the traceback that is not shown
+
+
+class _Unspeakable(Exception):
+    def __str__(self):
+        raise ValueError
+
+
+def _raise_unspeakable(points, scale):
+    raise _Unspeakable
+
+
+def _recurse(points, scale):
+    return _recurse(points, scale)
+
+
+def _exit(points, scale):
+    sys.exit("goodbye")
+
+
+def _interrupt(points, scale):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (_recurse, "RecursionError"),
+        (_exit, "SystemExit: goodbye"),
+        (_interrupt, "KeyboardInterrupt"),
+        (_raise_unspeakable, "_Unspeakable"),
+    ],
+)
+def test_no_exception_escapes(function, said):
+    verdict = grade(MEAN, function)
+    assert verdict.status == "failed"
+    assert said in verdict.message
+
+
+def test_a_tracer_that_leaks_is_an_error():
+    leaked = []
+    jax.jit(lambda x: leaked.append(x))(1.0)
+    assert "UnexpectedTracerError" in grade(MEAN, lambda points, scale: leaked[0] + 1).message
+
+
+def _endless(points, scale):
+    while True:
+        pass
+
+
+def _endless_and_deaf(points, scale):
+    while True:
+        try:
+            while True:
+                pass
+        except Exception:
+            pass
+
+
+@pytest.mark.parametrize("function", [_endless, _endless_and_deaf])
+def test_an_endless_loop_is_stopped(function):
+    threads, start = threading.active_count(), time.monotonic()
+    verdict = grade(MEAN, function, timeout=0.5)
+    assert time.monotonic() - start < 5
+    assert verdict.status == "failed"
+    assert "did not finish within 0.5 s on instance 1 of 4, with `points`: [2, 2]" in verdict.message
+    assert "still running" not in verdict.message
+    assert threading.active_count() == threads
+
+
+def test_a_function_that_cannot_be_stopped_is_told():
+    release = threading.Event()
+
+    def waits_outside_python(points, scale):
+        release.wait()  # one long wait in C
+
+    verdict = grade(MEAN, waits_outside_python, timeout=0.1)
+    release.set()
+    assert "It could not be stopped and is still running" in verdict.message
+
+
+def test_the_learner_can_interrupt_a_check():
+    threads = threading.active_count()
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        grade(MEAN, _endless)
+    timer.join()
+    assert threading.active_count() == threads
+
+
+# --- wrong results -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda x: x, "Expected a tuple of a number and dict(twice=[2], zero=[2]); got [2]."),
+        (lambda x: [x[0], {"twice": 2 * x, "zero": x}], "got a list of a number and dict(twice=[2], zero=[2])."),
+        (lambda x: (x, {"twice": 2 * x, "zero": x}), "got a tuple of [2] and dict(twice=[2], zero=[2])."),
+        (lambda x: (x[0], {"twice": 2 * x}), "got a tuple of a number and dict(twice=[2])."),
+        (lambda x: (x[0], None), "got a tuple of a number and `None`."),
+        (lambda x: (x[0], {"twice": "2x", "zero": x}), "dict(twice=a str, zero=[2])."),
+        (lambda x: jnp.sin, "got a function. Is a call missing?"),
+        (lambda x: "text", "got a str."),
+        (lambda x: np.array(["text"]), "got a ndarray."),
+        (lambda x: {1: x, "a": x}, "raised an error"),
+        (lambda x: [], "got list()."),
+        (lambda x: list(range(10)), "got a list of a number, a number, a number, a number, a number and 5 more."),
+    ],
+)
+def test_structure_and_shapes_are_compared_in_words(function, said):
+    verdict = grade(PAIR, function)
+    assert verdict.status == "failed"
+    assert said in verdict.message
+
+
+def test_shapes_are_not_broadcast():
+    assert "Expected [2]; got [1, 2]." in grade(MEAN, lambda points, scale: scaled_mean(points, scale)[None]).message
+
+
+def test_numbers_that_are_not_finite_are_counted():
+    message = grade(MEAN, lambda points, scale: scaled_mean(points, scale).at[0].set(jnp.nan)).message
+    assert "1 of your 2 numbers is infinite or not a number." in message
+
+
+def test_the_first_instance_that_differs_is_shown():
+    verdict = grade(MEAN, lambda points, scale: jnp.mean(points, axis=0) * (0.5 if scale == 0.5 else 1.0))
+    target, yours = re.findall(r"^ +(?:target|yours)  (.*)$", verdict.message, re.MULTILINE)
+    assert "Right on 1 of 4 instances. The first that differs has `points`: [3, 6], `scale`: 2.0." in verdict.message
+    np.testing.assert_allclose(np.fromstring(target, sep=" "), 2 * np.fromstring(yours, sep=" "), rtol=1e-4)
+    np.testing.assert_allclose(verdict.figure.target, 2 * verdict.figure.yours)
+    assert len(verdict.figure.target) == 6
+
+
+def test_the_leaf_that_differs_is_named():
+    verdict = grade(PAIR, lambda x: (x[0], {"twice": x, "zero": 0 * x}))
+    assert "At `[1]['twice']` of the result" in verdict.message
+
+
+def test_long_arrays_are_cut_and_neither_long_nor_short_ones_are_drawn():
+    last = replace(MEAN, instances=lambda rng: MEAN.instances(rng)[-1:])
+    verdict = grade(last, lambda points, scale: 1 + scaled_mean(points, scale))
+    assert verdict.message.count("...") == 2
+    assert verdict.figure is None
+    assert grade(MEAN, lambda points, scale: 1 + scaled_mean(points, scale)).figure is None  # two numbers
+
+
+def test_a_common_factor_is_told():
+    said = "Every number of yours is -2 times the target."
+    assert said in grade(MEAN, lambda points, scale: -2 * scaled_mean(points, scale)).message
+    other = grade(MEAN, lambda points, scale: (-2 if scale < 1 else -3) * scaled_mean(points, scale))
+    assert "times the target" not in other.message
+
+
+def test_complex_and_boolean_results():
+    assert grade(MEAN, lambda points, scale: scaled_mean(points, scale) + 0j).status == "passed"
+    assert grade(MEAN, lambda points, scale: scaled_mean(points, scale) + 1j).status == "failed"
+    signs = replace(MEAN, reference=lambda points, scale: points.mean(0) > 0)
+    assert grade(signs, lambda points, scale: points.mean(0) > 0).status == "passed"
+    assert grade(signs, lambda points, scale: points.mean(0) < 0).status == "failed"
+
+
+# --- misconceptions ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("misconception", MEAN.misconceptions[1:], ids=lambda wrong: wrong.name)
+def test_a_misconception_gets_its_own_diagnosis(misconception, seed):
+    verdict = grade(MEAN, misconception.function, seed)
+    assert (verdict.status, verdict.misconception) == ("failed", misconception.name)
+    assert verdict.message == misconception.diagnosis
+
+
+def test_a_misconception_must_agree_on_every_instance():
+    def function(points, scale):
+        return scale * (jnp.mean(points, 0) if len(points) == 4 else jnp.sum(points, 0))
+
+    verdict = grade(MEAN, function)
+    assert (verdict.status, verdict.misconception) == ("failed", None)
+
+
+# --- a learner cannot change the target ----------------------------------------------------------------------
+
+
+def test_arguments_are_copies():
+    def vandal(points, scale):
+        points[:] = 0.0
+        return points.mean(axis=0)
+
+    assert grade(MEAN, vandal).status == "failed"
+    assert grade(MEAN, scaled_mean).status == "passed"
+
+    nested = replace(
+        PAIR,
+        reference=lambda tree: tree["x"][0],
+        instances=lambda rng: [({"x": [rng.normal(size=2)]},)] * 2,
+        misconceptions=(Misconception("twice", lambda tree: 2 * tree["x"][0], "Twice."),),
+    )
+
+    def nested_vandal(tree):
+        result = tree["x"].pop()
+        tree.clear()
+        result *= 2
+        return result
+
+    assert grade(nested, nested_vandal).misconception == "twice"
+    assert grade(nested, nested.reference).status == "passed"
+
+
+def test_a_result_cannot_change_after_it_was_returned():
+    buffer = np.zeros(2)
+
+    def reuses(x):
+        buffer[:] = x
+        return buffer
+
+    toy = replace(PAIR, reference=lambda x: x, instances=lambda rng: [(rng.normal(size=2),) for _ in range(3)])
+    assert grade(toy, reuses).status == "passed"
+
+
+# --- what a learner calls ------------------------------------------------------------------------------------
+
+
+def test_check_shows_the_verdict_and_records_a_pass(toy_lesson, progress_file, said):
+    check("99.scaled_mean", lambda points, scale: points)
+    assert said().startswith("**✗ Not right so far.** Different on all 4 instances.")
+    assert not progress_file.exists()
+    check("99.scaled_mean", scaled_mean)
+    assert said() == "**✓ Passed.** Your function agrees with the reference on all 4 instances."
+    assert '"99.scaled_mean"' in progress_file.read_text()
+
+
+def test_hints_come_one_by_one(toy_lesson, said):
+    hint("99.scaled_mean")
+    assert said() == "**Hint 1 of 2.** What is a mean? *(1 more hint left)*"
+    hint("99.scaled_mean")
+    assert said() == "**Hint 2 of 2.** Which axis counts the points? *(this was the last hint)*"
+    hint("99.scaled_mean")
+    assert "You have seen all hints." in said()
+
+
+def test_an_unknown_id_lists_near_ones(toy_lesson):
+    with pytest.raises(ValueError, match=r"no exercise has the id '99.scaled_men'; near it: 99.scaled_mean"):
+        exercise.find("99.scaled_men")
+    with pytest.raises(ValueError, match=r"99\.pair"):
+        exercise.find("42.pair")
+    with pytest.raises(ValueError, match="no lesson has the number '42'; there are 99"):
+        exercise.quiz_of("42")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"id": "mean"}, "id must look like"),
+        ({"title": " "}, "title"),
+        ({"difficulty": 4}, "difficulty"),
+        ({"minutes": 0}, "minutes"),
+        ({"misconceptions": ()}, "at least one"),
+        ({"misconceptions": MEAN.misconceptions[1:2] * 2}, "share a name"),
+        ({"misconceptions": (Misconception("sum", sum, ""),)}, "diagnosis"),
+        ({"alternatives": ()}, "alternatives"),
+        ({"hints": ("",)}, "hints"),
+        ({"hints": ()}, "hints"),
+        ({"expected": ""}, "expected"),
+        ({"rtol": 0}, "rtol"),
+    ],
+)
+def test_an_incomplete_exercise_cannot_be_defined(change, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        replace(MEAN, **change)
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "feedback", "complaint"),
+    [
+        (("a",), 0, ("Yes.",), "at least two"),
+        (("a", "a"), 0, ("Yes.", "No."), "different"),
+        (("a", "$b$"), 0, ("Yes.", "No."), "plain text"),
+        (("a", "b"), 2, ("Yes.", "No."), "index"),
+        (("a", "b"), 0, ("Yes.",), "one sentence"),
+        (("a", "b"), 0, ("Yes.", " "), "one sentence"),
+    ],
+)
+def test_an_unanswerable_question_cannot_be_defined(options, answer, feedback, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        Question("Which?", options, answer, feedback)
+
+
+# --- in a kernel ---------------------------------------------------------------------------------------------
+
+
+def test_cells_of_a_notebook(progress_file, tmp_path):
+    """In a real kernel: what is printed stays visible, results are Markdown, a figure has a text beside it."""
+    cells = [
+        "import sys\n"
+        f"sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+        "from metalearn.course import check, explore, exercise, predict\n"
+        "import metalearn.course.checking, toy\n"
+        "exercise.find = lambda id: next(e for e in toy.EXERCISES if e.id == id)",
+        "def f(points, scale):\n    print('hello')\n    return toy.scaled_mean(points, scale)\n"
+        "check('99.scaled_mean', f)",
+        "def g(points, scale):\n    return 1 / 0  # here\ncheck('99.scaled_mean', g)",
+        "check('99.scaled_mean', lambda p, s: f(p, s) + (s > 1))",
+        "from matplotlib.figure import Figure\nexplore(lambda x: Figure(), 'nothing', x=(0, 1, 0.1))",
+        "predict('99.x', 'What?').reveal(1.0)",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [cell.outputs for cell in notebook.cells]
+
+    stream, passed = outputs[1]
+    assert stream["text"].count("hello") == 4
+    assert "Passed" in passed["data"]["text/markdown"]
+    assert "Passed" in passed["data"]["text/plain"]
+
+    assert "line 2: return 1 / 0  # here" in outputs[2][0]["data"]["text/markdown"]
+
+    figure = outputs[3][-1]["data"]
+    assert {"text/html", "image/png", "text/plain"} <= set(figure)
+    assert "target (circles, solid)" in figure["text/plain"]
+
+    (explored,) = outputs[4]
+    assert {"application/vnd.jupyter.widget-view+json", "image/png", "text/plain"} <= set(explored["data"])
+    assert explored["data"]["text/plain"] == "nothing"
+
+    asked, revealed = outputs[5]
+    assert asked["data"]["text/plain"] == "What?"
+    assert "No prediction was recorded. The answer: 1." in revealed["data"]["text/markdown"]
