@@ -74,8 +74,11 @@ def parse(text: str) -> dict[str, Any]:
         if not isinstance(entries, dict) or not all(isinstance(entry, kind) for entry in entries.values()):
             raise ValueError(f"no section {section!r}")
     for entry in record["predictions"].values():
-        if type(entry.get("committed")) not in (float, str) or type(entry.get("truth")) not in (float, str, type(None)):
+        kind = type(entry.get("committed"))
+        if set(entry) != {"committed", "truth"} or kind not in (float, str):
             raise ValueError("a prediction is neither a number nor an option")
+        if entry["truth"] is not None and type(entry["truth"]) is not kind:
+            raise ValueError("a prediction and its answer are of different kinds")
     return {section: record[section] for section in SECTIONS}
 
 
