@@ -1,0 +1,208 @@
+"""Solutions read from the lessons' sources, and small mechanical mistakes made in them."""
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metalearn.course.exercise import Exercise
+from metalearn.course.grading import grade
+
+BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+SOURCES = Path(__file__).parents[2] / "solutions"
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The cell of an exercise as its author solved it.
+
+    Attributes:
+      name: the function that the lesson hands to `check`.
+      cell: source of the cell, with the markers around the part that a learner writes.
+      imports: source of the cells that the lesson imports in.
+    """
+
+    name: str
+    cell: str
+    imports: str
+
+    def function(self) -> Callable[..., Any]:
+        return self.define(compile(self.cell, "<solution>", "exec"))
+
+    def define(self, code: Any) -> Callable[..., Any]:
+        """The function, from the compiled cell or a mutant of it."""
+        names: dict[str, Any] = {}
+        exec(self.imports, names)
+        exec(code, names)
+        return names[self.name]
+
+    def written_lines(self) -> range:
+        """Numbers of the lines between the markers."""
+        lines = [line.strip() for line in self.cell.splitlines()]
+        return range(lines.index(BEGIN) + 2, lines.index(END) + 1)
+
+
+def read_solutions(source: str) -> dict[str, Solution]:
+    """The solutions in a lesson's py:percent source, by exercise id."""
+    cells = re.split(r"^# %%(.*)\n", source, flags=re.MULTILINE)[1:]
+    cells = [(head, body) for head, body in zip(cells[::2], cells[1::2], strict=True) if "[markdown]" not in head]
+    imports = "\n".join(body for head, body in cells if '"imports"' in head)
+    solutions = {}
+    for head, body in cells:
+        if match := re.search(r'exercise="(.+?)"', head):
+            name = re.search(rf'check\(\s*"{re.escape(match[1])}",\s*(\w+)', source)
+            assert name, f"no check of {match[1]}"
+            solutions[match[1]] = Solution(name[1], body, imports)
+    return solutions
+
+
+def all_solutions() -> dict[str, Solution]:
+    """The solutions of every lesson, by exercise id."""
+    return {
+        id: solution
+        for path in sorted(SOURCES.glob("[0-9][0-9]_*.py"))
+        for id, solution in read_solutions(path.read_text(encoding="utf-8")).items()
+    }
+
+
+def mutants(solution: Solution) -> Iterator[tuple[str, Any]]:
+    """Every variant of a solution with one small mistake: the changed expression in words, and the compiled cell."""
+    tree = ast.parse(solution.cell)
+    written = solution.written_lines()
+    for parent in ast.walk(tree):
+        for container, key, child in _slots(parent):
+            if getattr(child, "lineno", 0) not in written:
+                continue
+            for variant in _variants(child):
+                container[key] = ast.copy_location(variant, child)
+                description = f"line {child.lineno}: {ast.unparse(child)}  ->  {ast.unparse(variant)}"
+                yield description, compile(ast.fix_missing_locations(tree), "<mutant>", "exec")
+                container[key] = child
+
+
+def _slots(parent: ast.AST) -> Iterator[tuple[Any, Any, ast.AST]]:
+    """The places of the children of a node, each as a container and a key to assign to."""
+    for field, value in ast.iter_fields(parent):
+        if isinstance(value, list):
+            yield from ((value, number, child) for number, child in enumerate(value) if isinstance(child, ast.AST))
+        elif isinstance(value, ast.AST):
+            yield vars(parent), field, value
+
+
+OPERATORS: dict[type, tuple[type, ...]] = {
+    ast.Add: (ast.Sub,),
+    ast.Sub: (ast.Add,),
+    ast.Mult: (ast.Div, ast.Add),
+    ast.Div: (ast.Mult,),
+    ast.FloorDiv: (ast.Mult,),
+    ast.Pow: (ast.Mult,),
+    ast.MatMult: (ast.Mult,),
+}
+COMPARISONS: dict[type, tuple[type, ...]] = {
+    ast.Lt: (ast.LtE, ast.Gt),
+    ast.LtE: (ast.Lt, ast.Gt),
+    ast.Gt: (ast.GtE, ast.Lt),
+    ast.GtE: (ast.Gt, ast.Lt),
+    ast.Eq: (ast.NotEq,),
+    ast.NotEq: (ast.Eq,),
+}
+
+
+def _variants(node: ast.AST) -> Iterator[ast.AST]:
+    """What a slip of the hand makes of one expression."""
+    match node:
+        case ast.BinOp(left, op, right):
+            yield from (ast.BinOp(left, other(), right) for other in OPERATORS.get(type(op), ()))
+            yield left
+            if not isinstance(op, ast.Div | ast.Pow):
+                yield right
+        case ast.UnaryOp(ast.USub(), operand):
+            yield operand
+        case ast.Constant(bool() as value):
+            yield ast.Constant(not value)
+        case ast.Constant(int() | float() as value):
+            yield from (ast.Constant(other) for other in {value + 1, value - 1, 0} - {value})
+        case ast.Compare(left, [op], right):
+            yield from (ast.Compare(left, [other()], right) for other in COMPARISONS.get(type(op), ()))
+        case ast.Slice(lower, upper, step):
+            if lower or upper:
+                yield ast.Slice(None, None, step)
+        case ast.Call(function, arguments, keywords):
+            if isinstance(function, ast.Name) and function.id == "range":
+                for number, bound in enumerate(arguments):
+                    for op in (ast.Add(), ast.Sub()):
+                        other = ast.BinOp(bound, op, ast.Constant(1))
+                        yield ast.Call(function, _with(arguments, number, other), keywords)
+            for number in range(len(arguments)):
+                yield ast.Call(function, _with(arguments, number), keywords)
+            for first, second in zip(range(len(arguments)), range(1, len(arguments)), strict=False):
+                swapped = _with(_with(arguments, first, arguments[second]), second, arguments[first])
+                yield ast.Call(function, swapped, keywords)
+            for number in range(len(keywords)):
+                yield ast.Call(function, arguments, _with(keywords, number))
+
+
+def _with(items: list, number: int, *replacement: Any) -> list:
+    """A copy of a list with one item replaced, or dropped if there is no replacement."""
+    return [*items[:number], *replacement, *items[number + 1 :]]
+
+
+@dataclass(frozen=True)
+class Score:
+    """How many mistakes a check finds.
+
+    Attributes:
+      rejected: mutants that the check rejects because of what they return.
+      escaped: descriptions of mutants that it accepts although other seeds show that they are wrong.
+      harmless: number of mutants that give the same results on all seeds; they do not count.
+      broken: number of mutants that raise at once; any check would find them, so they do not count.
+    """
+
+    rejected: int = 0
+    escaped: tuple[str, ...] = ()
+    harmless: int = 0
+    broken: int = 0
+
+    def __add__(self, other: "Score") -> "Score":
+        return Score(*(getattr(self, field) + getattr(other, field) for field in self.__dataclass_fields__))
+
+    @property
+    def fraction(self) -> float:
+        counted = self.rejected + len(self.escaped)
+        return self.rejected / counted if counted else 1.0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rejected} of {self.rejected + len(self.escaped)} mutants rejected ({self.fraction:.1%}), "
+            f"{self.harmless} harmless and {self.broken} that raise not counted"
+            + "".join(f"\n  escaped: {description}" for description in self.escaped)
+        )
+
+
+def mutation_score(exercise: Exercise, solution: Solution, other_seeds: range = range(1000, 1006)) -> Score:
+    """Judge the check of an exercise, with its ordinary seed, by the mutants of its solution.
+
+    Args:
+      exercise: the check.
+      solution: what the mutants are made from.
+      other_seeds: draw the instances that tell a harmless mutant from an escaped one.
+    """
+    score = Score()
+    for description, code in mutants(solution):
+        try:
+            function = solution.define(code)
+        except Exception:  # the mistake is in a decorator or a default
+            score += Score(broken=1)
+            continue
+        verdict = grade(exercise, function, timeout=3.0)
+        if verdict.status == "failed" and "raised an error on instance 1 of" in verdict.message:
+            score += Score(broken=1)
+        elif verdict.status != "passed":
+            score += Score(rejected=1)
+        elif any(grade(exercise, function, seed, timeout=3.0).status != "passed" for seed in other_seeds):
+            score += Score(escaped=(f"{exercise.id} {description}",))
+        else:
+            score += Score(harmless=1)
+    return score

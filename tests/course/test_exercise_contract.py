@@ -1,0 +1,199 @@
+"""What every exercise of every lesson promises to the learner."""
+
+import re
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from mutants import BEGIN, END, Solution, all_solutions, mutants, mutation_score, read_solutions
+from toy import MEAN
+
+from metalearn.course.exercise import all_exercises, find, numbers, quiz_of
+from metalearn.course.grading import grade
+
+HIDDEN_SEED = 409_03682
+SEEDS = pytest.mark.parametrize("seed", [0, HIDDEN_SEED])
+SOLUTIONS = all_solutions()
+EXERCISES = all_exercises()
+EVERY = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
+EVERY_MISCONCEPTION = pytest.mark.parametrize(
+    ("exercise", "misconception"),
+    [
+        pytest.param(exercise, misconception, id=f"{exercise.id}-{misconception.name}")
+        for exercise in EXERCISES
+        for misconception in exercise.misconceptions
+    ],
+)
+
+
+# --- every exercise ------------------------------------------------------------------------------------------
+
+
+def test_ids_are_found_and_belong_to_their_lesson():
+    assert len(EXERCISES) == len({exercise.id for exercise in EXERCISES}) > 0
+    for exercise in EXERCISES:
+        assert find(exercise.id) is exercise
+
+
+def test_every_exercise_has_one_solution_and_every_solution_an_exercise():
+    assert set(SOLUTIONS) == {exercise.id for exercise in EXERCISES}
+
+
+@pytest.mark.parametrize("lesson", numbers())
+def test_every_quiz_has_three_questions(lesson):
+    assert len(quiz_of(lesson)) == 3
+
+
+@EVERY
+@SEEDS
+def test_every_correct_solution_passes(exercise, seed):
+    solution = SOLUTIONS[exercise.id].function()
+    for function in (exercise.reference, *exercise.alternatives, solution):
+        verdict = grade(exercise, function, seed)
+        assert verdict.status == "passed", verdict.message
+
+
+@EVERY
+def test_the_stub_is_not_yet(exercise):
+    solution = SOLUTIONS[exercise.id]
+    stub = re.sub(rf"( *){BEGIN}.*{END}", r"\1raise NotImplementedError", solution.cell, flags=re.DOTALL)
+    assert stub != solution.cell
+    assert grade(exercise, replace(solution, cell=stub).function()).status == "not yet"
+
+
+@EVERY_MISCONCEPTION
+@SEEDS
+def test_every_misconception_gets_its_own_diagnosis(exercise, misconception, seed):
+    verdict = grade(exercise, misconception.function, seed)
+    assert (verdict.status, verdict.misconception) == ("failed", misconception.name), verdict.message
+    assert verdict.message == misconception.diagnosis
+
+
+@EVERY
+def test_no_text_gives_the_solution_away(exercise):
+    lines = [line.strip() for line in SOLUTIONS[exercise.id].cell.splitlines()]
+    written = lines[lines.index(BEGIN) : lines.index(END)]
+    returned = [line.removeprefix("return ") for line in written if line.startswith("return ")]
+    given_away = [expression for expression in returned if not expression.isidentifier()]
+    texts = [*exercise.hints, *(misconception.diagnosis for misconception in exercise.misconceptions)]
+    for text in texts:
+        assert not any(_squeeze(expression) in _squeeze(text) for expression in given_away), text
+        assert not any(_squeeze(line) in _squeeze(text) for line in written if line.startswith("return ")), text
+
+
+def _squeeze(code):
+    return re.sub(r"\s+", "", code)
+
+
+@EVERY
+def test_no_check_takes_two_seconds(exercise):
+    wrong = [misconception.function for misconception in exercise.misconceptions]
+    for function in (exercise.reference, *exercise.alternatives, *wrong):
+        grade(exercise, function)  # warm-up
+        seconds = []
+        for _ in range(2):  # the faster one: the machine may be busy with something else
+            start = time.perf_counter()
+            grade(exercise, function)
+            seconds.append(time.perf_counter() - start)
+        assert min(seconds) < 2
+
+
+@pytest.mark.parametrize("lesson", numbers())
+def test_checks_reject_mechanical_mistakes(lesson, capsys):
+    scores = [mutation_score(exercise, SOLUTIONS[exercise.id]) for exercise in EXERCISES if exercise.lesson == lesson]
+    total = sum(scores[1:], scores[0])
+    with capsys.disabled():
+        print(f"\nlesson {lesson}: {total}")
+    assert total.rejected > 0
+    assert total.fraction >= 0.95
+
+
+# --- the mutants themselves ----------------------------------------------------------------------------------
+
+SOURCE = '''# %% [markdown]
+# # A lesson
+
+# %% tags=["imports"]
+import jax.numpy as jnp
+
+# %% tags=["exercise"] exercise="99.scaled_mean"
+def scaled(points, scale):
+    """A mean."""
+    before = 1 + 1
+    ### BEGIN SOLUTION
+    return scale * jnp.mean(points, axis=0)
+    ### END SOLUTION
+
+# %%
+check("99.scaled_mean", scaled)
+'''
+
+
+def _toy_solution(body: str = "return scale * jnp.mean(points, axis=0)") -> Solution:
+    return read_solutions(SOURCE.replace("return scale * jnp.mean(points, axis=0)", body))["99.scaled_mean"]
+
+
+def _descriptions(body):
+    return {description.partition(": ")[2] for description, _ in mutants(_toy_solution(body))}
+
+
+def test_solutions_are_read_from_the_source():
+    solution = _toy_solution()
+    assert solution.name == "scaled"
+    np.testing.assert_allclose(solution.function()(np.array([[1.0], [3.0]]), 2.0), [4.0])
+
+
+def test_only_what_the_learner_writes_is_mutated():
+    assert all("before" not in description and "1 + 1" not in description for description in _descriptions("return 3"))
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("a + b", {"a - b", "a", "b"}),
+        ("a * b", {"a / b", "a + b", "a", "b"}),
+        ("a / b", {"a * b", "a"}),
+        ("a @ b", {"a * b", "a", "b"}),
+        ("-a", {"a"}),
+        ("3", {"4", "2", "0"}),
+        ("True", {"False"}),
+        ("a < b", {"a <= b", "a > b"}),
+        ("f(a, b, k=c)", {"f(b, a, k=c)", "f(b, k=c)", "f(a, k=c)", "f(a, b)"}),
+        ("range(n)", {"range(n + 1)", "range(n - 1)", "range()"}),
+        ("a[b:]", {":"}),
+    ],
+)
+def test_kinds_of_mutants(expression, expected):
+    assert {text.partition("  ->  ")[2] for text in _descriptions(f"return {expression}")} == expected
+
+
+def test_a_mutant_leaves_the_solution_as_it_was():
+    solution = _toy_solution()
+    points = np.array([[1.0], [3.0]])
+    assert len({code for _, code in mutants(solution)}) == len(list(mutants(solution))) > 3
+    np.testing.assert_allclose(solution.function()(points, 2.0), [4.0])
+
+
+def test_a_sharp_check_scores_high_and_a_blunt_one_low():
+    sharp = mutation_score(MEAN, _toy_solution())
+    assert (sharp.fraction, sharp.escaped) == (1.0, ())
+    assert sharp.rejected >= 4
+
+    def zeros_at_first(rng):
+        return [(0 * points if seed_zero(rng) else points, scale) for points, scale in MEAN.instances(rng)]
+
+    def seed_zero(rng):
+        return rng.bit_generator.seed_seq.entropy == 0
+
+    blunt = mutation_score(replace(MEAN, instances=zeros_at_first), _toy_solution())
+    assert blunt.fraction < 0.95
+    assert any("scale * jnp.mean(points, axis=0)  ->  jnp.mean(points, axis=0)" in text for text in blunt.escaped)
+
+
+def test_endless_mutants_are_rejected_in_bounded_time():
+    body = "n = 0\n    while n < 1:\n        n = n + 1\n    return scale * jnp.mean(points, axis=0) * n"
+    start = time.monotonic()
+    score = mutation_score(MEAN, _toy_solution(body))
+    assert score.fraction == 1.0
+    assert time.monotonic() - start < 60
