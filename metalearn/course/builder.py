@@ -86,7 +86,11 @@ def read_source(path: Path) -> NotebookNode:
 def to_lesson(notebook: NotebookNode, stem: str) -> NotebookNode:
     """The learner's notebook: each solution becomes one line that raises NotImplementedError."""
     lesson = copy.deepcopy(notebook)
-    link = f"The worked lesson is [`solutions/{stem}.ipynb`](../solutions/{stem}.ipynb)."
+    # Jupyter serves the folder of the notebook it was started with, and then nothing outside lessons/.
+    link = (
+        f"The worked lesson is [`solutions/{stem}.ipynb`](../solutions/{stem}.ipynb). "
+        "Should the link not open, start JupyterLab in the folder of the course: `uv run jupyter lab`."
+    )
     for cell in lesson.cells:
         cell.source = _SOLUTION.sub(rf"\1{STUB}", cell.source)
         if cell.id.endswith("-help"):
