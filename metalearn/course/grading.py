@@ -53,7 +53,8 @@ def grade(exercise: Exercise, function: Any, seed: int = 0, timeout: float = 10.
       exercise: the definition.
       function: whatever the learner handed in.
       seed: draws the instances; a classroom uses its own.
-      timeout: seconds for all calls of the function together.
+      timeout: seconds without a new result after which the function is stopped. Compiling on a busy machine is slow,
+        so a check of several instances may take longer altogether.
     """
     if complaint := _signature_complaint(exercise, function):
         return Verdict("failed", complaint)
@@ -105,7 +106,10 @@ def _run(function: Callable[..., Any], instances: Sequence[tuple], timeout: floa
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     try:
-        thread.join(timeout)
+        done = -1
+        while thread.is_alive() and len(results) > done:
+            done = len(results)
+            thread.join(timeout)
     finally:  # also when the learner interrupts the cell
         stopped = _stop(thread)
     if not stopped:
@@ -236,7 +240,7 @@ def _explain_error(exercise: Exercise, function: Any, run: _Run, instances: Sequ
     if isinstance(error, NotImplementedError) and own and own[-1] is trace.stack[-1]:
         return Verdict("not yet", "This exercise is waiting for you: replace the line that raises.")
     said = f"{type(error).__name__}: {trace}".removesuffix(": ")
-    line = f"\nline {own[-1].lineno}: {own[-1].line}" if own else ""
+    line = f"\nline {own[-1].lineno}: {own[-1].line}".removesuffix(": ") if own else ""
     return Verdict("failed", f"Your function raised an error {where}:\n\n{_block(said + line)}")
 
 

@@ -21,12 +21,12 @@ class Solution:
     Attributes:
       name: the function that the lesson hands to `check`.
       cell: source of the cell, with the markers around the part that a learner writes.
-      imports: source of the cells that the lesson imports in.
+      given: source of the cells that the lesson imports in, and of the lesson's own functions that the cell uses.
     """
 
     name: str
     cell: str
-    imports: str
+    given: str
 
     def function(self) -> Callable[..., Any]:
         return self.define(compile(self.cell, "<solution>", "exec"))
@@ -34,7 +34,7 @@ class Solution:
     def define(self, code: Any) -> Callable[..., Any]:
         """The function, from the compiled cell or a mutant of it."""
         names: dict[str, Any] = {}
-        exec(self.imports, names)
+        exec(self.given, names)
         exec(code, names)
         return names[self.name]
 
@@ -49,12 +49,21 @@ def read_solutions(source: str) -> dict[str, Solution]:
     cells = re.split(r"^# %%(.*)\n", source, flags=re.MULTILINE)[1:]
     cells = [(head, body) for head, body in zip(cells[::2], cells[1::2], strict=True) if "[markdown]" not in head]
     imports = "\n".join(body for head, body in cells if '"imports"' in head)
+    helpers = {
+        node.name: ast.unparse(node)
+        for head, body in cells
+        if "exercise=" not in head
+        for node in ast.parse(body).body
+        if isinstance(node, ast.FunctionDef)
+    }
     solutions = {}
     for head, body in cells:
         if match := re.search(r'exercise="(.+?)"', head):
             name = re.search(rf'check\(\s*"{re.escape(match[1])}",\s*(\w+)', source)
             assert name, f"no check of {match[1]}"
-            solutions[match[1]] = Solution(name[1], body, imports)
+            used = {node.id for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Name)}
+            given = "\n".join([imports, *(definition for function, definition in helpers.items() if function in used)])
+            solutions[match[1]] = Solution(name[1], body, given)
     return solutions
 
 

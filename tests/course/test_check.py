@@ -194,6 +194,14 @@ def test_an_endless_loop_is_stopped(function):
     assert threading.active_count() == threads
 
 
+def test_slow_calls_are_not_endless_ones():
+    def slow(points, scale):
+        time.sleep(0.3)
+        return scaled_mean(points, scale)
+
+    assert grade(MEAN, slow, timeout=0.6).status == "passed"  # 1.2 s together
+
+
 def test_a_function_that_cannot_be_stopped_is_told():
     release = threading.Event()
 
