@@ -57,6 +57,18 @@ def function(**values: Any) -> None:
             raise TypeError(f"{name} must be a function, but it is a {type(value).__name__}.")
 
 
+def hashable(**values: Any) -> None:
+    """Raises TypeError unless every named value can be a key of the cache of compiled programs."""
+    for name, value in values.items():
+        try:
+            hash(value)
+        except TypeError as error:
+            raise TypeError(
+                f"{name} must be hashable, so that its program is compiled once, but {error}. "
+                "Give it plain numbers instead of arrays, or wrap it in a function."
+            ) from None
+
+
 def transformation(**values: Any) -> None:
     """Raises TypeError unless every named value is an optax transformation."""
     for name, value in values.items():

@@ -91,6 +91,7 @@ def fit(
     """
     _require.count(at_least=1, num_steps=num_steps, meta_batch_size=meta_batch_size)
     _require.function(sample_tasks=sample_tasks)
+    _require.hashable(learner=learner, sample_tasks=sample_tasks)
     capacity = -(-num_steps // NUM_CALLS)
     state, parts, done = learner.init(params), [], 0
 

@@ -125,7 +125,7 @@ plots.show(
 
 # %%
 nudge_prediction = predict(
-    "02.nudge", "After five steps, what fraction of the distance between the two runs is left?", unit="fraction"
+    "02.nudge", "After five steps, what fraction of the distance between the two runs is left?", unit="of it"
 )
 
 # %%
@@ -355,7 +355,7 @@ def meta_step(loss, tasks, params, step_size, num_steps, meta_step_size):
     Returns:
       A pytree with the structure and shapes of `params`.
     """
-    one_task = ml.maml(loss, optax.sgd(step_size), num_steps)  # (params, task) -> (query loss, meta-gradient)
+    one_task = jax.jit(ml.maml(loss, optax.sgd(step_size), num_steps))  # (params, task) -> (query loss, gradient)
     ### BEGIN SOLUTION
     _, gradients = jax.vmap(one_task, in_axes=(None, 0))(params, tasks)
     return jax.tree.map(lambda p, g: p - meta_step_size * g.mean(axis=0), params, gradients)

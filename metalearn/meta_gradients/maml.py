@@ -17,8 +17,8 @@ from metalearn.task import Loss, MetaGradient
 def maml(loss: Loss, inner: optax.GradientTransformation, num_steps: int) -> MetaGradient:
     """The exact gradient of the query loss after `num_steps` inner steps.
 
-    Differentiates through the inner loop. Cost: about 3 K + 1 gradients a task, or two gradients a step for the
-    loop and its Hessian-vector product. Memory: grows linearly with K.
+    Differentiates through the inner loop. Cost: K + 1 gradients forwards and K Hessian-vector products backwards, each
+    about two gradients. Memory: grows linearly with K.
 
     Args:
       loss: scalar loss of (params, batch).
