@@ -114,7 +114,8 @@ def _run(function: Callable[..., Any], instances: Sequence[tuple], timeout: floa
         stopped = _stop(thread)
     if not stopped:
         return _Run(results[: len(instances) - 1], _Stopped(), still_running=True)
-    return _Run(results, errors[0] if errors else None, still_running=False)
+    complete = len(results) == len(instances)  # it may finish in the moment in which it is stopped
+    return _Run(results, None if complete or not errors else errors[0], still_running=False)
 
 
 def _stop(thread: threading.Thread) -> bool:
