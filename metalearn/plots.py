@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+from typing import cast
 
 import matplotlib
 import numpy as np
@@ -110,14 +111,22 @@ def lines(
     Returns:
       The figure.
     """
-    figure = None
     if axes is None:
-        figure, (axes,) = subplots()
+        _, (axes,) = subplots()
     for name, y in curves.items():
         axes.plot(x, np.asarray(y), label=name)
     for i, (name, (px, py)) in enumerate((points or {}).items()):
-        marker = {"marker": MARKERS[i % len(MARKERS)], "markersize": 7, "linestyle": "none"}
-        axes.plot(px, py, label=name, color="black", markerfacecolor="white", zorder=3, **marker)
+        axes.plot(
+            px,
+            py,
+            label=name,
+            color="black",
+            linestyle="none",
+            marker=MARKERS[i % len(MARKERS)],
+            markersize=7,
+            markerfacecolor="white",
+            zorder=3,
+        )
     if "x" in log:
         axes.set_xscale("log", base=2 if len(x) < 20 else 10)
         if len(x) < 20:  # few values: name each one
@@ -127,26 +136,21 @@ def lines(
         axes.set_yscale("log")
     axes.set(xlim=xlim, ylim=ylim)
     label(axes, xlabel, ylabel, title)
-    return figure or axes.figure
+    return cast(Figure, axes.get_figure(root=True))
 
 
-def adaptation(
-    curves: dict[str, np.ndarray], ylabel: str = "query loss", log: str = "", axes: Axes | None = None
-) -> Figure:
+def adaptation(curves: dict[str, np.ndarray], ylabel: str = "query loss", log: str = "") -> Figure:
     """Loss against inner steps: the mean over tasks, in a band that is its 95 % confidence interval.
 
     Args:
       curves: label -> array of shape [num_steps + 1, num_tasks], as `evaluate.adaptation_curve` returns it.
       ylabel: what the arrays hold, with its unit.
       log: "" or "y".
-      axes: draw here rather than in a new figure.
 
     Returns:
       The figure.
     """
-    figure = None
-    if axes is None:
-        figure, (axes,) = subplots()
+    figure, (axes,) = subplots()
     for i, (name, values) in enumerate(curves.items()):
         values = np.asarray(values)
         mean, half_width = values.mean(1), 1.96 * values.std(1, ddof=1) / np.sqrt(values.shape[1])
@@ -156,4 +160,4 @@ def adaptation(
     if "y" in log:
         axes.set_yscale("log")
     label(axes, "inner steps", ylabel)
-    return figure or axes.figure
+    return figure

@@ -246,7 +246,8 @@ print(f"from {settled} tasks on, the average stays within 0.5 of the limit")
 #
 # So a model has to change from task to task. The oldest way is fine-tuning: start from the trained network and take
 # gradient steps on the support set. To see whether it works, we need to measure it.
-#
+
+# %% [markdown]
 # ## Exercise: the adaptation curve
 #
 # Adapt by gradient descent on the support set. Report the query loss before the first step and after each step.
@@ -283,7 +284,8 @@ check("01.adaptation_curve", adaptation_curve)
 # One task is luck. A score over many tasks needs an interval that says how much luck is left in it.
 # The mean over $n$ tasks scatters around the truth with the standard deviation $s / \sqrt n$, where $s$ is the standard
 # deviation over tasks. About 95 % of the time it is off by less than $1.96\, s / \sqrt n$.
-#
+
+# %% [markdown]
 # ## Exercise: a score with its confidence interval
 #
 # Return the mean over tasks, and the half-width of its 95 % confidence interval.
