@@ -109,7 +109,7 @@ def fit(
         except KeyboardInterrupt:
             bar.write(f"Interrupted after {done} of {num_steps} steps; what was reached is returned.")
 
-    empty = History(*(np.zeros(0) for _ in History._fields))
+    empty = History(np.zeros(0), np.zeros(0), np.zeros(0, int))
     history = History(*map(np.concatenate, zip(empty, *parts, strict=True)))
     result = FitResult(state.params, history, state)
     failed = np.flatnonzero(history.num_failed == meta_batch_size)
@@ -134,7 +134,7 @@ def _run(learner, sample_tasks, meta_batch_size, capacity, state, key, count):
         row = History(
             jnp.nanmean(jnp.where(info.finite, info.query_loss, jnp.nan)),
             info.grad_norm,
-            meta_batch_size - info.finite.sum(),
+            jnp.sum(~info.finite, dtype=jnp.int32),
         )
         return state, jax.tree.map(lambda column, value: column.at[i].set(value), history, row)
 

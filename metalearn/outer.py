@@ -5,12 +5,11 @@ from the solution is then needlessly small near it; a step of bounded length is 
 All three are optax transformations, to be used wherever optax.sgd could be.
 """
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from metalearn import _require
-
-# Keeps 0 / 0 from arising where the gradient vanishes; too small to shorten any other step.
-_TINY = 1e-30
 
 
 def clipped_sgd(learning_rate: optax.ScalarOrSchedule, max_norm: float) -> optax.GradientTransformation:
@@ -25,7 +24,7 @@ def clipped_sgd(learning_rate: optax.ScalarOrSchedule, max_norm: float) -> optax
     """
     _require.learning_rate(learning_rate)
     _require.positive(max_norm=max_norm)
-    return optax.chain(optax.clip_by_global_norm(max_norm), optax.sgd(learning_rate))
+    return optax.chain(_with_length(lambda length: jnp.minimum(length, max_norm)), optax.sgd(learning_rate))
 
 
 def normalized_sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
@@ -38,7 +37,7 @@ def normalized_sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTrans
       ValueError: if the learning rate is not positive.
     """
     _require.learning_rate(learning_rate)
-    return optax.chain(optax.normalize_by_update_norm(eps=_TINY), optax.sgd(learning_rate))
+    return optax.chain(_with_length(jnp.ones_like), optax.sgd(learning_rate))
 
 
 def normalized_sgd_momentum(learning_rate: optax.ScalarOrSchedule, momentum: float) -> optax.GradientTransformation:
@@ -57,8 +56,20 @@ def normalized_sgd_momentum(learning_rate: optax.ScalarOrSchedule, momentum: flo
     """
     _require.learning_rate(learning_rate)
     _require.fraction(momentum=momentum)
-    return optax.chain(
-        optax.ema(momentum, debias=False),
-        optax.normalize_by_update_norm(eps=_TINY),
-        optax.sgd(learning_rate),
-    )
+    return optax.chain(optax.ema(momentum, debias=False), _with_length(jnp.ones_like), optax.sgd(learning_rate))
+
+
+def _with_length(new_length):
+    """Turns a gradient g into the vector of length new_length(||g||) in the same direction; zero stays zero.
+
+    The squares of numbers below 1e-19 or above 1e19 do not fit into float32. Optax's own rules then see a length of 0
+    or infinity: the step explodes or vanishes. So the largest entry is divided out first.
+    """
+
+    def update(gradient, params=None):
+        largest = optax.tree.norm(gradient, ord=jnp.inf)
+        scaled = jax.tree.map(lambda leaf: leaf / jnp.where(largest > 0, largest, 1), gradient)
+        length = jnp.maximum(optax.tree.norm(scaled), 1)  # at least 1 already, unless all is zero
+        return optax.tree.scale(new_length(largest * length) / length, scaled)
+
+    return optax.stateless(update)

@@ -8,6 +8,7 @@ The linear system is solved by conjugate gradients, which only needs products wi
 
 import jax
 import optax
+from jax.flatten_util import ravel_pytree
 
 from metalearn import _require
 from metalearn.inner import descend, proximal
@@ -52,12 +53,13 @@ def imaml(
 
         adapted = descend(proximal(support_loss, params, proximal_strength), inner, num_steps, params)
         value, query_gradient = jax.value_and_grad(loss)(adapted, task.query)
+        right_side, unravel = ravel_pytree(query_gradient)  # one vector: `cg` cannot mix dtypes, params may
 
         def times_system(vector):
-            _, curvature = jax.jvp(jax.grad(support_loss), (adapted,), (vector,))
-            return optax.tree.add_scale(vector, 1 / proximal_strength, curvature)
+            _, curvature = jax.jvp(jax.grad(support_loss), (adapted,), (unravel(vector),))
+            return vector + ravel_pytree(curvature)[0] / proximal_strength
 
-        gradient, _ = jax.scipy.sparse.linalg.cg(times_system, query_gradient, tol=0.0, maxiter=cg_steps)
-        return value, gradient
+        gradient, _ = jax.scipy.sparse.linalg.cg(times_system, right_side, tol=0.0, maxiter=cg_steps)
+        return value, unravel(gradient)
 
     return meta_gradient

@@ -1,0 +1,79 @@
+"""The problems that the tests are about, and every meta-gradient of the library, built from its signature."""
+
+import inspect
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.flatten_util import ravel_pytree
+
+import metalearn as ml
+from metalearn import Task, meta_gradients
+
+METHODS = tuple(meta_gradients.__all__)
+ARGUMENTS = {"num_steps": 5, "proximal_strength": 2.0, "perturbation": 0.05, "cg_steps": 9}
+
+
+def build(method, loss, inner=None, **arguments):
+    """The meta-gradient of that name. One whose arguments ARGUMENTS does not know fails here, and is not forgotten."""
+    factory = getattr(ml, method)
+    required = [
+        name
+        for name, parameter in inspect.signature(factory).parameters.items()
+        if parameter.default is parameter.empty and name not in ("loss", "inner")
+    ]
+    values = {name: ARGUMENTS[name] for name in required}
+    values |= {name: value for name, value in arguments.items() if name in inspect.signature(factory).parameters}
+    return factory(loss, inner or optax.sgd(0.1), **values)
+
+
+def tanh_loss(params, batch):
+    """Half the mean squared error of a two-layer tanh network: smooth, and far from quadratic."""
+    inputs, targets = batch
+    return jnp.mean((jnp.tanh(inputs @ params["hidden"]) @ params["output"] - targets) ** 2) / 2
+
+
+def tanh_problem(seed=0, num_examples=6):
+    """(params, task) for tanh_loss, in the default float type."""
+    keys = jax.random.split(jax.random.key(seed), 6)
+    params = {"hidden": jax.random.normal(keys[0], (2, 3)), "output": jax.random.normal(keys[1], (3,))}
+    batches = [
+        (jax.random.normal(keys[i], (num_examples, 2)), 2 * jax.random.normal(keys[i + 1], (num_examples,)))
+        for i in (2, 4)
+    ]
+    return params, Task(*batches)
+
+
+def linen_problem():
+    model = nn.Dense(1)
+    return model.init(jax.random.key(0), jnp.ones((1, 1))), model.apply
+
+
+def nnx_problem():
+    return ml.models.functional(ml.models.MLP((1, 3, 1), activation=jnp.tanh, rngs=nnx.Rngs(0)))
+
+
+def tuple_problem():
+    return (jnp.ones((1, 1)), (jnp.zeros(1),)), lambda params, x: x @ params[0] + params[1][0]
+
+
+def array_problem():
+    return jnp.array([0.3, -0.2]), lambda params, x: params[0] + params[1] * x
+
+
+CONTAINERS = {"nnx": nnx_problem, "linen": linen_problem, "tuple": tuple_problem, "array": array_problem}
+
+
+def central_differences(function, params, step=1e-5):
+    """The gradient of a scalar function, from its values alone; flat, float64."""
+    flat, unravel = ravel_pytree(params)
+    values = jax.jit(jax.vmap(lambda x: function(unravel(x))))
+    directions = step * jnp.eye(flat.size)
+    return np.asarray((values(flat + directions) - values(flat - directions)) / (2 * step))
+
+
+def flat(tree):
+    return np.asarray(ravel_pytree(tree)[0])

@@ -1,0 +1,118 @@
+"""Meta-test: the curve is the explicit loop, and the interval covers the truth as often as it says."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import metalearn as ml
+from metalearn import evaluate
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+family = ml.tasks.Quadratic(dim=2)
+START = jnp.array([1.0, -2.0])
+loss, gradient = jax.jit(family.loss), jax.jit(jax.grad(family.loss))
+
+
+def one(tasks, i):
+    return jax.tree.map(lambda leaf: leaf[i], tasks)
+
+
+@pytest.mark.parametrize("num_tasks", [1, 512])
+def test_the_curve_is_the_loop(num_tasks):
+    """Before adaptation and after each step, for every task, more than fit side by side included."""
+    tasks = family(jax.random.key(0), num_tasks)
+    curve = evaluate.adaptation_curve(family.loss, optax.sgd(0.3), START, tasks, num_steps=3)
+    assert curve.shape == (4, num_tasks)
+    for i in {0, num_tasks // 2, num_tasks - 1}:
+        task, phi = one(tasks, i), START
+        for k in range(4):
+            np.testing.assert_allclose(curve[k, i], loss(phi, task.query), rtol=1e-4)
+            phi = phi - 0.3 * gradient(phi, task.support)
+
+
+def test_the_curve_is_the_closed_form_for_every_task():
+    tasks = family(jax.random.key(0), 300)
+    curve = evaluate.adaptation_curve(family.loss, optax.sgd(0.3), START, tasks, num_steps=3)
+    for k, losses in enumerate(curve):
+        expected = ml.theory.unrolled(tasks, 0.3, k).query_losses(START)
+        np.testing.assert_allclose(losses, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_rules_with_memory_keep_it_between_steps():
+    tasks, rule = family(jax.random.key(0), 1), optax.sgd(0.1, momentum=0.9)
+    curve = evaluate.adaptation_curve(family.loss, rule, START, tasks, num_steps=4)
+    task = one(tasks, 0)
+    phi, memory = START, rule.init(START)
+    for _ in range(4):
+        updates, memory = rule.update(gradient(phi, task.support), memory, phi)
+        phi = optax.apply_updates(phi, updates)
+    np.testing.assert_allclose(curve[-1, 0], loss(phi, task.query), rtol=1e-4)
+
+
+def test_no_steps_give_the_loss_at_the_start():
+    tasks = family(jax.random.key(0), 3)
+    curve = evaluate.adaptation_curve(family.loss, optax.sgd(0.3), START, tasks, num_steps=0)
+    np.testing.assert_allclose(curve, [[loss(START, one(tasks, i).query) for i in range(3)]], rtol=1e-5)
+
+
+def test_divergence_is_said_and_counted():
+    """Two of three tasks have a curvature that the step is too long for."""
+    minima = jnp.zeros((3, 1))
+    batch = ml.tasks.QuadraticBatch(jnp.array([1.0, 1e20, 1e20]).reshape(3, 1, 1), minima)
+    with pytest.warns(UserWarning, match="2 of 3 tasks .* lower the learning rate of `inner`"):
+        curve = evaluate.adaptation_curve(family.loss, optax.sgd(1.0), jnp.ones(1), ml.Task(batch, batch), num_steps=4)
+    np.testing.assert_array_equal(np.isfinite(curve[-1]), [True, False, False])
+
+
+def test_meta_test_scores_the_last_row():
+    tasks = family(jax.random.key(0), 40)
+    curve = evaluate.adaptation_curve(family.loss, optax.sgd(0.3), START, tasks, num_steps=3)
+    assert evaluate.meta_test(family.loss, optax.sgd(0.3), START, tasks, num_steps=3) == pytest.approx(
+        evaluate.score(curve[-1]), rel=1e-6
+    )
+
+
+def test_meta_test_adapts_by_the_loss_and_measures_the_metric():
+    """A threshold on the line: descent on cross-entropy, judged by accuracy, which has no gradient."""
+
+    def apply(params, x):
+        return jnp.stack([jnp.zeros_like(x), params * x], axis=-1)
+
+    x = jnp.linspace(-1.0, 1.0, 20)
+    labels = (x > 0).astype(int)
+    tasks = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), ml.Task((x, labels), (x, labels)))
+    arguments = (ml.losses.cross_entropy(apply), optax.sgd(10.0), jnp.array(-1.0), tasks)
+    before = evaluate.meta_test(*arguments, num_steps=0, metric=ml.losses.accuracy(apply))
+    after = evaluate.meta_test(*arguments, num_steps=5, metric=ml.losses.accuracy(apply))
+    assert (before.mean, after.mean) == (0.0, 1.0)
+
+
+# The confidence interval.
+
+
+def test_score_is_the_textbook_formula():
+    """Values 1, 2, 3, 4: mean 2.5, sample variance 5/3, standard error sqrt(5/12)."""
+    score = evaluate.score([1, 2, 3, 4])
+    assert score == pytest.approx((2.5, 1.96 * (5 / 12) ** 0.5, 4))
+    assert isinstance(score.mean, float)
+    assert str(score) == "2.5 ± 1.3 (95 % CI, 4 tasks)"
+
+
+def test_the_interval_covers_the_mean_in_95_per_cent_of_experiments():
+    """20,000 experiments of 100 tasks with gamma-distributed losses; their mean is 2."""
+    values = np.random.default_rng(0).gamma(shape=2.0, size=(20_000, 100))
+    covered = [abs(score.mean - 2.0) <= score.half_width for score in map(evaluate.score, values)]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.01)
+
+
+def test_more_tasks_make_the_interval_narrower_by_the_root():
+    values = np.random.default_rng(0).normal(size=40_000)
+    wide, narrow = evaluate.score(values[:400]), evaluate.score(values)
+    assert wide.half_width / narrow.half_width == pytest.approx(10, rel=0.1)
+
+
+def test_a_diverged_task_is_not_averaged_away():
+    assert np.isnan(evaluate.score([1.0, np.nan, 2.0]).mean)
