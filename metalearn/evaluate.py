@@ -13,7 +13,7 @@ from metalearn import _require
 from metalearn import inner as inner_loop
 from metalearn.task import Loss, Params, Task
 
-_TASKS_AT_ONCE = 256
+_TASKS_AT_ONCE = 250
 """Tasks adapted side by side; more come in turn, so that memory stays bounded."""
 
 

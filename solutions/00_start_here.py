@@ -286,7 +286,7 @@ assert 95 < hundredfold < 105
 # %% [markdown]
 # Two errors compete. On the right the *formula* is to blame: its error shrinks like $h^2$, a factor 100 for a step
 # ten times smaller. On the left it is *rounding*: two nearly equal numbers are subtracted, and what is left is noise,
-# divided by a tiny $h$. The smallest step is not the best one. Lesson 05 turns a finite difference into an algorithm,
+# divided by a tiny $h$. The smallest step is not the best one. A later lesson turns a finite difference into an algorithm,
 # and this V returns there.
 
 # %% [markdown]

@@ -71,7 +71,7 @@ plots.show(
 # Our family is the one of Finn et al. (2017): $y = A \sin(x - b)$, with the amplitude $A$ uniform between 0.1 and 5, the
 # phase $b$ uniform between 0 and $\pi$, and $x$ uniform between $-5$ and 5.
 
-# %%
+# %% tags=["nbval-check-output"]
 assert family.amplitude == (0.1, 5.0)
 assert family.phase == (0.0, np.pi) and family.x_range == (-5.0, 5.0)
 print(family)
@@ -236,7 +236,7 @@ explore(
     tasks=(1, 400, 1),
 )
 
-# %%
+# %% tags=["nbval-check-output"]
 distance = np.abs(running_mean - mean_curve).max(axis=1)
 settled = int(np.flatnonzero(distance > 0.5).max()) + 2
 print(f"from {settled} tasks on, the average stays within 0.5 of the limit")

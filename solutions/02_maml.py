@@ -27,6 +27,8 @@
 # - **predict** how large an inner step may be when there are many of them.
 
 # %% tags=["imports"]
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,7 +67,7 @@ plots.show(
 # Each task alone is easy: the steep one wants $\phi = -1$, the flat one $\phi = 2$.
 # A start that is best *without* adaptation sits near the steep task, because a miss costs most there.
 
-# %%
+# %% tags=["nbval-check-output"]
 average_start = (steepness * minimum).sum() / steepness.sum()
 print(f"best start without adaptation: {average_start:.2f}")
 
@@ -169,6 +171,7 @@ assert np.isclose(survives, 0.9**5)
 jax.config.update("jax_enable_x64", True)
 
 
+@jax.jit
 def wave_loss(params, batch):
     """Mean squared error of a sine curve; params = [amplitude, phase]."""
     x, y = batch
@@ -206,7 +209,7 @@ print(f"query loss at the start {f(path[0]):.3f}, after {num_steps} steps {f(pat
 #
 # $$\nabla F(\theta) = \Big(\frac{\partial \phi_K}{\partial \theta}\Big)^{\!\top} \nabla f(\phi_K).$$
 
-# %%
+# %% tags=["nbval-check-output"]
 jacobian = jax.jacobian(lambda start: walk(start, num_steps))(theta)
 assert jnp.allclose(jax.grad(F)(theta), jacobian.T @ jax.grad(f)(path[-1]))
 print("line 1 holds")
@@ -485,7 +488,7 @@ explore(
 # %%
 after_one_step = []
 for amplitude in (0.1, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0):
-    same_amplitude = ml.tasks.Sinusoid(amplitude=(amplitude, amplitude))(jax.random.key(5), 500)
+    same_amplitude = ml.tasks.Sinusoid(amplitude=(amplitude, amplitude))(jax.random.key(5), 1_000)
     after = ml.evaluate.adaptation_curve(loss, inner, result.params, same_amplitude, num_steps=10).mean(axis=1)
     print(f"amplitude {amplitude:.1f}   loss after 1 step {after[1]:6.3f}   after 10 steps {after[10]:6.3f}")
     after_one_step.append(float(after[1]))
@@ -537,6 +540,7 @@ def mean_adapted_loss(w, step_size, num_steps):
     return jax.vmap(one_task)(phases).mean()
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def largest_curvature(step_size, num_steps):
     """The largest |eigenvalue| of the Hessian of F, over the random points.
 
@@ -547,7 +551,7 @@ def largest_curvature(step_size, num_steps):
         slope = jax.grad(lambda w: mean_adapted_loss(w, step_size, num_steps))
         return jax.jvp(slope, (w,), (jnp.ones(10),))[1]
 
-    return float(jnp.abs(jax.jit(jax.vmap(diagonal))(random_points)).max())
+    return jnp.abs(jax.vmap(diagonal)(random_points)).max()
 
 
 counts = np.array([1, 2, 4, 8, 16])
@@ -576,7 +580,7 @@ plots.show(
 # With a fixed step the curvature explodes, as the bound said it could. With $\alpha = 1/(8N)$ it does not move.
 # The reason fits in one line: $(1 + \frac{1}{8N})^{2N} < e^{1/4}$ for every $N$, and the other powers stay bounded too.
 
-# %%
+# %% tags=["nbval-check-output"]
 power = (1 + 1 / (8 * counts)) ** (2 * counts)
 assert (power < np.exp(1 / 4)).all()
 print("(1 + 1/8N)^2N =", power.round(3), "  e^(1/4) =", np.exp(1 / 4).round(3))

@@ -119,6 +119,7 @@ def execute(notebook: NotebookNode, folder: Path) -> NotebookNode:
         timeout=CELL_TIMEOUT,
         kernel_name="python3",
         record_timing=False,
+        coalesce_streams=True,  # of a progress bar, keep the last state
         resources={"metadata": {"path": str(folder)}},
     )
     with tempfile.TemporaryDirectory() as scratch:  # a build is nobody's progress

@@ -5,12 +5,19 @@ from collections.abc import Callable
 from typing import Any
 
 import ipywidgets
+import traitlets
 from matplotlib.figure import Figure
 
 from metalearn import plots
 from metalearn.course.display import show_widget
 
 DPI = 100  # the picture crosses the network at every step of a slider
+
+
+class DescribedImage(ipywidgets.Image):
+    """A picture whose tooltip is its accessible name: the browser's side only shows one beside a description."""
+
+    description = traitlets.Unicode("").tag(sync=True)
 
 
 class Explorer:
@@ -27,7 +34,7 @@ class Explorer:
         """Build the controls and draw once."""
         self.draw = draw
         self.controls = {name: _control(name, control) for name, control in controls.items()}
-        self.image = ipywidgets.Image(format="png", tooltip=alt, layout={"max_width": "100%"})
+        self.image = DescribedImage(format="png", tooltip=alt, layout={"max_width": "100%"})
         self.trouble = ipywidgets.HTML()
         self.form = ipywidgets.VBox([*self.controls.values(), self.image, self.trouble])
         for control in self.controls.values():

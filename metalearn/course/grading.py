@@ -60,12 +60,12 @@ def grade(exercise: Exercise, function: Any, seed: int = 0, timeout: float = 10.
         return Verdict("failed", complaint)
     with jax.enable_x64(True):
         instances = _instances(exercise, seed)
-        targets = [_answer(exercise, seed, exercise.reference, number) for number in range(len(instances))]
         run = _run(function, instances, timeout)
         if run.error is not None:
             return _explain_error(exercise, function, run, instances, timeout)
         if any(result is None or result is Ellipsis for result in run.results):
             return Verdict("not yet", "Your function returned nothing (`None`): is a `return` missing?")
+        targets = [_answer(exercise, seed, exercise.reference, number) for number in range(len(instances))]
         verdicts = [_same(exercise, *pair) for pair in zip(targets, run.results, strict=True)]
         if all(verdicts):
             return Verdict("passed", f"Your function agrees with the reference on all {len(instances)} instances.")

@@ -81,11 +81,13 @@ FLOOR = Exercise(
 # 01.adaptation_curve ------------------------------------------------------------------------------------------------
 
 
+@jax.jit
 def _line(params, batch):
     x, y = batch
     return jnp.mean((params[0] * x + params[1] - y) ** 2)
 
 
+@jax.jit
 def _bump(params, batch):
     x, y = batch
     return jnp.mean((params["height"] * jnp.tanh(params["slope"] * x) - y) ** 2)

@@ -11,7 +11,7 @@ import metalearn as ml
 from metalearn.course.exercise import Exercise, Misconception, Question
 from metalearn.task import Task
 
-# What an exercise computes is built from three compiled pieces, so that a check does not keep one waiting.
+# What a check computes is built from a few compiled pieces, the losses among them, so that nobody has to wait for it.
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
@@ -32,19 +32,28 @@ def _hessian(loss, params, batch):
 # Losses and tasks ---------------------------------------------------------------------------------------------------
 
 
+@jax.jit
 def _wave(params, batch):
     x, y = batch
     return jnp.mean((params[0] * jnp.sin(x - params[1]) - y) ** 2)
 
 
+@jax.jit
 def _cosines(params, batch):
     return jnp.mean(jnp.sum(1 - jnp.cos(params - batch), axis=-1))
 
 
+@jax.jit
 def _network(params, batch):
     x, y = batch
     hidden = jnp.tanh(jnp.outer(x, params["weight"]) + params["bias"])
     return jnp.mean((hidden @ params["readout"] - y) ** 2)
+
+
+@jax.jit
+def _regression(params, batch):
+    x, y = batch
+    return jnp.mean((jnp.tanh(params[0] * x + params[1]) + params[2] * x - y) ** 2)
 
 
 def _curve_task(rng, num_support, num_query):
@@ -53,6 +62,16 @@ def _curve_task(rng, num_support, num_query):
     def batch(size):
         x = rng.uniform(-3, 3, size)
         return x, amplitude * np.sin(x - phase)
+
+    return Task(batch(num_support), batch(num_query))
+
+
+def _line_task(rng, num_support, num_query):
+    slope, offset = rng.uniform(-2, 2, 2)
+
+    def batch(size):
+        x = rng.uniform(-1.5, 1.5, size)
+        return x, slope * x + offset
 
     return Task(batch(num_support), batch(num_query))
 
@@ -317,21 +336,6 @@ BACKWARD_PASS = Exercise(
 
 
 # 02.meta_step -------------------------------------------------------------------------------------------------------
-
-
-def _regression(params, batch):
-    x, y = batch
-    return jnp.mean((jnp.tanh(params[0] * x + params[1]) + params[2] * x - y) ** 2)
-
-
-def _line_task(rng, num_support, num_query):
-    slope, offset = rng.uniform(-2, 2, 2)
-
-    def batch(size):
-        x = rng.uniform(-1.5, 1.5, size)
-        return x, slope * x + offset
-
-    return Task(batch(num_support), batch(num_query))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
