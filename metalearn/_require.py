@@ -42,12 +42,24 @@ def count(at_least: int = 0, **values: Any) -> None:
 
 
 def interval(**values: Any) -> None:
-    """Raises ValueError unless every named value is a pair (low, high) of numbers with low <= high."""
+    """Raises ValueError unless every named value is a pair (low, high) of finite numbers with low <= high."""
     for name, value in values.items():
-        if len(value) == 2 and any(isinstance(end, jax.core.Tracer) for end in value):
+        low, high = value if isinstance(value, (tuple, list)) and len(value) == 2 else (math.nan, math.nan)
+        if isinstance(low, jax.core.Tracer) or isinstance(high, jax.core.Tracer):
             continue
-        if len(value) != 2 or not all(map(_is_real, value)) or not value[0] <= value[1]:
-            raise ValueError(f"{name} must be a pair (low, high) with low <= high, but it is {value!r}.")
+        if not _is_real(low) or not _is_real(high) or not -math.inf < low <= high < math.inf:
+            raise ValueError(
+                f"{name} must be a pair (low, high) of finite numbers with low <= high, but it is {value!r}."
+            )
+
+
+def random_key(**values: Any) -> None:
+    """Raises TypeError unless every named value is a key of jax.random, of the new kind or the old."""
+    for name, value in values.items():
+        new = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+        old = isinstance(value, jax.Array) and value.dtype == jnp.uint32 and value.shape == (2,)
+        if not (new or old):
+            raise TypeError(f"{name} must be a jax.random.key(seed), but it is a {type(value).__name__}.")
 
 
 def function(**values: Any) -> None:

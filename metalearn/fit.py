@@ -92,6 +92,9 @@ def fit(
     _require.count(at_least=1, num_steps=num_steps, meta_batch_size=meta_batch_size)
     _require.function(sample_tasks=sample_tasks)
     _require.hashable(learner=learner, sample_tasks=sample_tasks)
+    _require.random_key(key=key)
+    if not (hasattr(learner, "init") and hasattr(learner, "step")):
+        raise TypeError(f"learner must come from meta_learner, but it is a {type(learner).__name__}.")
     capacity = -(-num_steps // NUM_CALLS)
     state, parts, done = learner.init(params), [], 0
 

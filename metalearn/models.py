@@ -38,7 +38,7 @@ def functional(module: nnx.Module) -> tuple[Params, Callable]:
             "module draws random numbers, but (params, batch) carries no key. Build its dropout with "
             "deterministic=True and without rngs."
         )
-    return params, lambda params, *inputs: nnx.merge(graph, params, random, rest)(*inputs)
+    return params, lambda params, *inputs: nnx.merge(graph, params, random, rest, copy=True)(*inputs)
 
 
 class MLP(nnx.Module):

@@ -3,6 +3,9 @@
 import jax
 import pytest
 
+# The tests compile hundreds of small programs and run each of them once, so compiling is what they cost.
+jax.config.update("jax_disable_most_optimizations", True)
+
 
 @pytest.fixture
 def x64():

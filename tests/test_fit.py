@@ -17,18 +17,25 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 KEY = jax.random.key(7)
 family = ml.tasks.Quadratic(dim=2)
+bank = family(jax.random.key(0), 64)
 learner = ml.meta_learner(ml.maml(family.loss, optax.sgd(0.5), num_steps=2), optax.adam(0.05))
 START = jnp.array([3.0, -2.0])
 
 
-def fit(learner=learner, params=START, sample_tasks=family, num_steps=7, meta_batch_size=4, key=KEY, progress=False):
+def from_bank(key, num_tasks):
+    """Tasks drawn from a fixed set of 64; it compiles in a tenth of the time of the family itself."""
+    which = jax.random.randint(key, (num_tasks,), 0, 64)
+    return jax.tree.map(lambda leaf: leaf[which], bank)
+
+
+def fit(learner=learner, params=START, sample_tasks=from_bank, num_steps=7, meta_batch_size=4, key=KEY, progress=False):
     return ml.fit(learner, params, sample_tasks, num_steps, meta_batch_size, key, progress)
 
 
 @pytest.fixture(scope="module")
 def plain_loop():
     """[state after t steps] and [info of step t], by a Python loop."""
-    step, draw = jax.jit(learner.step), jax.jit(lambda t: family(jax.random.fold_in(KEY, t), 4))
+    step, draw = jax.jit(learner.step), jax.jit(lambda t: from_bank(jax.random.fold_in(KEY, t), 4))
     states, infos = [learner.init(START)], []
     for t in range(251):
         state, info = step(states[-1], draw(t))
@@ -67,9 +74,8 @@ def test_the_run_depends_on_the_key_alone():
 
 def test_fit_finds_the_stationary_point():
     """On one fixed batch of tasks, training ends where the closed form says that the meta-gradient is zero."""
-    tasks = family(jax.random.key(1), 5)
-    result = fit(sample_tasks=lambda key, num_tasks: tasks, meta_batch_size=5, num_steps=700)
-    exact = ml.theory.unrolled(tasks, 0.5, 2)
+    result = fit(sample_tasks=lambda key, num_tasks: bank, meta_batch_size=64, num_steps=700)
+    exact = ml.theory.unrolled(bank, 0.5, 2)
     np.testing.assert_allclose(result.params, exact.stationary_point(), atol=1e-3)
     assert result.history.query_loss[-1] == pytest.approx(exact.objective(exact.stationary_point()), rel=1e-4)
 
@@ -80,7 +86,7 @@ def test_a_second_run_compiles_nothing():
 
     def counted(key, num_tasks):
         traces.append(num_tasks)
-        return family(key, num_tasks)
+        return from_bank(key, num_tasks)
 
     fit(sample_tasks=counted, num_steps=250)
     assert set(traces) == {4}

@@ -19,9 +19,10 @@ CONVERGED = {"num_steps": 300, "proximal_strength": STRENGTH, "inner": optax.sgd
 family = ml.tasks.Quadratic(dim=3)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def quadratics():
-    return family(jax.random.key(1), 4)
+    with jax.enable_x64(True):
+        return family(jax.random.key(1), 4)
 
 
 @pytest.fixture
@@ -125,9 +126,10 @@ def test_fo_b_maml_tends_to_the_closed_form(quadratics, theta, estimator, rtol):
 # A network: the definition, by finite differences of the objective and by dense matrices.
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def network():
-    return tanh_problem()
+    with jax.enable_x64(True):
+        return tanh_problem()
 
 
 def explicit_path(params, batch, num_steps, gradient=None):

@@ -25,7 +25,9 @@ DTYPES = {
     "bfloat16": (jnp.bfloat16, jnp.bfloat16),
     "mixed": (jnp.float32, jnp.bfloat16),
 }
-sample_tasks = ml.tasks.Sinusoid(num_support=4, num_query=4, x_range=(-1.0, 1.0))
+sample_tasks = ml.tasks.Sinusoid(
+    num_support=4, num_query=4, amplitude=(2.0, 2.0), phase=(0.0, 0.0), x_range=(-1.0, 1.0)
+)
 
 
 def assert_like(gradient, params):

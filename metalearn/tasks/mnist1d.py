@@ -44,8 +44,13 @@ class MNIST1D:
     def __post_init__(self):
         _require.count(at_least=1, num_shots=self.num_shots, num_query=self.num_query)
         _require.count(at_least=2, num_ways=self.num_ways)
-        if len(set(self.digits)) != len(self.digits) or not set(self.digits) <= set(range(NUM_CLASSES)):
-            raise ValueError(f"digits must be different digits from 0 to 9, but it is {self.digits!r}.")
+        digits = self.digits
+        if (
+            not isinstance(digits, tuple)
+            or len(set(digits)) < len(digits)
+            or not set(digits) <= set(range(NUM_CLASSES))
+        ):
+            raise ValueError(f"digits must be a tuple of different digits from 0 to 9, but it is {digits!r}.")
         if self.num_ways > len(self.digits):
             raise ValueError(f"num_ways must be at most the {len(self.digits)} digits, but it is {self.num_ways}.")
         available = signals().shape[1]

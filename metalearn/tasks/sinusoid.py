@@ -1,6 +1,7 @@
 """Sinusoid regression, the first experiment of Finn et al. 2017 (arXiv 1703.03400, section 5.1)."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -38,11 +39,8 @@ class Sinusoid:
     def __call__(self, key: jax.Array, num_tasks: int) -> Task:
         """A batch of tasks; support and query are (x, y) with arrays of shape [num_tasks, number of points, 1]."""
         _require.count(at_least=1, num_tasks=num_tasks)
-        amplitude_key, phase_key, x_key = jax.random.split(key, 3)
-        amplitude = _uniform(amplitude_key, (num_tasks,), self.amplitude)
-        phase = _uniform(phase_key, (num_tasks,), self.phase)
-        x = _uniform(x_key, (num_tasks, self.num_support + self.num_query, 1), self.x_range)
-        y = amplitude[:, None, None] * jnp.sin(x - phase[:, None, None])
+        num_points = self.num_support + self.num_query
+        x, y = _curves(key, num_tasks, num_points, self.amplitude, self.phase, self.x_range)
         first = self.num_support
         return Task(support=(x[:, :first], y[:, :first]), query=(x[:, first:], y[:, first:]))
 
@@ -52,5 +50,12 @@ class Sinusoid:
         return jax.tree.map(lambda leaf: leaf[0], one(key, 1))
 
 
-def _uniform(key, shape, bounds):
-    return jax.random.uniform(key, shape, minval=bounds[0], maxval=bounds[1])
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _curves(key, num_tasks, num_points, amplitude, phase, x_range):
+    """x and y, each of shape [num_tasks, num_points, 1]; one draw of random numbers serves all three quantities."""
+    unit = jax.random.uniform(key, (num_tasks, num_points + 2, 1))
+    height, shift, x = (
+        low + (high - low) * part
+        for (low, high), part in zip((amplitude, phase, x_range), (unit[:, :1], unit[:, 1:2], unit[:, 2:]), strict=True)
+    )
+    return x, height * jnp.sin(x - shift)

@@ -1,0 +1,349 @@
+"""Bad input: every mistake gets an error that names the argument and says what would be right."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import metalearn as ml
+from metalearn import Task
+
+KEY = jax.random.key(0)
+SGD = optax.sgd(0.1)
+family = ml.tasks.Quadratic(dim=2)
+loss = family.loss
+START = jnp.zeros(2)
+
+
+def fake_tasks(*num_tasks, num_query=3):
+    """A batch of regression tasks whose support leaves have those leading axes."""
+    x, y = (jnp.ones((n, 3, 1)) for n in num_tasks)
+    return Task((x, y), (jnp.ones((num_tasks[0], num_query, 1)),) * 2)
+
+
+def line_loss(params, batch):
+    x, y = batch
+    return jnp.mean((params[0] + params[1] * x - y) ** 2)
+
+
+def maml(loss=loss, inner=SGD, num_steps=1):
+    return ml.maml(loss, inner, num_steps)
+
+
+def imaml(loss=loss, inner=SGD, num_steps=5, proximal_strength=1.0, cg_steps=2):
+    return ml.imaml(loss, inner, num_steps, proximal_strength, cg_steps)
+
+
+def fo_b_maml(loss=loss, inner=SGD, num_steps=5, proximal_strength=1.0, perturbation=0.1, estimator="symmetric"):
+    return ml.fo_b_maml(loss, inner, num_steps, proximal_strength, perturbation, estimator)
+
+
+def step(params=START, tasks=None, meta_gradient=None):
+    learner = ml.meta_learner(meta_gradient or maml(line_loss), SGD)
+    return learner.step(learner.init(params), fake_tasks(2, 2) if tasks is None else tasks)
+
+
+def fit(learner=None, params=START, sample_tasks=family, num_steps=3, meta_batch_size=2, key=KEY):
+    return ml.fit(learner or ml.meta_learner(maml(), SGD), params, sample_tasks, num_steps, meta_batch_size, key, False)
+
+
+def curve(loss=line_loss, inner=SGD, params=START, tasks=None, num_steps=1):
+    tasks = fake_tasks(2, 2) if tasks is None else tasks
+    return ml.evaluate.adaptation_curve(loss, inner, params, tasks, num_steps)
+
+
+def meta_test(metric, num_tasks=2):
+    return ml.evaluate.meta_test(line_loss, SGD, START, fake_tasks(num_tasks, num_tasks), 1, metric)
+
+
+def on_batch(loss, outputs, targets):
+    """That loss of a model which answers `outputs` whatever its inputs."""
+    return loss(lambda params, inputs: outputs)(START, (jnp.zeros(3), targets))
+
+
+class Normalised(nnx.Module):
+    def __init__(self):
+        self.norm = nnx.BatchNorm(3, use_running_average=True, rngs=nnx.Rngs(0))
+
+
+WHOLE, POSITIVE, RANGE = (
+    "whole number of at least",
+    "finite number above 0",
+    r"pair \(low, high\) of finite numbers with low <= high",
+)
+FUNCTION, OPTAX = "must be a function", r"must be an optax.GradientTransformation such as optax.sgd\(0.01\)"
+SCALAR, RAGGED = "loss must return a scalar.*jnp.mean", "leading axis counts {} and must be the same everywhere"
+
+CASES = {
+    # meta-gradients, at construction
+    "maml: negative steps": (lambda: maml(num_steps=-1), ValueError, f"num_steps must be a {WHOLE} 0.*-1"),
+    "maml: steps as a float": (lambda: maml(num_steps=2.0), ValueError, f"num_steps must be a {WHOLE} 0.*2.0"),
+    "maml: steps as a bool": (lambda: maml(num_steps=True), ValueError, f"num_steps must be a {WHOLE} 0.*True"),
+    "maml: steps as text": (lambda: maml(num_steps="5"), ValueError, f"num_steps must be a {WHOLE} 0.*'5'"),
+    "maml: no loss": (lambda: maml(loss=None), TypeError, f"loss {FUNCTION}.*NoneType"),
+    "maml: loss value": (lambda: maml(loss=jnp.ones(())), TypeError, f"loss {FUNCTION}"),
+    "maml: inner is a rate": (lambda: maml(inner=0.1), TypeError, f"inner {OPTAX}.*float"),
+    "maml: inner not built": (lambda: maml(inner=optax.sgd), TypeError, f"inner {OPTAX}.*function"),
+    "fo_maml: negative steps": (lambda: ml.fo_maml(loss, SGD, -1), ValueError, f"num_steps must be a {WHOLE} 0"),
+    "fo_maml: inner is a rate": (lambda: ml.fo_maml(loss, 0.1, 1), TypeError, f"inner {OPTAX}"),
+    "fo_maml: no loss": (lambda: ml.fo_maml(None, SGD, 1), TypeError, f"loss {FUNCTION}"),
+    "reptile: no steps": (lambda: ml.reptile(loss, SGD, 0), ValueError, f"num_steps must be a {WHOLE} 1.*0"),
+    "reptile: inner is a rate": (lambda: ml.reptile(loss, 0.1, 1), TypeError, f"inner {OPTAX}"),
+    "reptile: no loss": (lambda: ml.reptile("mse", SGD, 1), TypeError, f"loss {FUNCTION}.*str"),
+    "imaml: no steps": (lambda: imaml(num_steps=0), ValueError, f"num_steps must be a {WHOLE} 1"),
+    "imaml: zero strength": (lambda: imaml(proximal_strength=0), ValueError, f"proximal_strength must be a {POSITIVE}"),
+    "imaml: negative strength": (lambda: imaml(proximal_strength=-1.0), ValueError, f"proximal_strength .*{POSITIVE}"),
+    "imaml: no cg steps": (lambda: imaml(cg_steps=0), ValueError, f"cg_steps must be a {WHOLE} 1"),
+    "imaml: inner is a rate": (lambda: imaml(inner=0.1), TypeError, f"inner {OPTAX}"),
+    "imaml: no loss": (lambda: imaml(loss=None), TypeError, f"loss {FUNCTION}"),
+    "fo_b_maml: zero v": (lambda: fo_b_maml(perturbation=0.0), ValueError, f"perturbation must be a {POSITIVE}"),
+    "fo_b_maml: negative v": (lambda: fo_b_maml(perturbation=-0.1), ValueError, f"perturbation .*{POSITIVE}.*-0.1"),
+    "fo_b_maml: v is NaN": (lambda: fo_b_maml(perturbation=np.nan), ValueError, f"perturbation .*{POSITIVE}.*nan"),
+    "fo_b_maml: v infinite": (lambda: fo_b_maml(perturbation=np.inf), ValueError, f"perturbation .*{POSITIVE}.*inf"),
+    "fo_b_maml: v as text": (lambda: fo_b_maml(perturbation="0.1"), ValueError, f"perturbation .*{POSITIVE}.*'0.1'"),
+    "fo_b_maml: v as a bool": (lambda: fo_b_maml(perturbation=True), ValueError, f"perturbation .*{POSITIVE}.*True"),
+    "fo_b_maml: v as an array": (lambda: fo_b_maml(perturbation=jnp.ones(2)), ValueError, f"perturbation .*{POSITIVE}"),
+    "fo_b_maml: zero strength": (lambda: fo_b_maml(proximal_strength=0), ValueError, f"proximal_strength .*{POSITIVE}"),
+    "fo_b_maml: estimator": (
+        lambda: fo_b_maml(estimator="central"),
+        ValueError,
+        "estimator must be one of 'forward', 'symmetric', but it is 'central'",
+    ),
+    "fo_b_maml: no steps": (lambda: fo_b_maml(num_steps=0), ValueError, f"num_steps must be a {WHOLE} 1"),
+    "fo_b_maml: inner is a rate": (lambda: fo_b_maml(inner=0.1), TypeError, f"inner {OPTAX}"),
+    "fo_b_maml: no loss": (lambda: fo_b_maml(loss=None), TypeError, f"loss {FUNCTION}"),
+    # the outer step
+    "learner: meta_gradient": (lambda: ml.meta_learner("maml", SGD), TypeError, f"meta_gradient {FUNCTION}.*str"),
+    "learner: outer is a rate": (lambda: ml.meta_learner(maml(), 0.1), TypeError, f"outer {OPTAX}"),
+    "step: no task": (
+        lambda: step(tasks=(1, 2)),
+        TypeError,
+        r"tasks must be a metalearn.Task\(support, query\).*tuple",
+    ),
+    "step: empty batch": (lambda: step(tasks=fake_tasks(0, 0)), ValueError, "tasks must hold at least one task"),
+    "step: support leaves disagree": (
+        lambda: step(tasks=fake_tasks(2, 3)),
+        ValueError,
+        rf"{RAGGED.format('tasks')}.*support\[0\] \[2.*support\[1\] \[3",
+    ),
+    "step: support and query disagree": (
+        lambda: step(tasks=fake_tasks(2, 2)._replace(query=fake_tasks(4, 4).query)),
+        ValueError,
+        rf"{RAGGED.format('tasks')}.*support\[0\] \[2.*query\[0\] \[4",
+    ),
+    "step: examples disagree": (
+        lambda: step(tasks=Task((jnp.ones((2, 3, 1)), jnp.ones((2, 4, 1))), (jnp.ones((2, 3, 1)),) * 2)),
+        ValueError,
+        rf"{RAGGED.format('examples')}.*\[0\] \[3.*\[1\] \[4",
+    ),
+    "step: a scalar in a task": (
+        lambda: step(tasks=Task((jnp.ones(()), jnp.ones(2)), jnp.ones(2))),
+        ValueError,
+        RAGGED.format("tasks"),
+    ),
+    "step: no array in a task": (lambda: step(tasks=Task((), ())), ValueError, f"{RAGGED.format('tasks')}.*no array"),
+    "step: one task, no batch": (
+        lambda: step(tasks=Task((jnp.ones((3, 1)), jnp.ones((3, 1))), (jnp.ones((5, 1)),) * 2)),
+        ValueError,
+        RAGGED.format("tasks"),
+    ),
+    "params: whole numbers": (
+        lambda: step(params={"w": jnp.array([1, 2])}),
+        TypeError,
+        r"params\['w'\] must be a floating-point array",
+    ),
+    "params: a Python int": (lambda: step(params=(1.0, 2)), TypeError, r"params\[1\] must be a floating-point array"),
+    "params: text": (lambda: step(params={"name": "net"}), TypeError, r"params\['name'\] must be a floating-point"),
+    "params: empty": (lambda: step(params={}), TypeError, "params holds no array, so there is nothing to learn"),
+    # losses that are no losses, found at the first call
+    "loss: per example": (
+        lambda: step(meta_gradient=maml(lambda p, b: (p[0] * b[0][:, 0] - b[1][:, 0]) ** 2)),
+        ValueError,
+        SCALAR,
+    ),
+    "loss: shape [1]": (
+        lambda: step(meta_gradient=imaml(lambda p, b: line_loss(p, b)[None])),
+        ValueError,
+        rf"{SCALAR}",
+    ),
+    # fit
+    "fit: no steps": (lambda: fit(num_steps=0), ValueError, f"num_steps must be a {WHOLE} 1"),
+    "fit: steps as a float": (lambda: fit(num_steps=1e4), ValueError, f"num_steps must be a {WHOLE} 1.*10000.0"),
+    "fit: no tasks": (lambda: fit(meta_batch_size=0), ValueError, f"meta_batch_size must be a {WHOLE} 1"),
+    "fit: sampler is a batch": (
+        lambda: fit(sample_tasks=fake_tasks(2, 2)),
+        TypeError,
+        f"sample_tasks {FUNCTION}.*Task",
+    ),
+    "fit: sampler gives no task": (
+        lambda: fit(sample_tasks=lambda key, n: (1, 2)),
+        TypeError,
+        r"tasks must be a metalearn.Task\(support, query\)",
+    ),
+    "fit: learner": (lambda: fit(learner=maml()), TypeError, "learner must come from meta_learner.*function"),
+    "fit: key is a seed": (lambda: fit(key=0), TypeError, r"key must be a jax.random.key"),
+    "fit: whole-number params": (lambda: fit(params=jnp.array([1, 2])), TypeError, "params must be a floating-point"),
+    "fit: sampler cannot be hashed": (
+        lambda: fit(sample_tasks=ml.tasks.Sinusoid(amplitude=[0.1, 5.0])),
+        TypeError,
+        "sample_tasks must be hashable",
+    ),
+    # evaluation
+    "curve: negative steps": (lambda: curve(num_steps=-1), ValueError, f"num_steps must be a {WHOLE} 0"),
+    "curve: no loss": (lambda: curve(loss=None), TypeError, f"loss {FUNCTION}"),
+    "curve: inner is a rate": (lambda: curve(inner=0.1), TypeError, f"inner {OPTAX}"),
+    "curve: no task": (lambda: curve(tasks=[1, 2]), TypeError, "tasks must be a metalearn.Task"),
+    "curve: tasks disagree": (lambda: curve(tasks=fake_tasks(2, 3)), ValueError, RAGGED.format("tasks")),
+    "curve: no tasks": (lambda: curve(tasks=fake_tasks(0, 0)), ValueError, "tasks must hold at least one task"),
+    "curve: whole-number params": (lambda: curve(params=jnp.array([1, 2])), TypeError, "params must be a floating"),
+    "curve: loss per example": (lambda: curve(loss=lambda p, b: b[0]), ValueError, SCALAR),
+    "meta_test: metric": (lambda: meta_test("accuracy"), TypeError, f"metric {FUNCTION}.*str"),
+    "meta_test: one task": (lambda: meta_test(None, num_tasks=1), ValueError, "at least 2 tasks"),
+    "meta_test: metric per example": (lambda: meta_test(lambda p, b: b[0]), ValueError, "must return a scalar"),
+    "score: one value": (lambda: ml.evaluate.score([1.0]), ValueError, r"values .*\[num_tasks\].*at least 2.*\[1\]"),
+    "score: a curve": (lambda: ml.evaluate.score(np.ones((6, 9))), ValueError, r"values .*\[num_tasks\].*\[6, 9\]"),
+    # losses
+    "mse: no model": (lambda: ml.losses.mean_squared_error(None), TypeError, f"apply {FUNCTION}"),
+    "mse: [n, 1] against [n]": (
+        lambda: on_batch(ml.losses.mean_squared_error, jnp.ones((3, 1)), jnp.ones(3)),
+        ValueError,
+        r"predictions have shape \(3, 1\) but targets \(3,\)",
+    ),
+    "cross_entropy: no model": (lambda: ml.losses.cross_entropy("mlp"), TypeError, f"apply {FUNCTION}"),
+    "cross_entropy: float labels": (
+        lambda: on_batch(ml.losses.cross_entropy, jnp.ones((3, 2)), jnp.ones(3)),
+        TypeError,
+        "labels.*whole numbers",
+    ),
+    "cross_entropy: one-hot labels": (
+        lambda: on_batch(ml.losses.cross_entropy, jnp.ones((3, 2)), jnp.ones((3, 2), int)),
+        ValueError,
+        r"labels \[num_examples\].*\[3, 2\] and \[3, 2\]",
+    ),
+    "accuracy: no model": (lambda: ml.losses.accuracy(3), TypeError, f"apply {FUNCTION}"),
+    "accuracy: flat logits": (
+        lambda: on_batch(ml.losses.accuracy, jnp.ones(3), jnp.ones(3, int)),
+        ValueError,
+        r"logits must have shape \[num_ex",
+    ),
+    # models
+    "mlp: one size": (lambda: ml.models.MLP((40,), rngs=nnx.Rngs(0)), ValueError, "sizes must name at least"),
+    "mlp: zero size": (lambda: ml.models.MLP((1, 0, 1), rngs=nnx.Rngs(0)), ValueError, f"sizes must be a {WHOLE} 1"),
+    "mlp: float size": (lambda: ml.models.MLP((1, 4.0), rngs=nnx.Rngs(0)), ValueError, f"sizes must be a {WHOLE} 1"),
+    "functional: no module": (lambda: ml.models.functional(jnp.tanh), TypeError, "module must be an nnx.Module"),
+    "functional: dropout": (
+        lambda: ml.models.functional(nnx.Dropout(0.5, rngs=nnx.Rngs(0))),
+        ValueError,
+        "random numbers.*deterministic=True",
+    ),
+    "functional: running average": (
+        lambda: ml.models.functional(Normalised()),
+        ValueError,
+        r"running statistics.*module.train\(\)",
+    ),
+    # outer rules
+    "clipped: zero rate": (lambda: ml.outer.clipped_sgd(0.0, 1.0), ValueError, f"learning_rate must be a {POSITIVE}"),
+    "clipped: rate as text": (lambda: ml.outer.clipped_sgd("0.1", 1.0), ValueError, f"learning_rate .*{POSITIVE}"),
+    "clipped: zero norm": (lambda: ml.outer.clipped_sgd(0.1, 0.0), ValueError, f"max_norm must be a {POSITIVE}"),
+    "normalized: negative rate": (lambda: ml.outer.normalized_sgd(-0.1), ValueError, f"learning_rate .*{POSITIVE}"),
+    "sngdm: momentum of 1": (
+        lambda: ml.outer.normalized_sgd_momentum(0.1, 1.0),
+        ValueError,
+        "momentum must be at least 0 and below 1.*1.0",
+    ),
+    "sngdm: negative momentum": (
+        lambda: ml.outer.normalized_sgd_momentum(0.1, -0.1),
+        ValueError,
+        "momentum must be at least 0 and below 1",
+    ),
+    "sngdm: NaN rate": (
+        lambda: ml.outer.normalized_sgd_momentum(np.nan, 0.9),
+        ValueError,
+        f"learning_rate .*{POSITIVE}",
+    ),
+    # task families
+    "sinusoid: no support": (lambda: ml.tasks.Sinusoid(num_support=0), ValueError, f"num_support must be a {WHOLE} 1"),
+    "sinusoid: no query": (lambda: ml.tasks.Sinusoid(num_query=0), ValueError, f"num_query must be a {WHOLE} 1"),
+    "sinusoid: reversed range": (lambda: ml.tasks.Sinusoid(amplitude=(5.0, 0.1)), ValueError, f"amplitude .*{RANGE}"),
+    "sinusoid: one number": (lambda: ml.tasks.Sinusoid(phase=3.14), ValueError, f"phase .*{RANGE}"),
+    "sinusoid: three numbers": (lambda: ml.tasks.Sinusoid(x_range=(0.0, 1.0, 2.0)), ValueError, f"x_range .*{RANGE}"),
+    "sinusoid: NaN": (lambda: ml.tasks.Sinusoid(x_range=(np.nan, 1.0)), ValueError, f"x_range .*{RANGE}"),
+    "sinusoid: infinite": (lambda: ml.tasks.Sinusoid(x_range=(0.0, np.inf)), ValueError, f"x_range .*{RANGE}"),
+    "sinusoid: no tasks": (lambda: ml.tasks.Sinusoid()(KEY, 0), ValueError, f"num_tasks must be a {WHOLE} 1"),
+    "quadratic: no dimension": (lambda: ml.tasks.Quadratic(dim=0), ValueError, f"dim must be a {WHOLE} 1"),
+    "quadratic: no spread": (lambda: ml.tasks.Quadratic(spread=0.0), ValueError, f"spread must be a {POSITIVE}"),
+    "quadratic: negative shift": (lambda: ml.tasks.Quadratic(shift=-1.0), ValueError, f"shift must be a {POSITIVE}"),
+    "quadratic: reversed": (
+        lambda: ml.tasks.Quadratic(query_curvature=(2.0, 1.0)),
+        ValueError,
+        f"query_curvature .*{RANGE}",
+    ),
+    "quadratic: half a task": (lambda: family(KEY, 0.5), ValueError, f"num_tasks must be a {WHOLE} 1"),
+    "mnist1d: one way": (lambda: ml.tasks.MNIST1D(num_ways=1), ValueError, f"num_ways must be a {WHOLE} 2"),
+    "mnist1d: no shot": (lambda: ml.tasks.MNIST1D(num_shots=0), ValueError, f"num_shots must be a {WHOLE} 1"),
+    "mnist1d: no query": (lambda: ml.tasks.MNIST1D(num_query=0), ValueError, f"num_query must be a {WHOLE} 1"),
+    "mnist1d: digit 10": (
+        lambda: ml.tasks.MNIST1D(digits=(1, 2, 10)),
+        ValueError,
+        "digits must be a tuple of different digits from 0",
+    ),
+    "mnist1d: digit twice": (
+        lambda: ml.tasks.MNIST1D(digits=(1, 1, 2)),
+        ValueError,
+        "digits must be a tuple of different digits",
+    ),
+    "mnist1d: one digit": (
+        lambda: ml.tasks.MNIST1D(digits=5),
+        ValueError,
+        "digits must be a tuple of different digits",
+    ),
+    "mnist1d: too many ways": (
+        lambda: ml.tasks.MNIST1D(num_ways=7),
+        ValueError,
+        "num_ways must be at most the 6 digits.*7",
+    ),
+    "mnist1d: too many examples": (
+        lambda: ml.tasks.MNIST1D(num_shots=400, num_query=101),
+        ValueError,
+        r"num_shots \+ num_query must be at most 500",
+    ),
+    "mnist1d: no tasks": (lambda: ml.tasks.MNIST1D()(KEY, 0), ValueError, f"num_tasks must be a {WHOLE} 1"),
+    # theory
+    "unrolled: zero step": (lambda: ml.theory.unrolled(family(KEY, 2), 0.0, 1), ValueError, f"step_size .*{POSITIVE}"),
+    "unrolled: negative steps": (
+        lambda: ml.theory.unrolled(family(KEY, 2), 0.1, -1),
+        ValueError,
+        f"num_steps .*{WHOLE}",
+    ),
+    "unrolled: no task": (lambda: ml.theory.unrolled((1, 2), 0.1, 1), TypeError, "tasks must be a metalearn.Task"),
+    "proximal: zero strength": (
+        lambda: ml.theory.proximal(family(KEY, 2), 0),
+        ValueError,
+        f"proximal_strength .*{POSITIVE}",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", CASES)
+def test_the_error_names_the_argument_and_the_fix(name):
+    call, kind, message = CASES[name]
+    with pytest.raises(kind, match=message) as caught:
+        call()
+    assert type(caught.value) is kind
+    assert len(str(caught.value)) < 400, "an error is read, so it is short"
+
+
+def test_good_neighbours_of_bad_values_are_taken():
+    """The checks refuse no more than they must."""
+    maml(num_steps=0)
+    maml(num_steps=np.int64(3))
+    fo_b_maml(perturbation=np.float32(0.1), proximal_strength=1)
+    fo_b_maml(perturbation=jnp.float32(0.1), estimator="forward")
+    ml.outer.normalized_sgd_momentum(optax.constant_schedule(0.1), momentum=0)
+    ml.tasks.Sinusoid(amplitude=(1, 1))
+    ml.tasks.Quadratic(support_curvature=(-1.0, 2.0))
+    ml.tasks.MNIST1D(num_ways=2, num_shots=499, num_query=1, digits=(0, 9))
+    ml.meta_learner(maml(), SGD).init((1.0, np.float32(2.0)))

@@ -1,0 +1,193 @@
+"""Task families: the distributions that their papers state, and no leak from support to query."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metalearn import tasks
+from metalearn.tasks.mnist1d import TEST_DIGITS, TRAIN_DIGITS, signals
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+FAMILIES = {
+    "sinusoid": tasks.Sinusoid(),
+    "quadratic": tasks.Quadratic(),
+    "mnist1d": tasks.MNIST1D(num_shots=1, num_query=2),
+}
+draw = jax.jit(lambda family, key, num_tasks: family(key, num_tasks), static_argnums=(0, 2))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_tasks_are_determined_by_the_key(name):
+    family = FAMILIES[name]
+    first, again, other = (draw(family, jax.random.key(seed), 3) for seed in (0, 0, 1))
+    chex.assert_trees_all_equal(first, again)
+    assert (first.support[0] != other.support[0]).any()
+    assert (first.support[0][0] != first.support[0][1]).any(), "the tasks of a batch differ"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_leading_axis_counts_tasks(name):
+    for leaf in jax.tree.leaves(draw(FAMILIES[name], jax.random.key(0), 3)):
+        assert leaf.shape[0] == 3
+
+
+# Sinusoid.
+
+
+@pytest.fixture(scope="module")
+def sinusoids():
+    """2,000 tasks of Finn et al. as numpy arrays: (x, y) of support and query, [tasks, 10, 1] each."""
+    return jax.tree.map(np.asarray, draw(tasks.Sinusoid(), jax.random.key(0), 2000))
+
+
+def assert_uniform(values, low, high):
+    """All within the range, and the largest gap between the two distribution functions below its 1 in 10^4 value."""
+    values = np.sort(np.ravel(values))
+    assert low <= values[0] <= values[-1] <= high
+    steps = np.arange(1, values.size + 1) / values.size
+    assert np.abs((values - low) / (high - low) - steps).max() < 2.25 / np.sqrt(values.size)
+
+
+def test_sinusoid_inputs_are_uniform_and_not_shared(sinusoids):
+    (support, _), (query, _) = sinusoids
+    assert support.shape == query.shape == (2000, 10, 1)
+    assert_uniform(support, -5.0, 5.0)
+    assert_uniform(query, -5.0, 5.0)
+    assert not np.isin(support[:100], query[:100]).any()
+    correlation = np.corrcoef(support[:, 0, 0], query[:, 0, 0])[0, 1]
+    assert abs(correlation) < 0.1
+
+
+def test_sinusoid_targets_are_one_wave_per_task_with_finns_amplitudes_and_phases(sinusoids):
+    """Fit b sin x + c cos x to support and query together: exact, with amplitude and phase as the paper draws them."""
+    x, y = (np.concatenate([sinusoids.support[i], sinusoids.query[i]], axis=1)[..., 0].astype(float) for i in (0, 1))
+    waves = np.stack([np.sin(x), np.cos(x)], axis=-1)
+    coefficients = np.stack([np.linalg.lstsq(*pair, rcond=None)[0] for pair in zip(waves, y, strict=True)])
+    np.testing.assert_allclose(np.einsum("tij,tj->ti", waves, coefficients), y, atol=1e-4)
+    # amplitude sin(x - phase) = amplitude cos(phase) sin x - amplitude sin(phase) cos x
+    assert_uniform(np.linalg.norm(coefficients, axis=1), 0.1 - 1e-4, 5.0 + 1e-4)
+    assert_uniform(np.arctan2(-coefficients[:, 1], coefficients[:, 0]), -1e-3, np.pi + 1e-3)
+
+
+def test_sinusoid_sizes_and_ranges_are_the_ones_asked_for():
+    family = tasks.Sinusoid(num_support=3, num_query=7, amplitude=(2.0, 2.0), phase=(1.0, 1.0), x_range=(0.0, 1.0))
+    (x, y), (query_x, _) = draw(family, jax.random.key(0), 4)
+    assert (x.shape, query_x.shape) == ((4, 3, 1), (4, 7, 1))
+    assert ((x >= 0) & (x <= 1)).all()
+    np.testing.assert_allclose(y, 2.0 * np.sin(x - 1.0), rtol=1e-4)
+
+
+def test_sinusoid_task_is_the_one_named():
+    family = tasks.Sinusoid(num_support=3, num_query=7)
+    for x, y in jax.jit(family.task)(jax.random.key(0), 2.0, 0.5):
+        np.testing.assert_allclose(y, 2.0 * np.sin(x - 0.5), rtol=1e-4, atol=1e-5)
+    assert family.task(jax.random.key(0), 2.0, 0.5).query[0].shape == (7, 1)
+
+
+# Quadratic.
+
+
+@pytest.fixture(scope="module")
+def quadratics():
+    family = tasks.Quadratic(dim=3, support_curvature=(0.5, 2.0), query_curvature=(-1.0, 4.0), spread=2.0, shift=0.1)
+    return jax.tree.map(np.asarray, draw(family, jax.random.key(0), 4000))
+
+
+@pytest.mark.parametrize(("part", "low", "high"), [("support", 0.5, 2.0), ("query", -1.0, 4.0)])
+def test_quadratic_hessians_are_symmetric_with_uniform_eigenvalues_and_random_axes(quadratics, part, low, high):
+    hessians = getattr(quadratics, part).hessian
+    np.testing.assert_array_equal(hessians, np.swapaxes(hessians, 1, 2))
+    assert_uniform(np.linalg.eigvalsh(hessians), low - 1e-5, high + 1e-5)
+    random = np.random.default_rng(0)
+    axes = np.linalg.qr(random.normal(size=(20_000, 3, 3)))[0]
+    expected = axes * random.uniform(low, high, size=(20_000, 1, 3)) @ np.swapaxes(axes, 1, 2)
+    np.testing.assert_allclose(hessians.mean(axis=0), expected.mean(axis=0), atol=0.02 * (high - low))
+    np.testing.assert_allclose(hessians.std(axis=0), expected.std(axis=0), rtol=0.06)
+
+
+def test_quadratic_support_and_query_hessians_are_drawn_apart(quadratics):
+    traces = [np.trace(part.hessian, axis1=1, axis2=2) for part in quadratics]
+    assert abs(np.corrcoef(*traces)[0, 1]) < 0.08
+
+
+def test_quadratic_minima_spread_and_shift_as_asked(quadratics):
+    minimum, shift = quadratics.support.minimum, quadratics.query.minimum - quadratics.support.minimum
+    assert minimum.mean() == pytest.approx(0, abs=0.08)
+    assert minimum.std() == pytest.approx(2.0, rel=0.04)
+    assert shift.mean() == pytest.approx(0, abs=0.004)
+    assert shift.std() == pytest.approx(0.1, rel=0.04)
+
+
+def test_quadratic_loss_is_half_the_squared_distance_in_the_hessian():
+    batch = tasks.QuadraticBatch(jnp.array([[2.0, 1.0], [1.0, 4.0]]), jnp.array([1.0, 0.0]))
+    assert tasks.Quadratic.loss(jnp.array([1.0, 0.0]), batch) == 0
+    assert tasks.Quadratic.loss(jnp.array([2.0, 2.0]), batch) == 0.5 * (2 + 2 * 2 + 4 * 4)
+    np.testing.assert_allclose(jax.hessian(tasks.Quadratic.loss)(jnp.zeros(2), batch), batch.hessian)
+
+
+# MNIST-1D.
+
+
+@pytest.fixture(scope="module")
+def digit_of():
+    """signal, as bytes -> (digit, number of the example)."""
+    return {
+        signal.tobytes(): (digit, example)
+        for digit, examples in enumerate(signals())
+        for example, signal in enumerate(examples)
+    }
+
+
+def test_mnist1d_has_the_official_size():
+    """5,000 different signals of length 40, 500 of each digit, in the benchmark's own scale."""
+    assert signals().shape == (10, 500, 40)
+    assert len(np.unique(signals().reshape(-1, 40), axis=0)) == 5000
+    assert abs(signals().mean()) < 0.05
+    assert signals().std() == pytest.approx(1.0, abs=0.1)
+
+
+def test_mnist1d_signals_are_the_benchmarks_and_carry_their_digit(digit_of):
+    from mnist1d.data import get_templates, make_dataset
+
+    data = make_dataset()
+    for x, y in ((data["x"], data["y"]), (data["x_test"], data["y_test"])):
+        assert [digit_of[signal.tobytes()][0] for signal in x.astype(np.float32)] == y.tolist()
+    assert len(data["y"]) + len(data["y_test"]) == 5000
+    assert get_templates()["x"].shape[0] == 10
+
+
+@pytest.mark.parametrize("digits", [TRAIN_DIGITS, TEST_DIGITS])
+def test_mnist1d_tasks(digits, digit_of):
+    """Balanced labels, each for one digit of the family, alike in support and query; no example occurs in both."""
+    family = tasks.MNIST1D(num_ways=3, num_shots=2, num_query=4, digits=digits)
+    batch = draw(family, jax.random.key(0), 200)
+    assert batch.support[0].shape == (200, 6, 40)
+    assert batch.query[0].shape == (200, 12, 40)
+    seen = set()
+    for (support_x, support_y), (query_x, query_y) in zip(
+        *(zip(*map(np.asarray, part), strict=True) for part in batch), strict=True
+    ):
+        np.testing.assert_array_equal(np.bincount(support_y), [2, 2, 2])
+        np.testing.assert_array_equal(np.bincount(query_y), [4, 4, 4])
+        source = [digit_of[signal.tobytes()] for signal in (*support_x, *query_x)]
+        assert len(set(source)) == 18, "no example twice, within the support set or across"
+        meaning = {(int(label), digit) for label, (digit, _) in zip((*support_y, *query_y), source, strict=True)}
+        assert len(meaning) == len({digit for _, digit in meaning}) == 3, "one digit a label, one label a digit"
+        seen |= meaning
+    assert seen == {(label, digit) for label in range(3) for digit in digits}, "any digit may get any label"
+
+
+def test_mnist1d_meta_test_digits_are_unseen():
+    assert tasks.MNIST1D().digits == TRAIN_DIGITS
+    assert sorted(TRAIN_DIGITS + TEST_DIGITS) == list(range(10))
+
+
+def test_mnist1d_draws_all_examples(digit_of):
+    """500 examples in one task of one pair of digits use every signal of both exactly once."""
+    family = tasks.MNIST1D(num_ways=2, num_shots=100, num_query=400, digits=(3, 8))
+    batch = draw(family, jax.random.key(0), 1)
+    source = {digit_of[np.asarray(signal).tobytes()] for part in batch for signal in part[0][0]}
+    assert source == {(digit, example) for digit in (3, 8) for example in range(500)}
