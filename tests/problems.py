@@ -60,11 +60,7 @@ def tuple_problem():
     return (jnp.ones((1, 1)), (jnp.zeros(1),)), lambda params, x: x @ params[0] + params[1][0]
 
 
-def array_problem():
-    return jnp.array([0.3, -0.2]), lambda params, x: params[0] + params[1] * x
-
-
-CONTAINERS = {"nnx": nnx_problem, "linen": linen_problem, "tuple": tuple_problem, "array": array_problem}
+CONTAINERS = {"nnx": nnx_problem, "linen": linen_problem, "tuple": tuple_problem}
 
 
 def central_differences(function, params, step=1e-5):

@@ -123,7 +123,8 @@ def test_fo_b_maml_tends_to_the_closed_form(quadratics, theta, estimator, rtol):
     assert_close(gradients, exact.task_gradients(theta), rtol)
 
 
-# A network: the definition, by finite differences of the objective and by dense matrices.
+# A network: the definition, by finite differences of the objective and by dense matrices. Nothing is compiled as a
+# whole here, so that a difference between the compiled and the uncompiled function would show somewhere.
 
 
 @pytest.fixture(scope="module")
