@@ -428,13 +428,13 @@ for steps in (0, 1, 10):
 plots.show(
     plots.adaptation({"average start": average_curve, "MAML start": maml_curve}, "query loss (squared error)", log="y"),
     alt="Query loss against inner steps, on a logarithmic axis. Both curves begin near three. The average start falls "
-    "slowly. The MAML start falls about tenfold in the first step and keeps falling until step ten.",
+    "slowly. The MAML start falls about ninefold in the first step, and lies lower still after ten.",
 )
 
 # %% [markdown]
 # The two starts are equally bad where they are. They differ in where one step takes them: one step from the MAML start
-# leaves less than a fifth of what ten steps from the average start leave. MAML was trained for one step, and goes on
-# improving for ten.
+# leaves less than a fifth of what ten steps from the average start leave. MAML was trained for one step; after ten
+# it is better still.
 #
 # Look at one task. Move the sliders: **which curves are still wrong after one step?** Try the ends of the ranges,
 # and one amplitude that training never saw: the family's amplitudes end at 5.
