@@ -102,9 +102,11 @@ def fit(
         try:
             while done < num_steps:
                 count = min(capacity, num_steps - done)
-                state, part = _run(learner, sample_tasks, meta_batch_size, capacity, state, key, count)
-                parts.append(History(*(np.asarray(leaf)[:count] for leaf in part)))
-                done += count
+                after, part = _run(learner, sample_tasks, meta_batch_size, capacity, state, key, count)
+                # JAX computes in the background: the wait is here, and with it nearly every Ctrl-C.
+                part = History(*(np.asarray(leaf)[:count] for leaf in part))
+                state, done = after, done + count
+                parts.append(part)
                 bar.update(count)
                 bar.set_postfix_str(f"query loss {np.mean(parts[-1].query_loss):.3g}", refresh=False)
                 if (parts[-1].num_failed == meta_batch_size).any():

@@ -200,6 +200,24 @@ def test_ctrl_c_returns_what_was_reached(monkeypatch, plain_loop, capsys):
     assert "Interrupted after 12 of 250 steps" in capsys.readouterr().out
 
 
+def test_ctrl_c_while_waiting_leaves_state_and_history_in_step(monkeypatch):
+    """JAX computes in the background, so the interrupt comes when the history of a call is read."""
+    module = importlib.import_module("metalearn.fit")
+    run, calls = module._run, itertools.count()
+
+    class Interrupted:
+        def __array__(self, *arguments, **keywords):
+            raise KeyboardInterrupt
+
+    def interrupted(*arguments, **keywords):
+        state, history = run(*arguments, **keywords)
+        return (state, module.History(*[Interrupted()] * 3)) if next(calls) == 2 else (state, history)
+
+    monkeypatch.setattr(module, "_run", interrupted)
+    result = fit()
+    assert result.state.step == len(result.history.query_loss) == 2
+
+
 def test_ctrl_c_before_the_first_step_returns_the_start(monkeypatch):
     interrupted_after(monkeypatch, 0)
     result = fit()

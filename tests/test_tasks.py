@@ -68,8 +68,11 @@ def test_sinusoid_targets_are_one_wave_per_task_with_finns_amplitudes_and_phases
     coefficients = np.stack([np.linalg.lstsq(*pair, rcond=None)[0] for pair in zip(waves, y, strict=True)])
     np.testing.assert_allclose(np.einsum("tij,tj->ti", waves, coefficients), y, atol=1e-4)
     # amplitude sin(x - phase) = amplitude cos(phase) sin x - amplitude sin(phase) cos x
-    assert_uniform(np.linalg.norm(coefficients, axis=1), 0.1 - 1e-4, 5.0 + 1e-4)
-    assert_uniform(np.arctan2(-coefficients[:, 1], coefficients[:, 0]), -1e-3, np.pi + 1e-3)
+    amplitude, phase = np.linalg.norm(coefficients, axis=1), np.arctan2(-coefficients[:, 1], coefficients[:, 0])
+    assert_uniform(amplitude, 0.1 - 1e-4, 5.0 + 1e-4)
+    assert_uniform(phase, -1e-3, np.pi + 1e-3)
+    correlations = np.corrcoef([amplitude, phase, x[:, 0], x[:, -1]])
+    assert np.abs(correlations - np.eye(4)).max() < 0.1, "all four are drawn apart"
 
 
 def test_sinusoid_sizes_and_ranges_are_the_ones_asked_for():
