@@ -12,6 +12,7 @@ from metalearn import plots
 from metalearn.course.display import show_widget
 
 DPI = 100  # the picture crosses the network at every step of a slider
+_OWN_SIZE = {"max_width": "100%", "align_self": "flex-start"}  # a stretched picture is blurred
 
 
 class DescribedImage(ipywidgets.Image):
@@ -34,7 +35,7 @@ class Explorer:
         """Build the controls and draw once."""
         self.draw = draw
         self.controls = {name: _control(name, control) for name, control in controls.items()}
-        self.image = DescribedImage(format="png", tooltip=alt, layout={"max_width": "100%"})
+        self.image = DescribedImage(format="png", tooltip=alt, layout=_OWN_SIZE)
         self.trouble = ipywidgets.HTML()
         self.form = ipywidgets.VBox([*self.controls.values(), self.image, self.trouble])
         for control in self.controls.values():

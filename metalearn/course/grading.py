@@ -94,6 +94,7 @@ class _Run:
 def _run(function: Callable[..., Any], instances: Sequence[tuple], timeout: float) -> _Run:
     results: list[Any] = []
     errors: list[BaseException] = []
+    ended = threading.Event()  # to wait for instead of the thread: a `join` that Ctrl-C interrupts calls it dead
 
     def work() -> None:
         try:
@@ -102,30 +103,32 @@ def _run(function: Callable[..., Any], instances: Sequence[tuple], timeout: floa
                     results.append(_call(function, arguments))
         except BaseException as error:  # SystemExit included: nothing of the learner's may end the notebook
             errors.append(error)
+        finally:
+            ended.set()
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     try:
-        done = -1
-        while thread.is_alive() and len(results) > done:
+        done = 0
+        while not ended.wait(timeout) and len(results) > done:
             done = len(results)
-            thread.join(timeout)
     finally:  # also when the learner interrupts the cell
-        stopped = _stop(thread)
+        stopped = _stop(thread, ended)
     if not stopped:
         return _Run(results[: len(instances) - 1], _Stopped(), still_running=True)
     complete = len(results) == len(instances)  # it may finish in the moment in which it is stopped
     return _Run(results, None if complete or not errors else errors[0], still_running=False)
 
 
-def _stop(thread: threading.Thread) -> bool:
+def _stop(thread: threading.Thread, ended: threading.Event) -> bool:
     """End a thread from outside. It fails if the thread hangs in compiled code or catches everything."""
     for _ in range(5):
-        if not thread.is_alive():
+        if ended.is_set():
+            thread.join()
             return True
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Stopped))
-        thread.join(0.2)
-    return not thread.is_alive()
+        ended.wait(0.2)
+    return ended.is_set()
 
 
 def _call(function: Callable[..., Any], arguments: tuple) -> Any:
