@@ -106,6 +106,7 @@ def _adapt(*args):
     return _path(*args)[-1]
 
 
+@functools.partial(jax.jit, static_argnums=(0, 5))
 def _gradient_after(loss, adapt_on, score_on, params, step_size, num_steps):
     return jax.grad(lambda start: loss(_adapt(loss, adapt_on, start, step_size, num_steps), score_on))(params)
 
