@@ -86,6 +86,7 @@ def _squeeze(code):
     return re.sub(r"\s+", "", code)
 
 
+@pytest.mark.slow
 @EVERY
 def test_no_check_takes_two_seconds(exercise):
     wrong = [misconception.function for misconception in exercise.misconceptions]
