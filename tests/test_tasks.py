@@ -183,6 +183,14 @@ def test_mnist1d_tasks(digits, digit_of):
     assert seen == {(label, digit) for label in range(3) for digit in digits}, "any digit may get any label"
 
 
+def test_mnist1d_classes_draw_their_examples_apart(digit_of):
+    """The first example of one class has, but for chance, another number than the first example of the next."""
+    family = tasks.MNIST1D(num_ways=2, num_shots=1, num_query=1)
+    inputs = np.asarray(draw(family, jax.random.key(0), 100).support[0])
+    numbers = np.array([[digit_of[signal.tobytes()][1] for signal in task] for task in inputs])
+    assert np.mean(numbers[:, 0] == numbers[:, 1]) < 0.05
+
+
 def test_mnist1d_meta_test_digits_are_unseen():
     assert tasks.MNIST1D().digits == TRAIN_DIGITS
     assert sorted(TRAIN_DIGITS + TEST_DIGITS) == list(range(10))
