@@ -1,0 +1,29 @@
+"""Each paper's key claim, measured; and the README says what was measured."""
+
+import re
+
+import pytest
+import table
+
+CLAIMS = {claim.system: claim for claim in table.claims()}
+NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+
+
+@pytest.mark.parametrize("system", CLAIMS)
+def test_claim(system):
+    claim = CLAIMS[system]
+    assert claim.holds(claim.figures()), claim.figures()
+
+
+@pytest.mark.parametrize("system", CLAIMS)
+def test_readme_says_what_was_measured(system):
+    """The words exactly; the figures, which differ in their last digits from machine to machine, within a tenth."""
+    row = CLAIMS[system].row()
+    said = [line for line in table.stored() if NUMBER.sub("#", line) == NUMBER.sub("#", row)]
+    assert said, f"write the table anew: python {table.__file__.split('/')[-3:]}"
+    measured, shown = ([float(number) for number in NUMBER.findall(line)] for line in (row, said[0]))
+    assert measured == pytest.approx(shown, rel=0.1)
+
+
+def test_readme_has_no_other_row():
+    assert len(table.stored()) == len(CLAIMS)
