@@ -8,7 +8,7 @@ result = fit(learner, params, tasks.Sinusoid(), num_steps=10_000, meta_batch_siz
 from metalearn import evaluate, inner, losses, models, outer, plots, tasks, theory
 from metalearn.fit import DivergedError, fit
 from metalearn.learner import MetaInfo, MetaLearner, MetaState, meta_learner
-from metalearn.meta_gradients import fo_b_maml, fo_maml, imaml, maml, reptile
+from metalearn.meta_gradients import fo_b_maml, fo_b_maml_limit, fo_maml, imaml, maml, reptile
 from metalearn.task import Task
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "evaluate",
     "fit",
     "fo_b_maml",
+    "fo_b_maml_limit",
     "fo_maml",
     "imaml",
     "inner",

@@ -7,27 +7,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 import metalearn as ml
 from metalearn import Task, meta_gradients
 
-METHODS = tuple(meta_gradients.__all__)
+METHODS = tuple(
+    name for name in meta_gradients.__all__ if next(iter(inspect.signature(getattr(ml, name)).parameters)) == "loss"
+)
 ARGUMENTS = {"num_steps": 5, "proximal_strength": 2.0, "perturbation": 0.05, "cg_steps": 9}
 
 
 def build(method, loss, inner=None, **arguments):
     """The meta-gradient of that name. One whose arguments ARGUMENTS does not know fails here, and is not forgotten."""
     factory = getattr(ml, method)
-    required = [
-        name
-        for name, parameter in inspect.signature(factory).parameters.items()
-        if parameter.default is parameter.empty and name not in ("loss", "inner")
-    ]
-    values = {name: ARGUMENTS[name] for name in required}
-    values |= {name: value for name, value in arguments.items() if name in inspect.signature(factory).parameters}
-    return factory(loss, inner or optax.sgd(0.1), **values)
+    parameters = inspect.signature(factory).parameters
+    required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty][1:]
+    known = ARGUMENTS | {"inner": inner or optax.sgd(0.1)}
+    values = {name: known[name] for name in required}
+    return factory(loss, **values | {name: value for name, value in arguments.items() if name in parameters})
 
 
 def tanh_loss(params, batch):
@@ -73,3 +73,11 @@ def central_differences(function, params, step=1e-5):
 
 def flat(tree):
     return np.asarray(ravel_pytree(tree)[0])
+
+
+def assert_clear_error(call, kind, message):
+    """`call` raises exactly that kind of error, with a message that matches and is short enough to be read."""
+    with pytest.raises(kind, match=message) as caught:
+        call()
+    assert type(caught.value) is kind
+    assert len(str(caught.value)) < 400

@@ -5,10 +5,13 @@
     phi_v(theta)  = argmin_phi  v f(phi) + h(phi) + l/2 ||phi - theta||^2
     grad f(phi_0(theta)) = -l  d phi_v / d v  at v = 0
 
-    forward     l (phi_0 - phi_v) / v          error O(v)
-    symmetric   l (phi_-v - phi_v) / (2 v)     error O(v^2)
+    forward       l (phi_0 - phi_v) / v                                                error O(v)
+    symmetric     l (phi_-v - phi_v) / (2 v)                                           error O(v^2)
+    three_point   l (3 phi_0 - 4 phi_v + phi_2v) / (2 v)                               error O(v^2)
+    fourth_order  l (-phi_-2v + 8 phi_-v - 8 phi_v + phi_2v) / (12 v)                  error O(v^4)
 
-Only gradients are needed, of a first-order inner loop that is run twice.
+The first two are the paper's. The third leans on one side only, so every inner problem keeps its minimum; the fourth is
+the central difference of Chen, Li, Chayti & Zhang (F2SA-p). Only gradients are needed, of a first-order inner loop.
 """
 
 import jax
@@ -22,7 +25,9 @@ from metalearn.task import Loss, MetaGradient
 # For each estimator: where to solve, in units of v; the weights of d/dv; the weights that give back phi_0.
 STENCILS = {
     "forward": ((0.0, 1.0), (-1.0, 1.0), (1.0, 0.0)),
-    "symmetric": ((-1.0, 1.0), (-0.5, 0.5), (0.5, 0.5)),
+    "symmetric": ((-1.0, 1.0), (-1 / 2, 1 / 2), (1 / 2, 1 / 2)),
+    "three_point": ((0.0, 1.0, 2.0), (-3 / 2, 2.0, -1 / 2), (1.0, 0.0, 0.0)),
+    "fourth_order": ((-2.0, -1.0, 1.0, 2.0), (1 / 12, -2 / 3, 2 / 3, -1 / 12), (-1 / 6, 2 / 3, 2 / 3, -1 / 6)),
 }
 
 
@@ -33,14 +38,18 @@ def fo_b_maml(
     proximal_strength: float,
     perturbation: float,
     estimator: str = "symmetric",
+    perturbed_steps: int | None = None,
 ) -> MetaGradient:
-    """A finite difference of two perturbed inner solutions.
+    """A finite difference of perturbed inner solutions.
 
-    Cost: 4 K gradients a task (support and query, for two solutions) and one loss. Memory: flat in K.
+    Cost: with S solutions (2, 3 or 4), 2 S K gradients a task and one loss; with `perturbed_steps` P, K + 2 S P. Memory:
+    flat in K.
 
-    Choosing v: a large one costs accuracy, and in the symmetric form, whose second problem has -v f, it can leave the
-    inner problem without a minimum (it is safe while v times the largest curvature of f stays below l plus the
-    smallest curvature of h). A tiny one drowns in rounding: in float32 take 0.01 to 0.1, in float64 1e-4.
+    Choosing v: a large one costs accuracy, and where -v f enters (symmetric, fourth_order) it can leave the inner
+    problem without a minimum: it is safe while v (or 2 v) times the largest curvature of f stays below l plus the
+    smallest curvature of h. A tiny one drowns in rounding: in float32 take 0.01 to 0.1, in float64 1e-4. All solutions
+    take the same steps from the same start, so what they lack to convergence cancels; only independent errors of size d
+    are amplified to d / v.
 
     Args:
       loss: scalar loss of (params, batch).
@@ -48,11 +57,13 @@ def fo_b_maml(
       num_steps: K >= 1.
       proximal_strength: l > 0, in units of curvature (loss / params^2).
       perturbation: v > 0, a pure number.
-      estimator: "symmetric" or "forward".
+      estimator: "symmetric", "forward", "three_point" or "fourth_order".
+      perturbed_steps: P >= 1. When given, the K steps are taken once, unperturbed, and each solution is P steps from
+        there. None takes all K steps for each solution.
 
     Returns:
-      A function (params, task) -> (query loss, meta-gradient). The loss is taken at phi_0 (forward) or half way between
-      the two solutions, which is phi_0 + O(v^2) (symmetric); the gradient is a pytree like params.
+      A function (params, task) -> (query loss, meta-gradient). The loss is taken at phi_0, or where -v f enters at its
+      interpolation, off by O(v^2) (symmetric) or O(v^4) (fourth_order); the gradient is a pytree like params.
 
     Raises:
       ValueError, TypeError: if an argument is not as described; the message names it.
@@ -61,22 +72,67 @@ def fo_b_maml(
     _require.transformation(inner=inner)
     _require.count(at_least=1, num_steps=num_steps)
     _require.positive(proximal_strength=proximal_strength, perturbation=perturbation)
+    if perturbed_steps is not None:
+        _require.count(at_least=1, perturbed_steps=perturbed_steps)
     if estimator not in STENCILS:
         raise ValueError(f"estimator must be one of {', '.join(map(repr, STENCILS))}, but it is {estimator!r}.")
     offsets, slope_weights, value_weights = map(jnp.array, STENCILS[estimator])
 
     def meta_gradient(params, task):
-        def solution(v):
-            def perturbed(phi):
-                return v * loss(phi, task.query) + loss(phi, task.support)
+        start, steps = params, num_steps
+        if perturbed_steps is not None:
+            unperturbed = proximal(lambda phi: loss(phi, task.support), params, proximal_strength)
+            start, steps = descend(unperturbed, inner, num_steps, params), perturbed_steps
 
-            return descend(proximal(perturbed, params, proximal_strength), inner, num_steps, params)
+        def solution(v):
+            return descend(_leaning(loss, task, params, proximal_strength, v), inner, steps, start)
 
         solutions = jax.vmap(solution)(perturbation * offsets)
         slope = _combine(slope_weights / perturbation, solutions)
         return loss(_combine(value_weights, solutions), task.query), optax.tree.scale(-proximal_strength, slope)
 
     return meta_gradient
+
+
+def fo_b_maml_limit(
+    loss: Loss, inner: optax.GradientTransformation, num_steps: int, proximal_strength: float
+) -> MetaGradient:
+    """What the estimators of `fo_b_maml` tend to as v -> 0: -l d phi_v / d v, by one forward derivative of the solver.
+
+    There is no v to choose and no cancellation, but it is no first-order method: the derivative of each step in v needs
+    a Hessian-vector product. Cost: K of these and 2 K gradients a task. Memory: flat in K, as nothing runs backwards.
+    Exact when the inner loop has converged.
+
+    Args:
+      loss: scalar loss of (params, batch).
+      inner: the inner step rule; it receives the gradient of v f(phi) + h(phi) + l/2 ||phi - theta||^2.
+      num_steps: K >= 1.
+      proximal_strength: l > 0, in units of curvature (loss / params^2).
+
+    Returns:
+      A function (params, task) -> (query loss at phi_0, meta-gradient); the gradient is a pytree like params.
+
+    Raises:
+      ValueError, TypeError: if an argument is not as described; the message names it.
+    """
+    loss = _require.scalar(loss)
+    _require.transformation(inner=inner)
+    _require.count(at_least=1, num_steps=num_steps)
+    _require.positive(proximal_strength=proximal_strength)
+
+    def meta_gradient(params, task):
+        def solution(v):
+            return descend(_leaning(loss, task, params, proximal_strength, v), inner, num_steps, params)
+
+        adapted, slope = jax.jvp(solution, (0.0,), (1.0,))
+        return loss(adapted, task.query), optax.tree.scale(-proximal_strength, slope)
+
+    return meta_gradient
+
+
+def _leaning(loss, task, center, strength, v):
+    """The perturbed inner objective, v f(phi) + h(phi) + l/2 ||phi - center||^2."""
+    return proximal(lambda phi: v * loss(phi, task.query) + loss(phi, task.support), center, strength)
 
 
 def _combine(weights, solutions):

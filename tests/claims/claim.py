@@ -18,6 +18,8 @@ class Claim(NamedTuple):
       finding: what was measured, in words, with the figures as {name:.2g}.
       measure: () -> the figures by name; deterministic.
       holds: whether the figures say what `finding` says, with a margin.
+      rtol: how far a figure may lie from what the README shows. Rounding differs from machine to machine; a closed form
+        keeps its figures, a network trained in float32 does not.
     """
 
     order: int
@@ -29,6 +31,7 @@ class Claim(NamedTuple):
     finding: str
     measure: Callable[[], Mapping[str, float]]
     holds: Callable[[Mapping[str, float]], bool]
+    rtol: float = 0.1
 
     def figures(self) -> Mapping[str, float]:
         """The measured figures; measured once a process."""

@@ -7,7 +7,7 @@ import pytest
 @pytest.fixture(autouse=True)
 def optimised():
     """Undoes the quick compilation of the other tests."""
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
