@@ -21,11 +21,25 @@ def positive(**values: Any) -> None:
             raise ValueError(f"{name} must be a finite number above 0, but it is {value!r}.")
 
 
+def not_negative(**values: Any) -> None:
+    """Raises ValueError unless every named value is a finite number of at least zero."""
+    for name, value in values.items():
+        if not isinstance(value, jax.core.Tracer) and (not _is_real(value) or not 0 <= value < math.inf):
+            raise ValueError(f"{name} must be a finite number of at least 0, but it is {value!r}.")
+
+
 def fraction(**values: Any) -> None:
     """Raises ValueError unless every named value lies in [0, 1)."""
     for name, value in values.items():
         if not isinstance(value, jax.core.Tracer) and (not _is_real(value) or not 0 <= value < 1):
             raise ValueError(f"{name} must be at least 0 and below 1, but it is {value!r}.")
+
+
+def rate(**values: Any) -> None:
+    """Raises ValueError unless every named value lies in (0, 1]."""
+    for name, value in values.items():
+        if not isinstance(value, jax.core.Tracer) and (not _is_real(value) or not 0 < value <= 1):
+            raise ValueError(f"{name} must be above 0 and at most 1, but it is {value!r}.")
 
 
 def learning_rate(value: Any) -> None:
@@ -39,6 +53,13 @@ def count(at_least: int = 0, **values: Any) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < at_least:
             raise ValueError(f"{name} must be a whole number of at least {at_least}, but it is {value!r}.")
+
+
+def flag(**values: Any) -> None:
+    """Raises TypeError unless every named value is True or False."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False, but it is {value!r}.")
 
 
 def interval(**values: Any) -> None:
@@ -121,6 +142,16 @@ def task_batch(tasks: Task) -> int:
     return num_tasks
 
 
+def batch_per_step(num_steps: int, support: Any) -> None:
+    """Raises ValueError unless the leading axis of the support set counts the inner steps."""
+    found = _same_leading_axis("inner steps", support)
+    if found != num_steps:
+        raise ValueError(
+            "With resample=True, task.support holds one batch for each inner step: its arrays must have a leading axis "
+            f"of length num_steps = {num_steps}, but it has length {found}."
+        )
+
+
 def float_params(params: Any) -> None:
     """Raises TypeError unless params holds floating-point arrays, and at least one."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
@@ -132,6 +163,16 @@ def float_params(params: Any) -> None:
         ):
             where = jax.tree_util.keystr(path)
             raise TypeError(f"params{where} must be a floating-point array, but it is {leaf!r}.")
+
+
+def all_adapt(method: str, moves: Any) -> None:
+    """Raises ValueError unless the inner rule moves every parameter; `moves` is what `inner.adapting` returns."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(moves):
+        if not leaf.all():
+            raise ValueError(
+                f"{method} learns only what its inner loop moves, but `inner` leaves params"
+                f"{jax.tree_util.keystr(path)} where it is. Use maml when only a part of the parameters adapts."
+            )
 
 
 def _same_leading_axis(counts: str, tree: Any) -> int:

@@ -36,7 +36,12 @@ class Score(NamedTuple):
 
 
 def adaptation_curve(
-    loss: Loss, inner: optax.GradientTransformation, params: Params, tasks: Task, num_steps: int
+    loss: Loss,
+    inner: optax.GradientTransformation,
+    params: Params,
+    tasks: Task,
+    num_steps: int,
+    metric: Loss | None = None,
 ) -> jax.Array:
     """Query loss before adaptation and after each inner step, for each task.
 
@@ -46,14 +51,15 @@ def adaptation_curve(
       params: where every task starts.
       tasks: a batch of tasks.
       num_steps: K >= 0 inner steps.
+      metric: scalar of (params, batch), reported in place of the loss, for instance losses.accuracy(apply).
 
     Returns:
-      An array of shape [num_steps + 1, num_tasks]. A warning tells if some tasks diverged.
+      An array of shape [num_steps + 1, num_tasks]. A warning tells if some tasks diverged, except within jax.jit.
 
     Raises:
       ValueError, TypeError: if an argument is not as described; the message names it.
     """
-    return _curve(loss, loss, inner, params, tasks, num_steps)
+    return _curve(loss, metric or loss, inner, params, tasks, num_steps)
 
 
 def meta_test(
@@ -98,15 +104,22 @@ def _curve(loss, metric, inner, params, tasks, num_steps):
     _require.transformation(inner=inner)
     _require.count(num_steps=num_steps)
     _require.float_params(params)
-    num_tasks = _require.task_batch(tasks)
+    _require.task_batch(tasks)
     curve = _compiled_curve(loss, metric, inner, num_steps, params, tasks)
-    num_failed = num_tasks - int(jnp.isfinite(curve).all(axis=0).sum())
-    if num_failed:
-        warnings.warn(
-            f"{num_failed} of {num_tasks} tasks ended in infinity or NaN: lower the learning rate of `inner`.",
-            stacklevel=3,
-        )
+    warn_of_failures(curve, stacklevel=4)
     return curve
+
+
+def warn_of_failures(curve: jax.Array, stacklevel: int = 3) -> None:
+    """Warns if some tasks of a curve, shape [num_steps + 1, num_tasks], are not finite; silent within jax.jit."""
+    if isinstance(curve, jax.core.Tracer):
+        return
+    failed = ~jnp.isfinite(curve).all(axis=0)
+    if failed.any():
+        warnings.warn(
+            f"{failed.sum()} of {failed.size} tasks ended in infinity or NaN: lower the learning rate of `inner`.",
+            stacklevel=stacklevel,
+        )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))

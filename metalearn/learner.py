@@ -9,6 +9,7 @@ import optax
 
 from metalearn import _require
 from metalearn.task import MetaGradient, Params, Task
+from metalearn.task_weights import TaskWeights
 
 
 class MetaState(NamedTuple):
@@ -31,7 +32,8 @@ class MetaInfo(NamedTuple):
     Attributes:
       query_loss: the loss after adaptation, shape [num_tasks].
       grad_norm: length of the averaged meta-gradient before the outer rule, a scalar.
-      finite: which tasks gave a finite loss and gradient, shape [num_tasks]; the others were left out.
+      finite: which tasks gave a finite loss and gradient, and a weight that is finite and not negative, shape
+        [num_tasks]; the others were left out.
     """
 
     query_loss: jax.Array
@@ -51,24 +53,32 @@ class MetaLearner(NamedTuple):
     step: Callable[[MetaState, Task], tuple[MetaState, MetaInfo]]
 
 
-def meta_learner(meta_gradient: MetaGradient, outer: optax.GradientTransformation) -> MetaLearner:
+def meta_learner(
+    meta_gradient: MetaGradient, outer: optax.GradientTransformation, task_weights: TaskWeights | None = None
+) -> MetaLearner:
     """Meta-training with the mean meta-gradient of a batch of tasks.
 
     A task whose loss or gradient is not finite is left out of the mean and marked in `MetaInfo.finite`. When no task
-    is left, the step changes nothing but the count.
+    is left, or every weight is 0, the step changes nothing but the count.
 
     Args:
       meta_gradient: (params, task) -> (query loss, gradient), for instance maml(loss, optax.sgd(0.01), 5).
       outer: any optax transformation, for instance optax.adam(1e-3) or outer.normalized_sgd(0.01).
+      task_weights: (query losses [num_tasks], gradients with a leading task axis) -> weights [num_tasks], not negative,
+        of any sum; for instance task_weights.inverse_loss(0.1). A failed task is shown to it as a loss and a gradient
+        of 0. By default all tasks count the same.
 
     Returns:
       A MetaLearner.
 
     Raises:
       TypeError: if an argument is of the wrong kind; `init` and `step` raise for params and tasks they cannot use.
+      ValueError: at the first step, if `task_weights` does not return one number for each task.
     """
     _require.function(meta_gradient=meta_gradient)
     _require.transformation(outer=outer)
+    if task_weights is not None:
+        _require.function(task_weights=task_weights)
 
     def init(params):
         _require.float_params(params)
@@ -78,12 +88,15 @@ def meta_learner(meta_gradient: MetaGradient, outer: optax.GradientTransformatio
         _require.task_batch(tasks)
         query_loss, gradients = jax.vmap(meta_gradient, in_axes=(None, 0))(state.params, tasks)
         finite = jax.vmap(_all_finite)((query_loss, gradients))
-        gradient = jax.tree.map(lambda leaf: _mean_where(finite, leaf), gradients)
+        weights = finite.astype(float)
+        if task_weights is not None:
+            weights, finite = _weigh(task_weights, query_loss, gradients, finite)
+        gradient = jax.tree.map(lambda leaf: _mean_where(weights, leaf), gradients)
 
         updates, opt_state = outer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         params, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(finite.any(), new, old),
+            lambda new, old: jnp.where(weights.any(), new, old),
             (params, opt_state),
             (state.params, state.opt_state),
         )
@@ -97,8 +110,25 @@ def _all_finite(tree):
     return jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
 
 
-def _mean_where(keep, leaf):
-    """Mean over the leading axis of the entries to keep; zero if there are none."""
-    mask = keep.reshape(keep.shape + (1,) * (leaf.ndim - 1))
-    total = jnp.sum(jnp.where(mask, leaf, 0), axis=0)
-    return (total / jnp.maximum(keep.sum(), 1)).astype(leaf.dtype)
+def _weigh(task_weights, query_loss, gradients, finite):
+    """The weights, 0 for tasks that are left out; and which tasks are not."""
+    seen = jax.tree.map(lambda leaf: jnp.where(_per_task(finite, leaf), leaf, 0), (query_loss, gradients))
+    weights = jnp.asarray(task_weights(*seen), float)
+    if weights.shape != finite.shape:
+        raise ValueError(
+            f"task_weights must return one number for each task, shape {list(finite.shape)}, "
+            f"but it returned shape {list(weights.shape)}."
+        )
+    finite &= jnp.isfinite(weights) & (weights >= 0)
+    return jnp.where(finite, weights, 0), finite
+
+
+def _mean_where(weights, leaf):
+    """Mean over the leading axis, of the entries whose weight is not 0; zero if there are none."""
+    column = _per_task(weights, leaf)
+    total = jnp.sum(jnp.where(column > 0, column * leaf, 0), axis=0)  # an entry to leave out may be NaN
+    return (total / jnp.where(weights.any(), weights.sum(), 1)).astype(leaf.dtype)
+
+
+def _per_task(values, leaf):
+    return values.reshape(values.shape + (1,) * (leaf.ndim - 1))

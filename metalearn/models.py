@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from metalearn import _require
@@ -69,3 +70,114 @@ class MLP(nnx.Module):
         for layer in self.layers[:-1]:
             inputs = self.activation(layer(inputs))
         return self.layers[-1](inputs)
+
+
+class ConvNet(nnx.Module):
+    """Four blocks of 3x3 convolution, normalisation, relu and 2x2 max-pooling, then a linear layer.  ("Conv4")
+
+    The image classifier of few-shot learning since Vinyals et al. 2016 (arXiv 1606.04080), here with the 32
+    channels that Finn et al. 2017 (arXiv 1703.03400) use on mini-ImageNet. Two choices suit it to adaptation:
+
+    - Each call normalises with the statistics of its own batch and keeps no average of them, so the predictions for
+      the query set depend on the query images and on nothing that happened to the support set. A batch needs several
+      images: in a last block of one pixel, a single image would be its own mean.
+    - Under `jax.vmap` every task has weights of its own, for which XLA's convolution is very slow on a CPU. It is
+      therefore written as patches @ weights, and max-pooling as two pairwise maxima: the same function, much faster.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int = 32,
+        num_classes: int = 5,
+        image_shape: tuple[int, int, int] = (28, 28, 1),
+        rngs: nnx.Rngs,
+    ):
+        """Draws the weights.
+
+        Args:
+          channels: the number of features of each block, >= 1.
+          num_classes: the number of logits, >= 1.
+          image_shape: (height, width, channels) of an image; height and width are at least 16, halved by each block.
+          rngs: for the initial weights, for instance nnx.Rngs(0).
+
+        Raises:
+          ValueError: if an argument is not as described.
+        """
+        _require.count(at_least=1, channels=channels, num_classes=num_classes)
+        if not isinstance(image_shape, tuple) or len(image_shape) != 3:
+            raise ValueError(f"image_shape must be (height, width, channels), but it is {image_shape!r}.")
+        height, width, depth = image_shape
+        _require.count(at_least=16, **{"height in image_shape": height, "width in image_shape": width})
+        _require.count(at_least=1, **{"channels in image_shape": depth})
+        self.blocks = nnx.List(_Block(size, channels, rngs) for size in (depth, channels, channels, channels))
+        self.head = nnx.Linear((height // 16) * (width // 16) * channels, num_classes, rngs=rngs)
+        self.image_shape = image_shape
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """[num_examples, height, width, channels] -> logits [num_examples, num_classes]."""
+        if images.ndim != 4 or images.shape[1:] != self.image_shape:
+            raise ValueError(
+                f"images must have shape [num_examples, {', '.join(map(str, self.image_shape))}], "
+                f"but they have {list(images.shape)}."
+            )
+        for block in self.blocks:
+            images = block(images)
+        return self.head(images.reshape(len(images), -1))
+
+
+class _Block(nnx.Module):
+    def __init__(self, width_in: int, width_out: int, rngs: nnx.Rngs):
+        # The normalisation would take a bias away again.
+        self.convolution = nnx.Conv(
+            width_in, width_out, (3, 3), use_bias=False, conv_general_dilated=patch_convolution, rngs=rngs
+        )
+        self.scale = nnx.Param(jnp.ones(width_out))
+        self.shift = nnx.Param(jnp.zeros(width_out))
+
+    def __call__(self, x):
+        x = self.convolution(x)
+        x = (x - x.mean((0, 1, 2))) * jax.lax.rsqrt(x.var((0, 1, 2)) + 1e-5)
+        return nnx.relu(_max_pool(x * self.scale[...] + self.shift[...]))  # after pooling, relu has a quarter to do
+
+
+def patch_convolution(
+    inputs: jax.Array, kernel: jax.Array, strides, padding, *, dimension_numbers=None, precision=None, **options
+) -> jax.Array:
+    """A convolution as one matrix product: for `nnx.Conv(..., conv_general_dilated=patch_convolution)`.
+
+    Args:
+      inputs: [num_examples, height, width, channels].
+      kernel: [kernel height, kernel width, channels, features].
+      strides: 1 in both directions.
+      padding: "SAME".
+      dimension_numbers: not read; the shapes are those above, which are the ones that nnx.Conv uses.
+      precision: as in `jax.numpy.matmul`.
+      **options: further arguments of `jax.lax.conv_general_dilated`, which may only say what it does anyway.
+
+    Returns:
+      [num_examples, height, width, features]. Memory: kernel height times kernel width the inputs.
+
+    Raises:
+      ValueError: if strides, another padding, dilation or feature groups are asked for.
+    """
+    plain = {"lhs_dilation": (1, 1), "rhs_dilation": (1, 1), "feature_group_count": 1, "out_sharding": None}
+    if tuple(strides) != (1, 1) or padding != "SAME" or not options.items() <= plain.items():
+        raise ValueError('patch_convolution is for strides of 1, padding="SAME", no dilation and no feature groups.')
+    height, width = inputs.shape[1:3]
+    rows, columns, depth, features = kernel.shape
+    before, after = ((rows - 1) // 2, (columns - 1) // 2), (rows // 2, columns // 2)
+    padded = jnp.pad(inputs, ((0, 0), *zip(before, after, strict=True), (0, 0)))
+    patches = jnp.concatenate(
+        [padded[:, i : i + height, j : j + width] for i in range(rows) for j in range(columns)], axis=-1
+    )
+    return jnp.matmul(patches, kernel.reshape(rows * columns * depth, features), precision=precision)
+
+
+def _max_pool(x: jax.Array) -> jax.Array:
+    """2x2 windows, an odd last row or column left out; of equal values, the first gets the gradient, as in XLA's."""
+    for axis in (2, 1):
+        pairs = x.shape[axis] // 2
+        first, second = (jax.lax.slice_in_dim(x, start, 2 * pairs, 2, axis) for start in (0, 1))
+        x = jnp.where(first >= second, first, second)
+    return x

@@ -17,7 +17,14 @@ from metalearn import Task, meta_gradients
 METHODS = tuple(
     name for name in meta_gradients.__all__ if next(iter(inspect.signature(getattr(ml, name)).parameters)) == "loss"
 )
-ARGUMENTS = {"num_steps": 5, "proximal_strength": 2.0, "perturbation": 0.05, "cg_steps": 9}
+ARGUMENTS = {
+    "num_steps": 5,
+    "proximal_strength": 2.0,
+    "perturbation": 0.05,
+    "cg_steps": 9,
+    "step_size": 0.1,
+    "horizon": 0.5,
+}
 
 
 def build(method, loss, inner=None, **arguments):

@@ -92,15 +92,25 @@ def test_imaml_needs_as_many_cg_steps_as_there_are_parameters(quadratics, theta)
     assert errors[0] > 10 * errors[1] > 1e5 * errors[2]
 
 
-@pytest.mark.parametrize("estimator", ["forward", "symmetric"])
-def test_fo_b_maml_is_the_difference_of_two_exact_perturbed_solutions(quadratics, theta, estimator):
+FO_B_MAML = {  # (meta-gradient / l, where the loss is taken), from phi: v -> exact perturbed solution
+    "forward": lambda phi, v: ((phi(0) - phi(v)) / v, phi(0)),
+    "symmetric": lambda phi, v: ((phi(-v) - phi(v)) / (2 * v), (phi(-v) + phi(v)) / 2),
+    "three_point": lambda phi, v: ((3 * phi(0) - 4 * phi(v) + phi(2 * v)) / (2 * v), phi(0)),
+    "fourth_order": lambda phi, v: (
+        (8 * (phi(-v) - phi(v)) - phi(-2 * v) + phi(2 * v)) / (12 * v),
+        (4 * (phi(-v) + phi(v)) - phi(-2 * v) - phi(2 * v)) / 6,
+    ),
+}
+
+
+@pytest.mark.parametrize("estimator", FO_B_MAML)
+def test_fo_b_maml_is_the_difference_of_exact_perturbed_solutions(quadratics, theta, estimator):
     """phi_v = (v A + H + l I)^-1 (v A q + H m + l theta), so the estimator is known at any v, however large."""
     v = 0.2
     support, query = quadratics
-    identity = np.eye(3)
 
     def solution(v):
-        system = v * query.hessian + support.hessian + STRENGTH * identity
+        system = v * query.hessian + support.hessian + STRENGTH * np.eye(3)
         right = (
             v * jnp.einsum("tij,tj->ti", query.hessian, query.minimum)
             + jnp.einsum("tij,tj->ti", support.hessian, support.minimum)
@@ -108,19 +118,27 @@ def test_fo_b_maml_is_the_difference_of_two_exact_perturbed_solutions(quadratics
         )
         return np.linalg.solve(system, np.asarray(right)[..., None])[..., 0]
 
-    lower, width = (0.0, v) if estimator == "forward" else (-v, 2 * v)
-    middle = solution(0.0) if estimator == "forward" else (solution(v) + solution(-v)) / 2
+    slope, middle = FO_B_MAML[estimator](solution, v)
     losses, gradients = per_task("fo_b_maml", theta, quadratics, **CONVERGED, perturbation=v, estimator=estimator)
-    assert_close(gradients, STRENGTH * (solution(lower) - solution(v)) / width)
+    assert_close(gradients, STRENGTH * slope)
     assert_close(losses, jax.vmap(family.loss)(middle, query))
 
 
-@pytest.mark.parametrize(("estimator", "rtol"), [("forward", 1e-4), ("symmetric", 1e-8)])
+@pytest.mark.parametrize(
+    ("estimator", "rtol"), [("forward", 1e-4), ("symmetric", 1e-8), ("three_point", 1e-8), ("fourth_order", 1e-11)]
+)
 def test_fo_b_maml_tends_to_the_closed_form(quadratics, theta, estimator, rtol):
     exact = theory.proximal(quadratics, STRENGTH)
     losses, gradients = per_task("fo_b_maml", theta, quadratics, **CONVERGED, perturbation=1e-4, estimator=estimator)
     assert_close(losses, exact.query_losses(theta), 1e-8)
     assert_close(gradients, exact.task_gradients(theta), rtol)
+
+
+def test_the_limit_of_fo_b_maml_is_the_closed_form(quadratics, theta):
+    exact = theory.proximal(quadratics, STRENGTH)
+    losses, gradients = per_task("fo_b_maml_limit", theta, quadratics, **CONVERGED)
+    assert_close(losses, exact.query_losses(theta))
+    assert_close(gradients, exact.task_gradients(theta))
 
 
 # A network: the definition, by finite differences of the objective and by dense matrices. Nothing is compiled as a
@@ -238,6 +256,7 @@ def test_one_reptile_step_is_the_support_gradient_times_the_step_size(network):
 IMPLICIT = {
     "imaml": ({"cg_steps": 9}, 1e-8),
     "fo_b_maml": ({"perturbation": 1e-4}, 1e-6),
+    "fo_b_maml_limit": ({}, 1e-9),
 }
 
 

@@ -8,11 +8,11 @@ import pytest
 from problems import build, flat, tanh_loss, tanh_problem
 
 import metalearn as ml
-from metalearn.meta_gradients.fo_b_maml import STENCILS
 
 pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.filterwarnings("error")]
 
-PERTURBATIONS = np.geomspace(1e-3, 1e-2, 6)
+ORDERS = {"forward": 1, "symmetric": 2, "three_point": 2, "fourth_order": 4}
+PERTURBATIONS = {name: np.geomspace(1e-3, 1e-2, 6) for name in ORDERS} | {"fourth_order": np.geomspace(0.02, 0.1, 6)}
 
 
 def slope(x, errors):
@@ -33,32 +33,40 @@ def estimates():
                 value, gradient = ml.fo_b_maml(tanh_loss, inner, num_steps, strength, v, estimator)(params, task)
                 return value, jax.flatten_util.ravel_pytree(gradient)[0]
 
-            return jax.tree.map(np.asarray, jax.jit(jax.vmap(one))(PERTURBATIONS))
+            return jax.tree.map(np.asarray, jax.jit(jax.vmap(one))(PERTURBATIONS[estimator]))
 
         value, gradient = ml.imaml(tanh_loss, inner, num_steps, strength, cg_steps=30)(params, task)
-        return (float(value), flat(gradient)), {name: at(name) for name in STENCILS}
+        return (float(value), flat(gradient)), {name: at(name) for name in ORDERS}
 
 
-@pytest.mark.parametrize(("estimator", "order"), [("forward", 1), ("symmetric", 2)])
-def test_order_of_fo_b_maml_in_the_perturbation(estimates, estimator, order):
+@pytest.mark.parametrize("estimator", ORDERS)
+def test_order_of_fo_b_maml_in_the_perturbation(estimates, estimator):
     (_, exact), measured = estimates
     errors = np.linalg.norm(measured[estimator][1] - exact, axis=1)
-    assert slope(np.log(PERTURBATIONS), errors) == pytest.approx(order, abs=0.05)
+    assert slope(np.log(PERTURBATIONS[estimator]), errors) == pytest.approx(ORDERS[estimator], abs=0.05)
 
 
-def test_symmetric_is_closer_than_forward_at_every_perturbation(estimates):
-    (_, exact), measured = estimates
-    forward, symmetric = (np.linalg.norm(measured[name][1] - exact, axis=1) for name in ("forward", "symmetric"))
-    assert (symmetric < forward / 10).all()
-
-
-def test_reported_loss_is_exact_forward_and_second_order_symmetric(estimates):
+@pytest.mark.parametrize("estimator", ORDERS)
+def test_order_of_the_reported_loss(estimates, estimator):
+    """Exact where phi_0 is among the solutions, of the order of the gradient where it is interpolated."""
     (exact, _), measured = estimates
-    np.testing.assert_allclose(measured["forward"][0], exact, rtol=1e-13)
-    assert slope(np.log(PERTURBATIONS), abs(measured["symmetric"][0] - exact)) == pytest.approx(2, abs=0.05)
+    errors = abs(measured[estimator][0] - exact)
+    if estimator in ("forward", "three_point"):
+        assert errors.max() < 1e-13 * exact
+    else:
+        assert slope(np.log(PERTURBATIONS[estimator]), errors) == pytest.approx(ORDERS[estimator], abs=0.05)
 
 
-@pytest.mark.parametrize("method", ["imaml", "fo_b_maml"])
+def test_symmetric_is_closer_than_three_point_than_forward(estimates):
+    (_, exact), measured = estimates
+    forward, three_point, symmetric = (
+        np.linalg.norm(measured[name][1] - exact, axis=1) for name in ("forward", "three_point", "symmetric")
+    )
+    assert (three_point < forward / 10).all()
+    assert (symmetric < 0.6 * three_point).all()
+
+
+@pytest.mark.parametrize("method", ["imaml", "fo_b_maml", "fo_b_maml_limit"])
 def test_truncation_error_falls_geometrically_with_the_inner_steps(method):
     """By the contraction 1 - a (smallest curvature + l) a step, up to the factor K of a derivative along the path."""
     family, step_size, strength = ml.tasks.Quadratic(dim=3), 0.1, 2.0

@@ -89,6 +89,7 @@ def test_dtypes_are_those_of_params(method, dtype):
 
 def test_one_program_serves_new_values(method):
     """New parameters, their own outputs among them, and new tasks compile nothing."""
+    chex.clear_trace_counter()  # chex knows functions by their source, and hf_maml is maml of another loss
     params, _ = tanh_problem()
     meta_gradient = jax.jit(chex.assert_max_traces(build(method, tanh_loss), n=1))
     for seed in range(3):
@@ -107,11 +108,14 @@ def test_any_optax_rule_adapts(method, inner):
         assert_like(gradient, params)
         assert np.isfinite(flat(gradient)).all()
         losses.append(value)
-    assert losses[0] > losses[1] > losses[2]
+    assert losses[0] > losses[1]
+    assert losses[0] > losses[2]
+    # Further steps take these two no further: they find the end of the flow, or the proximal point, more precisely.
+    assert losses[1] > losses[2] or method in ("a_maml", "fo_muml")
 
 
 def test_the_query_set_scores_and_the_support_set_adapts(method):
-    """Where the query loss is the constant 0, the value is 0, and only reptile, which never asks it, still moves."""
+    """Where the query loss is the constant 0, the value is 0, and only those that never ask it still move."""
     params, task = tanh_problem()
 
     def flagged_loss(params, batch):
@@ -121,7 +125,7 @@ def test_the_query_set_scores_and_the_support_set_adapts(method):
     silent = ml.Task((*task.support, flags), (*task.query, 0 * flags))
     value, gradient = build(method, flagged_loss)(params, silent)
     assert value == 0
-    assert (np.linalg.norm(flat(gradient)) > 1e-2) == (method == "reptile")
+    assert (np.linalg.norm(flat(gradient)) > 1e-2) == (method in ("reptile", "fo_muml"))
 
 
 def test_it_drives_a_learner(method):

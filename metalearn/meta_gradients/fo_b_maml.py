@@ -12,14 +12,16 @@
 
 The first two are the paper's. The third leans on one side only, so every inner problem keeps its minimum; the fourth is
 the central difference of Chen, Li, Chayti & Zhang (F2SA-p). Only gradients are needed, of a first-order inner loop.
+Where only some of the parameters adapt (ANIL), the others receive d/dv of grad [v f + h] at phi_v.
 """
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from metalearn import _require
-from metalearn.inner import descend, proximal
+from metalearn.inner import adapting, descend, proximal
 from metalearn.task import Loss, MetaGradient
 
 # For each estimator: where to solve, in units of v; the weights of d/dv; the weights that give back phi_0.
@@ -42,14 +44,15 @@ def fo_b_maml(
 ) -> MetaGradient:
     """A finite difference of perturbed inner solutions.
 
-    Cost: with S solutions (2, 3 or 4), 2 S K gradients a task and one loss; with `perturbed_steps` P, K + 2 S P. Memory:
-    flat in K.
+    Cost: with S solutions (2, 3 or 4), 2 S K gradients a task and one loss; with `perturbed_steps` P, K + 2 S P.
+    Memory: flat in K; the S solutions are computed side by side. Exact when the inner loops have converged, up to the
+    error in v.
 
     Choosing v: a large one costs accuracy, and where -v f enters (symmetric, fourth_order) it can leave the inner
-    problem without a minimum: it is safe while v (or 2 v) times the largest curvature of f stays below l plus the
-    smallest curvature of h. A tiny one drowns in rounding: in float32 take 0.01 to 0.1, in float64 1e-4. All solutions
-    take the same steps from the same start, so what they lack to convergence cancels; only independent errors of size d
-    are amplified to d / v.
+    problem without a minimum, so that the loop runs away: it is safe while v (or 2 v) times the largest curvature of f
+    stays below l plus the smallest curvature of h. A tiny one drowns in rounding: in float32 take 0.01 to 0.1, in
+    float64 1e-4. All solutions take the same steps from the same start, so what they lack to convergence nearly
+    cancels; only independent errors of size d are amplified, to l d / v.
 
     Args:
       loss: scalar loss of (params, batch).
@@ -59,7 +62,9 @@ def fo_b_maml(
       perturbation: v > 0, a pure number.
       estimator: "symmetric", "forward", "three_point" or "fourth_order".
       perturbed_steps: P >= 1. When given, the K steps are taken once, unperturbed, and each solution is P steps from
-        there. None takes all K steps for each solution.
+        where they end. With gradient steps of size a, (I - a M)^P of the gradient is then missing, M being the Hessian
+        of the inner problem: P = 1 leaves l a grad f(phi_0), and P must be about as large as K. At equal cost the error
+        is much that of None, which takes all K steps for each solution.
 
     Returns:
       A function (params, task) -> (query loss, meta-gradient). The loss is taken at phi_0, or where -v f enters at its
@@ -76,7 +81,7 @@ def fo_b_maml(
         _require.count(at_least=1, perturbed_steps=perturbed_steps)
     if estimator not in STENCILS:
         raise ValueError(f"estimator must be one of {', '.join(map(repr, STENCILS))}, but it is {estimator!r}.")
-    offsets, slope_weights, value_weights = map(jnp.array, STENCILS[estimator])
+    offsets, slope_weights, value_weights = map(np.array, STENCILS[estimator])
 
     def meta_gradient(params, task):
         start, steps = params, num_steps
@@ -84,12 +89,15 @@ def fo_b_maml(
             unperturbed = proximal(lambda phi: loss(phi, task.support), params, proximal_strength)
             start, steps = descend(unperturbed, inner, num_steps, params), perturbed_steps
 
-        def solution(v):
-            return descend(_leaning(loss, task, params, proximal_strength, v), inner, steps, start)
+        adapts = adapting(inner, num_steps, params)
 
-        solutions = jax.vmap(solution)(perturbation * offsets)
-        slope = _combine(slope_weights / perturbation, solutions)
-        return loss(_combine(value_weights, solutions), task.query), optax.tree.scale(-proximal_strength, slope)
+        def solution(v):
+            leaning = _leaning(loss, task, v)
+            adapted = descend(proximal(leaning, params, proximal_strength), inner, steps, start)
+            return adapted, _pull(leaning, adapted, adapts, proximal_strength)
+
+        solutions, pulls = jax.vmap(solution)(perturbation * offsets)
+        return loss(_combine(value_weights, solutions), task.query), _combine(slope_weights / perturbation, pulls)
 
     return meta_gradient
 
@@ -99,9 +107,9 @@ def fo_b_maml_limit(
 ) -> MetaGradient:
     """What the estimators of `fo_b_maml` tend to as v -> 0: -l d phi_v / d v, by one forward derivative of the solver.
 
-    There is no v to choose and no cancellation, but it is no first-order method: the derivative of each step in v needs
-    a Hessian-vector product. Cost: K of these and 2 K gradients a task. Memory: flat in K, as nothing runs backwards.
-    Exact when the inner loop has converged.
+    There is no v to choose and no cancellation, but it is no first-order method: the derivative of a gradient step is a
+    Hessian-vector product. Cost: 2 K gradients and as many of these products a task. Memory: flat in K, as nothing runs
+    backwards. Exact when the inner loop has converged; before, it is what the estimators tend to at the same K.
 
     Args:
       loss: scalar loss of (params, batch).
@@ -121,19 +129,37 @@ def fo_b_maml_limit(
     _require.positive(proximal_strength=proximal_strength)
 
     def meta_gradient(params, task):
-        def solution(v):
-            return descend(_leaning(loss, task, params, proximal_strength, v), inner, num_steps, params)
+        adapts = adapting(inner, num_steps, params)
 
-        adapted, slope = jax.jvp(solution, (0.0,), (1.0,))
-        return loss(adapted, task.query), optax.tree.scale(-proximal_strength, slope)
+        def solution(v):
+            leaning = _leaning(loss, task, v)
+            adapted = descend(proximal(leaning, params, proximal_strength), inner, num_steps, params)
+            return adapted, _pull(leaning, adapted, adapts, proximal_strength)
+
+        (adapted, _), (_, gradient) = jax.jvp(solution, (0.0,), (1.0,))
+        return loss(adapted, task.query), gradient
 
     return meta_gradient
 
 
-def _leaning(loss, task, center, strength, v):
-    """The perturbed inner objective, v f(phi) + h(phi) + l/2 ||phi - center||^2."""
-    return proximal(lambda phi: v * loss(phi, task.query) + loss(phi, task.support), center, strength)
+def _leaning(loss, task, v):
+    """The perturbed inner objective, without its spring: v f(phi) + h(phi)."""
+    return lambda phi: v * loss(phi, task.query) + loss(phi, task.support)
+
+
+def _pull(leaning, adapted, adapts, strength):
+    """What the gradient is the slope of in v: -l phi_v where params adapt, grad [v f + h] where they are held (ANIL).
+
+    Both are the derivative in theta of the least value of the inner objective, but for l theta, which does not depend
+    on v. When everything adapts, the compiler leaves the gradient out.
+    """
+    return jax.tree.map(
+        lambda moves, phi, slope: jnp.where(moves, -strength * phi, slope), adapts, adapted, jax.grad(leaning)(adapted)
+    )
 
 
 def _combine(weights, solutions):
-    return jax.tree.map(lambda phi: jnp.tensordot(weights, phi, axes=1).astype(phi.dtype), solutions)
+    """The weighted sum over the leading axis; precise, as an accelerator's quick product would be all rounding."""
+    return jax.tree.map(
+        lambda phi: jnp.tensordot(weights, phi, axes=1, precision="highest").astype(phi.dtype), solutions
+    )

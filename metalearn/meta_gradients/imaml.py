@@ -3,15 +3,18 @@
     phi(theta)    = argmin_phi  h(phi) + l/2 ||phi - theta||^2                            h: support, f: query
     grad f(phi(theta)) = g  with  (I + H / l) g = grad f(phi),   H = hess h(phi)          l: proximal strength
 
-The linear system is solved by conjugate gradients, which only needs products with H.
+The linear system is solved by conjugate gradients, which only needs products with H. When only some of the parameters
+adapt (ANIL), it is solved for these, and the others receive their part of grad f(phi) - H g / l.
 """
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
 from metalearn import _require
-from metalearn.inner import descend, proximal
+from metalearn.inner import adapting, descend, proximal
 from metalearn.task import Loss, MetaGradient
 
 
@@ -54,12 +57,19 @@ def imaml(
         adapted = descend(proximal(support_loss, params, proximal_strength), inner, num_steps, params)
         value, query_gradient = jax.value_and_grad(loss)(adapted, task.query)
         right_side, unravel = ravel_pytree(query_gradient)  # one vector: `cg` cannot mix dtypes, params may
+        adapts = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(adapting(inner, num_steps, params))])
+
+        def curvature(vector):
+            _, product = jax.jvp(jax.grad(support_loss), (adapted,), (unravel(vector),))
+            return ravel_pytree(product)[0] / proximal_strength
 
         def times_system(vector):
-            _, curvature = jax.jvp(jax.grad(support_loss), (adapted,), (unravel(vector),))
-            return vector + ravel_pytree(curvature)[0] / proximal_strength
+            return vector + jnp.where(adapts, curvature(vector), 0)
 
-        gradient, _ = jax.scipy.sparse.linalg.cg(times_system, right_side, tol=0.0, maxiter=cg_steps)
-        return value, unravel(gradient)
+        solution, _ = jax.scipy.sparse.linalg.cg(
+            times_system, jnp.where(adapts, right_side, 0), tol=0.0, maxiter=cg_steps
+        )
+        # When everything adapts, the compiler leaves the second half out, with its product.
+        return value, unravel(jnp.where(adapts, solution, right_side - curvature(solution)))
 
     return meta_gradient

@@ -6,7 +6,7 @@ theta <- theta + e (phi_K - theta),   that is, gradient descent with rate e alon
 import optax
 
 from metalearn import _require
-from metalearn.inner import descend
+from metalearn.inner import adapting, descend
 from metalearn.task import Loss, MetaGradient
 
 
@@ -26,13 +26,15 @@ def reptile(loss: Loss, inner: optax.GradientTransformation, num_steps: int) -> 
       A function (params, task) -> (query loss at phi_K, theta - phi_K); the second is a pytree like params.
 
     Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
+      ValueError, TypeError: if an argument is not as described; the message names it. The function itself raises where
+        `inner` moves only a part of params, as in ANIL: the rest has no displacement, and would never be learned.
     """
     loss = _require.scalar(loss)
     _require.transformation(inner=inner)
     _require.count(at_least=1, num_steps=num_steps)
 
     def meta_gradient(params, task):
+        _require.all_adapt("reptile", adapting(inner, num_steps, params))
         adapted = descend(lambda phi: loss(phi, task.support), inner, num_steps, params)
         return loss(adapted, task.query), optax.tree.sub(params, adapted)
 

@@ -1,7 +1,21 @@
 """Task families: each is called with (key, num_tasks) and returns a batch of tasks."""
 
+from metalearn.tasks.glyphs import Glyphs
 from metalearn.tasks.mnist1d import MNIST1D
+from metalearn.tasks.omniglot import Omniglot
+from metalearn.tasks.population import ClientData, Clients, IndexedTasks, Population
 from metalearn.tasks.quadratic import Quadratic, QuadraticBatch
 from metalearn.tasks.sinusoid import Sinusoid
 
-__all__ = ["MNIST1D", "Quadratic", "QuadraticBatch", "Sinusoid"]
+__all__ = [
+    "MNIST1D",
+    "ClientData",
+    "Clients",
+    "Glyphs",
+    "IndexedTasks",
+    "Omniglot",
+    "Population",
+    "Quadratic",
+    "QuadraticBatch",
+    "Sinusoid",
+]

@@ -1,5 +1,17 @@
 """Closed-form answers, in float64 numpy, against which the meta-gradients are tested."""
 
-from metalearn.theory.quadratic import Quadratics, proximal, unrolled
+from metalearn.theory.contrastive import ContrastiveSplit, contrastive_split
+from metalearn.theory.multi_step import largest_stable_step, smoothness_bound
+from metalearn.theory.quadratic import Quadratics, flow, moreau, proximal, unrolled
 
-__all__ = ["Quadratics", "proximal", "unrolled"]
+__all__ = [
+    "ContrastiveSplit",
+    "Quadratics",
+    "contrastive_split",
+    "flow",
+    "largest_stable_step",
+    "moreau",
+    "proximal",
+    "smoothness_bound",
+    "unrolled",
+]

@@ -4,10 +4,13 @@ Adaptation to a quadratic support loss with Hessian H and minimum m is affine in
 
     phi(theta) = m + J (theta - m),      J = (I - a H)^K             K gradient steps of size a
                                          J = l (H + l I)^-1          the proximal problem with strength l
+                                         J = exp(-T H)               the gradient flow for a time T
 
 Everything else follows from J. With the query loss f(phi) = 1/2 (phi - q)^T A (phi - q):
 
     F(theta) = f(phi(theta)),    grad F(theta) = J^T A (phi(theta) - q)
+
+The Moreau envelope of h is a quadratic too, with Hessian (I + a H)^-1 H and minimum m.
 """
 
 from typing import NamedTuple
@@ -83,6 +86,34 @@ def proximal(tasks: Task, proximal_strength: float) -> Quadratics:
     hessian = tasks.support.hessian
     identity = np.eye(hessian.shape[-1])
     return Quadratics(tasks, proximal_strength * np.linalg.inv(hessian + proximal_strength * identity))
+
+
+def flow(tasks: Task, horizon: float) -> Quadratics:
+    """Adaptation by the gradient flow d phi / dt = -grad h(phi) for a time `horizon`, as in A-MAML: J = exp(-T H).
+
+    Raises:
+      ValueError: if the horizon is not positive.
+    """
+    _require.positive(horizon=horizon)
+    tasks = _float64(tasks)
+    curvature, axes = np.linalg.eigh(tasks.support.hessian)
+    return Quadratics(tasks, (axes * np.exp(-horizon * curvature)[..., None, :]) @ _transpose(axes))
+
+
+def moreau(tasks: Task, step_size: float) -> Quadratics:
+    """The Moreau envelopes min_z h(z) + 1/(2a) ||z - theta||^2 of the support losses h, as in FO-MuML.
+
+    Each is given as the query loss of a task that does not adapt, J = I. It is attained at
+    z = proximal(tasks, 1 / step_size).adapted(theta).
+
+    Raises:
+      ValueError: if the step size is not positive.
+    """
+    _require.positive(step_size=step_size)
+    hessian, minimum = _float64(tasks).support
+    identity = np.broadcast_to(np.eye(hessian.shape[-1]), hessian.shape)
+    envelope = type(tasks.support)(np.linalg.solve(identity + step_size * hessian, hessian), minimum)
+    return Quadratics(Task(envelope, envelope), identity)
 
 
 def _float64(tasks):

@@ -1,0 +1,214 @@
+"""Adaptation in function space: the outputs after training on a support set, without any step on the parameters.
+
+    f(x) = f_theta(x) + k(x, X) c,     (k(X, X) + r I) c = Y - f_theta(X)          X, Y: support, r: ridge
+
+That is the f with the least  1/2 sum |f(X) - Y|^2 + r/2 |f - f_theta|^2,  the last norm being the kernel's. With the
+tangent kernel of a model, k(x, x') = grad_theta f_theta(x) . grad_theta f_theta(x'), it is what the parameters with the
+least  1/2 sum |f(X) - Y|^2 + r/2 |phi - theta|^2  give, for a model that is linear in its parameters.
+"""
+
+import warnings
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from metalearn import _require
+from metalearn.losses import Apply, mean_squared_error
+from metalearn.task import Batch, Params, Task
+
+Kernel = Callable[[Params, Batch, Batch], jax.Array]
+"""(params, inputs a, inputs b) -> matrix of k(a, b), of shape [len(a), len(b)], the same for each output of the model;
+or with one row and column for each output of each example, [len(a) num_outputs, len(b) num_outputs]."""
+
+Predictor = Callable[[Params, Batch, Batch], jax.Array]
+"""(params, support, inputs) -> outputs of the adapted model."""
+
+
+def tangent(apply: Apply) -> Kernel:
+    """The tangent kernel of a model, J(a) J(b)^T with J = d outputs / d params, one row for each output.
+
+    Cost: one gradient for each output of each example. The kernel is one of functions of one example, so that `apply`
+    is differentiated for each by itself: no model that normalises over its batch has one.
+
+    Args:
+      apply: (params, inputs) -> outputs, shape [num_examples, ...].
+
+    Raises:
+      TypeError: if `apply` is no function.
+    """
+    _require.function(apply=apply)
+
+    def outputs(params, example):
+        return apply(params, jax.tree.map(lambda leaf: leaf[None], example)).ravel()
+
+    def jacobian(params, inputs):
+        slopes = jax.vmap(jax.jacrev(outputs), in_axes=(None, 0))(params, inputs)
+        return [_at_least_float32(leaf.reshape(leaf.shape[0] * leaf.shape[1], -1)) for leaf in jax.tree.leaves(slopes)]
+
+    def kernel(params, a, b):
+        blocks = zip(jacobian(params, a), jacobian(params, b), strict=True)
+        return sum(jnp.matmul(left, right.T, precision="highest") for left, right in blocks)
+
+    return kernel
+
+
+def gaussian(length_scale: float, features: Apply | None = None) -> Kernel:
+    """The kernel exp(-|z(a) - z(b)|^2 / (2 s^2)).
+
+    Args:
+      length_scale: s > 0, in units of z.
+      features: z, (params, inputs) -> array of shape [num_examples, ...]; by default the inputs themselves.
+
+    Raises:
+      ValueError, TypeError: if an argument is not as described; the message names it.
+    """
+    _require.positive(length_scale=length_scale)
+    if features is not None:
+        _require.function(features=features)
+
+    def kernel(params, a, b):
+        left, right = (x if features is None else features(params, x) for x in (a, b))
+        left, right = (_at_least_float32(z).reshape(len(z), -1) for z in (left, right))
+        return jnp.exp(-jnp.sum((left[:, None] - right) ** 2, axis=-1) / (2 * length_scale**2))
+
+    return kernel
+
+
+def regression(apply: Apply, kernel: Kernel, ridge: jax.typing.ArrayLike, num_steps: int = 1) -> Predictor:
+    """The predictor of this file's equation; or the same, `num_steps` times, each from the f that the last one found.
+
+    Args:
+      apply: f, (params, inputs) -> outputs, shape [num_examples, ...].
+      kernel: k.
+      ridge: r >= 0, in units of k. With 0, f goes through the support set; where k(X, X) is then singular up to
+        rounding, as it is when an input comes twice, the outputs are NaN.
+      num_steps: how often, >= 1.
+
+    Returns:
+      A Predictor; its support is (inputs, targets), and targets have the shape of outputs.
+
+    Raises:
+      ValueError, TypeError: if an argument is not as described; the message names it.
+    """
+    _require.function(apply=apply, kernel=kernel)
+    if not (_require._is_real(ridge) and ridge == 0):
+        _require.positive(ridge=ridge)
+    _require.count(at_least=1, num_steps=num_steps)
+
+    def predict(params, support, inputs):
+        known, targets = support
+        everything = jax.tree.map(lambda *parts: jnp.concatenate(parts), known, inputs)
+        outputs = apply(params, everything)
+        num_known = len(targets)
+        if jnp.shape(targets) != outputs[:num_known].shape:
+            raise ValueError(
+                f"predictions have shape {outputs[:num_known].shape} but targets {jnp.shape(targets)}: give both one "
+                "shape."
+            )
+        gram = kernel(params, everything, known)
+        rows = gram.shape[1]
+        if gram.shape[0] * num_known != rows * len(outputs) or rows not in (num_known, targets.size):
+            raise ValueError(
+                "kernel must return a matrix with one row and column for each example, or for each output, "
+                f"but for {len(outputs)} and {num_known} examples it returned shape {list(gram.shape)}."
+            )
+        residual = _at_least_float32(targets - outputs[:num_known]).reshape(rows, -1)
+        solve = positive_solver(gram[:rows] + ridge * jnp.eye(rows, dtype=gram.dtype))
+
+        def step(residual, _):
+            coefficients = solve(residual)
+            return ridge * coefficients, coefficients  # what is left to explain: (I - k (k + r I)^-1) residual
+
+        _, coefficients = jax.lax.scan(step, residual, length=num_steps)
+        change = jnp.matmul(gram[rows:], coefficients.sum(axis=0), precision="highest")
+        return outputs[num_known:] + change.reshape(outputs[num_known:].shape).astype(outputs.dtype)
+
+    return predict
+
+
+def query_loss(predict: Predictor) -> Callable[[Params, Task], jax.Array]:
+    """(params, task) -> mean squared error of the adapted model on the query set."""
+
+    def loss(params, task):
+        adapted = mean_squared_error(lambda params, inputs: predict(params, task.support, inputs))
+        return adapted(params, task.query)
+
+    return loss
+
+
+def query_losses(predict: Predictor, params: Params, tasks: Task) -> jax.Array:
+    """Meta-test: mean squared error of the adapted model on the query set of each task.
+
+    Args:
+      predict: a Predictor.
+      params: the meta-learned ones.
+      tasks: a batch of tasks.
+
+    Returns:
+      An array of shape [num_tasks], for instance for `evaluate.score`. A warning tells if the kernel of some was
+      singular.
+
+    Raises:
+      ValueError, TypeError: if an argument is not as described; the message names it.
+    """
+    _require.function(predict=predict)
+    _require.float_params(params)
+    num_tasks = _require.task_batch(tasks)
+    losses = jax.jit(jax.vmap(query_loss(predict), in_axes=(None, 0)))(params, tasks)
+    num_failed = num_tasks - int(jnp.isfinite(losses).sum())
+    if num_failed:
+        warnings.warn(
+            f"{num_failed} of {num_tasks} tasks ended in infinity or NaN. If params are finite, the kernel of the "
+            "support set is singular up to rounding (an input that comes twice?): lower `time` or raise `ridge`.",
+            stacklevel=2,
+        )
+    return losses
+
+
+def positive_solver(matrix: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    """right -> matrix^-1 right, for a symmetric positive definite matrix; by Cholesky's method.
+
+    In plain jax.numpy, as LAPACK's routines under vmap and jit have been seen to hang on a busy CPU (jax 0.10.2). Meant
+    for the size of a support set. Differentiable: the derivative of a solution is another solution.
+
+    Args:
+      matrix: shape [n, n]. If it is not positive definite, or only by less than rounding, solutions are NaN.
+
+    Returns:
+      A function of right sides of shape [n] or [n, m].
+    """
+    lower = _cholesky(jax.lax.stop_gradient(matrix))
+
+    def solve(_, right):
+        return _substitute(lower.T[::-1, ::-1], _substitute(lower, right)[::-1])[::-1]
+
+    def times(vector):
+        return jnp.matmul(matrix, vector, precision="highest")
+
+    return lambda right: jax.lax.custom_linear_solve(times, right, solve, symmetric=True)
+
+
+def _cholesky(matrix):
+    """The lower triangular matrix with lower lower^T = matrix, column by column."""
+    rounding = len(matrix) * jnp.finfo(matrix.dtype).eps
+
+    def column(j, lower):
+        rest = matrix[:, j] - jnp.matmul(lower, lower[j], precision="highest")
+        pivot = jnp.where(rest[j] > rounding * matrix[j, j], rest[j], jnp.nan)
+        return lower.at[:, j].set(jnp.where(jnp.arange(len(matrix)) < j, 0, rest / jnp.sqrt(pivot)))
+
+    return jax.lax.fori_loop(0, len(matrix), column, jnp.zeros_like(matrix))
+
+
+def _substitute(lower, right):
+    """lower^-1 right, row by row."""
+
+    def row(j, solution):
+        return solution.at[j].set((right[j] - jnp.matmul(lower[j], solution, precision="highest")) / lower[j, j])
+
+    return jax.lax.fori_loop(0, len(lower), row, jnp.zeros_like(right))
+
+
+def _at_least_float32(array):
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))

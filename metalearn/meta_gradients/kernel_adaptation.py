@@ -1,0 +1,42 @@
+"""Adaptation by kernel regression, a RECONSTRUCTION from the abstract.  (Park & Kang 2024, arXiv 2411.00404)
+
+    f(x) = f_theta(x) + k(x, X) (k(X, X) + r I)^-1 (Y - f_theta(X))                       X, Y: support, r: ridge
+
+The abstract says that the inner loop is a closed form in function space, and that the outer loop weighs the tasks'
+losses. It names no kernel and no weights: the equation, `kernel.tangent`, `kernel.gaussian` and `task_weights` are this
+library's, not the paper's.
+"""
+
+import jax
+
+from metalearn import _require
+from metalearn import kernel as kernels
+from metalearn.losses import Apply
+from metalearn.task import MetaGradient
+
+
+def kernel_adaptation(apply: Apply, kernel: kernels.Kernel, ridge: float) -> MetaGradient:
+    """The gradient of the query loss after kernel regression on the support set.
+
+    The loss is the mean squared error. Where the model is linear in its parameters and the kernel is its tangent
+    kernel, this is the objective of `imaml` with l = ridge and half the sum of squares for the support loss. At
+    meta-test adapt alike, with `kernel.query_losses(kernel.regression(apply, kernel, ridge), params, tasks)`.
+
+    Cost: one evaluation of the kernel, its derivative, and n^3 for n support examples. Memory: that of the kernel.
+    Exact.
+
+    Args:
+      apply: f, (params, inputs) -> outputs, shape [num_examples, ...]; a batch is (inputs, targets).
+      kernel: k, (params, inputs a, inputs b) -> matrix, such as kernel.tangent(apply), kernel.gaussian(0.3), or a sum
+        of kernels. What it reads in params is learned.
+      ridge: r > 0, in units of k.
+
+    Returns:
+      A function (params, task) -> (query loss of f, meta-gradient); the gradient is a pytree like params.
+
+    Raises:
+      ValueError, TypeError: if an argument is not as described; the message names it.
+    """
+    _require.function(apply=apply, kernel=kernel)
+    _require.positive(ridge=ridge)
+    return jax.value_and_grad(kernels.query_loss(kernels.regression(apply, kernel, ridge)))

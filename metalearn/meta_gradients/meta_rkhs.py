@@ -1,0 +1,109 @@
+"""Meta-RKHS: no inner loop, but a regulariser or a closed form.  (Zhou, Wang, Xian, Chen & Xu 2021, arXiv 2102.03909)
+
+    I    F(theta) = L(theta) - a |grad L(theta)|^2            one step of size a, to first order in a
+    II   F(theta) = L(f_t),   f_t = f_theta + k(., X) k(X, X)^-1 (I - exp(-t k(X, X))) (Y - f_theta(X))
+
+In II the model's tangent kernel k stands still: f_t is where gradient flow on 1/2 sum |f(X) - Y|^2 is at time t.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from metalearn import _require, kernel
+from metalearn.losses import Apply
+from metalearn.task import Loss, MetaGradient
+
+
+def meta_rkhs_i(loss: Loss, step_size: float, cap: float | None = 0.9) -> MetaGradient:
+    """The gradient of the query loss less what one step on the support set would gain, to first order.
+
+        F(theta) = f(theta) - a <grad h(theta), grad f(theta)>                            h: support, f: query
+
+    The paper's regulariser is a |grad L|^2 with one loss L a task. This is the same where query and support are the
+    same set, and an estimate of it without bias where they are drawn independently: the square of one noisy gradient is
+    too large on average. It differs from the loss after one step, which `maml` differentiates, by O(a^2). At meta-test
+    adapt by ordinary gradient steps.
+
+    F has no lower bound once a exceeds 1 / (2 curvature), as on a quadratic it is 1/2 h (1 - 2 a h) theta^2: minimised,
+    it makes gradients large. So the gain may be at most the fraction `cap` of a loss that is not negative, and
+    where it would be more, F is (1 - cap) f.
+
+    Cost: 2 gradients and 2 Hessian-vector products a task. Memory: flat, there is no inner loop. Exact for F.
+
+    Args:
+      loss: scalar loss of (params, batch).
+      step_size: a > 0, in units of params / gradient.
+      cap: at least 0 and below 1, or None for the paper's F, without a lower bound.
+
+    Returns:
+      A function (params, task) -> (F, meta-gradient); the gradient is a pytree like params.
+
+    Raises:
+      ValueError, TypeError: if an argument is not as described; the message names it.
+    """
+    loss = _require.scalar(loss)
+    _require.positive(step_size=step_size)
+    if cap is not None:
+        _require.fraction(cap=cap)
+
+    def meta_gradient(params, task):
+        def objective(params):
+            value, query_gradient = jax.value_and_grad(loss)(params, task.query)
+            support_gradient = jax.grad(loss)(params, task.support)
+            gain = step_size * optax.tree.vdot(support_gradient, query_gradient)
+            return value - (gain if cap is None else jnp.minimum(gain, cap * value))
+
+        return jax.value_and_grad(objective)(params)
+
+    return meta_gradient
+
+
+def meta_rkhs_ii(apply: Apply, time: float, num_steps: int = 8) -> MetaGradient:
+    """The gradient of the query loss after adaptation by `gradient_flow`, through the kernel.
+
+    The loss is the mean squared error. Params trained like this are made for this adaptation: at meta-test take it too,
+    with `kernel.query_losses(gradient_flow(apply, time), params, tasks)`, and not gradient steps.
+
+    Cost: with n support and m query examples, 2 n + m gradients of one example's output, then as many derivatives of
+    these, and n^3. Memory: that many gradients side by side. Exact for f_t as `gradient_flow` computes it.
+
+    Args:
+      apply: (params, inputs) -> outputs, shape [num_examples, ...]; a batch is (inputs, targets).
+      time: as in `gradient_flow`.
+      num_steps: as in `gradient_flow`.
+
+    Returns:
+      A function (params, task) -> (query loss of f_t, meta-gradient); the gradient is a pytree like params.
+
+    Raises:
+      ValueError, TypeError: if an argument is not as described; the message names it.
+    """
+    return jax.value_and_grad(kernel.query_loss(gradient_flow(apply, time, num_steps)))
+
+
+def gradient_flow(apply: Apply, time: float, num_steps: int = 8) -> kernel.Predictor:
+    """The adapted model of II: f_t, with m = num_steps implicit steps in the place of the exponential.
+
+        exp(-t k) ~ (I + t k / m)^-m        each step a ridge regression, with ridge m / t; error O(1 / m)
+
+    This needs no inverse of k, and no small step: every factor lies between 0 and 1, whatever t. One step is kernel
+    ridge regression; infinite time is interpolation, where k(X, X) must not be singular.
+
+    Args:
+      apply: (params, inputs) -> outputs, shape [num_examples, ...], for each example by itself.
+      time: t > 0, in units of 1 / k; math.inf for the end of the flow.
+      num_steps: m >= 1.
+
+    Returns:
+      A function (params, support, inputs) -> outputs of the adapted model; support is (inputs, targets).
+
+    Raises:
+      ValueError, TypeError: if an argument is not as described; the message names it.
+    """
+    if not (isinstance(time, float) and time == math.inf):
+        _require.positive(time=time)
+    _require.count(at_least=1, num_steps=num_steps)
+    return kernel.regression(apply, kernel.tangent(apply), num_steps / time, num_steps)

@@ -1,0 +1,73 @@
+"""The zeroing trick: every task starts from a head that knows no class.  (Kao, Chiu & Chen 2022, arXiv 2106.15367)
+
+    F_0(theta) = F(Z theta),    grad F_0(theta) = Z grad F(Z theta)          Z sets the head's weights and biases to 0
+
+With the head at 0, first-order MAML updates the encoder by a supervised contrastive loss; a head that is not 0
+adds noise, which `theory.contrastive_split` shows term by term.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from metalearn import _require
+from metalearn.task import MetaGradient, Params
+
+
+def zeroing_trick(meta_gradient: MetaGradient, head: Callable[[Params], Params]) -> MetaGradient:
+    """That meta-gradient, taken where the head is zero.
+
+    The trick has a second half: at meta-test, adapt from `zero_head(params, head)`.
+
+    The gradient of the head is 0, for its value is never used. The authors let the outer rule move the head and set it
+    to 0 again before the next step. With a rule that treats each number by itself, such as optax.adam, that trains the
+    same encoder; a rule that looks at the length of the gradient, such as outer.clipped_sgd, here sees the encoder's.
+
+    Cost and memory: those of `meta_gradient`, and so is what it computes exactly.
+
+    Args:
+      meta_gradient: (params, task) -> (query loss, gradient), for instance fo_maml(loss, optax.sgd(0.1), 5).
+      head: params -> the part of them that is the classifier's last layer, for instance
+        lambda params: params["layers"][2].
+
+    Returns:
+      A function (params, task) -> (query loss, meta-gradient); the gradient is a pytree like params.
+
+    Raises:
+      TypeError: if an argument is no function.
+      ValueError: at the first call, if `head` does not return a part of params.
+    """
+    _require.function(meta_gradient=meta_gradient, head=head)
+
+    def zeroed(params, task):
+        value, gradient = meta_gradient(zero_head(params, head), task)
+        return value, zero_head(gradient, head)
+
+    return zeroed
+
+
+def zero_head(params: Params, head: Callable[[Params], Params]) -> Params:
+    """The same params with zeros in the part that `head` returns.
+
+    Args:
+      params: any pytree of arrays.
+      head: params -> the part of them to be zero, itself a pytree; it must do nothing but select.
+
+    Returns:
+      A pytree like params.
+
+    Raises:
+      TypeError: if `head` is no function.
+      ValueError: if it does not return a part of params.
+    """
+    _require.function(head=head)
+    leaves, structure = jax.tree.flatten(params)
+    # Each array is replaced by a mark, so that `head` shows which of them it selects.
+    marks = [object() for _ in leaves]
+    selected = {id(mark) for mark in jax.tree.leaves(head(structure.unflatten(marks)))}
+    if not selected or not selected <= set(map(id, marks)):
+        raise ValueError("head must return a part of params, for instance its last layer, unchanged and not empty.")
+    return structure.unflatten(
+        jnp.zeros_like(leaf) if id(mark) in selected else leaf for leaf, mark in zip(leaves, marks, strict=True)
+    )

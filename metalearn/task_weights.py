@@ -1,0 +1,73 @@
+"""How much each task of a batch counts in the outer step, for the argument `task_weights` of `meta_learner`.
+
+    mean gradient = sum_i w_i g_i / sum_i w_i             w_i = w(loss_i, g_i), a number: nothing is differentiated
+
+Each function here makes one such w: (query losses [num_tasks], gradients with a leading task axis) -> [num_tasks].
+They are this library's reading of the second idea in the abstract of Park & Kang 2024 (arXiv 2411.00404), which gives
+no formula.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from metalearn import _require
+from metalearn.task import Params
+
+TaskWeights = Callable[[jax.Array, Params], jax.Array]
+
+
+def gradient_agreement(temperature: float) -> TaskWeights:
+    """w_i = exp(cos(g_i, u) / T), u the mean of the directions g_j / |g_j|: tasks that pull with the others count more.
+
+    The mean of directions is a vote of all tasks alike. The mean gradient would point where the longest gradients do,
+    those of outliers.
+
+    Args:
+      temperature: T > 0; no weight is more than exp(2 / T) times another.
+
+    Raises:
+      ValueError: if T is not positive.
+    """
+    _require.positive(temperature=temperature)
+
+    def weights(losses, gradients):
+        directions = jax.vmap(_direction)(gradients)
+        vote = _direction(jax.tree.map(lambda leaf: leaf.mean(axis=0), directions))
+        return jnp.exp(jax.vmap(lambda direction: optax.tree.vdot(direction, vote))(directions) / temperature)
+
+    return weights
+
+
+def inverse_loss(offset: float) -> TaskWeights:
+    """w_i = 1 / (e + loss_i): tasks that adapt well count more, and outliers hardly. For losses that are not negative.
+
+    Args:
+      offset: e > 0, in units of the loss.
+
+    Raises:
+      ValueError: if e is not positive.
+    """
+    _require.positive(offset=offset)
+    return lambda losses, gradients: 1 / (offset + losses)
+
+
+def loss_softmax(temperature: float) -> TaskWeights:
+    """w_i = softmax(loss / T)_i: hard tasks count more, and outliers most of all.
+
+    Args:
+      temperature: T > 0, in units of the loss.
+
+    Raises:
+      ValueError: if T is not positive.
+    """
+    _require.positive(temperature=temperature)
+    return lambda losses, gradients: jax.nn.softmax(losses / temperature)
+
+
+def _direction(tree):
+    """The same direction with length 1; zero stays zero."""
+    length = optax.tree.norm(tree)
+    return jax.tree.map(lambda leaf: leaf / jnp.where(length > 0, length, 1), tree)

@@ -1,0 +1,105 @@
+"""What first-order MAML teaches an encoder, split in two.  (Kao, Chiu & Chen 2022, arXiv 2106.15367)
+
+Let a linear head W (logits z = phi W, softmax p) take one step of size a on the mean cross-entropy of the n support
+examples s, the encoder phi standing still:  W1 = W + a/n sum_s phi(s) (1[y_s] - p(s))^T.  Then the loss of a query
+example q after that step has in the features of q the gradient
+
+    W1 (p(q) - 1[y_q]) =  W (p(q) - 1[y_q])            interference: what the head happened to be
+                        + a/n sum_s c_qs phi(s)        contrastive: nearer to support examples with c_qs < 0
+
+    c_qs = p_{y_s}(q) + p_{y_q}(s) - <p(q), p(s)> - 1[y_s = y_q]
+
+with p(s) before the step and p(q) after it. With a zero head p(s) is uniform, so that c_qs = p_{y_s}(q) - 1[y_s = y_q]:
+no interference, examples of one class attract and those of different classes repel each other.
+"""
+
+from typing import NamedTuple
+
+import jax.typing
+import numpy as np
+
+from metalearn import _require
+
+
+class ContrastiveSplit(NamedTuple):
+    """The gradient of each query example's loss in its own features, as a sum of two terms. Float64 numpy.
+
+    Attributes:
+      interference: shape [num_query, num_features].
+      contrastive: shape [num_query, num_features].
+      coefficients: c_qs, shape [num_query, num_support].
+      same_class: whether y_q = y_s, shape [num_query, num_support].
+    """
+
+    interference: np.ndarray
+    contrastive: np.ndarray
+    coefficients: np.ndarray
+    same_class: np.ndarray
+
+    def wrong_signs(self) -> float:
+        """The fraction of pairs of different classes that attract each other. Pairs of one class never repel."""
+        return float((self.coefficients[~self.same_class] < 0).mean())
+
+
+def contrastive_split(
+    features_support: jax.typing.ArrayLike,
+    labels_support: jax.typing.ArrayLike,
+    features_query: jax.typing.ArrayLike,
+    labels_query: jax.typing.ArrayLike,
+    head: jax.typing.ArrayLike,
+    step_size: float,
+) -> ContrastiveSplit:
+    """Splits the gradient that first-order MAML sends into the encoder, for one inner step on the head alone.
+
+    Args:
+      features_support: phi(s), shape [num_support, num_features].
+      labels_support: y_s, whole numbers, shape [num_support].
+      features_query: phi(q), shape [num_query, num_features].
+      labels_query: y_q, whole numbers, shape [num_query].
+      head: W before the step, shape [num_features, num_classes]. A bias is a row of W for a feature that is always 1.
+      step_size: a > 0 of the inner step.
+
+    Returns:
+      A ContrastiveSplit.
+
+    Raises:
+      ValueError: if shapes or labels do not fit together, or the step size is not positive.
+    """
+    _require.positive(step_size=step_size)
+    head = np.asarray(head, np.float64)
+    if head.ndim != 2:
+        raise ValueError(f"head must have shape [num_features, num_classes], but it has {list(head.shape)}.")
+    support, support_targets = _batch("support", features_support, labels_support, head)
+    query, query_targets = _batch("query", features_query, labels_query, head)
+
+    p_support = _softmax(support @ head)
+    adapted = head + step_size / len(support) * support.T @ (support_targets - p_support)
+    p_query = _softmax(query @ adapted)
+
+    same_class = query_targets @ support_targets.T
+    coefficients = p_query @ support_targets.T + query_targets @ p_support.T - p_query @ p_support.T - same_class
+    return ContrastiveSplit(
+        interference=(p_query - query_targets) @ head.T,
+        contrastive=step_size / len(support) * coefficients @ support,
+        coefficients=coefficients,
+        same_class=same_class.astype(bool),
+    )
+
+
+def _batch(name, features, labels, head):
+    """Features in float64, and labels as rows of the identity."""
+    features, labels = np.asarray(features, np.float64), np.asarray(labels)
+    num_features, num_classes = head.shape
+    if features.ndim != 2 or features.shape[1] != num_features or labels.shape != features.shape[:1]:
+        raise ValueError(
+            f"features_{name} must have shape [examples, {num_features}] and labels_{name} [examples], "
+            f"but they have {list(features.shape)} and {list(labels.shape)}."
+        )
+    if not np.issubdtype(labels.dtype, np.integer) or not np.isin(labels, np.arange(num_classes)).all():
+        raise ValueError(f"labels_{name} must be whole numbers from 0 to {num_classes - 1}, the classes of head.")
+    return features, np.eye(num_classes)[labels]
+
+
+def _softmax(logits):
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)

@@ -1,0 +1,61 @@
+"""How fast the gradient of multi-step MAML can change.  (Ji, Yang & Liang 2022, arXiv 2002.07836)
+
+Let the loss of a task have a gradient with Lipschitz constant L and a Hessian with Lipschitz constant r, and adapt to
+it by N gradient steps of size a. Each factor (I - a H_k) of the Jacobian is at most 1 + a L, hence
+
+    |hess F(w)| <= (1 + a L)^(2N) L  +  C |grad loss(w)|,      C = (r / L) (1 + a L)^(2N-1) ((1 + a L)^N - 1)
+
+The first term is the curvature at the end of the path, seen through the Jacobian twice. The second is the change of the
+Jacobian: sum over k of  a r (1 + a L)^k (1 + a L)^(N-1)  times the gradient at the end, (1 + a L)^N |grad loss(w)|.
+Both are powers of 1 + a L: for F to be about as smooth as the loss, the inner step must shrink like 1/N, which is the
+paper's message. The constants are those of the derivation above.
+"""
+
+import jax
+import numpy as np
+
+from metalearn import _require
+
+
+def smoothness_bound(
+    step_size: float, num_steps: int, smoothness: float, hessian_lipschitz: float, gradient_norm: jax.typing.ArrayLike
+) -> np.ndarray:
+    """The bound on |hess F(w)|, the curvature of the loss after adaptation, where support and query are one loss.
+
+    Averaged over tasks, with the mean of their gradient norms, it bounds the curvature of the meta-objective.
+
+    Args:
+      step_size: a > 0.
+      num_steps: N >= 0.
+      smoothness: L > 0, the largest |curvature| of the loss.
+      hessian_lipschitz: r > 0, how fast its Hessian changes.
+      gradient_norm: |grad loss(w)| before adaptation; any shape.
+
+    Returns:
+      An array of the shape of `gradient_norm`.
+
+    Raises:
+      ValueError: if an argument is out of range.
+    """
+    _require.positive(step_size=step_size, smoothness=smoothness, hessian_lipschitz=hessian_lipschitz)
+    _require.count(num_steps=num_steps)
+    growth = (1 + step_size * smoothness) ** num_steps
+    slope = hessian_lipschitz / smoothness * growth**2 / (1 + step_size * smoothness) * (growth - 1)
+    return growth**2 * smoothness + slope * np.asarray(gradient_norm, np.float64)
+
+
+def largest_stable_step(num_steps: int, smoothness: float) -> float:
+    """The largest a with (1 + a L)^(2N) <= 2: the curvature at the end of the path is at most doubled.
+
+        a = (2^(1/(2N)) - 1) / L,   which is between ln 2 / (2 N L) and 1 / (2 N L)
+
+    Args:
+      num_steps: N >= 1.
+      smoothness: L > 0, the largest |curvature| of the loss.
+
+    Raises:
+      ValueError: if an argument is out of range.
+    """
+    _require.count(at_least=1, num_steps=num_steps)
+    _require.positive(smoothness=smoothness)
+    return (2 ** (1 / (2 * num_steps)) - 1) / smoothness

@@ -1,0 +1,121 @@
+"""Images and captions in one space: a small CLIP.  (Radford et al. 2021, arXiv 2103.00020)
+
+    logits_ij   = exp(s) cos(image_i, caption_j)                                    s: the logit scale, learned
+    contrastive = (cross-entropy of each image over the captions + of each caption over the images) / 2
+
+A class is described by its caption, so a classifier of labels never seen needs no new weights.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from metalearn import _require
+from metalearn.losses import Apply
+from metalearn.task import Loss
+
+INITIAL_TEMPERATURE = 0.07
+MIN_NORM = 1e-6
+"""An embedding shorter than this is not stretched to length 1, so that a blank image has a gradient."""
+
+NUM_LETTERS = 27  # A to Z, and anything else
+NUM_PAIRS = NUM_LETTERS**2
+
+
+class TwoTower(nnx.Module):
+    """Two towers, and the cosines of their outputs times a learned scale."""
+
+    def __init__(self, image_tower: nnx.Module, text_tower: nnx.Module):
+        """Joins the towers.
+
+        Args:
+          image_tower: images [num_images, ...] -> [num_images, width].
+          text_tower: captions [num_captions, ...] -> [num_captions, width].
+
+        Raises:
+          TypeError: if a tower is no nnx.Module.
+        """
+        for name, tower in {"image_tower": image_tower, "text_tower": text_tower}.items():
+            if not isinstance(tower, nnx.Module):
+                raise TypeError(f"{name} must be an nnx.Module, but it is a {type(tower).__name__}.")
+        self.image_tower = image_tower
+        self.text_tower = text_tower
+        self.logit_scale = nnx.Param(jnp.asarray(-math.log(INITIAL_TEMPERATURE)))
+
+    def __call__(self, images: jax.Array, captions: jax.Array) -> jax.Array:
+        """Logits of every image with every caption, shape [num_images, num_captions]."""
+        images, captions = self.image_tower(images), self.text_tower(captions)
+        if images.ndim != 2 or images.shape[1:] != captions.shape[1:]:
+            raise ValueError(
+                "The towers must give [num_images, width] and [num_captions, width], of one width, "
+                f"but they give {list(images.shape)} and {list(captions.shape)}."
+            )
+        return jnp.exp(self.logit_scale[...]) * _normalized(images) @ _normalized(captions).T
+
+
+def contrastive(apply: Callable) -> Loss:
+    """The loss of pre-training, in nats, on a batch of pairs (images, captions) that belong together.
+
+    Args:
+      apply: (params, images, captions) -> logits, from models.functional(TwoTower(...)).
+
+    Returns:
+      The loss of (params, batch); each caption should occur once in a batch, or its copies count as wrong.
+
+    Raises:
+      ValueError: when there are not as many images as captions.
+    """
+    _require.function(apply=apply)
+
+    def loss(params, batch):
+        logits = apply(params, *batch)
+        if logits.ndim != 2 or logits.shape[0] != logits.shape[1]:
+            raise ValueError(f"logits must be square, one image for each caption, but they have {list(logits.shape)}.")
+        pairs = jnp.arange(len(logits))
+        by_image, by_caption = (
+            optax.softmax_cross_entropy_with_integer_labels(rows, pairs).mean() for rows in (logits, logits.T)
+        )
+        return (by_image + by_caption) / 2
+
+    return loss
+
+
+def classifier(apply: Callable, captions: jax.typing.ArrayLike) -> Apply:
+    """A model of images alone, whose classes are the captions: for losses.cross_entropy and losses.accuracy.
+
+    Args:
+      apply: (params, images, captions) -> logits, from models.functional(TwoTower(...)).
+      captions: one for each label, shape [num_labels, ...].
+
+    Returns:
+      A function (params, images) -> logits [num_images, num_labels].
+    """
+    _require.function(apply=apply)
+    captions = jnp.asarray(captions)
+    return lambda params, images: apply(params, images, captions)
+
+
+def letter_pairs(names: Sequence[str]) -> np.ndarray:
+    """How often each pair of neighbouring letters occurs in each name, shape [num_names, 27 * 27], float32.
+
+    Case is ignored, and what is no letter is a space, as are both ends: "A" counts " A" and "A ".
+
+    Raises:
+      TypeError: if names is one string.
+    """
+    if isinstance(names, str):
+        raise TypeError(f"names must be a sequence of strings, but it is one: {names!r}. Write [{names!r}].")
+    counts = np.zeros((len(names), NUM_LETTERS, NUM_LETTERS), np.float32)
+    for row, name in zip(counts, names, strict=True):
+        letters = [ord(letter) - ord("A") + 1 if "A" <= letter <= "Z" else 0 for letter in f" {name.upper()} "]
+        np.add.at(row, (letters[:-1], letters[1:]), 1)
+    return counts.reshape(len(names), NUM_PAIRS)
+
+
+def _normalized(vectors):
+    return vectors / optax.safe_norm(vectors, MIN_NORM, axis=-1, keepdims=True)

@@ -1,0 +1,261 @@
+"""Which parameters adapt, and how fast, is said by the inner rule: ANIL and Meta-SGD, under every meta-gradient."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.flatten_util import ravel_pytree
+from problems import assert_clear_error, central_differences, flat, tanh_loss, tanh_problem
+
+import metalearn as ml
+from metalearn import Task
+
+pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.filterwarnings("error")]
+
+STEP_SIZE, STRENGTH = 0.25, 2.0
+HEAD_ONLY = optax.selective_transform(optax.sgd(STEP_SIZE), freeze_mask={"hidden": True, "output": False})
+
+
+def assert_close(actual, expected, rtol=1e-9):
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.dtype == np.float64
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=rtol * np.linalg.norm(expected))
+
+
+def adapt_head(params, batch, num_steps):
+    """ANIL as its paper says it: gradient steps on the last layer, and no others."""
+    head = params["output"]
+    for _ in range(num_steps):
+        head = head - STEP_SIZE * jax.grad(lambda head: tanh_loss(params | {"output": head}, batch))(head)
+    return params | {"output": head}
+
+
+# ANIL
+
+
+def test_anil_is_maml_of_the_last_layer():
+    params, task = tanh_problem()
+    meta_gradient = jax.jit(ml.maml(tanh_loss, HEAD_ONLY, 3))
+    value, gradient = meta_gradient(params, task)
+    expected_value, expected = jax.jit(
+        jax.value_and_grad(lambda start: tanh_loss(adapt_head(start, task.support, 3), task.query))
+    )(params)
+    assert_close(value, expected_value)
+    assert_close(flat(gradient), flat(expected))
+    assert_close(flat(gradient), central_differences(lambda start: meta_gradient(start, task)[0], params), 1e-7)
+    assert np.linalg.norm(gradient["hidden"]) > 0.1, "what does not adapt is learned"
+
+
+def test_first_order_anil_is_the_query_gradient_where_the_last_layer_ended():
+    params, task = tanh_problem()
+    _, gradient = jax.jit(ml.fo_maml(tanh_loss, HEAD_ONLY, 3))(params, task)
+    expected = jax.jit(lambda start: jax.grad(tanh_loss)(adapt_head(start, task.support, 3), task.query))(params)
+    assert_close(flat(gradient), flat(expected))
+
+
+def test_frozen_parameters_do_not_move():
+    params, task = tanh_problem()
+    adapted = ml.inner.descend(lambda phi: tanh_loss(phi, task.support), HEAD_ONLY, 3, params)
+    np.testing.assert_array_equal(adapted["hidden"], params["hidden"])
+    assert (adapted["output"] != params["output"]).all()
+
+
+def test_implicit_anil_differentiates_the_loss_at_the_last_layer_s_solution():
+    params, task = tanh_problem()
+    meta_gradient = jax.jit(ml.imaml(tanh_loss, HEAD_ONLY, 300, STRENGTH, cg_steps=3))
+    _, gradient = meta_gradient(params, task)
+    assert_close(flat(gradient), central_differences(lambda start: meta_gradient(start, task)[0], params), 1e-7)
+
+
+def test_implicit_anil_is_a_dense_solve_among_the_adapted():
+    """grad f - H z, where z solves (P H P + l I) z = P grad f, and P keeps what adapts."""
+    params, task = tanh_problem()
+    theta, unravel = ravel_pytree(params)
+
+    def spring(phi):
+        return tanh_loss(phi, task.support) + STRENGTH / 2 * jnp.sum((ravel_pytree(phi)[0] - theta) ** 2)
+
+    phi, _ = ravel_pytree(jax.jit(lambda start: ml.inner.descend(spring, HEAD_ONLY, 300, start))(params))
+    hessian = np.asarray(jax.jit(jax.hessian(lambda phi: tanh_loss(unravel(phi), task.support)))(phi))
+    right = flat(jax.jit(jax.grad(tanh_loss))(unravel(phi), task.query))
+    keep = flat({"hidden": np.zeros((2, 3)), "output": np.ones(3)})
+    z = np.linalg.solve(keep[:, None] * hessian * keep + STRENGTH * np.eye(9), keep * right)
+    _, gradient = jax.jit(ml.imaml(tanh_loss, HEAD_ONLY, 300, STRENGTH, cg_steps=3))(params, task)
+    assert_close(flat(gradient), right - hessian @ z, 1e-8)
+
+
+FO_B_MAML = {
+    "fo_b_maml": ml.fo_b_maml(tanh_loss, HEAD_ONLY, 300, STRENGTH, perturbation=1e-4),
+    "three_point": ml.fo_b_maml(tanh_loss, HEAD_ONLY, 300, STRENGTH, perturbation=1e-4, estimator="three_point"),
+    "fo_b_maml_limit": ml.fo_b_maml_limit(tanh_loss, HEAD_ONLY, 300, STRENGTH),
+}
+
+
+@pytest.mark.parametrize("method", FO_B_MAML)
+def test_perturbed_anil_is_implicit_anil(method):
+    """The frozen parameters receive how the leaning gradient turns, the adapted ones how the solution moves."""
+    params, task = tanh_problem()
+    value, gradient = jax.jit(FO_B_MAML[method])(params, task)
+    expected_value, expected = jax.jit(ml.imaml(tanh_loss, HEAD_ONLY, 300, STRENGTH, cg_steps=3))(params, task)
+    assert_close(value, expected_value, 1e-7)
+    assert_close(flat(gradient), flat(expected), 1e-7)
+
+
+EVERYTHING, HEAD = {"hidden", "output"}, {"output"}
+RULES = {
+    "sgd": (optax.sgd(0.1), EVERYTHING),
+    "adam": (optax.adam(1e-9, eps_root=1e-8), EVERYTHING),
+    "warm-up from zero": (optax.sgd(optax.linear_schedule(0.0, 0.1, 3)), EVERYTHING),
+    "kept above zero": (optax.chain(optax.sgd(0.1), optax.keep_params_nonnegative()), EVERYTHING),
+    "clipped, then the head": (optax.chain(optax.clip_by_global_norm(1.0), HEAD_ONLY), HEAD),
+    "the head, then clipped": (optax.chain(HEAD_ONLY, optax.clip_by_global_norm(1.0)), HEAD),
+    "adam on the head": (
+        optax.partition({"adam": optax.adam(0.1), "none": optax.set_to_zero()}, {"hidden": "none", "output": "adam"}),
+        HEAD,
+    ),
+    "never": (optax.sgd(0.0), set()),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_adapts_is_what_a_rule_moves(rule):
+    """Whatever the rule is made of: the whole network, its head, or nothing."""
+    params, _ = tanh_problem()
+    inner, moved = RULES[rule]
+    moves = ml.inner.adapting(inner, 4, params)
+    assert jax.tree.map(np.shape, moves) == {"hidden": (2, 3), "output": (3,)}
+    assert {name for name, leaf in moves.items() if leaf.all()} == moved
+    assert {name for name, leaf in moves.items() if leaf.any()} == moved
+
+
+def test_what_adapts_is_known_for_each_number_of_an_array():
+    first_only = optax.chain(optax.stateless(lambda gradient, _: gradient * jnp.array([1.0, 0.0])), optax.sgd(0.1))
+    np.testing.assert_array_equal(ml.inner.adapting(first_only, 2, jnp.ones(2)), [True, False])
+
+
+@pytest.mark.parametrize("transform", [jax.jit, jax.vmap])
+def test_a_rate_known_only_at_run_time_moves_everything(transform):
+    def moves(rate):
+        assert ml.inner.adapting(optax.sgd(rate), 2, jnp.ones(2)).all()
+        return rate
+
+    transform(moves)(jnp.full(1, STEP_SIZE))
+
+
+# Meta-SGD
+
+
+def loss_at_start(params, batch):
+    return tanh_loss(params.start, batch)
+
+
+def problem_with_rates():
+    params, task = tanh_problem()
+    rates = dict(zip(params, map(jnp.asarray, ([[0.1, 0.3, -0.1], [0.2, 0.05, 0.4]], [0.3, 0.1, 0.2])), strict=True))
+    return ml.inner.WithRates(params, rates), task
+
+
+def test_meta_sgd_differentiates_the_loss_after_steps_of_each_rate():
+    """Against an explicit loop, for the start and for the rates; one of them is negative."""
+    params, task = problem_with_rates()
+    value, gradient = jax.jit(ml.maml(loss_at_start, ml.inner.learned_rates(), 3))(params, task)
+
+    @jax.jit
+    def after_adaptation(params):
+        phi = params.start
+        for _ in range(3):
+            phi = jax.tree.map(lambda x, a, g: x - a * g, phi, params.rates, jax.grad(tanh_loss)(phi, task.support))
+        return tanh_loss(phi, task.query)
+
+    assert_close(value, after_adaptation(params))
+    assert_close(flat(gradient), central_differences(after_adaptation, params), 1e-7)
+    assert np.abs(flat(gradient.rates)).min() > 1e-4
+
+
+def test_equal_rates_are_maml():
+    params, task = tanh_problem()
+    with_rates = ml.inner.with_rates(params, 0.3)
+    value, gradient = jax.jit(ml.maml(loss_at_start, ml.inner.learned_rates(), 3))(with_rates, task)
+    expected_value, expected = jax.jit(ml.maml(tanh_loss, optax.sgd(0.3), 3))(params, task)
+    assert_close(value, expected_value, 1e-12)
+    assert_close(flat(gradient.start), flat(expected), 1e-12)
+
+
+def test_hf_maml_learns_rates_too():
+    params, task = problem_with_rates()
+    _, exact = jax.jit(ml.maml(loss_at_start, ml.inner.learned_rates(), 3))(params, task)
+    _, gradient = jax.jit(ml.hf_maml(loss_at_start, ml.inner.learned_rates(), 3, 1e-4))(params, task)
+    assert_close(flat(gradient), flat(exact), 1e-7)
+
+
+def test_rates_stay_as_they_are_while_a_task_adapts():
+    params, task = problem_with_rates()
+    adapted = ml.inner.descend(lambda phi: loss_at_start(phi, task.support), ml.inner.learned_rates(), 3, params)
+    np.testing.assert_array_equal(flat(adapted.rates), flat(params.rates))
+    assert (flat(adapted.start) != flat(params.start)).all()
+
+
+def test_newton_s_rates_solve_a_diagonal_quadratic_in_one_step():
+    """With h = f = 1/2 sum_j c_j phi_j^2 and a_j = 1 / c_j, F is zero whatever the start."""
+    curvature = jnp.array([0.5, 1.0, 4.0])
+    batch = (curvature,)
+    meta_gradient = ml.maml(lambda p, batch: batch[0] @ p.start**2 / 2, ml.inner.learned_rates(), 1)
+    params = ml.inner.WithRates(jnp.array([1.0, -2.0, 3.0]), 1 / curvature)
+    value, gradient = meta_gradient(params, Task(batch, batch))
+    assert value == 0
+    np.testing.assert_array_equal(flat(gradient), 0)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ml.fo_maml(loss_at_start, ml.inner.learned_rates(), 3),
+        ml.imaml(loss_at_start, ml.inner.learned_rates(), 3, STRENGTH, 9),
+    ],
+)
+def test_methods_that_do_not_look_at_the_steps_leave_the_rates_alone(method):
+    """As the docstring says; the start they learn as ever."""
+    _, gradient = jax.jit(method)(*problem_with_rates())
+    np.testing.assert_array_equal(flat(gradient.rates), 0)
+    assert (flat(gradient.start) != 0).all()
+
+
+def test_a_learner_improves_the_rates():
+    params, task = problem_with_rates()
+    tasks = jax.tree.map(lambda leaf: leaf[None], task)
+    learner = ml.meta_learner(ml.maml(loss_at_start, ml.inner.learned_rates(), 3), optax.sgd(0.02))
+    end, info = jax.jit(lambda s: jax.lax.scan(lambda s, _: learner.step(s, tasks), s, length=20))(learner.init(params))
+    assert info.query_loss[-1, 0] < 0.9 * info.query_loss[0, 0]
+    assert (flat(end.params.rates) != flat(params.rates)).all()
+
+
+def reptile(inner, params=None):
+    start, task = tanh_problem()
+    loss = tanh_loss if params is None else loss_at_start
+    return ml.reptile(loss, inner, 3)(start if params is None else params, task)
+
+
+CASES = {
+    "rates: zero": (lambda: ml.inner.with_rates(jnp.ones(2), 0.0), ValueError, "rate must be a finite number above 0"),
+    "rates: missing": (
+        lambda: ml.maml(tanh_loss, ml.inner.learned_rates(), 1)(*tanh_problem()),
+        TypeError,
+        r"learned_rates\(\) needs params that carry their rates.*params is a dict",
+    ),
+    "reptile: frozen": (
+        lambda: reptile(HEAD_ONLY),
+        ValueError,
+        r"reptile learns only what its inner loop moves, but `inner` leaves params\['hidden'\] where it is. Use maml",
+    ),
+    "reptile: rates": (
+        lambda: reptile(ml.inner.learned_rates(), problem_with_rates()[0]),
+        ValueError,
+        r"reptile learns only what its inner loop moves, but `inner` leaves params.rates\['hidden'\] where it is.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_error_says_what_is_wrong(case):
+    assert_clear_error(*CASES[case])
