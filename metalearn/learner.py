@@ -87,16 +87,12 @@ def meta_learner(
     def step(state, tasks):
         _require.task_batch(tasks)
         query_loss, gradients = jax.vmap(meta_gradient, in_axes=(None, 0))(state.params, tasks)
-        finite = jax.vmap(_all_finite)((query_loss, gradients))
-        weights = finite.astype(float)
-        if task_weights is not None:
-            weights, finite = _weigh(task_weights, query_loss, gradients, finite)
-        gradient = jax.tree.map(lambda leaf: _mean_where(weights, leaf), gradients)
+        gradient, finite, any_left = _mean(task_weights, query_loss, gradients)
 
         updates, opt_state = outer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         params, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(weights.any(), new, old),
+            lambda new, old: jnp.where(any_left, new, old),
             (params, opt_state),
             (state.params, state.opt_state),
         )
@@ -104,6 +100,24 @@ def meta_learner(
         return MetaState(params, opt_state, state.step + 1), info
 
     return MetaLearner(init, step)
+
+
+def _mean(task_weights, query_loss, gradients):
+    """(mean gradient of the tasks that are left, which tasks are finite, whether any is left)."""
+
+    def of_those_left():
+        finite = jax.vmap(_all_finite)((query_loss, gradients))
+        weights = finite.astype(float)
+        if task_weights is not None:
+            weights, finite = _weigh(task_weights, query_loss, gradients, finite)
+        return jax.tree.map(lambda leaf: _mean_where(weights, leaf), gradients), finite, weights.any()
+
+    if task_weights is not None:
+        return of_those_left()
+    # To look at every number of every task takes as long as the mean itself, which is not finite if one of them is not.
+    mean = jax.tree.map(lambda leaf: leaf.mean(axis=0), gradients)
+    all_left = mean, jnp.ones(query_loss.shape, bool), jnp.array(True)
+    return jax.lax.cond(_all_finite((query_loss, mean)), lambda: all_left, of_those_left)
 
 
 def _all_finite(tree):

@@ -131,7 +131,9 @@ def relative_step_sizes(members: Params) -> Params:
     sizes = disagreement.max() + disagreement.min() - disagreement
     mean = jnp.average(sizes, weights=jnp.array([leaf[0].size for leaf in leaves]))
     factors = jnp.where(mean > 0, sizes / mean, 1)
-    return structure.unflatten(factor.astype(leaf.dtype) for factor, leaf in zip(factors, leaves, strict=True))
+    return jax.tree.unflatten(
+        structure, [factor.astype(leaf.dtype) for factor, leaf in zip(factors, leaves, strict=True)]
+    )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))

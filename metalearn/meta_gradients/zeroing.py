@@ -65,9 +65,8 @@ def zero_head(params: Params, head: Callable[[Params], Params]) -> Params:
     leaves, structure = jax.tree.flatten(params)
     # Each array is replaced by a mark, so that `head` shows which of them it selects.
     marks = [object() for _ in leaves]
-    selected = {id(mark) for mark in jax.tree.leaves(head(structure.unflatten(marks)))}
+    selected = {id(mark) for mark in jax.tree.leaves(head(jax.tree.unflatten(structure, marks)))}
     if not selected or not selected <= set(map(id, marks)):
         raise ValueError("head must return a part of params, for instance its last layer, unchanged and not empty.")
-    return structure.unflatten(
-        jnp.zeros_like(leaf) if id(mark) in selected else leaf for leaf, mark in zip(leaves, marks, strict=True)
-    )
+    zeroed = [jnp.zeros_like(leaf) if id(mark) in selected else leaf for leaf, mark in zip(leaves, marks, strict=True)]
+    return jax.tree.unflatten(structure, zeroed)
