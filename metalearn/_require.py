@@ -120,7 +120,7 @@ def scalar(loss: Callable) -> Loss:
     function(loss=loss)
 
     def checked(params, batch):
-        _same_leading_axis("examples", batch)
+        same_leading_axis("examples", batch)
         value = loss(params, batch)
         if jnp.shape(value) != ():
             raise ValueError(
@@ -136,7 +136,7 @@ def task_batch(tasks: Task) -> int:
     """The number of tasks in a batch; raises when the argument is no batch of tasks."""
     if not isinstance(tasks, Task):
         raise TypeError(f"tasks must be a metalearn.Task(support, query), but it is a {type(tasks).__name__}.")
-    num_tasks = _same_leading_axis("tasks", tasks)
+    num_tasks = same_leading_axis("tasks", tasks)
     if num_tasks == 0:
         raise ValueError("tasks must hold at least one task, but its leading axis is 0.")
     return num_tasks
@@ -144,7 +144,7 @@ def task_batch(tasks: Task) -> int:
 
 def batch_per_step(num_steps: int, support: Any) -> None:
     """Raises ValueError unless the leading axis of the support set counts the inner steps."""
-    found = _same_leading_axis("inner steps", support)
+    found = same_leading_axis("inner steps", support)
     if found != num_steps:
         raise ValueError(
             "With resample=True, task.support holds one batch for each inner step: its arrays must have a leading axis "
@@ -175,7 +175,7 @@ def all_adapt(method: str, moves: Any) -> None:
             )
 
 
-def _same_leading_axis(counts: str, tree: Any) -> int:
+def same_leading_axis(counts: str, tree: Any) -> int:
     shapes = {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
     sizes = {shape[:1] for shape in shapes.values()}
     if len(sizes) != 1 or sizes == {()}:

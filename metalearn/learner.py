@@ -106,21 +106,22 @@ def _mean(task_weights, query_loss, gradients):
     """(mean gradient of the tasks that are left, which tasks are finite, whether any is left)."""
 
     def of_those_left():
-        finite = jax.vmap(_all_finite)((query_loss, gradients))
+        finite = jax.vmap(all_finite)((query_loss, gradients))
         weights = finite.astype(float)
         if task_weights is not None:
             weights, finite = _weigh(task_weights, query_loss, gradients, finite)
-        return jax.tree.map(lambda leaf: _mean_where(weights, leaf), gradients), finite, weights.any()
+        return jax.tree.map(lambda leaf: mean_where(weights, leaf), gradients), finite, weights.any()
 
     if task_weights is not None:
         return of_those_left()
     # To look at every number of every task takes as long as the mean itself, which is not finite if one of them is not.
     mean = jax.tree.map(lambda leaf: leaf.mean(axis=0), gradients)
     all_left = mean, jnp.ones(query_loss.shape, bool), jnp.array(True)
-    return jax.lax.cond(_all_finite((query_loss, mean)), lambda: all_left, of_those_left)
+    return jax.lax.cond(all_finite((query_loss, mean)), lambda: all_left, of_those_left)
 
 
-def _all_finite(tree):
+def all_finite(tree: Any) -> jax.Array:
+    """Whether every number in the tree is finite, a boolean scalar."""
     return jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
 
 
@@ -137,7 +138,7 @@ def _weigh(task_weights, query_loss, gradients, finite):
     return jnp.where(finite, weights, 0), finite
 
 
-def _mean_where(weights, leaf):
+def mean_where(weights: jax.Array, leaf: jax.Array) -> jax.Array:
     """Mean over the leading axis, of the entries whose weight is not 0; zero if there are none."""
     column = _per_task(weights, leaf)
     total = jnp.sum(jnp.where(column > 0, column * leaf, 0), axis=0)  # an entry to leave out may be NaN

@@ -23,7 +23,7 @@ import optax
 
 from metalearn import _require
 from metalearn.inner import descend
-from metalearn.learner import MetaInfo, MetaLearner, MetaState
+from metalearn.learner import MetaInfo, MetaLearner, MetaState, all_finite, mean_where
 from metalearn.task import Loss, Params
 from metalearn.tasks.population import ClientData, IndexedTasks
 
@@ -100,9 +100,9 @@ def moml(
         moved, query_loss, gradients = jax.vmap(move, in_axes=(None, 0, 0, 0))(
             state.params, remembered, rates, batch.tasks
         )
-        finite = (ids >= 0) & (ids < num_all_tasks) & jax.vmap(_all_finite)((moved, query_loss, gradients))
+        finite = (ids >= 0) & (ids < num_all_tasks) & jax.vmap(all_finite)((moved, query_loss, gradients))
 
-        gradient = jax.tree.map(lambda leaf: _mean_where(finite, leaf), gradients)
+        gradient = jax.tree.map(lambda leaf: mean_where(finite, leaf), gradients)
         updates, opt_state = outer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         params, opt_state = jax.tree.map(
@@ -111,7 +111,7 @@ def moml(
 
         # JAX writes equal ids in any order: what is written for them must be equal too.
         same_task = finite & (ids[:, None] == ids)
-        moved = jax.tree.map(lambda leaf: jax.vmap(_mean_where, in_axes=(0, None))(same_task, leaf), moved)
+        moved = jax.tree.map(lambda leaf: jax.vmap(mean_where, in_axes=(0, None))(same_task, leaf), moved)
         target = jnp.where(finite, ids, num_all_tasks)  # outside, so that nothing is written
         memory = jax.tree.map(lambda leaf, new: leaf.at[target].set(new, mode="drop"), state.memory, moved)
         visited = state.visited.at[target].set(True, mode="drop")
@@ -170,11 +170,11 @@ def local_moml(
     def step(state, data):
         _check_client_data(data)
         moved, query_loss, gradients = jax.vmap(client, in_axes=(None, 0, 0))(state.params, data.first, data.local)
-        finite = jax.vmap(_all_finite)((moved, query_loss, gradients))
+        finite = jax.vmap(all_finite)((moved, query_loss, gradients))
         params = jax.tree.map(
-            lambda new, old: jnp.where(finite.any(), _mean_where(finite, new), old), moved, state.params
+            lambda new, old: jnp.where(finite.any(), mean_where(finite, new), old), moved, state.params
         )
-        gradient = jax.tree.map(lambda leaf: _mean_where(finite, leaf), gradients)
+        gradient = jax.tree.map(lambda leaf: mean_where(finite, leaf), gradients)
         info = MetaInfo(query_loss, optax.tree.norm(gradient), finite)
         return MetaState(params, state.opt_state, state.step + 1), info
 
@@ -193,17 +193,6 @@ def _move(loss, inner, params, memory, rate, task):
     query_loss, slope = jax.value_and_grad(loss)(memory, task.query)
     (gradient,) = transpose_jacobian(slope)
     return memory, query_loss, gradient
-
-
-def _all_finite(tree):
-    return jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
-
-
-def _mean_where(keep, leaf):
-    """Mean over the leading axis of the entries to keep; zero if there are none."""
-    mask = keep.reshape(keep.shape + (1,) * (leaf.ndim - 1))
-    total = jnp.sum(jnp.where(mask, leaf, 0), axis=0)
-    return (total / jnp.maximum(keep.sum(), 1)).astype(leaf.dtype)
 
 
 def _known_ids(batch, num_all_tasks):
@@ -232,8 +221,8 @@ def _check_client_data(data):
             f"but it is a {type(data).__name__}."
         )
     _require.task_batch(data.local)
-    _require._same_leading_axis("clients", data)
+    _require.same_leading_axis("clients", data)
     one_client = jax.tree.map(lambda leaf: leaf[0], data)
     for counts, part in (("support sets", one_client.first), ("local steps", one_client.local)):
-        if _require._same_leading_axis(counts, part) == 0:
+        if _require.same_leading_axis(counts, part) == 0:
             raise ValueError(f"The number of {counts} must be at least 1.")

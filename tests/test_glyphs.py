@@ -3,7 +3,6 @@
 import doctest
 import io
 import os
-import sys
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -340,25 +339,6 @@ def test_an_interrupt_leaves_no_file(drawings, tmp_path, monkeypatch):
 def test_images_are_the_callers_own(drawings):
     glyphs.images(9)[:] = 7
     assert glyphs.images(9).max() < 1
-
-
-HOMES = {
-    ("linux", "XDG_CACHE_HOME"): "given/metalearn",
-    ("linux", None): "home/.cache/metalearn",
-    ("darwin", None): "home/Library/Caches/metalearn",
-    ("win32", "LOCALAPPDATA"): "given/metalearn",
-}
-
-
-@pytest.mark.parametrize(("platform", "variable"), HOMES)
-def test_the_cache_is_where_the_platform_wants_it(platform, variable, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "platform", platform)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.delenv("LOCALAPPDATA", raising=False)
-    if variable:
-        monkeypatch.setenv(variable, str(tmp_path / "given"))
-    assert glyphs._cache_directory() == tmp_path / HOMES[platform, variable]
 
 
 def test_several_writers_do_not_disturb_each_other(tmp_path):

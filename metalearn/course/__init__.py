@@ -7,6 +7,11 @@ explore(draw, "what is seen", nu=(0, 1, 0.1))
 quiz("02"), progress()
 """
 
+import contextlib
+
+import jax
+
+from metalearn._cache import cache_directory
 from metalearn.course.checking import check, hint
 from metalearn.course.explorer import explore
 from metalearn.course.forms import Prediction, predict, quiz
@@ -23,3 +28,11 @@ __all__ = [
     "progress",
     "quiz",
 ]
+
+# What a lesson compiles, its next run reads from disk.
+if jax.config.read("jax_compilation_cache_dir") is None:
+    with contextlib.suppress(OSError):  # where nothing can be written, everything is compiled anew
+        programs = cache_directory() / "compiled"
+        programs.mkdir(parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", str(programs))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)

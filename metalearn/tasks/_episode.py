@@ -1,4 +1,4 @@
-"""How the image families draw a task: different classes in random order, and of each class different examples."""
+"""How the families of classification draw a task: classes in random order, and of each different examples."""
 
 from collections.abc import Callable
 
@@ -19,15 +19,20 @@ def draw(
 ) -> Task:
     """A task of `num_ways` of the classes, each with `num_shots` and `num_query` of its `num_examples` examples.
 
-    `look_up` gives uint8 images [num_ways, n, height, width] for classes [num_ways, 1] and examples [num_ways, n]. A
-    task holds float32 images [num_ways * n, height, width, 1] in [0, 1] and labels [num_ways * n].
+    `look_up` gives inputs [num_ways, n, ...] for classes [num_ways, 1] and examples [num_ways, n]. A task holds inputs
+    [num_ways * n, ...] and labels [num_ways * n], 0 ... num_ways - 1.
     """
     class_key, example_key = jax.random.split(key)
     classes = jax.random.permutation(class_key, num_classes)[:num_ways, None]
     examples = jax.vmap(lambda key: jax.random.permutation(key, num_examples))(jax.random.split(example_key, num_ways))
 
     def batch(columns):
-        images = look_up(classes, columns).astype(jnp.float32) / 255
-        return images.reshape(-1, *images.shape[2:], 1), jnp.repeat(jnp.arange(num_ways), columns.shape[1])
+        inputs = look_up(classes, columns)
+        return inputs.reshape(-1, *inputs.shape[2:]), jnp.repeat(jnp.arange(num_ways), columns.shape[1])
 
     return Task(support=batch(examples[:, :num_shots]), query=batch(examples[:, num_shots : num_shots + num_query]))
+
+
+def to_images(pictures: jax.Array) -> jax.Array:
+    """uint8 [..., height, width] -> float32 [..., height, width, 1] in [0, 1]."""
+    return pictures.astype(jnp.float32)[..., None] / 255

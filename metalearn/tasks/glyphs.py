@@ -16,7 +16,6 @@ Four of the twelve pictures of CYRILLIC SMALL LETTER YU (sans, sans bold, mono o
 import dataclasses
 import functools
 import os
-import sys
 import tempfile
 import unicodedata
 from collections import Counter
@@ -35,6 +34,7 @@ from matplotlib.path import Path as Outline
 from matplotlib.transforms import Affine2D
 
 from metalearn import _require
+from metalearn._cache import cache_directory
 from metalearn.task import Task
 from metalearn.tasks import _episode
 
@@ -100,7 +100,7 @@ class Glyphs:
         sizes = pictures.shape[0], len(FACES), self.num_ways, self.num_shots, self.num_query
 
         def draw(key):
-            return _episode.draw(key, lambda classes, faces: pictures[classes, faces], *sizes)
+            return _episode.draw(key, lambda classes, faces: _episode.to_images(pictures[classes, faces]), *sizes)
 
         return jax.vmap(draw)(jax.random.split(key, num_tasks))
 
@@ -171,7 +171,7 @@ def _of_scripts(wanted: tuple[str, ...], size: int) -> np.ndarray:
 @functools.cache
 def _glyphs(size: int) -> _Drawn:
     makers = f"v{_VERSION}-matplotlib{matplotlib.__version__}-freetype{ft2font.__freetype_version__}"
-    path = _cache_directory() / f"glyphs-{size}-{makers}.npz"
+    path = cache_directory() / f"glyphs-{size}-{makers}.npz"
     drawn = _read(path, size)
     if drawn is None:
         drawn = _drawn(size)
@@ -206,16 +206,6 @@ def _write(path: Path, drawn: _Drawn) -> None:
                 raise
     except OSError:
         pass  # no room or no permission: the next process draws them again
-
-
-def _cache_directory() -> Path:
-    if os.environ.get("XDG_CACHE_HOME"):
-        base = Path(os.environ["XDG_CACHE_HOME"])
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", tempfile.gettempdir()))
-    else:
-        base = Path(os.path.expanduser("~"), "Library/Caches" if sys.platform == "darwin" else ".cache")
-    return base / "metalearn"
 
 
 def _drawn(size: int) -> _Drawn:

@@ -11,6 +11,7 @@ import numpy as np
 
 from metalearn import _require
 from metalearn.task import Task
+from metalearn.tasks import _episode
 
 NUM_CLASSES = 10
 SIGNAL_LENGTH = 40
@@ -60,22 +61,13 @@ class MNIST1D:
     def __call__(self, key: jax.Array, num_tasks: int) -> Task:
         """A batch of tasks: signals [num_tasks, examples, 40] and labels [num_tasks, examples]."""
         _require.count(at_least=1, num_tasks=num_tasks)
-        return jax.vmap(self._draw)(jax.random.split(key, num_tasks))
+        data = jnp.asarray(signals()[list(self.digits)])
+        sizes = *data.shape[:2], self.num_ways, self.num_shots, self.num_query
 
-    def _draw(self, key):
-        class_key, example_key = jax.random.split(key)
-        data = jnp.asarray(signals())
-        classes = jax.random.permutation(class_key, jnp.array(self.digits))[: self.num_ways]
-        examples = jax.vmap(lambda key: jax.random.permutation(key, data.shape[1]))(
-            jax.random.split(example_key, self.num_ways)
-        )
+        def draw(key):
+            return _episode.draw(key, lambda classes, examples: data[classes, examples], *sizes)
 
-        def batch(columns):
-            inputs = data[classes[:, None], columns].reshape(-1, SIGNAL_LENGTH)
-            return inputs, jnp.repeat(jnp.arange(self.num_ways), columns.shape[1])
-
-        first = self.num_shots
-        return Task(support=batch(examples[:, :first]), query=batch(examples[:, first : first + self.num_query]))
+        return jax.vmap(draw)(jax.random.split(key, num_tasks))
 
 
 @functools.cache

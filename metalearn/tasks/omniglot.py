@@ -80,7 +80,7 @@ class Omniglot:
         drawings = jnp.asarray(self._drawings())
 
         def look_up(classes, columns):
-            images = drawings[classes % len(drawings), columns]
+            images = _episode.to_images(drawings[classes % len(drawings), columns])
             if not self.rotations:
                 return images
             turned = jnp.stack([jnp.rot90(images, quarter, axes=(2, 3)) for quarter in range(4)])
