@@ -96,7 +96,7 @@ def test_loss_softmax():
 
 
 def test_gradient_agreement():
-    """Directions (1, 0), (0, 1), (-1, 0) vote (0, 1/3): cosines 0, 1, 0, and the length of a gradient does not matter."""
+    """Directions (1, 0), (0, 1), (-1, 0) vote (0, 1/3): cosines 0, 1, 0, whatever the gradients' lengths."""
     expected = np.exp([0, 2, 0])
     np.testing.assert_allclose(task_weights.gradient_agreement(0.5)(LOSSES, GRADIENTS), expected, rtol=1e-6)
 

@@ -48,9 +48,9 @@ def measure():
 CLAIM = Claim(
     order=10,
     system="`kernel_adaptation`, `task_weights`: a reconstruction from the abstract",
-    paper="[Park & Kang 2024](https://arxiv.org/abs/2411.00404)",
+    paper="Park & Kang 2024, [2411.00404](https://arxiv.org/abs/2411.00404)",
     exact="kernel regression in closed form; with a linear model's tangent kernel it is iMAML",
-    cost="one kernel matrix and n^3 for n support examples; no inner steps",
+    cost="one kernel matrix and n³ for n support examples; no inner steps",
     memory="no inner steps",
     finding="A toy, with 20 % outlier tasks: the distance from the centre of the others is {uniform:.2g} with equal "
     "weights, {inverse:.2g} with inverse losses, {agreement:.2g} with gradient agreement. Weighing hard "

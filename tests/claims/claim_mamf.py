@@ -128,8 +128,8 @@ CLAIM = Claim(
     cost="1 gradient a step, K steps a task",
     memory="flat in K",
     finding="Letters of unseen scripts misread after adaptation, in %: {pretrained:.2g} with no fine-tuning, "
-    "{classical:.2g} after 8 epochs of classical fine-tuning, {mamf:.2g} with MAMF, {fo_maml:.2g} with FO-MAML. MAMF is "
-    "ahead, as the paper says, at the lowest of three rates tried. But it takes 6 times the steps, and classical "
+    "{classical:.2g} after 8 epochs of classical fine-tuning, {mamf:.2g} with MAMF, {fo_maml:.2g} with FO-MAML. MAMF "
+    "is ahead, as the paper says, at the lowest of three rates tried. But it takes 6 times the steps, and classical "
     "fine-tuning given as many has {longer:.2g}: here it is the steps that help, not the sampling.",
     measure=measure,
     # The intervals are of paired differences to MAMF, over scripts, letters and typefaces.

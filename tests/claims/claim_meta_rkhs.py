@@ -46,14 +46,19 @@ def measure():
 CLAIM = Claim(
     order=9,
     system="`meta_rkhs_i`, `meta_rkhs_ii`",
-    paper="[Zhou et al. 2021](https://arxiv.org/abs/2102.03909)",
-    exact="I: its regularised loss, one step of MAML up to O(a^2). II: gradient flow with a frozen tangent kernel, "
-    "its exponential up to O(1/m)",
-    cost="I: 2, and 2 Hessian-vector products. II: one for each output of each example, differentiated, and n^3",
+    paper="Zhou, Wang, Xian, Chen & Xu 2021, [2102.03909](https://arxiv.org/abs/2102.03909)",
+    exact=(
+        "I: its regularised loss, one step of MAML up to O(a²). II: gradient flow with a frozen tangent kernel, its "
+        "exponential up to O(1/m)"
+    ),
+    cost="I: 2 gradients, 2 Hessian products. II: one gradient for each output of each example, differentiated, and n³",
     memory="no inner steps",
-    finding="Sines: II has error {second:.2g} in closed form, MAML {maml:.2g} after its 5 steps. Trained for a closed form, "
-    "a network needs it: II by 5 steps has {second_by_steps:.2g}; MAML in closed form has {maml_in_closed_form:.2g}. The "
-    "advantage of I does not reproduce: after 10 steps {first:.2g} at its best of 3 step sizes, joint training {joint:.2g}, MAML {maml_by_10:.2g}.",
+    finding=(
+        "Sines: II has error {second:.2g} in closed form, MAML {maml:.2g} after its 5 steps. Trained for a closed "
+        "form, a network needs it: II by 5 steps has {second_by_steps:.2g}. MAML in closed form has "
+        "{maml_in_closed_form:.2g}. The advantage of I does not reproduce: after 10 steps {first:.2g} at its best of 3 step sizes, joint training "
+        "{joint:.2g}, MAML {maml_by_10:.2g}."
+    ),
     measure=measure,
     holds=lambda f: (
         2 * f["second"] < f["maml"]
