@@ -7,6 +7,7 @@ tangent kernel of a model, k(x, x') = grad_theta f_theta(x) . grad_theta f_theta
 least  1/2 sum |f(X) - Y|^2 + r/2 |phi - theta|^2  give, for a model that is linear in its parameters.
 """
 
+import functools
 import warnings
 from collections.abc import Callable
 
@@ -155,7 +156,7 @@ def query_losses(predict: Predictor, params: Params, tasks: Task) -> jax.Array:
     _require.function(predict=predict)
     _require.float_params(params)
     num_tasks = _require.task_batch(tasks)
-    losses = jax.jit(jax.vmap(query_loss(predict), in_axes=(None, 0)))(params, tasks)
+    losses = _compiled_losses(predict, params, tasks)
     num_failed = num_tasks - int(jnp.isfinite(losses).sum())
     if num_failed:
         warnings.warn(
@@ -166,6 +167,11 @@ def query_losses(predict: Predictor, params: Params, tasks: Task) -> jax.Array:
     return losses
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _compiled_losses(predict, params, tasks):
+    return jax.vmap(query_loss(predict), in_axes=(None, 0))(params, tasks)
+
+
 def positive_solver(matrix: jax.Array) -> Callable[[jax.Array], jax.Array]:
     """right -> matrix^-1 right, for a symmetric positive definite matrix; by Cholesky's method.
 
@@ -173,7 +179,8 @@ def positive_solver(matrix: jax.Array) -> Callable[[jax.Array], jax.Array]:
     for the size of a support set. Differentiable: the derivative of a solution is another solution.
 
     Args:
-      matrix: shape [n, n]. If it is not positive definite, or only by less than rounding, solutions are NaN.
+      matrix: shape [n, n]. If it is not positive definite, as when two rows are equal, solutions are NaN: where a pivot
+        is no larger than its own rounding. A matrix that is singular in a less plain way can slip through.
 
     Returns:
       A function of right sides of shape [n] or [n, m].

@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 # What a lesson compiles, its next run reads from disk.
-if jax.config.read("jax_compilation_cache_dir") is None:
+if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
     with contextlib.suppress(OSError):  # where nothing can be written, everything is compiled anew
         programs = cache_directory() / "compiled"
         programs.mkdir(parents=True, exist_ok=True)

@@ -53,7 +53,7 @@ CLAIM = Claim(
     finding=(
         "With 96 gradients forwards the meta-gradient is {adjoint:.1g} from that of the exact flow, relative, and "
         "backpropagation through 96 gradient steps {unrolled:.1g}. With 1024 steps it works in the memory of "
-        "{checkpoints:.2g} copies of the parameters, backpropagation without checkpoints in that of {path:.2g}."
+        "{checkpoints:.0f} copies of the parameters, backpropagation without checkpoints in that of {path:.0f}."
     ),
     measure=measure,
     holds=lambda f: f["adjoint"] < f["unrolled"] / 1000 and f["checkpoints"] < f["path"] / 5,
