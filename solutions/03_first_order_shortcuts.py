@@ -40,8 +40,6 @@ import metalearn as ml
 from metalearn import plots
 from metalearn.course import check, explore, predict, progress, quiz
 
-jax.config.update("jax_enable_x64", True)
-
 # %% [markdown]
 # ## What does the exact gradient cost?
 #
@@ -58,6 +56,7 @@ jax.config.update("jax_enable_x64", True)
 # No Hessian matrix is ever formed: a *Hessian-vector product* $H v$ is the derivative of the gradient in one direction.
 
 # %%
+jax.config.update("jax_enable_x64", True)  # so that a check can be strict
 count = collections.Counter()
 
 
@@ -211,15 +210,16 @@ plots.show(
         "start θ",
         "mean loss after one step",
         points={name: (theta, adapted_loss(theta)) for name, theta in rest.items()},
-        ylim=(0, 2),
+        ylim=(0, 1.2),
     ),
     alt="Mean loss after one step against the start. MAML's point lies at the lowest point of the curve. FO-MAML's lies "
-    "a good way up its left side. Joint training and Reptile share one point, higher still.",
+    "to the left of it and higher. Joint training and Reptile share one point, further left and higher still.",
 )
 
 # %% [markdown]
-# MAML rests at the bottom of the curve that it descends. FO-MAML stops half way there. Reptile, with one step, stops
-# where joint training does: it has not learned to adapt at all. The next section says why, in one line.
+# MAML rests at the bottom of its curve. FO-MAML stops on the way there. Reptile, with one step, stops where joint
+# training does (their two marks lie on each other): it has not learned to adapt at all. The next section says why, in
+# one line.
 
 # %% [markdown]
 # ## Every method is a weighted mean
@@ -319,18 +319,18 @@ plots.show(
     plots.lines(
         steep_curvature / flat_curvature,
         position,
-        "curvature of the steep task / curvature of the flat task",
+        "ratio of the two curvatures, steep to flat",
         "resting point (0 steep, 1 flat)",
         ylim=(0, 1.05),
     ),
     alt="Resting point of four methods against the ratio of the two curvatures. All start at one half when the curvatures "
-    "agree. MAML and then FO-MAML rise towards the flat task. Reptile and joint training fall towards the steep one.",
+    "agree. MAML rises towards the flat task; FO-MAML dips a little, then follows. Reptile and joint training fall.",
 )
 
 # %% [markdown]
 # At ratio one the four curves meet: when all tasks have the same curvature, every method rests at the plain mean, and a
-# shortcut costs nothing. The more the curvatures differ, the further apart the methods rest. MAML and FO-MAML go to
-# the flat task, FO-MAML later. Reptile and joint training go the other way.
+# shortcut costs nothing. The more the curvatures differ, the further apart the methods rest. MAML goes to the
+# flat task. FO-MAML first leans the wrong way, then follows. Reptile and joint training go to the steep task.
 #
 # Move the sliders. **For which inner step does FO-MAML agree with MAML?** There are two answers.
 
@@ -567,7 +567,7 @@ check("03.repair", repaired)
 # %%
 v = jax.grad(wave_loss)(theta - 0.1 * jax.grad(wave_loss)(theta, example.support), example.query)
 product = jax.hessian(wave_loss)(theta, example.support) @ v
-epsilons = 10.0 ** np.arange(-1, -9, -1)
+epsilons = 10.0 ** np.arange(-1, -8, -0.25)
 
 
 @jax.jit
@@ -583,7 +583,7 @@ def relative_errors(dtype):
 
 
 float64, float32 = relative_errors(jnp.float64), relative_errors(jnp.float32)
-order = np.log10(float64[0] / float64[2]) / 2
+order = np.log10(float64[0] / float64[8]) / 2  # from 0.1 to 0.001
 print(f"from ε = 0.1 to 0.001 the float64 error falls by 10 to the power {order:.2f} for each factor 10")
 print(f"smallest float32 error {float32.min():.0e}, at ε = {epsilons[float32.argmin()]:.0e}")
 assert 1.9 < order < 2.1 and float32[-1] > 100 * float32.min()
@@ -647,7 +647,7 @@ check("03.hessian_free", hessian_free)
 # ## Does the wrong point matter?
 #
 # On the sine curves, train the same network with each method: five inner steps with $\alpha = 0.01$, the same 4,000
-# outer steps with Adam. Then adapt to 500 new tasks.
+# outer steps with Adam. Then adapt to 1,000 new tasks, the same for all three.
 
 # %%
 jax.config.update("jax_enable_x64", False)  # training runs in float32
@@ -662,7 +662,7 @@ practice_prediction = predict(
 family = ml.tasks.Sinusoid(num_support=10, num_query=10)
 random_start, network = ml.models.functional(ml.models.MLP((1, 40, 40, 1), rngs=nnx.Rngs(0)))
 loss, inner = ml.losses.mean_squared_error(network), optax.sgd(0.01)
-new_tasks = family(jax.random.key(2), 500)
+new_tasks = family(jax.random.key(2), 1_000)
 
 curves = {}
 for name, meta_gradient in (("MAML", ml.maml), ("FO-MAML", ml.fo_maml), ("Reptile", ml.reptile)):
@@ -673,8 +673,10 @@ ratio = float(curves["FO-MAML"][5].mean() / curves["MAML"][5].mean())
 practice_prediction.reveal("lower" if ratio < 1 else "up to twice as high" if ratio <= 2 else "more than twice as high")
 for name, curve in curves.items():
     print(f"{name:8s} after five steps {ml.evaluate.score(curve[5])}")
-print(f"FO-MAML / MAML: {ratio:.2f}")
-assert curves["MAML"][5].mean() < min(curves["FO-MAML"][5].mean(), curves["Reptile"][5].mean())
+for worse, better in (("FO-MAML", "MAML"), ("Reptile", "MAML"), ("FO-MAML", "Reptile")):
+    behind = ml.evaluate.score(curves[worse][5] - curves[better][5])
+    print(f"{worse} minus {better}, task by task: {behind}")
+    assert better != "MAML" or behind.mean > behind.half_width
 
 # %%
 plots.show(
@@ -684,10 +686,10 @@ plots.show(
 )
 
 # %% [markdown]
-# All three learn to adapt, and MAML is best. Between the two shortcuts this run cannot decide: their intervals overlap.
-# Support and query points come from the same curve here, so Reptile, which never asks the query set, is not punished
-# for it. This is one seed, one network and one inner step size. It shows that a biased method can be a useful one, and
-# not how much its bias costs in general.
+# All three learn to adapt. The difference task by task is the sharper measure, since the tasks are the same, and it says
+# that MAML is best. Of the two shortcuts, FO-MAML is no better here, although its bias was the smaller one above. Support
+# and query points come from the same curve, so Reptile, which never asks the query set, is not punished for it. This is
+# one seed, one network and one inner step size: a biased method can be a useful one, and how useful depends on the tasks.
 
 # %% [markdown]
 # ## Limits

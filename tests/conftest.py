@@ -5,6 +5,8 @@ import pytest
 
 # The tests compile hundreds of small programs and run each of them once, so compiling is what they cost.
 jax.config.update("jax_disable_most_optimizations", True)
+# The lessons keep on disk what they compiled. The outcome of a test must not depend on what ran before.
+jax.config.update("jax_enable_compilation_cache", False)
 
 
 @pytest.fixture
