@@ -587,6 +587,7 @@ order = np.log10(float64[0] / float64[8]) / 2  # from 0.1 to 0.001
 print(f"from ε = 0.1 to 0.001 the float64 error falls by 10 to the power {order:.2f} for each factor 10")
 print(f"smallest float32 error {float32.min():.0e}, at ε = {epsilons[float32.argmin()]:.0e}")
 assert 1.9 < order < 2.1 and float32[-1] > 100 * float32.min()
+assert float32[4] < float32[0] < float32[20]  # a hundredth, a tenth, a millionth
 
 # %%
 plots.show(
