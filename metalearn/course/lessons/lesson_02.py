@@ -9,19 +9,27 @@ import optax
 
 import metalearn as ml
 from metalearn.course.exercise import Exercise, Misconception, Question
-from metalearn.task import Task
-
-# What a check computes is built from a few compiled pieces, the losses among them, so that nobody has to wait for it.
-
-
-@functools.partial(jax.jit, static_argnums=(0, 4))
-def _meta_gradient(loss, task, params, step_size, num_steps):
-    return ml.maml(loss, optax.sgd(step_size), num_steps)(params, task)[1]
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _slope(loss, params, batch):
-    return jax.grad(loss)(params, batch)
+from metalearn.course.lessons.adaptation import (
+    adapt,
+    by_recursion,
+    cosines,
+    curve_task,
+    first_order,
+    gradient_after,
+    gradient_at,
+    line_task,
+    meta_gradient,
+    move,
+    network,
+    network_params,
+    path_of,
+    points_task,
+    regression,
+    stack,
+    steps_from_the_start,
+    wave,
+    with_a_loop,
+)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -29,109 +37,7 @@ def _hessian(loss, params, batch):
     return jax.hessian(loss)(params, batch)
 
 
-# Losses and tasks ---------------------------------------------------------------------------------------------------
-
-
-@jax.jit
-def _wave(params, batch):
-    x, y = batch
-    return jnp.mean((params[0] * jnp.sin(x - params[1]) - y) ** 2)
-
-
-@jax.jit
-def _cosines(params, batch):
-    return jnp.mean(jnp.sum(1 - jnp.cos(params - batch), axis=-1))
-
-
-@jax.jit
-def _network(params, batch):
-    x, y = batch
-    hidden = jnp.tanh(jnp.outer(x, params["weight"]) + params["bias"])
-    return jnp.mean((hidden @ params["readout"] - y) ** 2)
-
-
-@jax.jit
-def _regression(params, batch):
-    x, y = batch
-    return jnp.mean((jnp.tanh(params[0] * x + params[1]) + params[2] * x - y) ** 2)
-
-
-def _curve_task(rng, num_support, num_query):
-    amplitude, phase = rng.uniform(1, 3), rng.uniform(0, np.pi)
-
-    def batch(size):
-        x = rng.uniform(-3, 3, size)
-        return x, amplitude * np.sin(x - phase)
-
-    return Task(batch(num_support), batch(num_query))
-
-
-def _line_task(rng, num_support, num_query):
-    slope, offset = rng.uniform(-2, 2, 2)
-
-    def batch(size):
-        x = rng.uniform(-1.5, 1.5, size)
-        return x, slope * x + offset
-
-    return Task(batch(num_support), batch(num_query))
-
-
-def _points_task(rng, dim, num_support, num_query):
-    return Task(rng.normal(0, 1.5, (num_support, dim)), rng.normal(0.5, 1.5, (num_query, dim)))
-
-
-def _network_params(rng, width):
-    return {name: rng.normal(0, 1, width) for name in ("weight", "bias", "readout")}
-
-
-def _stack(tasks):
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *tasks)
-
-
 # 02.meta_gradient ---------------------------------------------------------------------------------------------------
-
-
-def _move(params, direction, rate):
-    return jax.tree.map(lambda p, d: p - rate * d, params, direction)
-
-
-def _path(loss, batch, params, step_size, num_steps):
-    path = [params]
-    for _ in range(num_steps):
-        path.append(_move(path[-1], _slope(loss, path[-1], batch), step_size))
-    return path
-
-
-def _adapt(*args):
-    return _path(*args)[-1]
-
-
-@functools.partial(jax.jit, static_argnums=(0, 5))
-def _gradient_after(loss, adapt_on, score_on, params, step_size, num_steps):
-    return jax.grad(lambda start: loss(_adapt(loss, adapt_on, start, step_size, num_steps), score_on))(params)
-
-
-def _first_order(loss, task, params, step_size, num_steps):
-    return _slope(loss, _adapt(loss, task.support, params, step_size, num_steps), task.query)
-
-
-def _steps_from_the_start(loss, task, params, step_size, num_steps):
-    def after(start):
-        return loss(_move(start, _slope(loss, start, task.support), num_steps * step_size), task.query)
-
-    return jax.grad(after)(params)
-
-
-def _by_recursion(loss, task, params, step_size, num_steps):
-    """An alternative: the chain rule one step at a time, as a recursion over vector-Jacobian products."""
-    if num_steps == 0:
-        return _slope(loss, params, task.query)
-    after, pull_back = jax.vjp(lambda start: _adapt(loss, task.support, start, step_size, 1), params)
-    return pull_back(_by_recursion(loss, task, after, step_size, num_steps - 1))[0]
-
-
-def _with_a_loop(loss, task, params, step_size, num_steps):
-    return _gradient_after(loss, task.support, task.query, params, step_size, num_steps)
 
 
 META_GRADIENT = Exercise(
@@ -139,36 +45,36 @@ META_GRADIENT = Exercise(
     title="The gradient of the loss after adaptation",
     difficulty=2,
     minutes=10,
-    reference=_meta_gradient,
+    reference=meta_gradient,
     instances=lambda rng: [
-        (_wave, _curve_task(rng, 5, 5), rng.normal(1, 0.3, 2), 0.2, 3),
-        (_wave, _curve_task(rng, 5, 5), rng.normal(1, 0.3, 2), 0.1, 1),
-        (_cosines, _points_task(rng, 4, 4, 6), rng.normal(0, 1, 4), 0.5, 4),
-        (_network, _curve_task(rng, 6, 4), _network_params(rng, 3), 0.1, 2),
+        (wave, curve_task(rng, 5, 5), rng.normal(1, 0.3, 2), 0.2, 3),
+        (wave, curve_task(rng, 5, 5), rng.normal(1, 0.3, 2), 0.1, 1),
+        (cosines, points_task(rng, 4, 4, 6), rng.normal(0, 1, 4), 0.5, 4),
+        (network, curve_task(rng, 6, 4), network_params(rng, 3), 0.1, 2),
     ],
     misconceptions=(
         Misconception(
             "first-order",
-            _first_order,
+            first_order,
             "This is the FO-MAML gradient, $\\nabla f(\\phi_K)$: the factors $(I - \\alpha H_k)$ are missing. "
             "You differentiate with respect to the adapted parameters. With respect to what should it be?",
         ),
         Misconception(
             "gradient at the start",
-            lambda loss, task, params, step_size, num_steps: _slope(loss, params, task.query),
+            lambda loss, task, params, step_size, num_steps: gradient_at(loss, params, task.query),
             "This is the query gradient at the start, as if nothing adapted. "
             "Does the function that you differentiate contain the inner steps?",
         ),
         Misconception(
             "support and query swapped",
-            lambda loss, task, params, step_size, num_steps: _gradient_after(
+            lambda loss, task, params, step_size, num_steps: gradient_after(
                 loss, task.query, task.support, params, step_size, num_steps
             ),
             "You adapt on the query set and score on the support set. Which of the two may adaptation see?",
         ),
         Misconception(
             "scored on the support set",
-            lambda loss, task, params, step_size, num_steps: _gradient_after(
+            lambda loss, task, params, step_size, num_steps: gradient_after(
                 loss, task.support, task.support, params, step_size, num_steps
             ),
             "You adapt and score on the same support points, so the meta-gradient rewards memorising them. "
@@ -176,48 +82,48 @@ META_GRADIENT = Exercise(
         ),
         Misconception(
             "adapted on the query set",
-            lambda loss, task, params, step_size, num_steps: _gradient_after(
+            lambda loss, task, params, step_size, num_steps: gradient_after(
                 loss, task.query, task.query, params, step_size, num_steps
             ),
             "Your inner steps see the query points, which are there to score. Which set may adaptation see?",
         ),
         Misconception(
             "one step too few",
-            lambda loss, task, params, step_size, num_steps: _gradient_after(
+            lambda loss, task, params, step_size, num_steps: gradient_after(
                 loss, task.support, task.query, params, step_size, num_steps - 1
             ),
             "This is the meta-gradient after one inner step too few. Count the passes through your loop.",
         ),
         Misconception(
             "one step too many",
-            lambda loss, task, params, step_size, num_steps: _gradient_after(
+            lambda loss, task, params, step_size, num_steps: gradient_after(
                 loss, task.support, task.query, params, step_size, num_steps + 1
             ),
             "This is the meta-gradient after one inner step too many. Count the passes through your loop.",
         ),
         Misconception(
             "uphill",
-            lambda loss, task, params, step_size, num_steps: _gradient_after(
+            lambda loss, task, params, step_size, num_steps: gradient_after(
                 loss, task.support, task.query, params, -step_size, num_steps
             ),
             "Your inner steps walk uphill: the support loss grows. Look at the sign of the inner step.",
         ),
         Misconception(
             "every step from the start",
-            _steps_from_the_start,
+            steps_from_the_start,
             "Your inner gradients are all taken at the start, so the steps are one long straight step. "
             "Where does step $k$ begin?",
         ),
         Misconception(
             "displacement",
             lambda loss, task, params, step_size, num_steps: jax.tree.map(
-                lambda p, q: p - q, params, _adapt(loss, task.support, params, step_size, num_steps)
+                lambda p, q: p - q, params, adapt(loss, task.support, params, step_size, num_steps)
             ),
             "This is $\\theta - \\phi_K$, how far adaptation moved: Reptile's direction. "
             "Where does the query loss enter your answer?",
         ),
     ),
-    alternatives=(_by_recursion, _with_a_loop),
+    alternatives=(by_recursion, with_a_loop),
     hints=(
         "Write a small function of the start alone: adapt from it, then return the query loss. "
         "What is its gradient, and who can compute it for you?",
@@ -234,8 +140,8 @@ META_GRADIENT = Exercise(
 
 def _product(loss, task, params, step_size, num_steps, *, points=None, batch=None, factor=None):
     """Multiplies the query gradient by one factor per point, the first point's factor first."""
-    path = _path(loss, task.support, params, step_size, num_steps)
-    vector = _slope(loss, path[-1], task.query)
+    path = path_of(loss, task.support, params, step_size, num_steps)
+    vector = gradient_at(loss, path[-1], task.query)
     for point in path[-2::-1] if points is None else points(path):
         curvature = _hessian(loss, point, task.support if batch is None else batch) @ vector
         vector = vector - step_size * curvature if factor is None else factor(vector, curvature)
@@ -243,8 +149,8 @@ def _product(loss, task, params, step_size, num_steps, *, points=None, batch=Non
 
 
 def _with_jvp(loss, task, params, step_size, num_steps):
-    path = _path(loss, task.support, params, step_size, num_steps)
-    vector = _slope(loss, path[-1], task.query)
+    path = path_of(loss, task.support, params, step_size, num_steps)
+    vector = gradient_at(loss, path[-1], task.query)
     for point in reversed(path[:-1]):
         _, curvature = jax.jvp(lambda phi: jax.grad(loss)(phi, task.support), (point,), (vector,))
         vector = vector - step_size * curvature
@@ -256,17 +162,17 @@ BACKWARD_PASS = Exercise(
     title="The same gradient by hand, from the last step to the first",
     difficulty=3,
     minutes=15,
-    reference=_meta_gradient,
+    reference=meta_gradient,
     instances=lambda rng: [
-        (_wave, _curve_task(rng, 5, 5), rng.normal(1, 0.3, 2), 0.2, 3),
-        (_wave, _curve_task(rng, 5, 5), rng.normal(1, 0.3, 2), 0.15, 1),
-        (_cosines, _points_task(rng, 4, 4, 6), rng.normal(0, 1, 4), 0.7, 4),
-        (_regression, _line_task(rng, 6, 4), rng.normal(0, 1, 3), 0.3, 5),
+        (wave, curve_task(rng, 5, 5), rng.normal(1, 0.3, 2), 0.2, 3),
+        (wave, curve_task(rng, 5, 5), rng.normal(1, 0.3, 2), 0.15, 1),
+        (cosines, points_task(rng, 4, 4, 6), rng.normal(0, 1, 4), 0.7, 4),
+        (regression, line_task(rng, 6, 4), rng.normal(0, 1, 3), 0.3, 5),
     ],
     misconceptions=(
         Misconception(
             "no factors",
-            _first_order,
+            first_order,
             "No factor $(I - \\alpha H_k)$ reached your vector: this is $\\nabla f(\\phi_K)$, the FO-MAML gradient. "
             "Does the vector change in your loop?",
         ),
@@ -357,7 +263,7 @@ def _step_along(gradient_of, reduce=jnp.mean, sign=1.0):
 
     def step(loss, tasks, params, step_size, num_steps, meta_step_size):
         gradients = _per_task(lambda task: gradient_of(loss, task, params, step_size, num_steps), tasks)
-        return _move(params, jax.tree.map(lambda leaf: reduce(leaf, axis=0), gradients), sign * meta_step_size)
+        return move(params, jax.tree.map(lambda leaf: reduce(leaf, axis=0), gradients), sign * meta_step_size)
 
     return step
 
@@ -365,28 +271,26 @@ def _step_along(gradient_of, reduce=jnp.mean, sign=1.0):
 def _one_task_after_another(loss, tasks, params, step_size, num_steps, meta_step_size):
     for i in range(len(jax.tree.leaves(tasks)[0])):
         task = jax.tree.map(lambda leaf, i=i: leaf[i], tasks)
-        params = _move(params, _with_a_loop(loss, task, params, step_size, num_steps), meta_step_size)
+        params = move(params, with_a_loop(loss, task, params, step_size, num_steps), meta_step_size)
     return params
 
 
 def _pooled(loss, tasks, params, step_size, num_steps, meta_step_size):
     pool = jax.tree.map(lambda leaf: jnp.reshape(leaf, (-1, *leaf.shape[2:])), tasks)
-    return _move(params, _with_a_loop(loss, pool, params, step_size, num_steps), meta_step_size)
+    return move(params, with_a_loop(loss, pool, params, step_size, num_steps), meta_step_size)
 
 
 def _mean_adapted(loss, tasks, params, step_size, num_steps, meta_step_size):
-    adapted = _per_task(lambda task: _adapt(loss, task.support, params, step_size, num_steps), tasks)
+    adapted = _per_task(lambda task: adapt(loss, task.support, params, step_size, num_steps), tasks)
     return jax.tree.map(lambda leaf: leaf.mean(axis=0), adapted)
 
 
 def _gradient_of_the_mean(loss, tasks, params, step_size, num_steps, meta_step_size):
     def mean_loss(start):
-        losses = _per_task(
-            lambda task: loss(_adapt(loss, task.support, start, step_size, num_steps), task.query), tasks
-        )
+        losses = _per_task(lambda task: loss(adapt(loss, task.support, start, step_size, num_steps), task.query), tasks)
         return losses.mean()
 
-    return _move(params, jax.grad(mean_loss)(params), meta_step_size)
+    return move(params, jax.grad(mean_loss)(params), meta_step_size)
 
 
 META_STEP = Exercise(
@@ -396,27 +300,27 @@ META_STEP = Exercise(
     minutes=10,
     reference=_meta_step,
     instances=lambda rng: [
-        (_wave, _stack([_curve_task(rng, 5, 5) for _ in range(4)]), rng.normal(1, 0.3, 2), 0.1, 1, 0.05),
-        (_regression, _stack([_line_task(rng, 4, 6) for _ in range(3)]), rng.normal(0, 1, 3), 0.2, 3, 0.3),
-        (_network, _stack([_curve_task(rng, 6, 6) for _ in range(5)]), _network_params(rng, 2), 0.1, 2, 0.1),
+        (wave, stack([curve_task(rng, 5, 5) for _ in range(4)]), rng.normal(1, 0.3, 2), 0.1, 1, 0.05),
+        (regression, stack([line_task(rng, 4, 6) for _ in range(3)]), rng.normal(0, 1, 3), 0.2, 3, 0.3),
+        (network, stack([curve_task(rng, 6, 6) for _ in range(5)]), network_params(rng, 2), 0.1, 2, 0.1),
     ],
     misconceptions=(
         Misconception(
             "sum over tasks",
-            _step_along(_with_a_loop, reduce=jnp.sum),
+            _step_along(with_a_loop, reduce=jnp.sum),
             "You add the tasks' gradients. With twice the tasks your step would be twice as long: "
             "the meta-objective is a mean.",
         ),
         Misconception(
             "uphill",
-            _step_along(_with_a_loop, sign=-1.0),
+            _step_along(with_a_loop, sign=-1.0),
             "Your outer step walks uphill. Look at its sign.",
         ),
         Misconception(
             "the gradient itself",
             lambda loss, tasks, params, step_size, num_steps, meta_step_size: jax.tree.map(
                 lambda leaf: leaf.mean(axis=0),
-                _per_task(lambda task: _with_a_loop(loss, task, params, step_size, num_steps), tasks),
+                _per_task(lambda task: with_a_loop(loss, task, params, step_size, num_steps), tasks),
             ),
             "This is the mean meta-gradient, and it is right. The task asks for the parameters after the step.",
         ),
@@ -440,24 +344,24 @@ META_STEP = Exercise(
         ),
         Misconception(
             "first-order",
-            _step_along(_first_order),
+            _step_along(first_order),
             "Your step follows the FO-MAML gradient: the factors $(I - \\alpha H_k)$ are missing. "
             "Which gradient does `ml.maml` return?",
         ),
         Misconception(
             "no adaptation",
-            _step_along(lambda loss, task, params, step_size, num_steps: _slope(loss, params, task.query)),
+            _step_along(lambda loss, task, params, step_size, num_steps: gradient_at(loss, params, task.query)),
             "You descend the query loss without adapting. This is the joint training of lesson 01.",
         ),
         Misconception(
             "rates swapped",
-            lambda loss, tasks, params, step_size, num_steps, meta_step_size: _step_along(_with_a_loop)(
+            lambda loss, tasks, params, step_size, num_steps, meta_step_size: _step_along(with_a_loop)(
                 loss, tasks, params, meta_step_size, num_steps, step_size
             ),
             "The two rates are swapped: `step_size` belongs to the inner steps, `meta_step_size` to the outer one.",
         ),
     ),
-    alternatives=(_step_along(_with_a_loop), _gradient_of_the_mean),
+    alternatives=(_step_along(with_a_loop), _gradient_of_the_mean),
     hints=(
         "`jax.vmap(meta_gradient, in_axes=(None, 0))(params, tasks)` gives a value and a gradient for each task.",
         "What `vmap` returns has one more leading axis in every leaf. Reduce that axis in each leaf "

@@ -6,22 +6,22 @@ import jax
 import numpy as np
 
 from metalearn.course.exercise import Exercise, Misconception, Question
-from metalearn.course.lessons.lesson_02 import (
-    _adapt,
-    _by_recursion,
-    _cosines,
-    _curve_task,
-    _first_order,
-    _gradient_after,
-    _meta_gradient,
-    _move,
-    _network,
-    _network_params,
-    _points_task,
-    _slope,
-    _steps_from_the_start,
-    _wave,
-    _with_a_loop,
+from metalearn.course.lessons.adaptation import (
+    adapt,
+    by_recursion,
+    cosines,
+    curve_task,
+    first_order,
+    gradient_after,
+    gradient_at,
+    meta_gradient,
+    move,
+    network,
+    network_params,
+    points_task,
+    steps_from_the_start,
+    wave,
+    with_a_loop,
 )
 
 # 03.gradient_count --------------------------------------------------------------------------------------------------
@@ -246,8 +246,8 @@ FIXED_POINTS = Exercise(
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def _last_step_only(loss, task, params, step_size, num_steps):
-    moved = _adapt(loss, task.support, params, step_size, num_steps - 1)
-    return _gradient_after(loss, task.support, task.query, moved, step_size, 1)
+    moved = adapt(loss, task.support, params, step_size, num_steps - 1)
+    return gradient_after(loss, task.support, task.query, moved, step_size, 1)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
@@ -255,7 +255,7 @@ def _sum_along_the_way(loss, task, params, step_size, num_steps):
     def total(start):
         value, phi = 0.0, start
         for _ in range(num_steps):
-            phi = _move(phi, _slope(loss, phi, task.support), step_size)
+            phi = move(phi, gradient_at(loss, phi, task.support), step_size)
             value = value + loss(phi, task.query)
         return value
 
@@ -267,22 +267,22 @@ REPAIR = Exercise(
     title="Repair a suspect",
     difficulty=2,
     minutes=10,
-    reference=_meta_gradient,
+    reference=meta_gradient,
     instances=lambda rng: [
-        (_wave, _curve_task(rng, 5, 5), rng.normal(1, 0.3, 2), 0.2, 3),
-        (_cosines, _points_task(rng, 4, 4, 6), rng.normal(0, 1, 4), 0.5, 4),
-        (_network, _curve_task(rng, 6, 4), _network_params(rng, 3), 0.1, 2),
+        (wave, curve_task(rng, 5, 5), rng.normal(1, 0.3, 2), 0.2, 3),
+        (cosines, points_task(rng, 4, 4, 6), rng.normal(0, 1, 4), 0.5, 4),
+        (network, curve_task(rng, 6, 4), network_params(rng, 3), 0.1, 2),
     ],
     misconceptions=(
         Misconception(
             "first-order",
-            _first_order,
+            first_order,
             "This is the FO-MAML gradient, $\\nabla f(\\phi_K)$. It is the slope of the query loss *at* the adapted "
             "parameters. No factor $(I - \\alpha H_k)$ is in it, because nothing is differentiated through the loop.",
         ),
         Misconception(
             "all steps from the start",
-            _steps_from_the_start,
+            steps_from_the_start,
             "This is the exact gradient of another loop: every inner step uses the slope at the *start*, so $K$ steps "
             "are one step of size $K\\alpha$. Which variable should the slope be taken at?",
         ),
@@ -300,39 +300,39 @@ REPAIR = Exercise(
         ),
         Misconception(
             "gradient at the start",
-            lambda loss, task, params, step_size, num_steps: _slope(loss, params, task.query),
+            lambda loss, task, params, step_size, num_steps: gradient_at(loss, params, task.query),
             "This is the query gradient at the start, as if nothing adapted.",
         ),
         Misconception(
             "support and query swapped",
-            lambda loss, task, params, step_size, num_steps: _gradient_after(
+            lambda loss, task, params, step_size, num_steps: gradient_after(
                 loss, task.query, task.support, params, step_size, num_steps
             ),
             "This adapts on the query set and scores on the support set. Which of the two may adaptation see?",
         ),
         Misconception(
             "one step too few",
-            lambda loss, task, params, step_size, num_steps: _gradient_after(
+            lambda loss, task, params, step_size, num_steps: gradient_after(
                 loss, task.support, task.query, params, step_size, num_steps - 1
             ),
             "This is the exact gradient after $K - 1$ steps. Count how often your loop moves the parameters.",
         ),
         Misconception(
             "one step too many",
-            lambda loss, task, params, step_size, num_steps: _gradient_after(
+            lambda loss, task, params, step_size, num_steps: gradient_after(
                 loss, task.support, task.query, params, step_size, num_steps + 1
             ),
             "This is the exact gradient after $K + 1$ steps. Count how often your loop moves the parameters.",
         ),
         Misconception(
             "inner steps uphill",
-            lambda loss, task, params, step_size, num_steps: _gradient_after(
+            lambda loss, task, params, step_size, num_steps: gradient_after(
                 loss, task.support, task.query, params, -step_size, num_steps
             ),
             "This is the exact gradient after $K$ steps *up* the support loss. Look at the sign of the inner step.",
         ),
     ),
-    alternatives=(_with_a_loop, _by_recursion),
+    alternatives=(with_a_loop, by_recursion),
     hints=(
         "The function that is differentiated must contain the whole loop, from its argument to the query loss.",
         "Name the argument of that function differently from `params`, and let the loop start from it.",
@@ -348,10 +348,10 @@ def _hf_maml(difference):
 
     def gradient(loss, task, params, step_size, epsilon):
         def slope(phi):
-            return _slope(loss, phi, task.support)
+            return gradient_at(loss, phi, task.support)
 
-        direction = _slope(loss, _move(params, slope(params), step_size), task.query)
-        return _move(direction, difference(slope, params, direction, epsilon), step_size)
+        direction = gradient_at(loss, move(params, slope(params), step_size), task.query)
+        return move(direction, difference(slope, params, direction, epsilon), step_size)
 
     return gradient
 
@@ -361,7 +361,7 @@ def _over(scale, after, before):
 
 
 def _central(slope, params, v, e):
-    return _over(2 * e, slope(_move(params, v, -e)), slope(_move(params, v, e)))
+    return _over(2 * e, slope(move(params, v, -e)), slope(move(params, v, e)))
 
 
 def _unit(v):
@@ -375,20 +375,20 @@ def _minus(tree):
 
 def _elsewhere(loss, task, params, step_size, epsilon):
     """The difference taken around the adapted parameters."""
-    adapted = _move(params, _slope(loss, params, task.support), step_size)
-    v = _slope(loss, adapted, task.query)
-    return _move(v, _central(lambda phi: _slope(loss, phi, task.support), adapted, v, epsilon), step_size)
+    adapted = move(params, gradient_at(loss, params, task.support), step_size)
+    v = gradient_at(loss, adapted, task.query)
+    return move(v, _central(lambda phi: gradient_at(loss, phi, task.support), adapted, v, epsilon), step_size)
 
 
 def _of_the_query_loss(loss, task, params, step_size, epsilon):
-    v = _slope(loss, _move(params, _slope(loss, params, task.support), step_size), task.query)
-    return _move(v, _central(lambda phi: _slope(loss, phi, task.query), params, v, epsilon), step_size)
+    v = gradient_at(loss, move(params, gradient_at(loss, params, task.support), step_size), task.query)
+    return move(v, _central(lambda phi: gradient_at(loss, phi, task.query), params, v, epsilon), step_size)
 
 
 def _along_the_start(loss, task, params, step_size, epsilon):
     """The direction is the query gradient at the start."""
-    v = _slope(loss, params, task.query)
-    return _move(v, _central(lambda phi: _slope(loss, phi, task.support), params, v, epsilon), step_size)
+    v = gradient_at(loss, params, task.query)
+    return move(v, _central(lambda phi: gradient_at(loss, phi, task.support), params, v, epsilon), step_size)
 
 
 def _with_ravel(loss, task, params, step_size, epsilon):
@@ -396,7 +396,7 @@ def _with_ravel(loss, task, params, step_size, epsilon):
     start, unravel = jax.flatten_util.ravel_pytree(params)
 
     def slope(vector, batch):
-        return jax.flatten_util.ravel_pytree(_slope(loss, unravel(vector), batch))[0]
+        return jax.flatten_util.ravel_pytree(gradient_at(loss, unravel(vector), batch))[0]
 
     v = slope(start - step_size * slope(start, task.support), task.query)
     difference = slope(start + epsilon * v, task.support) - slope(start - epsilon * v, task.support)
@@ -410,9 +410,9 @@ HESSIAN_FREE = Exercise(
     minutes=10,
     reference=_hf_maml(_central),
     instances=lambda rng: [
-        (_wave, _curve_task(rng, 5, 5), rng.normal(1, 0.3, 2), 0.2, 0.1),
-        (_cosines, _points_task(rng, 4, 4, 6), rng.normal(0, 1, 4), 0.5, 0.3),
-        (_network, _curve_task(rng, 6, 4), _network_params(rng, 3), 0.1, 0.05),
+        (wave, curve_task(rng, 5, 5), rng.normal(1, 0.3, 2), 0.2, 0.1),
+        (cosines, points_task(rng, 4, 4, 6), rng.normal(0, 1, 4), 0.5, 0.3),
+        (network, curve_task(rng, 6, 4), network_params(rng, 3), 0.1, 0.05),
     ],
     misconceptions=(
         Misconception(
@@ -427,18 +427,18 @@ HESSIAN_FREE = Exercise(
         ),
         Misconception(
             "forward difference",
-            _hf_maml(lambda slope, params, v, e: _over(e, slope(_move(params, v, -e)), slope(params))),
+            _hf_maml(lambda slope, params, v, e: _over(e, slope(move(params, v, -e)), slope(params))),
             "This is the one-sided difference. It costs one gradient less, and its error falls like $\\epsilon$ "
             "instead of $\\epsilon^2$. The exercise asks for the two-sided one.",
         ),
         Misconception(
             "not halved",
-            _hf_maml(lambda slope, params, v, e: _over(e, slope(_move(params, v, -e)), slope(_move(params, v, e)))),
+            _hf_maml(lambda slope, params, v, e: _over(e, slope(move(params, v, -e)), slope(move(params, v, e)))),
             "The two points are $2\\epsilon v$ apart, but you divided by $\\epsilon$.",
         ),
         Misconception(
             "not divided",
-            _hf_maml(lambda slope, params, v, e: _over(1.0, slope(_move(params, v, -e)), slope(_move(params, v, e)))),
+            _hf_maml(lambda slope, params, v, e: _over(1.0, slope(move(params, v, -e)), slope(move(params, v, e)))),
             "You took the difference of two gradients and did not divide it by the distance.",
         ),
         Misconception(
