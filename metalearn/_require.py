@@ -102,6 +102,18 @@ def hashable(**values: Any) -> None:
             ) from None
 
 
+def mesh(**values: Any) -> None:
+    """Raises TypeError or ValueError unless every named value is a mesh of devices with an axis "tasks"."""
+    for name, value in values.items():
+        if not isinstance(value, jax.sharding.Mesh):
+            raise TypeError(f"{name} must be a mesh of jax.make_mesh, but it is a {type(value).__name__}.")
+        if "tasks" not in value.axis_names:
+            raise ValueError(
+                f"{name} must have an axis named 'tasks', as in jax.make_mesh((8,), ('tasks',)), "
+                f"but its axes are {list(value.axis_names)}."
+            )
+
+
 def transformation(**values: Any) -> None:
     """Raises TypeError unless every named value is an optax transformation."""
     for name, value in values.items():

@@ -1,6 +1,23 @@
-"""The training loop: many outer steps in each compiled call, a progress bar between the calls."""
+"""The training loop: many outer steps in each compiled call, a progress bar between the calls.
+
+On several devices of one machine, `fit` takes a mesh:
+
+    fit(..., mesh=jax.make_mesh((jax.device_count(),), ("tasks",)))
+
+On several machines, every process runs the same script and sees all devices. Its first line finds the others by
+itself under Slurm, Open MPI and on TPU pods; elsewhere it takes the coordinator's address, the number of processes and
+its own:
+
+    jax.distributed.initialize()                                     # train.py, before anything else of JAX
+
+    srun --ntasks-per-node=1 python train.py                         # Slurm, one process a node
+    gcloud compute tpus tpu-vm ssh NAME --worker=all --command="python train.py"
+
+Checkpoints then belong on a disk that all processes share.
+"""
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,9 +25,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from metalearn import _require
+from metalearn._checkpoints import CheckpointError, Checkpoints
 from metalearn.learner import MetaLearner, MetaState
 from metalearn.task import Params, Task
 
@@ -67,6 +86,8 @@ def fit(
     meta_batch_size: int,
     key: jax.Array,
     progress: bool = True,
+    checkpoint_dir: str | os.PathLike | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> FitResult:
     """Meta-trains for `num_steps` outer steps.
 
@@ -81,11 +102,18 @@ def fit(
       meta_batch_size: tasks per outer step, >= 1.
       key: a jax.random.key.
       progress: whether to draw a progress bar.
+      checkpoint_dir: where to keep the run, with Orbax: every ten seconds or so, and at the end. If there is a
+        checkpoint already, the run goes on from it, and ends with the same numbers to the last bit as one that was
+        never stopped. A killed run is taken up by the same call; a finished one is made longer with more steps.
+      mesh: devices to share the work, for instance jax.make_mesh((8,), ("tasks",)). Each adapts its part of the tasks:
+        meta_batch_size must be a multiple of the length of the axis "tasks". The mesh may have more axes; parameters
+        that are sharded over them stay so, and others are copied to every device.
 
     Returns:
       A FitResult. Interrupted by Ctrl-C, the result reached so far.
 
     Raises:
+      CheckpointError: when a checkpoint is damaged, or of a run with other arguments, or cannot be written.
       DivergedError: when all tasks of a step are non-finite; it says what to lower and holds the result so far.
       ValueError, TypeError: if an argument is not as described; the message names it.
     """
@@ -95,29 +123,59 @@ def fit(
     _require.random_key(key=key)
     if not (hasattr(learner, "init") and hasattr(learner, "step")):
         raise TypeError(f"learner must come from meta_learner, but it is a {type(learner).__name__}.")
+    places = None
+    if mesh is None:
+        state = learner.init(params)
+    else:
+        put, tasks_place = _spread(mesh, meta_batch_size)
+        state = put(learner.init(put(params)))
+        places = (tasks_place, *(leaf.sharding for leaf in jax.tree.leaves(state)))
+    history = History(np.zeros(0), np.zeros(0), np.zeros(0, int))
+    checkpoints = None
+    if checkpoint_dir is not None:
+        seed = np.asarray(jax.random.key_data(key)).tolist()
+        checkpoints = Checkpoints(checkpoint_dir, {"key": seed, "meta_batch_size": int(meta_batch_size)}, state)
+        found = checkpoints.restore()
+        if found is not None:
+            state, history = found[0], History(**found[1])
+    done, parts = len(history.query_loss), [history]
+    if done > num_steps:
+        raise ValueError(f"checkpoint_dir holds a run of {done} steps, so num_steps must be at least that.")
     capacity = -(-num_steps // NUM_CALLS)
-    state, parts, done = learner.init(params), [], 0
 
-    with tqdm(total=num_steps, disable=not progress, file=sys.stdout, unit="step", mininterval=0.5) as bar:
+    def reached():
+        return FitResult(state.params, History(*map(np.concatenate, zip(*parts, strict=True))), state)
+
+    def save():
+        try:
+            checkpoints.save(state, reached().history._asdict())
+        except CheckpointError as error:
+            error.result = reached()
+            raise
+
+    silent = not progress or jax.process_index() > 0
+    with tqdm(total=num_steps, initial=done, disable=silent, file=sys.stdout, unit="step", mininterval=0.5) as bar:
         try:
             while done < num_steps:
                 count = min(capacity, num_steps - done)
-                after, part = _run(learner, sample_tasks, meta_batch_size, capacity, state, key, count)
+                after, part = _run(learner, sample_tasks, meta_batch_size, capacity, places, state, key, count)
                 # JAX computes in the background: the wait is here, and with it nearly every Ctrl-C.
                 part = History(*(np.asarray(leaf)[:count] for leaf in part))
                 state, done = after, done + count
                 parts.append(part)
                 bar.update(count)
-                bar.set_postfix_str(f"query loss {np.mean(parts[-1].query_loss):.3g}", refresh=False)
-                if (parts[-1].num_failed == meta_batch_size).any():
+                bar.set_postfix_str(f"query loss {np.mean(part.query_loss):.3g}", refresh=False)
+                if (part.num_failed == meta_batch_size).any():
                     break
+                if checkpoints is not None and (done == num_steps or checkpoints.due()):
+                    save()
         except KeyboardInterrupt:
             bar.write(f"Interrupted after {done} of {num_steps} steps; what was reached is returned.")
+            if checkpoints is not None and jax.process_count() == 1:  # several would have to agree on the step
+                save()
 
-    empty = History(np.zeros(0), np.zeros(0), np.zeros(0, int))
-    history = History(*map(np.concatenate, zip(empty, *parts, strict=True)))
-    result = FitResult(state.params, history, state)
-    failed = np.flatnonzero(history.num_failed == meta_batch_size)
+    result = reached()
+    failed = np.flatnonzero(result.history.num_failed == meta_batch_size)
     if failed.size:
         raise DivergedError(
             f"At outer step {failed[0]} the inner loop of every task ended in infinity or NaN. Lower the learning rate "
@@ -130,13 +188,34 @@ def fit(
     return result
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _run(learner, sample_tasks, meta_batch_size, capacity, state, key, count):
+def _spread(mesh, meta_batch_size):
+    """A function that puts a tree of arrays on the devices, and where tasks go; the compiler splits the rest."""
+    _require.mesh(mesh=mesh)
+    if meta_batch_size % mesh.shape["tasks"]:
+        raise ValueError(
+            f"meta_batch_size must be a multiple of the {mesh.shape['tasks']} devices along the mesh's axis 'tasks', "
+            f"but it is {meta_batch_size}."
+        )
+    automatic = Mesh(mesh.devices, mesh.axis_names)
+
+    def put(leaf):
+        sharding = getattr(leaf, "sharding", None)
+        sharded = isinstance(sharding, NamedSharding) and sharding.mesh.axis_names == mesh.axis_names
+        return jax.device_put(leaf, NamedSharding(automatic, sharding.spec if sharded else PartitionSpec()))
+
+    return lambda tree: jax.tree.map(put, tree), NamedSharding(automatic, PartitionSpec("tasks"))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _run(learner, sample_tasks, meta_batch_size, capacity, places, state, key, count):
     """Takes `count` outer steps, at most `capacity`: one program serves every call of a run, the last included."""
 
     def body(i, carry):
         state, history = carry
-        state, info = learner.step(state, sample_tasks(jax.random.fold_in(key, state.step), meta_batch_size))
+        tasks = sample_tasks(jax.random.fold_in(key, state.step), meta_batch_size)
+        if places is not None:
+            tasks = jax.lax.with_sharding_constraint(tasks, places[0])
+        state, info = learner.step(state, tasks)
         row = History(
             jnp.nanmean(jnp.where(info.finite, info.query_loss, jnp.nan)),
             info.grad_norm,
@@ -145,4 +224,8 @@ def _run(learner, sample_tasks, meta_batch_size, capacity, state, key, count):
         return state, jax.tree.map(lambda column, value: column.at[i].set(value), history, row)
 
     blank = History(jnp.zeros(capacity), jnp.zeros(capacity), jnp.zeros(capacity, jnp.int32))
-    return jax.lax.fori_loop(0, count, body, (state, blank))
+    state, history = jax.lax.fori_loop(0, count, body, (state, blank))
+    if places is not None:
+        leaves, structure = jax.tree.flatten(state)
+        state = jax.tree.unflatten(structure, map(jax.lax.with_sharding_constraint, leaves, places[1:]))
+    return state, history

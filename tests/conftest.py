@@ -7,6 +7,8 @@ import pytest
 jax.config.update("jax_disable_most_optimizations", True)
 # The lessons keep on disk what they compiled. The outcome of a test must not depend on what ran before.
 jax.config.update("jax_enable_compilation_cache", False)
+# Simulated devices, for the tests of `fit` on a mesh. All others use the first one.
+jax.config.update("jax_num_cpu_devices", 8)
 
 
 @pytest.fixture
