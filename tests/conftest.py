@@ -11,6 +11,15 @@ jax.config.update("jax_enable_compilation_cache", False)
 jax.config.update("jax_num_cpu_devices", 8)
 
 
+def pytest_terminal_summary(terminalreporter):
+    """What tests measured and recorded, at the end of the run, whichever process they ran in."""
+    reports = [report for kind in terminalreporter.stats.values() for report in kind if hasattr(report, "when")]
+    lines = {value for report in reports for name, value in report.user_properties if name == "measured"}
+    if lines:
+        terminalreporter.section("measured")
+        terminalreporter.write_line("\n".join(sorted(lines)))
+
+
 @pytest.fixture
 def x64():
     """Arrays are float64 for the length of one test."""

@@ -91,13 +91,14 @@ def untouched(request):
 
 @pytest.mark.timeout(240)  # to end a hang, not to measure: a loaded machine takes three times as long
 class TestUntouchedLesson:
-    def test_says_not_yet_for_each_exercise_and_ends(self, untouched, capsys):
+    def test_says_not_yet_for_each_exercise_and_ends(self, untouched, record_property):
         exercises = [cell for cell in untouched.notebook.cells if "exercise" in cell.metadata]
         checks = [cell for cell in code_cells(untouched.notebook) if cell.id.endswith("-check")]
         assert len(checks) == len(exercises) > 0
         assert [cell.id for cell in checks if "not yet" not in text(cell).lower()] == []
-        with capsys.disabled():
-            print(f"\n{untouched.name}: {untouched.seconds:.1f} s, {(untouched.memory or 0) / 1e6:.0f} MB")
+        record_property(
+            "measured", f"{untouched.name}: {untouched.seconds:.1f} s, {(untouched.memory or 0) / 1e6:.0f} MB"
+        )
 
     def test_describes_each_figure(self, untouched):
         assert [cell_id for cell_id, described in pictures(untouched.notebook) if not described] == []

@@ -1,0 +1,228 @@
+"""A run with checkpoints ends with the same bits, however often it was stopped, and harms no other run's files."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import metalearn as ml
+from metalearn import _checkpoints
+
+START = {"slope": jnp.array([3.0, -2.0]), "offset": jnp.ones((40, 40))}
+KEY = jax.random.key(7)
+
+
+def loss(params, batch):
+    return jnp.mean((params["slope"] - batch) ** 2) + jnp.mean(params["offset"] ** 2)
+
+
+def draw(key, num_tasks):
+    points = jax.random.normal(key, (num_tasks, 6, 2))
+    return ml.Task(points[:, :3], points[:, 3:])
+
+
+learner = ml.meta_learner(ml.maml(loss, optax.sgd(0.1), 2), optax.adam(0.01))
+
+
+def fit(num_steps, directory=None, *, learner=learner, params=START, key=KEY, meta_batch_size=4):
+    return ml.fit(learner, params, draw, num_steps, meta_batch_size, key, progress=False, checkpoint_dir=directory)
+
+
+@pytest.fixture(scope="module")
+def never_stopped():
+    return fit(300)
+
+
+@pytest.fixture
+def save_always(monkeypatch):
+    monkeypatch.setattr(_checkpoints, "SECONDS_BETWEEN_SAVES", 0.0)
+
+
+def assert_same_bits(found, expected):
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def contents(directory):
+    return {path: path.read_bytes() for path in Path(directory).rglob("*") if path.is_file()}
+
+
+def test_a_run_in_three_parts_is_the_run_in_one(never_stopped, tmp_path):
+    fit(110, tmp_path)
+    fit(200, tmp_path)
+    assert_same_bits(fit(300, tmp_path), never_stopped)
+    assert_same_bits(fit(300, tmp_path), never_stopped)  # nothing is left to do
+
+
+def test_checkpoints_do_not_pile_up(save_always, tmp_path):
+    fit(5, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["4", "5"]
+
+
+def test_an_interrupted_run_goes_on(never_stopped, tmp_path, monkeypatch):
+    module = sys.modules["metalearn.fit"]
+    run, calls = module._run, []
+
+    def interrupt(*args):
+        calls.append(args)
+        if len(calls) == 20:
+            raise KeyboardInterrupt
+        return run(*args)
+
+    monkeypatch.setattr(module, "_run", interrupt)
+    reached = fit(300, tmp_path)
+    assert reached.state.step == len(reached.history.query_loss) == 57
+    assert_same_bits(fit(300, tmp_path), never_stopped)
+
+
+def test_a_diverged_run_keeps_the_checkpoint_before(save_always, tmp_path):
+    def poisoned(key, num_tasks):
+        tasks = draw(key, num_tasks)
+        return tasks._replace(query=jnp.where(jnp.sum(tasks.query) > 8, jnp.nan, tasks.query))
+
+    with pytest.raises(ml.DivergedError):
+        ml.fit(learner, START, poisoned, 300, 4, KEY, False, tmp_path)
+    kept = max(int(path.name) for path in tmp_path.iterdir())
+    assert 0 < kept < 300
+    assert np.isfinite(fit(kept, tmp_path).history.query_loss).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({"key": jax.random.key(8)}, "key"),
+        ({"meta_batch_size": 5}, "meta_batch_size"),
+        ({"params": {**START, "slope": jnp.ones(3)}}, "state"),
+        ({"params": jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), START)}, "state"),
+        ({"params": {"slope": START["slope"]}}, "state"),
+        ({"learner": ml.meta_learner(ml.maml(loss, optax.sgd(0.1), 2), optax.sgd(0.01))}, "state"),
+    ],
+)
+def test_the_checkpoint_of_another_run_is_refused_and_kept(change, names, tmp_path):
+    fit(3, tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(ml.CheckpointError, match=f"another run: its {names} is"):
+        fit(6, tmp_path, **change)
+    assert contents(tmp_path) == before
+
+
+def test_fewer_steps_than_there_are_is_an_error(tmp_path):
+    fit(3, tmp_path)
+    with pytest.raises(ValueError, match="a run of 3 steps"):
+        fit(2, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")  # what the storage layer says of its own tasks when it fails
+@pytest.mark.parametrize("damage", ["empty", "half", "flip"])
+def test_damage_to_any_file_is_refused_or_harmless(damage, tmp_path):
+    """Each file of a checkpoint in turn: an error, or the very same numbers; never wrong ones."""
+    whole = fit(3, tmp_path)
+    errors = 0
+    for path, data in contents(tmp_path).items():
+        middle = len(data) // 2
+        broken = {
+            "empty": b"",
+            "half": data[:middle],
+            "flip": data[:middle] + bytes(255 - byte for byte in data[middle : middle + 1]) + data[middle + 1 :],
+        }[damage]
+        path.write_bytes(broken)
+        before = contents(tmp_path)
+        try:
+            assert_same_bits(fit(3, tmp_path), whole)
+        except ml.CheckpointError as error:
+            assert str(tmp_path / "3") in str(error)
+            errors += 1
+        assert contents(tmp_path) == before
+        path.write_bytes(data)
+    assert errors >= 3
+    assert_same_bits(fit(3, tmp_path), whole)
+
+
+def test_a_folder_that_is_no_checkpoint_is_refused_and_kept(tmp_path):
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "thesis.txt").write_text("do not lose this")
+    with pytest.raises(ml.CheckpointError, match="Nothing was changed"):
+        fit(3, tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["7", "thesis.txt"]
+
+
+def test_a_file_in_place_of_the_directory(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ml.CheckpointError, match="cannot be used"):
+        fit(3, tmp_path / "file")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit on the size of files stands for a full disk")
+def test_a_full_disk_keeps_the_checkpoint_before_and_the_result(never_stopped, tmp_path):
+    fit(3, tmp_path)
+    before = contents(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limits[1]))
+    try:
+        with pytest.raises(ml.CheckpointError, match="could not be written") as caught:
+            fit(300, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert_same_bits(caught.value.result, never_stopped)
+    assert {path: data for path, data in contents(tmp_path).items() if path in before} == before
+    time.sleep(1)  # until the storage layer's own threads have given up
+    assert_same_bits(fit(300, tmp_path), never_stopped)
+
+
+KILLED = """
+import sys
+sys.path.insert(0, {tests!r})
+import jax
+jax.config.update("jax_disable_most_optimizations", True)
+from metalearn import _checkpoints
+import test_checkpoints
+_checkpoints.SECONDS_BETWEEN_SAVES = 0.0
+print("ready", flush=True)
+test_checkpoints.fit(300, sys.argv[1])
+"""
+
+
+def wait_for(condition, process):
+    while not condition():
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.0005)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(never_stopped, tmp_path):
+    """Twice at a random moment, twice while a checkpoint is being written, and once when it has just appeared."""
+    rng = np.random.default_rng(0)
+    script = KILLED.format(tests=os.path.dirname(__file__))
+    directory = tmp_path / "run"
+
+    def steps():
+        return {path.name for path in directory.glob("*") if path.name.isdigit()}
+
+    for moment in ("random", "writing", "written", "writing", "random"):
+        process = subprocess.Popen([sys.executable, "-c", script, directory], stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "ready\n"
+        known = steps()
+        wait_for(lambda known=known: steps() - known, process)  # it has saved something of its own
+        if moment == "random":
+            time.sleep(rng.uniform(0, 0.3))
+        elif moment == "writing":
+            wait_for(lambda: any("tmp" in path.name for path in directory.glob("*")), process)
+        else:
+            known = steps()
+            wait_for(lambda known=known: steps() - known, process)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    assert max(map(int, steps())) < 300
+    assert_same_bits(fit(300, directory), never_stopped)
