@@ -11,6 +11,7 @@ The transformation also says which parameters adapt, and how fast:
         inner = learned_rates(), with params = with_rates(params, 0.1)
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -49,7 +50,9 @@ def step(objective: Objective, inner: optax.GradientTransformation, state: Inner
     return InnerState(optax.apply_updates(state.params, updates), opt_state)
 
 
-def descend(objective: Objective, inner: optax.GradientTransformation, num_steps: int, start: Params) -> Params:
+def descend(
+    objective: Objective, inner: optax.GradientTransformation, num_steps: int, start: Params, remat: bool = False
+) -> Params:
     """The parameters after `num_steps` inner steps.
 
     Differentiable in `start` and in everything `objective` closes over.
@@ -61,15 +64,19 @@ def descend(objective: Objective, inner: optax.GradientTransformation, num_steps
         zero gradient is infinite, and the meta-gradient is NaN.
       num_steps: K >= 0, fixed when the program is compiled.
       start: any pytree of floating-point arrays.
+      remat: whether a derivative of the loop recomputes what it needs, a segment at a time, instead of keeping it: one
+        more pass over the steps, and memory of about 2 sqrt(K) copies of the state instead of all intermediate values
+        of K steps.
 
     Returns:
       A pytree like `start`.
     """
-    end, _ = jax.lax.scan(lambda state, _: (step(objective, inner, state), None), init(inner, start), length=num_steps)
-    return end.params
+    return _walk(lambda state, _: step(objective, inner, state), init(inner, start), None, num_steps, remat).params
 
 
-def descend_on_batches(loss: Loss, inner: optax.GradientTransformation, batches: Batch, start: Params) -> Params:
+def descend_on_batches(
+    loss: Loss, inner: optax.GradientTransformation, batches: Batch, start: Params, remat: bool = False
+) -> Params:
     """The parameters after one inner step on each batch in turn: phi_{k+1} = phi_k + update(grad loss(phi_k, batch_k)).
 
     Args:
@@ -77,16 +84,34 @@ def descend_on_batches(loss: Loss, inner: optax.GradientTransformation, batches:
       inner: the step rule, as in `descend`.
       batches: a batch whose arrays have one more leading axis, of length K, which counts the steps.
       start: any pytree of floating-point arrays.
+      remat: as in `descend`.
 
     Returns:
       A pytree like `start`.
     """
 
     def one_step(state, batch):
-        return step(lambda phi: loss(phi, batch), inner, state), None
+        return step(lambda phi: loss(phi, batch), inner, state)
 
-    end, _ = jax.lax.scan(one_step, init(inner, start), batches)
-    return end.params
+    num_steps = _require.same_leading_axis("inner steps", batches)
+    return _walk(one_step, init(inner, start), batches, num_steps, remat).params
+
+
+def _walk(one_step, state, batches, num_steps, remat):
+    """one_step(state, batch) `num_steps` times; with remat as about sqrt(K) segments of sqrt(K) steps."""
+
+    def steps(state, batches, length):
+        return jax.lax.scan(lambda state, batch: (one_step(state, batch), None), state, batches, length)[0]
+
+    if not remat:
+        return steps(state, batches, num_steps)
+    one_step = jax.checkpoint(one_step)
+    size = max(1, math.isqrt(num_steps))
+    whole = num_steps - num_steps % size
+    segments = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, size, *leaf.shape[1:]), batches)
+    segment = jax.checkpoint(lambda state, batches: steps(state, batches, size))
+    state, _ = jax.lax.scan(lambda state, batches: (segment(state, batches), None), state, segments, whole // size)
+    return steps(state, jax.tree.map(lambda leaf: leaf[whole:], batches), num_steps - whole)
 
 
 def proximal(objective: Objective, center: Params, strength: jax.typing.ArrayLike) -> Objective:

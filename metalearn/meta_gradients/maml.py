@@ -15,11 +15,14 @@ from metalearn.inner import descend, descend_on_batches
 from metalearn.task import Loss, MetaGradient
 
 
-def maml(loss: Loss, inner: optax.GradientTransformation, num_steps: int, resample: bool = False) -> MetaGradient:
+def maml(
+    loss: Loss, inner: optax.GradientTransformation, num_steps: int, resample: bool = False, remat: bool = False
+) -> MetaGradient:
     """The exact gradient of the query loss after `num_steps` inner steps.
 
     Differentiates through the inner loop. Cost: K + 1 gradients forwards and K Hessian-vector products backwards, each
-    about two gradients. Memory: grows linearly with K. Many steps want small ones: see theory.largest_stable_step.
+    about two gradients. Memory: grows linearly with K, or with `remat` like sqrt(K). Many steps want small ones: see
+    theory.largest_stable_step.
 
     Args:
       loss: scalar loss of (params, batch).
@@ -27,6 +30,8 @@ def maml(loss: Loss, inner: optax.GradientTransformation, num_steps: int, resamp
       num_steps: K >= 0; with 0 this is the plain gradient of the query loss, as in joint training.
       resample: whether each inner step has a batch of its own. The support arrays of a task then have one more leading
         axis, of length K, which counts the steps: [K, num_examples, ...], in a batch of tasks [num_tasks, K, ...].
+      remat: whether the way back recomputes the inner steps, about sqrt(K) at a time, instead of keeping them all: the
+        same gradient for up to 2 K gradients more, for networks and numbers of steps that do not fit into memory.
 
     Returns:
       A function (params, task) -> (query loss at phi_K, meta-gradient); the gradient is a pytree like params.
@@ -35,7 +40,8 @@ def maml(loss: Loss, inner: optax.GradientTransformation, num_steps: int, resamp
       ValueError, TypeError: if an argument is not as described; the message names it.
     """
     loss = _require.scalar(loss)
-    adapt = _adaptation(loss, inner, num_steps, resample)
+    _require.flag(remat=remat)
+    adapt = _adaptation(loss, inner, num_steps, resample, remat)
 
     def meta_gradient(params, task):
         def after_adaptation(start):
@@ -73,17 +79,17 @@ def fo_maml(loss: Loss, inner: optax.GradientTransformation, num_steps: int, res
     return meta_gradient
 
 
-def _adaptation(loss, inner, num_steps, resample):
+def _adaptation(loss, inner, num_steps, resample, remat=False):
     """The function (theta, support) -> phi_K."""
     _require.transformation(inner=inner)
     _require.count(num_steps=num_steps)
     _require.flag(resample=resample)
 
     def on_one_batch(start, support):
-        return descend(lambda phi: loss(phi, support), inner, num_steps, start)
+        return descend(lambda phi: loss(phi, support), inner, num_steps, start, remat)
 
     def on_a_batch_per_step(start, support):
         _require.batch_per_step(num_steps, support)
-        return descend_on_batches(loss, inner, support, start)
+        return descend_on_batches(loss, inner, support, start, remat)
 
     return on_a_batch_per_step if resample else on_one_batch
