@@ -19,6 +19,7 @@ from metalearn import (
     theory,
     two_tower,
 )
+from metalearn._checkpoints import CheckpointError
 from metalearn.fit import DivergedError, fit
 from metalearn.learner import MetaInfo, MetaLearner, MetaState, meta_learner
 from metalearn.mamf import among_present, mamf, tasks_to_cover, uniform_tasks
@@ -43,6 +44,7 @@ from metalearn.moml import MOMLState, local_moml, moml
 from metalearn.task import Task
 
 __all__ = [
+    "CheckpointError",
     "DivergedError",
     "MOMLState",
     "MetaInfo",

@@ -65,7 +65,7 @@ CLAIM = Claim(
     paper="Ji, Yang & Liang 2022, [2002.07836](https://arxiv.org/abs/2002.07836)",
     exact="`maml`: the gradient after K steps, on one support set or on a batch per step; `fo_maml`: biased, O(a K)",
     cost="K + 1 gradients, K Hessian products; `fo_maml` K + 1 gradients",
-    memory="grows with K; `fo_maml` flat",
+    memory="grows with K, with `remat` like √K; `fo_maml` flat",
     finding=(
         "From K = 1 to 16 the largest curvature of the meta-objective grows {fixed:.2g}-fold with a fixed inner step, "
         "and {scaled:.3g}-fold with 1/(8K). The largest step that keeps it as smooth as the tasks falls like "
