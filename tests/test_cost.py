@@ -1,0 +1,105 @@
+"""theory.cost against the compiler's figures."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import metalearn as ml
+
+SGD = optax.sgd(0.01)
+METHODS = {
+    "maml": (lambda loss, k: ml.maml(loss, SGD, k), {}),
+    "maml with remat": (lambda loss, k: ml.maml(loss, SGD, k, remat=True), {}),
+    "fo_maml": (lambda loss, k: ml.fo_maml(loss, SGD, k), {}),
+    "reptile": (lambda loss, k: ml.reptile(loss, SGD, k), {}),
+    "hf_maml": (lambda loss, k: ml.hf_maml(loss, SGD, k, 0.1), {}),
+    "imaml": (lambda loss, k: ml.imaml(loss, SGD, k, 1.0, 3), {"cg_steps": 3}),
+    "fo_b_maml": (lambda loss, k: ml.fo_b_maml(loss, SGD, k, 1.0, 0.1), {}),
+    "fo_b_maml_limit": (lambda loss, k: ml.fo_b_maml_limit(loss, SGD, k, 1.0), {}),
+}
+FOURTH = (lambda loss, k: ml.fo_b_maml(loss, SGD, k, 1.0, 0.1, "fourth_order"), {"num_solutions": 4})
+EVERY = [*((name, *case) for name, case in METHODS.items()), ("fo_b_maml", *FOURTH)]
+NETWORKS = {  # widths, examples: where layer outputs weigh more, where parameters do, and in between
+    "outputs": ((1, 64, 64, 64, 1), 1000),
+    "parameters": ((1, 512, 512, 1), 10),
+    "both": ((1, 256, 256, 1), 256),
+}
+
+
+@pytest.fixture(autouse=True)
+def optimised():
+    """The programs are compiled as a user's are."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+def problem(widths, num_examples):
+    params, apply = ml.models.functional(ml.models.MLP(widths, rngs=nnx.Rngs(0)))
+    batch = jnp.ones((num_examples, widths[0])), jnp.ones((num_examples, widths[-1]))
+    sizes = {
+        "num_params": sum(leaf.size for leaf in jax.tree.leaves(params)),
+        "num_examples": num_examples,
+        "num_outputs": sum(widths[1:]),
+    }
+    return ml.losses.mean_squared_error(apply), params, ml.Task(batch, batch), sizes
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(("method", "build", "options"), EVERY)
+def test_memory_is_the_compilers_within_a_factor(network, method, build, options):
+    loss, params, task, sizes = problem(*NETWORKS[network])
+    for num_steps in (4, 25, 100):
+        program = jax.jit(build(loss, num_steps)).lower(params, task).compile()
+        found = program.memory_analysis().temp_size_in_bytes
+        predicted = ml.theory.cost(method, num_steps=num_steps, **sizes, **options).memory
+        assert 1 / 1.5 < predicted / found < 1.5, (num_steps, predicted / found)
+
+
+@pytest.mark.parametrize(("method", "build", "options"), [case for case in EVERY if "remat" not in case[0]])
+def test_operations_are_the_compilers(method, build, options):
+    """With one inner step and one step of conjugate gradients: the compiler counts the body of a loop once."""
+    loss, params, task, sizes = problem((1, 256, 256, 1), 256)
+    if method == "imaml":
+        build, options = lambda loss, k: ml.imaml(loss, SGD, k, 1.0, 1), {"cg_steps": 1}
+    found = jax.jit(build(loss, 1)).lower(params, task).compile().cost_analysis()["flops"]
+    predicted = ml.theory.cost(method, num_steps=1, **sizes, **options).flops
+    assert predicted == pytest.approx(found, rel=0.1)
+
+
+def test_a_loop_of_many_steps_is_as_many_times_the_work():
+    """What the compiler does not count is seen when the loop is written out."""
+    loss, params, task, sizes = problem((1, 64, 64, 1), 100)
+
+    def written_out(params, task):
+        for _ in range(5):
+            params = optax.tree.add_scale(params, -0.01, jax.grad(loss)(params, task.support))
+        return jax.grad(loss)(params, task.query)
+
+    found = jax.jit(written_out).lower(params, task).compile().cost_analysis()["flops"]
+    assert ml.theory.cost("fo_maml", num_steps=5, **sizes).flops == pytest.approx(found, rel=0.05)
+
+
+def test_devices_share_tasks_and_exchange_one_gradient():
+    sizes = {"num_params": 1000, "num_steps": 5, "num_examples": 10, "num_outputs": 30}
+    one = ml.theory.cost("fo_maml", num_tasks=16, **sizes)
+    eight = ml.theory.cost("fo_maml", num_tasks=16, num_devices=8, **sizes)
+    np.testing.assert_allclose([one.flops / eight.flops, one.memory / eight.memory], 8)
+    assert (one.communication, eight.communication) == (0, 2 * 7 / 8 * 4000)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "mamll"}, "method must be one of 'maml', .* but it is 'mamll'"),
+        ({"num_steps": 0}, "num_steps must be a whole number of at least 1"),
+        ({"num_devices": 0}, "num_devices must be"),
+        ({"num_outputs": -1}, "num_outputs must be"),
+    ],
+)
+def test_bad_arguments(change, message):
+    with pytest.raises(ValueError, match=message):
+        ml.theory.cost(**{"method": "maml", "num_params": 10, "num_steps": 1, **change})
