@@ -180,8 +180,8 @@ def fit(
         raise DivergedError(
             f"At outer step {failed[0]} the inner loop of every task ended in infinity or NaN. Lower the learning rate "
             "of `inner` (for a proximal method also check that it is below 2 / (curvature + proximal_strength)), then "
-            "`perturbation` if the method has one, then the learning rate of `outer`. A singular kernel needs a lower "
-            "`time` or a higher `ridge`. "
+            "`perturbation` if the method has one (estimator='three_point' leaves each problem its minimum), then "
+            "the learning rate of `outer`. A singular kernel needs a lower `time` or a higher `ridge`. "
             "What was reached is in this error's `result`.",
             result,
         )

@@ -1,7 +1,10 @@
 """Fixtures shared by the tests of the library."""
 
 import jax
+import jax.numpy as jnp
 import pytest
+
+import metalearn as ml
 
 # The tests compile hundreds of small programs and run each of them once, so compiling is what they cost.
 jax.config.update("jax_disable_most_optimizations", True)
@@ -25,3 +28,16 @@ def x64():
     """Arrays are float64 for the length of one test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="module")
+def quadratics():
+    """Four quadratic tasks in three dimensions, in float64."""
+    with jax.enable_x64(True):
+        return ml.tasks.Quadratic(dim=3)(jax.random.key(1), 4)
+
+
+@pytest.fixture
+def theta():
+    """A start for them."""
+    return jnp.array([1.0, -2.0, 0.5])

@@ -20,17 +20,6 @@ family = ml.tasks.Quadratic(dim=3)
 
 
 @pytest.fixture(scope="module")
-def quadratics():
-    with jax.enable_x64(True):
-        return family(jax.random.key(1), 4)
-
-
-@pytest.fixture
-def theta():
-    return jnp.array([1.0, -2.0, 0.5])
-
-
-@pytest.fixture(scope="module")
 def network():
     """(params, task, p(0)): dp/dt = (hess h(u(t))) p from p(T) = grad f(u(T)), solved by SciPy to 12 digits."""
     with jax.enable_x64(True):

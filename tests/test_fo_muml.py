@@ -16,17 +16,6 @@ STEP_SIZE = 0.5
 family = ml.tasks.Quadratic(dim=3, support_curvature=(0.2, 1.0))
 
 
-@pytest.fixture(scope="module")
-def quadratics():
-    with jax.enable_x64(True):
-        return family(jax.random.key(1), 4)
-
-
-@pytest.fixture
-def theta():
-    return jnp.array([1.0, -2.0, 0.5])
-
-
 def per_task(theta, tasks, num_steps):
     meta_gradient = ml.fo_muml(family.loss, STEP_SIZE, num_steps)
     return jax.tree.map(np.asarray, jax.jit(jax.vmap(meta_gradient, in_axes=(None, 0)))(theta, tasks))

@@ -19,17 +19,6 @@ CONVERGED = {"num_steps": 300, "proximal_strength": STRENGTH, "inner": optax.sgd
 family = ml.tasks.Quadratic(dim=3)
 
 
-@pytest.fixture(scope="module")
-def quadratics():
-    with jax.enable_x64(True):
-        return family(jax.random.key(1), 4)
-
-
-@pytest.fixture
-def theta():
-    return jnp.array([1.0, -2.0, 0.5])
-
-
 def per_task(method, theta, tasks, **arguments):
     """(losses, gradients) of every quadratic task, from one compiled function."""
     meta_gradient = build(method, family.loss, **arguments)
