@@ -134,7 +134,7 @@ def lines(
             axes.minorticks_off()
     if "y" in log:
         axes.set_yscale("log")
-    axes.set(xlim=xlim, ylim=ylim)
+    axes.set(**{name: limits for name, limits in (("xlim", xlim), ("ylim", ylim)) if limits is not None})
     label(axes, xlabel, ylabel, title)
     return cast(Figure, axes.get_figure(root=True))
 

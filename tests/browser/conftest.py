@@ -95,6 +95,16 @@ class Lab:
         if folder := os.environ.get("METALEARN_SCREENSHOTS"):
             self.page.screenshot(path=Path(folder) / f"{name}.png")
 
+    def read_through(self, name):
+        """Saves pictures of the whole notebook, a screenful each, if METALEARN_SCREENSHOTS names a folder for them."""
+        if os.environ.get("METALEARN_SCREENSHOTS"):
+            notebook = self.page.locator(".jp-WindowedPanel-outer").first
+            height, screen = notebook.evaluate("panel => [panel.scrollHeight, panel.clientHeight]")
+            for i in range(-(-height // screen)):
+                notebook.evaluate("(panel, y) => panel.scrollTo(0, y)", i * screen)
+                self.page.wait_for_timeout(300)
+                self.screenshot(f"{name}-{i:02d}")
+
 
 @pytest.fixture(scope="session")
 def browser_page(tmp_path_factory):
