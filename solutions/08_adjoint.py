@@ -43,8 +43,7 @@ from metalearn.course import check, explore, predict, progress, quiz
 #
 # One task, two parameters $u = (u_1, u_2)$. The support loss is a valley: its floor lies along a circle, its walls have
 # curvature $L = 20$, and the floor slopes gently towards the angle $0$. The query loss is the same valley, sloping
-# towards
-# $130$ degrees.
+# towards $130$ degrees.
 
 # %%
 jax.config.update("jax_enable_x64", True)  # so that a check can be strict
@@ -366,8 +365,7 @@ check("08.flow_gradient", flow_gradient)
 # ## Back along a stored path
 #
 # Away from quadratics the adjoint equation needs a solver. Suppose the points $u_0, u_1, \dots, u_K$ were stored, at
-# times
-# $h$ apart. Going back from $u_{k+1}$ to $u_k$,
+# times $h$ apart. Going back from $u_{k+1}$ to $u_k$,
 #
 # - an **Euler** step uses the slope where it begins: $\;p \leftarrow p - h\,a$, with $a = H(u_{k+1})\, p$;
 # - a **Heun** step also looks where Euler would arrive: $b = H(u_k)\,(p - h\,a)$. Then it goes back with the mean of the
@@ -551,8 +549,7 @@ print(f"bfloat16 would lose it at {-np.log(float(jnp.finfo(jnp.bfloat16).eps)):.
 # ## The same in the valley
 #
 # In the valley the horizon was $T = 2$, and $LT = 40$. Runge-Kutta with 16,000 steps took $\theta$ to $u(T)$. Take it
-# back to
-# $0$ with the same method and the same steps.
+# back to $0$ with the same method and the same steps.
 
 # %%
 path_prediction = predict(
@@ -809,8 +806,9 @@ assert spacings[fewest.argmin()] == np.sqrt(num_steps) and fewest.min() == 2 * n
 # The fewest points are $2\sqrt K$, at $c = \sqrt K$. So checkpoints turn a memory that is proportional to $K$ into one
 # that is proportional to $\sqrt K$, and cost a third more gradients.
 #
-# They owe nothing to the ODE: MAML can have them too. Here is MAML with and without, and `ml.a_maml`, which places its
-# checkpoints by a recursive rule. The compiler says how much working memory each program needs.
+# They owe nothing to the ODE: MAML can have them too (in the library, `ml.maml(..., remat=True)`). Below MAML is written
+# out with checkpoints, and compared with MAML without and with `ml.a_maml`, which places its checkpoints by a recursive
+# rule. The compiler says how much working memory each program needs.
 
 # %%
 memory_prediction = predict(
