@@ -20,8 +20,11 @@ METHODS = {
     "fo_b_maml": (lambda loss, k: ml.fo_b_maml(loss, SGD, k, 1.0, 0.1), {}),
     "fo_b_maml_limit": (lambda loss, k: ml.fo_b_maml_limit(loss, SGD, k, 1.0), {}),
 }
-FOURTH = (lambda loss, k: ml.fo_b_maml(loss, SGD, k, 1.0, 0.1, "fourth_order"), {"num_solutions": 4})
-EVERY = [*((name, *case) for name, case in METHODS.items()), ("fo_b_maml", *FOURTH)]
+ESTIMATORS = [
+    ("fo_b_maml", lambda loss, k, e=estimator: ml.fo_b_maml(loss, SGD, k, 1.0, 0.1, e), {"estimator": estimator})
+    for estimator in ("forward", "three_point", "fourth_order")
+]
+EVERY = [*((name, *case) for name, case in METHODS.items()), *ESTIMATORS]
 NETWORKS = {  # widths, examples: where layer outputs weigh more, where parameters do, and in between
     "outputs": ((1, 64, 64, 64, 1), 1000),
     "parameters": ((1, 512, 512, 1), 10),
@@ -97,6 +100,7 @@ def test_devices_share_tasks_and_exchange_one_gradient():
         ({"method": "mamll"}, "method must be one of 'maml', .* but it is 'mamll'"),
         ({"num_steps": 0}, "num_steps must be a whole number of at least 1"),
         ({"num_devices": 0}, "num_devices must be"),
+        ({"estimator": "best"}, "estimator must be one of"),
         ({"num_outputs": -1}, "num_outputs must be"),
     ],
 )

@@ -59,9 +59,10 @@ def imaml(
         right_side, unravel = ravel_pytree(query_gradient)  # one vector: `cg` cannot mix dtypes, params may
         adapts = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(adapting(inner, num_steps, params))])
 
+        _, hessian_times = jax.linearize(jax.grad(support_loss), adapted)
+
         def curvature(vector):
-            _, product = jax.jvp(jax.grad(support_loss), (adapted,), (unravel(vector),))
-            return ravel_pytree(product)[0] / proximal_strength
+            return ravel_pytree(hessian_times(unravel(vector)))[0] / proximal_strength
 
         def times_system(vector):
             return vector + jnp.where(adapts, curvature(vector), 0)

@@ -12,6 +12,7 @@ import math
 from typing import NamedTuple
 
 from metalearn import _require
+from metalearn.meta_gradients.fo_b_maml import STENCILS
 
 
 class Cost(NamedTuple):
@@ -31,16 +32,17 @@ class Cost(NamedTuple):
     communication: float
 
 
-# name -> (gradients, copies of the parameters, copies of the layer outputs); K steps, S solutions, C steps of CG.
+# name -> (gradients, copies of the parameters, copies of the layer outputs); K steps, L leaning solutions, U upright
+# ones, C steps of CG.
 _COUNTS = {
-    "maml": lambda K, S, C: (3 * K + 1, K + 2, 2 * K + 2),
-    "maml with remat": lambda K, S, C: (5 * K + 1, 2 * math.sqrt(K) + 4, 4),
-    "fo_maml": lambda K, S, C: (K + 1, 1, 1.5),
-    "reptile": lambda K, S, C: (K + 1 / 3, 1.5, 1.5),
-    "hf_maml": lambda K, S, C: (3 * K + 1, 2 * K + 3, 3),
-    "imaml": lambda K, S, C: (K + 1 + 2 * (C + 1), 6, 4.5),
-    "fo_b_maml": lambda K, S, C: (2 * S * K + 1 / 3, 4 * S, 3 * S),
-    "fo_b_maml_limit": lambda K, S, C: (6 * K + 1 / 3, 8, 6),
+    "maml": lambda K, L, U, C: (3 * K + 1, K + 2, 2 * K + 2),
+    "maml with remat": lambda K, L, U, C: (5 * K + 1, 2 * math.sqrt(K) + 4, 4),
+    "fo_maml": lambda K, L, U, C: (K + 1, 1, 1.5),
+    "reptile": lambda K, L, U, C: (K + 1 / 3, 1.5, 1.5),
+    "hf_maml": lambda K, L, U, C: (3 * K + 1, 2 * K + 3, 3),
+    "imaml": lambda K, L, U, C: (K + 1 + 2 * (C + 1), 6, 4.5),
+    "fo_b_maml": lambda K, L, U, C: ((2 * L + U) * K + 1 / 3, 4 * L + U, 3 * L),
+    "fo_b_maml_limit": lambda K, L, U, C: (6 * K + 1 / 3, 8, 6),
 }
 
 
@@ -53,7 +55,7 @@ def cost(
     num_devices: int = 1,
     num_examples: int = 1,
     num_outputs: int = 0,
-    num_solutions: int = 2,
+    estimator: str = "symmetric",
     cg_steps: int = 5,
     itemsize: int = 4,
 ) -> Cost:
@@ -67,12 +69,12 @@ def cost(
       num_devices: D >= 1; each adapts its part of the tasks.
       num_examples: in a support set; a query set is taken to be as large.
       num_outputs: numbers that the layers put out for one example, all layers together.
-      num_solutions: S of `fo_b_maml`: 2 for "forward" and "symmetric", 3 for "three_point", 4 for "fourth_order".
+      estimator: of `fo_b_maml`.
       cg_steps: C of `imaml`.
       itemsize: bytes of a number, 4 for float32.
 
     Raises:
-      ValueError: if the method is unknown or a count too small.
+      ValueError: if the method or the estimator is unknown or a count too small.
     """
     if method not in _COUNTS:
         raise ValueError(f"method must be one of {', '.join(map(repr, _COUNTS))}, but it is {method!r}.")
@@ -83,12 +85,15 @@ def cost(
         num_tasks=num_tasks,
         num_devices=num_devices,
         num_examples=num_examples,
-        num_solutions=num_solutions,
         cg_steps=cg_steps,
         itemsize=itemsize,
     )
     _require.count(num_outputs=num_outputs)
-    gradients, copies, outputs = _COUNTS[method](num_steps, num_solutions, cg_steps)
+    if estimator not in STENCILS:
+        raise ValueError(f"estimator must be one of {', '.join(map(repr, STENCILS))}, but it is {estimator!r}.")
+    offsets = STENCILS[estimator][0]
+    upright = offsets.count(0.0)
+    gradients, copies, outputs = _COUNTS[method](num_steps, len(offsets) - upright, upright, cg_steps)
     tasks_here = math.ceil(num_tasks / num_devices)
     return Cost(
         gradients,

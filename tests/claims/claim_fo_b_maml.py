@@ -104,7 +104,7 @@ CLAIM = Claim(
     system="`fo_b_maml`, `fo_b_maml_limit`",
     paper="Chayti & Jaggi 2024, [2409.03682](https://arxiv.org/abs/2409.03682)",
     exact="where the inner loops converge, but for O(v) forward, O(v²) symmetric; the limit has no v",
-    cost="4 K gradients; the limit 2 K and 2 K Hessian products",
+    cost="4 K gradients, forward 3 K; the limit 2 K and 2 K Hessian products",
     memory="flat in K",
     finding=(
         "Quadratic tasks, each method on its own objective: of the gradient's length at the start {fo_b_maml:.2g} is "

@@ -221,11 +221,6 @@ METHODS = {
 """A Hessian-vector product counts as two gradients; an inner step on nu f + h as two, on h alone as one."""
 
 
-def rematerialised_maml(loss: Callable, inner: optax.GradientTransformation, num_steps: int) -> Callable:
-    """MAML that stores only the points of its path, and computes each step again on the way back."""
-    return ml.maml(jax.checkpoint(loss), inner, num_steps)
-
-
 # --- one run -----------------------------------------------------------------------------------------------------
 
 
@@ -404,7 +399,7 @@ def memory(arena: Arena, method: str, settings: Settings, num_steps: int) -> int
     params, apply = arena.network()
     loss, rate = arena.loss(apply), arena.spring_rate
     if method == "MAML, rematerialised":
-        meta_gradient = rematerialised_maml(loss, optax.sgd(rate), num_steps)
+        meta_gradient = ml.maml(loss, optax.sgd(rate), num_steps, remat=True)
     else:
         meta_gradient = METHODS[method].build(loss, settings, rate, arena.strengths[1])
     family = arena.train.family if isinstance(arena.train, Pool) else arena.train
