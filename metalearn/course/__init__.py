@@ -8,6 +8,7 @@ quiz("02"), progress()
 """
 
 import contextlib
+import os
 
 import jax
 
@@ -29,10 +30,15 @@ __all__ = [
     "quiz",
 ]
 
+# Lessons compile hundreds of programs and run them on small arrays. Optimising each of them fully takes longer than it
+# saves, and so does handing pieces of them to other processor cores. XLA reads both when the first array is made.
+if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=1".strip()
+os.environ.setdefault("NPROC", "1")
 # What a lesson compiles, its next run reads from disk.
 if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
     with contextlib.suppress(OSError):  # where nothing can be written, everything is compiled anew
         programs = cache_directory() / "compiled"
         programs.mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(programs))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
