@@ -1,0 +1,88 @@
+"""How long one waits for the first step, and for the second run of a lesson."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import conv4
+import jax
+import numpy as np
+import optax
+from measure import Row, seconds
+from methods import METHODS, mlp
+
+import metalearn as ml
+
+NUM_STEPS = 5
+LESSON = Path(__file__).parents[2] / "solutions" / "02_maml.py"
+TIMED_LESSON = """
+import runpy, sys, jax
+seconds = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, duration, **_: seconds.append(duration) if event.endswith("backend_compile_duration") else None
+)
+runpy.run_path(sys.argv[1])
+print(sum(seconds), file=sys.stderr)
+"""
+
+
+def rows(rounds: int) -> list[Row]:
+    """The slowest method on each network, then a lesson run twice in processes of their own."""
+    cached = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    result = [
+        slowest_first_step("1-40-40-1", mlp((1, 40, 40, 1), 25, 10), 3, rounds),
+        slowest_first_step("Conv4-32", conv4.problem(), 7, rounds),
+    ]
+    jax.config.update("jax_enable_compilation_cache", cached)
+
+    with tempfile.TemporaryDirectory() as cache:
+        first, second = (compile_seconds_of_lesson(cache) for _ in range(2))
+    return [
+        *result,
+        Row(
+            "compiling in the second run of lesson 02",
+            seconds(second),
+            f"in the first: {seconds(first)}",
+            second / first,
+            ("at most", 0.1),
+        ),
+    ]
+
+
+def slowest_first_step(network, problem, limit, rounds):
+    """The row of the method whose first step takes longest, everything compiled anew."""
+    times = {name: [first_step(method, *problem) for _ in range(rounds)] for name, method in METHODS.items()}
+    for name, values in times.items():
+        print(f"  first step of {name}, {network}: {seconds(values)}", flush=True)
+    slowest = max(times, key=lambda name: np.median(times[name]))
+    taken = float(np.median(times[slowest]))
+    what = f"first step, {network}, slowest of {len(times)}: `{slowest}`"
+    return Row(what, seconds(times[slowest]), f"{limit} s", taken / limit, ("at most", 1))
+
+
+def first_step(method, loss, params, tasks):
+    """Seconds until the first outer step is done, compiling included."""
+    jax.clear_caches()
+    learner = ml.meta_learner(method.build(loss, NUM_STEPS), optax.adam(1e-3))
+    state = learner.init(params)
+    begin = time.perf_counter()
+    jax.block_until_ready(jax.jit(learner.step)(state, tasks))
+    return time.perf_counter() - begin
+
+
+def compile_seconds_of_lesson(cache):
+    """Seconds in the compiler, or in reading what it made before, during one run of a lesson in a new process."""
+    environment = os.environ | {
+        "XDG_CACHE_HOME": cache,
+        "METALEARN_PROGRESS": str(Path(cache, "progress.json")),
+        "MPLBACKEND": "agg",
+    }
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    run = subprocess.run(
+        [sys.executable, "-c", TIMED_LESSON, str(LESSON)], env=environment, capture_output=True, text=True, check=True
+    )
+    return float(run.stderr.splitlines()[-1])
