@@ -16,8 +16,9 @@ jax.config.update("jax_num_cpu_devices", 8)
 
 def pytest_terminal_summary(terminalreporter):
     """What tests measured and recorded, at the end of the run, whichever process they ran in."""
-    reports = [report for kind in terminalreporter.stats.values() for report in kind if hasattr(report, "when")]
-    lines = {value for report in reports for name, value in report.user_properties if name == "measured"}
+    reports = [report for kind in terminalreporter.stats.values() for report in kind]
+    recorded = [item for report in reports for item in getattr(report, "user_properties", [])]
+    lines = {value for name, value in recorded if name == "measured"}
     if lines:
         terminalreporter.section("measured")
         terminalreporter.write_line("\n".join(sorted(lines)))

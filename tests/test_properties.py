@@ -183,7 +183,7 @@ CALLS = {  # function: (what it may be called with, the kind of each argument)
     ),
 }
 CASES = [
-    pytest.param(call, argument, value, id=f"{call.__name__}, {argument}: {value!r}"[:80])
+    pytest.param(call, argument, value, id=f"{call.__name__}, {argument}: {getattr(value, '__name__', repr(value))}")
     for call, (_, kinds) in CALLS.items()
     for argument, kind in kinds.items()
     for value in BAD[kind]
