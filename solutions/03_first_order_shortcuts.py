@@ -652,6 +652,7 @@ check("03.hessian_free", hessian_free)
 
 # %%
 jax.config.update("jax_enable_x64", False)  # training runs in float32
+jax.clear_caches()  # frees the memory of the programs in float64
 
 practice_prediction = predict(
     "03.practice",

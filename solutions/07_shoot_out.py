@@ -304,6 +304,7 @@ for arena in arenas.values():
 
 # %%
 jax.config.update("jax_enable_x64", False)  # training runs in float32
+jax.clear_caches()  # frees the memory of the programs in float64
 arena, name = arenas["sinusoid"], "FO-B-MAML symmetric"
 entry, test_tasks = record["sinusoid"][name], arena.test_tasks()
 run = shoot_out.begin(arena, name, settings, [0], [entry["outer_rate"]], [entry["own"]])
@@ -650,6 +651,7 @@ def my_meta_gradient(loss, num_steps, step_size=0.02, strength=16.0):
 arena = arenas["sinusoid"]
 run = shoot_out.begin(arena, "FO-MAML", settings, [7], [3e-3], [0.02])
 run = shoot_out.advance(arena, "FO-MAML", settings, False, 500, run)
+jax.clear_caches()  # frees the memory of the programs in float32
 jax.config.update("jax_enable_x64", True)
 start = jax.tree.map(lambda leaf: leaf[0].astype(float), run.state.params)
 board_tasks = jax.tree.map(lambda leaf: leaf.astype(float), arena.train(jax.random.key(5), 8))

@@ -819,6 +819,9 @@ memory_prediction = predict(
 
 
 # %%
+jax.clear_caches()  # frees the memory of the programs above
+
+
 def smooth_loss(params, batch):
     return jnp.mean(jnp.log(jnp.cosh(params - batch)))
 
