@@ -5,6 +5,8 @@ import functools
 import jax
 import numpy as np
 import optax
+from optax.tree import add_scale, sub
+from optax.tree import scale as scaled
 
 import metalearn as ml
 from metalearn.course.exercise import Exercise, Misconception, Question
@@ -23,20 +25,6 @@ from metalearn.course.lessons.adaptation import (
 )
 from metalearn.task import Task
 
-
-def _plus(tree, other, scale=1.0):
-    """tree + scale * other."""
-    return jax.tree.map(lambda a, b: a + scale * b, tree, other)
-
-
-def _minus(tree, other):
-    return _plus(tree, other, -1.0)
-
-
-def _times(scale, tree):
-    return jax.tree.map(lambda leaf: scale * leaf, tree)
-
-
 # 04.pulled_descent --------------------------------------------------------------------------------------------------
 
 
@@ -53,7 +41,7 @@ def _by_rule(rule, fewer=0):
     def descent(loss, batch, params, step_size, num_steps, strength):
         phi = params
         for _ in range(num_steps - fewer):
-            phi = _minus(phi, rule(gradient_at(loss, phi, batch), phi, params, step_size, strength))
+            phi = sub(phi, rule(gradient_at(loss, phi, batch), phi, params, step_size, strength))
         return phi
 
     return descent
@@ -61,18 +49,18 @@ def _by_rule(rule, fewer=0):
 
 def _spring(factor):
     """The right step, with the spring's slope multiplied by a factor."""
-    return lambda g, phi, start, a, s: _times(a, _plus(g, _minus(phi, start), factor * s))
+    return lambda g, phi, start, a, s: scaled(a, add_scale(g, factor * s, sub(phi, start)))
 
 
 def _pulled_back_at_the_end(loss, batch, params, step_size, num_steps, strength):
     end = adapt(loss, batch, params, step_size, num_steps)
-    return _plus(end, _minus(end, params), -step_size * strength)
+    return add_scale(end, -step_size * strength, sub(end, params))
 
 
 def _slope_at_the_start(loss, batch, params, step_size, num_steps, strength):
     slope, phi = gradient_at(loss, params, batch), params
     for _ in range(num_steps):
-        phi = _minus(phi, _spring(1.0)(slope, phi, params, step_size, strength))
+        phi = sub(phi, _spring(1.0)(slope, phi, params, step_size, strength))
     return phi
 
 
@@ -80,7 +68,7 @@ def _by_weighing_points(loss, batch, params, step_size, num_steps, strength):
     """An alternative: a step of the plain loss, from a point between phi and the start."""
     phi, share = params, step_size * strength
     for _ in range(num_steps):
-        between = _plus(_times(1 - share, phi), params, share)
+        between = add_scale(scaled(1 - share, phi), share, params)
         phi = move(between, gradient_at(loss, phi, batch), step_size)
     return phi
 
@@ -123,23 +111,23 @@ PULLED_DESCENT = Exercise(
         ),
         Misconception(
             "strength multiplies the loss",
-            _by_rule(lambda g, phi, start, a, s: _times(a, _plus(_minus(phi, start), g, s))),
+            _by_rule(lambda g, phi, start, a, s: scaled(a, add_scale(sub(phi, start), s, g))),
             "Your $\\lambda$ multiplies the loss instead of the spring: a larger one pulls less.",
         ),
         Misconception(
             "strength inverted",
-            _by_rule(lambda g, phi, start, a, s: _times(a, _plus(g, _minus(phi, start), 1 / s))),
+            _by_rule(lambda g, phi, start, a, s: scaled(a, add_scale(g, 1 / s, sub(phi, start)))),
             "Your spring has the strength $1/\\lambda$. That convention belongs to a step size, not to a strength.",
         ),
         Misconception(
             "spring not scaled by the step size",
-            _by_rule(lambda g, phi, start, a, s: _plus(_times(a, g), _minus(phi, start), s)),
+            _by_rule(lambda g, phi, start, a, s: add_scale(scaled(a, g), s, sub(phi, start))),
             "The step size multiplies the slope of the loss, but not that of the spring. Both are parts of one "
             "objective.",
         ),
         Misconception(
             "weight decay",
-            _by_rule(lambda g, phi, start, a, s: _times(a, _plus(g, phi, s))),
+            _by_rule(lambda g, phi, start, a, s: scaled(a, add_scale(g, s, phi))),
             "Your spring pulls towards zero: this is weight decay. Where should it be fastened?",
         ),
         Misconception(
@@ -307,7 +295,7 @@ def _series(factor, extra=0, total_of=sum):
     def series(loss, batch, adapted, vector, strength, num_products):
         terms = [vector]
         for number in range(1, num_products + extra + 1):
-            terms.append(_times(factor(number, strength), _product(loss, adapted, batch, terms[-1])))
+            terms.append(scaled(factor(number, strength), _product(loss, adapted, batch, terms[-1])))
         return jax.tree.map(lambda *leaves: total_of(leaves), *terms)
 
     return series
@@ -321,24 +309,24 @@ _neumann = _series(_right_factor)
 
 
 def _same_product_each_time(loss, batch, adapted, vector, strength, num_products):
-    return _plus(vector, _product(loss, adapted, batch, vector), -num_products / strength)
+    return add_scale(vector, -num_products / strength, _product(loss, adapted, batch, vector))
 
 
 def _divided_once(loss, batch, adapted, vector, strength, num_products):
     """Every product has its sign, and the sum of them is divided once."""
     undivided = _series(lambda number, strength: -1.0)(loss, batch, adapted, vector, strength, num_products)
-    return _plus(vector, _minus(undivided, vector), 1 / strength)
+    return add_scale(vector, 1 / strength, sub(undivided, vector))
 
 
 def _divided_at_the_end(loss, batch, adapted, vector, strength, num_products):
-    return _times(1 / strength, _neumann(loss, batch, adapted, vector, strength, num_products))
+    return scaled(1 / strength, _neumann(loss, batch, adapted, vector, strength, num_products))
 
 
 def _by_iteration(loss, batch, adapted, vector, strength, num_products):
     """An alternative: g <- vector - H g / strength."""
     g = vector
     for _ in range(num_products):
-        g = _plus(vector, _product(loss, adapted, batch, g), -1 / strength)
+        g = add_scale(vector, -1 / strength, _product(loss, adapted, batch, g))
     return g
 
 
@@ -453,19 +441,19 @@ def _through_the_iteration(loss, batch, params, step_size, num_steps):
 
 def _displacement(scale):
     def gradient(loss, batch, params, step_size, num_steps):
-        return _times(scale(step_size), _minus(params, _anchored(loss, batch, params, step_size, num_steps + 1)))
+        return scaled(scale(step_size), sub(params, _anchored(loss, batch, params, step_size, num_steps + 1)))
 
     return gradient
 
 
 def _reptile(loss, batch, params, step_size, num_steps):
-    return _minus(params, _anchored(loss, batch, params, step_size, num_steps))
+    return sub(params, _anchored(loss, batch, params, step_size, num_steps))
 
 
 def _balance(loss, batch, params, step_size, num_steps):
     """The slope of the pulled objective."""
     z = _anchored(loss, batch, params, step_size, num_steps)
-    return _plus(gradient_at(loss, z, batch), _minus(z, params), 1 / step_size)
+    return add_scale(gradient_at(loss, z, batch), 1 / step_size, sub(z, params))
 
 
 MOREAU_GRADIENT = Exercise(

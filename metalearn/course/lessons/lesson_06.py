@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from optax.tree import scale as scaled
 
 import metalearn as ml
 from metalearn.course.exercise import Exercise, Misconception, Question
@@ -266,10 +267,6 @@ def _norm(tree):
     return np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(tree)))
 
 
-def _scaled(factor, tree):
-    return jax.tree.map(lambda leaf: factor * leaf, tree)
-
-
 def _mean(gradients):
     return jax.tree.map(lambda leaf: leaf.mean(axis=0), gradients)
 
@@ -277,7 +274,7 @@ def _mean(gradients):
 @jax.jit
 def _clip(gradients, max_norm):
     """By the library: the step of clipped_sgd with rate 1, turned round."""
-    mean = jax.tree.map(lambda leaf: leaf.mean(axis=0), gradients)
+    mean = _mean(gradients)
     rule = ml.outer.clipped_sgd(1.0, max_norm)
     step, _ = rule.update(mean, rule.init(mean))
     return jax.tree.map(jnp.negative, step)
@@ -288,7 +285,7 @@ def _clip_by(length):
 
     def clip(gradients, max_norm):
         mean = _mean(gradients)
-        return _scaled(min(1.0, max_norm / length(mean)), mean)
+        return scaled(min(1.0, max_norm / length(mean)), mean)
 
     return clip
 
@@ -298,14 +295,14 @@ def _clip_each_task(gradients, max_norm):
     clipped = []
     for i in range(num_tasks):
         one = jax.tree.map(lambda leaf, i=i: leaf[i], gradients)
-        clipped.append(_scaled(min(1.0, max_norm / _norm(one)), one))
+        clipped.append(scaled(min(1.0, max_norm / _norm(one)), one))
     return jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *clipped)
 
 
 def _gradients(rng, num_tasks, length, shapes):
     """Gradients of a batch of tasks whose mean has this length, with leaves of different size."""
     raw = {name: rng.normal(1.0, 1.0, (num_tasks, *shape)) * scale for name, (shape, scale) in shapes.items()}
-    return _scaled(length / _norm(_mean(raw)), raw)
+    return scaled(length / _norm(_mean(raw)), raw)
 
 
 _LAYERS = {"weight": ((3, 2), 1.0), "bias": ((2,), 2.0), "scale": ((), 0.5)}
@@ -345,7 +342,7 @@ CLIP = Exercise(
         ),
         Misconception(
             "always normalised",
-            lambda gradients, max_norm: _scaled(max_norm / _norm(_mean(gradients)), _mean(gradients)),
+            lambda gradients, max_norm: scaled(max_norm / _norm(_mean(gradients)), _mean(gradients)),
             "Your gradient has the length $c$ always. That is normalising. What should happen to one that is shorter?",
         ),
         Misconception(
@@ -363,7 +360,7 @@ CLIP = Exercise(
         ),
         Misconception(
             "length of the whole batch",
-            lambda gradients, max_norm: _mean(_scaled(min(1.0, max_norm / _norm(gradients)), gradients)),
+            lambda gradients, max_norm: _mean(scaled(min(1.0, max_norm / _norm(gradients)), gradients)),
             "Your length is taken over the gradients of all tasks, stacked. The length of their mean counts.",
         ),
         Misconception(
@@ -378,12 +375,12 @@ CLIP = Exercise(
         ),
         Misconception(
             "short ones stretched",
-            lambda gradients, max_norm: _scaled(max(1.0, max_norm / _norm(_mean(gradients))), _mean(gradients)),
+            lambda gradients, max_norm: scaled(max(1.0, max_norm / _norm(_mean(gradients))), _mean(gradients)),
             "Short gradients are stretched, and long ones stay. Is it the smaller or the larger of the two numbers?",
         ),
         Misconception(
             "clipped to one",
-            lambda gradients, max_norm: _scaled(min(1.0, 1 / _norm(_mean(gradients))), _mean(gradients)),
+            lambda gradients, max_norm: scaled(min(1.0, 1 / _norm(_mean(gradients))), _mean(gradients)),
             "You clip to the length 1. Where does $c$ enter?",
         ),
     ),
@@ -392,7 +389,7 @@ CLIP = Exercise(
         lambda gradients, max_norm: optax.clip_by_global_norm(max_norm).update(
             jax.tree.map(jnp.asarray, _mean(gradients)), optax.EmptyState()
         )[0],
-        lambda gradients, max_norm: _scaled(max_norm / np.maximum(max_norm, _norm(_mean(gradients))), _mean(gradients)),
+        lambda gradients, max_norm: scaled(max_norm / np.maximum(max_norm, _norm(_mean(gradients))), _mean(gradients)),
     ),
     hints=(
         "Three steps: the mean over tasks, leaf by leaf; one length over all leaves; one factor for all leaves.",
@@ -407,7 +404,7 @@ CLIP = Exercise(
 @jax.jit
 def _sngdm(params, memory, gradients, rate, momentum):
     """By the library."""
-    mean = jax.tree.map(lambda leaf: leaf.mean(axis=0), gradients)
+    mean = _mean(gradients)
     rule = ml.outer.normalized_sgd_momentum(rate, momentum)
     state = optax.tree.set(rule.init(params), ema=memory)
     step, state = rule.update(mean, state, params)
@@ -415,7 +412,7 @@ def _sngdm(params, memory, gradients, rate, momentum):
 
 
 def _unit(tree):
-    return _scaled(1 / _norm(tree), tree)
+    return scaled(1 / _norm(tree), tree)
 
 
 def _blend(old, new, momentum):
@@ -465,7 +462,13 @@ def _sngdm_instance(rng, num_tasks, shapes, rate, momentum, small):
     draw = {name: rng.normal(0, 1, shape) for name, (shape, _) in shapes.items()}
     memory = _gradients(rng, 1, 1.0, shapes)
     size = small if small else float(rng.uniform(2, 20))
-    return draw, _scaled(rng.uniform(1, 2), _mean(memory)), _gradients(rng, num_tasks, size, shapes), rate, momentum
+    return (
+        draw,
+        scaled(rng.uniform(1, 2), _mean(memory)),
+        _gradients(rng, num_tasks, size, shapes),
+        rate,
+        momentum,
+    )
 
 
 SNGDM = Exercise(
@@ -525,7 +528,7 @@ SNGDM = Exercise(
         ),
         Misconception(
             "squared length",
-            _step(direction=lambda new: _scaled(1 / _norm(new) ** 2, new)),
+            _step(direction=lambda new: scaled(1 / _norm(new) ** 2, new)),
             "You divide by the *squared* length: the shorter the memory, the longer your step.",
         ),
         Misconception(
