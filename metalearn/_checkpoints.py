@@ -12,11 +12,10 @@ from jax.experimental import multihost_utils
 
 SECONDS_BETWEEN_SAVES = 10.0
 """A run that is killed loses at most so much work, and one compiled call."""
-_ITEMS = ("state", "history", "run")
 
 
 class CheckpointError(RuntimeError):
-    """Raised by `fit` for a checkpoint that cannot be used, or could not be written; no file was changed.
+    """Raised by `fit` for a checkpoint that cannot be used, or could not be written; those on disk are as they were.
 
     Attributes:
       result: the FitResult up to there when writing failed, or None.
@@ -41,14 +40,14 @@ class Checkpoints:
         self._ocp = ocp
         self._directory = Path(directory).absolute()
         self._state = state
-        self._run = {**run, "state": layout(state)}
+        self._run = {**run, "state": _layout(state)}
         self._saved_at = time.monotonic()
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=2, enable_async_checkpointing=False, cleanup_tmp_directories=True
             )
-            self._manager = ocp.CheckpointManager(self._directory, item_names=_ITEMS, options=options)
+            self._manager = ocp.CheckpointManager(self._directory, options=options)
         except OSError as error:
             raise CheckpointError(f"checkpoint_dir {self._directory} cannot be used: {error}.") from error
 
@@ -75,12 +74,12 @@ class Checkpoints:
             )
         except Exception as error:
             raise self._damaged(folder) from error
-        if checksum(found.state, found.history) != run["checksum"]:
+        if _checksum(found.state, found.history) != run["checksum"]:
             raise self._damaged(folder)
         return found.state, found.history
 
     def save(self, state: Any, history: dict[str, np.ndarray]) -> None:
-        """Writes a checkpoint, and then drops the last but two."""
+        """Writes a checkpoint, and then drops all but the last two."""
         args = self._ocp.args
         self._saved_at = time.monotonic()
         if int(state.step) == self._manager.latest_step():
@@ -91,7 +90,7 @@ class Checkpoints:
                 args=args.Composite(
                     state=args.StandardSave(state),
                     history=args.StandardSave(history),
-                    run=args.JsonSave({**self._run, "checksum": checksum(state, history)}),
+                    run=args.JsonSave({**self._run, "checksum": _checksum(state, history)}),
                 ),
             )
         except Exception as error:
@@ -112,7 +111,7 @@ class Checkpoints:
         )
 
 
-def layout(tree: Any) -> dict[str, str]:
+def _layout(tree: Any) -> dict[str, str]:
     """Path -> dtype and shape of every array in a tree."""
     return {
         jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}"
@@ -120,7 +119,7 @@ def layout(tree: Any) -> dict[str, str]:
     }
 
 
-def checksum(*trees: Any) -> str:
+def _checksum(*trees: Any) -> str:
     """SHA-256 of the numbers in the trees; the storage layer itself would not notice a flipped bit in an array.
 
     Arrays of which other processes hold a part are left out.

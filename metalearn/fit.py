@@ -123,13 +123,7 @@ def fit(
     _require.random_key(key=key)
     if not (hasattr(learner, "init") and hasattr(learner, "step")):
         raise TypeError(f"learner must come from meta_learner, but it is a {type(learner).__name__}.")
-    places = None
-    if mesh is None:
-        state = learner.init(params)
-    else:
-        put, tasks_place = _spread(mesh, meta_batch_size)
-        state = put(learner.init(put(params)))
-        places = (tasks_place, *(leaf.sharding for leaf in jax.tree.leaves(state)))
+    state, places = (learner.init(params), None) if mesh is None else _spread(mesh, learner, params, meta_batch_size)
     history = History(np.zeros(0), np.zeros(0), np.zeros(0, int))
     checkpoints = None
     if checkpoint_dir is not None:
@@ -188,22 +182,26 @@ def fit(
     return result
 
 
-def _spread(mesh, meta_batch_size):
-    """A function that puts a tree of arrays on the devices, and where tasks go; the compiler splits the rest."""
+def _spread(mesh, learner, params, meta_batch_size):
+    """(The first state, on the mesh's devices; where tasks and then each array of the state are to be.)"""
     _require.mesh(mesh=mesh)
     if meta_batch_size % mesh.shape["tasks"]:
         raise ValueError(
             f"meta_batch_size must be a multiple of the {mesh.shape['tasks']} devices along the mesh's axis 'tasks', "
             f"but it is {meta_batch_size}."
         )
-    automatic = Mesh(mesh.devices, mesh.axis_names)
+    automatic = Mesh(mesh.devices, mesh.axis_names)  # the compiler splits what is not said; make_mesh's says all
 
     def put(leaf):
         sharding = getattr(leaf, "sharding", None)
         sharded = isinstance(sharding, NamedSharding) and sharding.mesh.axis_names == mesh.axis_names
         return jax.device_put(leaf, NamedSharding(automatic, sharding.spec if sharded else PartitionSpec()))
 
-    return lambda tree: jax.tree.map(put, tree), NamedSharding(automatic, PartitionSpec("tasks"))
+    state = jax.tree.map(put, learner.init(jax.tree.map(put, params)))
+    return state, (
+        NamedSharding(automatic, PartitionSpec("tasks")),
+        *(leaf.sharding for leaf in jax.tree.leaves(state)),
+    )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))

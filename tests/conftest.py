@@ -31,6 +31,14 @@ def x64():
         yield
 
 
+@pytest.fixture
+def optimised():
+    """Programs are compiled as a user's are, for the length of one test."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.fixture(scope="module")
 def quadratics():
     """Four quadratic tasks in three dimensions, in float64."""

@@ -9,6 +9,8 @@ from flax import nnx
 
 import metalearn as ml
 
+pytestmark = pytest.mark.usefixtures("optimised")  # as a user's programs are
+
 SGD = optax.sgd(0.01)
 METHODS = {
     "maml": (lambda loss, k: ml.maml(loss, SGD, k), {}),
@@ -30,14 +32,6 @@ NETWORKS = {  # widths, examples: where layer outputs weigh more, where paramete
     "parameters": ((1, 512, 512, 1), 10),
     "both": ((1, 256, 256, 1), 256),
 }
-
-
-@pytest.fixture(autouse=True)
-def optimised():
-    """The programs are compiled as a user's are."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
 
 
 def problem(widths, num_examples):

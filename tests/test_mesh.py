@@ -72,9 +72,8 @@ def test_each_device_does_its_part_of_the_work():
     module = importlib.import_module("metalearn.fit")
 
     def temporary(num_tasks, mesh=None):
-        put, tasks_place = module._spread(mesh, num_tasks) if mesh else (lambda tree: tree, None)
-        state = put(learner.init(PARAMS))
-        places = (tasks_place, *(leaf.sharding for leaf in jax.tree.leaves(state))) if mesh else None
+        spread = module._spread(mesh, learner, PARAMS, num_tasks) if mesh else (learner.init(PARAMS), None)
+        state, places = spread
         program = module._run.lower(learner, draw, num_tasks, 1, places, state, jax.random.key(0), 1)
         return program.compile().memory_analysis().temp_size_in_bytes
 

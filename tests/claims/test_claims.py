@@ -5,6 +5,7 @@ import re
 import pytest
 import table
 
+pytestmark = pytest.mark.usefixtures("optimised")  # the claims train models
 CLAIMS = {claim.system: claim for claim in table.claims()}
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
