@@ -414,8 +414,9 @@ halved_prediction.reveal("about 4")
 # and $\phi'''$; as $\nu$ falls the measured rows agree with them. The errors are relative to $|\nabla F|$, here and
 # below.
 #
-# Both cost two solves: $2K$ steps, each with a support and a query gradient. Nothing is stored along the way. Where
-# MAML keeps $K$ points for its way back, each solve keeps one.
+# Both take two solves of $K$ steps. A step that leans needs a support and a query gradient, a step at $\nu = 0$ only the
+# first: $3K$ gradients forward, $4K$ symmetric. Nothing is stored along the way. Where MAML keeps $K$ points for its way
+# back, each solve keeps one.
 
 # %% [markdown]
 # ## Exercise: the forward estimator
@@ -1054,7 +1055,8 @@ for name, order in (("forward", 1), ("symmetric", 2)):
 # ## What to take away
 #
 # - The meta-gradient is $-\lambda$ times the derivative of the solution in the lean. Two solves estimate it.
-# - Forward: error $O(\nu)$. Symmetric: $O(\nu^2)$ at the same cost. Three-point: $O(\nu^2)$, and never leans backwards.
+# - Forward: error $O(\nu)$. Symmetric: $O(\nu^2)$, for four gradients a step instead of three. Three-point: $O(\nu^2)$,
+#   and never leans backwards.
 # - The price of a small $\nu$ is $\delta/\nu$, for *independent* errors. Solves from one start cancel theirs; rounding
 #   does not cancel.
 # - With the best $\nu$ the error is $\delta^{1/2}$ or $\delta^{2/3}$. In float32 the best is not tiny.

@@ -330,13 +330,6 @@ sine_prediction = predict(
 
 
 # %%
-def low_median_high(scores):
-    """Over seeds, the leading axis; a run that diverged is recorded as None and counts as infinite."""
-    scores = np.array(scores, float)  # None becomes NaN
-    scores[np.isnan(scores)] = np.inf
-    return scores.min(0), np.median(scores, axis=0), scores.max(0)
-
-
 def table(name, scale=1.0, digits=3):
     """Prints every method's errors at the end, and returns the medians by (method, kind of adaptation)."""
     medians = {}
@@ -344,7 +337,7 @@ def table(name, scale=1.0, digits=3):
     for method, entry in record[name].items():
         cells = []
         for kind, scores in (("own", [curve[-1] for curve in entry["curve"]]), ("common", entry["common"])):
-            low, median, high = scale * np.array(low_median_high(scores))
+            low, median, high = scale * np.array(shoot_out.low_median_high(scores))
             medians[method, kind] = median / scale
             cells.append(f"{median:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})")
         chosen = f"{entry['outer_steps']:5d}   {entry['outer_rate']:10g}   {entry['own']:6g}"
@@ -356,7 +349,7 @@ def race(name, ylabel, ylim, yscale, scale=1.0):
     """Median and range over seeds on the way, against gradients and against seconds."""
     figure, both = plots.subplots(2, height=4.2, sharey=True)
     for method, entry in record[name].items():
-        low, median, high = (scale * value for value in low_median_high(entry["curve"]))
+        low, median, high = (scale * value for value in shoot_out.low_median_high(entry["curve"]))
         share = np.arange(1, len(median) + 1) / len(median)
         seconds = entry["outer_steps"] * entry["milliseconds"] / 1_000
         for axes, total in zip(both, (arenas[name].gradients / 1_000, seconds), strict=True):
@@ -431,7 +424,7 @@ ahead = [
     record["mnist1d"]["FO-MAML"]["curve"][s][-1] - record["mnist1d"]["FO-B-MAML forward"]["curve"][s][-1]
     for s in range(5)
 ]
-low, median, high = 100 * np.array(low_median_high(ahead))
+low, median, high = 100 * np.array(shoot_out.low_median_high(ahead))
 print(f"FO-MAML minus FO-B-MAML forward, seed by seed: {median:.1f} ({low:.1f} to {high:.1f}) points")
 assert order[0] == "FO-B-MAML forward" and order[1:3] == ["FO-MAML", "FO-B-MAML symmetric"]
 assert order[3:] == ["MAML", "iMAML", "Reptile"]
@@ -498,7 +491,7 @@ def standings(name, share, unit):
         spent = share if unit == "gradients" else share * min(totals.values()) / totals[method]
         points = np.arange(1, settings.checkpoints + 1) / settings.checkpoints
         columns.append([np.interp(spent, points, curve) for curve in np.array(entry["curve"], float)])
-    return low_median_high(np.array(columns).T)
+    return shoot_out.low_median_high(np.array(columns).T)
 
 
 def draw_standings(task, spent, unit):
@@ -691,23 +684,14 @@ assert -16 < lowest.min() < 0 and gap < 1e-8
 
 
 # %%
-def error_and_angle(estimates, exact):
-    """What the exercise asked for."""
-    found, target = (
-        np.concatenate([np.ravel(leaf.mean(0)) for leaf in jax.tree.leaves(t)]) for t in (estimates, exact)
-    )
-    lengths = np.linalg.norm(found), np.linalg.norm(target)
-    return np.linalg.norm(found - target) / lengths[1], np.degrees(
-        np.arccos(np.clip(found @ target / np.prod(lengths), -1, 1))
-    )
-
-
 def entry_of(build):
     """A row of the board for `build`: K -> meta-gradient."""
     short, long = (jax.jit(build(k)).lower(start, first_task).compile() for k in (10, 40))
     each = [short(start, jax.tree.map(lambda leaf, i=i: leaf[i], board_tasks))[1] for i in range(8)]
     gradients = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
-    (free_error, angle), (spring_error, _) = (error_and_angle(gradients, exact) for exact in (exact_free, exact_spring))
+    (free_error, angle), (spring_error, _) = (
+        shoot_out.error_and_angle(gradients, exact) for exact in (exact_free, exact_spring)
+    )
     asked = shoot_out.multiplications(build(10), start, first_task, while_steps=settings.cg_steps)
     unit = shoot_out.multiplications(jax.grad(board_loss), start, first_task.support)
     memory = [compiled.memory_analysis().temp_size_in_bytes / 1e3 for compiled in (short, long)]

@@ -28,24 +28,29 @@ class Method(NamedTuple):
     first_order: bool = False
 
 
-def fo_b_maml(estimator: str, loops: int) -> Method:
-    """`loops` counts gradients a step: one of a loop that does not lean, two of one that does."""
-    return Method(lambda loss, k: ml.fo_b_maml(loss, SGD, k, 1.0, 0.05, estimator), lambda k: loops * k + 1 / 3, True)
+def counted(name: str, build: Callable, first_order: bool = False, **options) -> Method:
+    """A method that theory.cost knows."""
+    return Method(build, lambda k: ml.theory.cost(name, 1, k, **options).gradients, first_order)
 
 
 METHODS = {
-    "fo_maml": Method(lambda loss, k: ml.fo_maml(loss, SGD, k), lambda k: k + 1, True),
-    "reptile": Method(lambda loss, k: ml.reptile(loss, SGD, k), lambda k: k + 1 / 3, True),
+    "fo_maml": counted("fo_maml", lambda loss, k: ml.fo_maml(loss, SGD, k), True),
+    "reptile": counted("reptile", lambda loss, k: ml.reptile(loss, SGD, k), True),
     "fo_muml": Method(lambda loss, k: ml.fo_muml(loss, 0.01, k), lambda k: k + 4 / 3, True),
-    "fo_b_maml forward": fo_b_maml("forward", 3),
-    "fo_b_maml symmetric": fo_b_maml("symmetric", 4),
-    "fo_b_maml three_point": fo_b_maml("three_point", 5),
-    "fo_b_maml fourth_order": fo_b_maml("fourth_order", 8),
-    "hf_maml": Method(lambda loss, k: ml.hf_maml(loss, SGD, k, 0.01), lambda k: 3 * k + 1, True),
-    "fo_b_maml_limit": Method(lambda loss, k: ml.fo_b_maml_limit(loss, SGD, k, 1.0), lambda k: 6 * k + 1 / 3),
-    "imaml": Method(lambda loss, k: ml.imaml(loss, SGD, k, 1.0, CG_STEPS), lambda k: k + 1 + 2 * CG_STEPS),
-    "maml": Method(lambda loss, k: ml.maml(loss, SGD, k), lambda k: 3 * k + 1),
-    "maml remat": Method(lambda loss, k: ml.maml(loss, SGD, k, remat=True), lambda k: 5 * k + 1),
+    **{
+        f"fo_b_maml {estimator}": counted(
+            "fo_b_maml",
+            lambda loss, k, estimator=estimator: ml.fo_b_maml(loss, SGD, k, 1.0, 0.05, estimator),
+            True,
+            estimator=estimator,
+        )
+        for estimator in ("forward", "symmetric", "three_point", "fourth_order")
+    },
+    "hf_maml": counted("hf_maml", lambda loss, k: ml.hf_maml(loss, SGD, k, 0.01), True),
+    "fo_b_maml_limit": counted("fo_b_maml_limit", lambda loss, k: ml.fo_b_maml_limit(loss, SGD, k, 1.0)),
+    "imaml": counted("imaml", lambda loss, k: ml.imaml(loss, SGD, k, 1.0, CG_STEPS), cg_steps=CG_STEPS),
+    "maml": counted("maml", lambda loss, k: ml.maml(loss, SGD, k)),
+    "maml remat": counted("maml with remat", lambda loss, k: ml.maml(loss, SGD, k, remat=True)),
     "meta_rkhs_i": Method(lambda loss, k: ml.meta_rkhs_i(loss, 0.01), lambda k: 6),
     "a_maml": Method(lambda loss, k: ml.a_maml(loss, 0.01 * k, k), lambda k: 23 * k * 5 / 3),
 }

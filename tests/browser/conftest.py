@@ -27,6 +27,13 @@ LAB_SETTINGS = """{
 }"""
 START_TIMEOUT = 60  # seconds
 EXECUTED = re.compile(r"\[\d+\]")
+PICTURE = "img.widget-image"
+SLIDER = f".jp-OutputArea-output:has({PICTURE}) .noUi-handle"
+READ_BYTES = "async image => [...new Uint8Array(await (await fetch(image.src)).arrayBuffer())]"
+CHANGED = f"""async before => {{
+    const now = await ({READ_BYTES})(document.querySelector("{PICTURE}"));
+    return now.length !== before.length || now.some((byte, i) => byte !== before[i]);
+}}"""
 
 
 class Notebook:
@@ -72,6 +79,18 @@ class Notebook:
         while (now := prompt.inner_text()) == before or not EXECUTED.search(now):
             assert time.monotonic() < deadline, f"cell {cell_id} did not end in {timeout} s"
             self.page.wait_for_timeout(50)
+
+    def press_slider(self, presses=1, timeout=20):
+        """Moves the first slider of a picture with the arrow keys; once the picture is another, its title and bytes."""
+        picture, slider = self.page.locator(PICTURE).first, self.page.locator(SLIDER).first
+        before = picture.evaluate(READ_BYTES)
+        slider.focus()
+        at_the_end = slider.get_attribute("aria-valuenow") == slider.get_attribute("aria-valuemax")
+        for _ in range(presses):
+            self.page.keyboard.press("ArrowLeft" if at_the_end else "ArrowRight")
+        self.page.wait_for_function(CHANGED, arg=before, timeout=1000 * timeout)
+        picture.scroll_into_view_if_needed()
+        return picture.get_attribute("title"), bytes(picture.evaluate(READ_BYTES))
 
     def output(self, cell_id):
         """The text below a cell."""

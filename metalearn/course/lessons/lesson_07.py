@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from metalearn.course.exercise import Exercise, Misconception, Question
-from metalearn.course.lessons.shoot_out import METHODS
+from metalearn.course.lessons.shoot_out import METHODS, error_and_angle, low_median_high
 
 # 07.gradient_count --------------------------------------------------------------------------------------------------
 
@@ -118,10 +118,6 @@ GRADIENT_COUNT = Exercise(
 # 07.fair_report -----------------------------------------------------------------------------------------------------
 
 
-def _low_median_high(scores):
-    return np.array([np.min(scores), np.median(scores), np.max(scores)])
-
-
 def _chosen(validation, test):
     """The test scores of the configuration with the lowest validation score that is a number."""
     row, column = np.unravel_index(np.nanargmin(validation), validation.shape)
@@ -129,7 +125,7 @@ def _chosen(validation, test):
 
 
 def _fair_report(validation, test):
-    return _low_median_high(_chosen(validation, test))
+    return low_median_high(_chosen(validation, test))
 
 
 def _by_sorting(validation, test):
@@ -144,14 +140,14 @@ def _report_of(choose):
     """A report from a rule that picks the flat index of a configuration."""
 
     def report(validation, test):
-        return _low_median_high(test.reshape(validation.size, -1)[choose(validation, test)])
+        return low_median_high(test.reshape(validation.size, -1)[choose(validation, test)])
 
     return report
 
 
 def _axis_by_axis(validation, test):
     row, column = np.nanargmin(np.nanmean(validation, axis=1)), np.nanargmin(np.nanmean(validation, axis=0))
-    return _low_median_high(test[row, column])
+    return low_median_high(test[row, column])
 
 
 def _mean_in_the_middle(validation, test):
@@ -206,7 +202,7 @@ FAIR_REPORT = Exercise(
         ),
         Misconception(
             "best test score for every seed",
-            lambda validation, test: _low_median_high(np.min(test, axis=(0, 1))),
+            lambda validation, test: low_median_high(np.min(test, axis=(0, 1))),
             "You let every seed choose its own configuration, by its test score. One configuration is chosen, once, "
             "and not on the test.",
         ),
@@ -259,7 +255,7 @@ FAIR_REPORT = Exercise(
         ),
         Misconception(
             "all configurations pooled",
-            lambda validation, test: _low_median_high(test),
+            lambda validation, test: low_median_high(test),
             "You summarise the test scores of *all* configurations. Only the chosen one is reported.",
         ),
     ),
@@ -284,11 +280,6 @@ def _matrix(tree):
 
 def _angle(a, b):
     return np.degrees(np.arccos(np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b))))
-
-
-def _error_and_angle(estimates, exact):
-    found, target = _matrix(estimates).mean(0), _matrix(exact).mean(0)
-    return np.array([np.linalg.norm(found - target) / np.linalg.norm(target), _angle(found, target)])
 
 
 def _leaf_by_leaf(estimates, exact):
@@ -351,7 +342,7 @@ RELATIVE_ERROR = Exercise(
     title="How wrong is a meta-gradient?",
     difficulty=2,
     minutes=10,
-    reference=_error_and_angle,
+    reference=error_and_angle,
     instances=lambda rng: [
         _gradients(rng, 4, {"start": (5,)}),
         _gradients(rng, 3, {"weight": (4, 2), "bias": (3,)}),

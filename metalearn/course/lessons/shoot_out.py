@@ -329,6 +329,32 @@ def outer_steps(arena: Arena, method: str, settings: Settings) -> int:
     return arena.gradients // each // settings.checkpoints * settings.checkpoints
 
 
+def low_median_high(scores: Any) -> np.ndarray:
+    """The lowest, the median and the highest over seeds, the leading axis; None, a run that diverged, is infinite."""
+    scores = np.array(scores, float)  # None becomes NaN
+    scores[np.isnan(scores)] = np.inf
+    return np.array([scores.min(axis=0), np.median(scores, axis=0), scores.max(axis=0)])
+
+
+def error_and_angle(estimates: Any, exact: Any) -> np.ndarray:
+    """Relative error of the mean gradient over tasks, and its angle to the exact mean in degrees.
+
+    Args:
+      estimates: a pytree; every leaf has a leading axis that counts tasks.
+      exact: a pytree like it.
+
+    Returns:
+      An array of shape [2]; all parameters together are one vector.
+    """
+    found, target = (
+        np.concatenate([np.ravel(np.mean(leaf, axis=0)) for leaf in jax.tree.leaves(tree)])
+        for tree in (estimates, exact)
+    )
+    lengths = np.linalg.norm(found), np.linalg.norm(target)
+    cosine = np.clip(found @ target / (lengths[0] * lengths[1]), -1, 1)
+    return np.array([np.linalg.norm(found - target) / lengths[1], np.degrees(np.arccos(cosine))])
+
+
 # --- the whole record --------------------------------------------------------------------------------------------
 
 
