@@ -59,7 +59,7 @@ survives_prediction = predict(
     "04.survives",
     "A parabola of curvature 1, a spring of strength 0.5. After very many steps, "
     "what fraction of a nudge to the start is left in the adapted point?",
-    unit=" of it",
+    unit="of it",
 )
 
 # %%
@@ -219,7 +219,6 @@ explore(
 one_minimum_prediction = predict(
     "04.one_minimum",
     "How stiff must the spring be, so that the pulled objective has a single minimum wherever the start is?",
-    unit="",
 )
 
 # %%
@@ -523,7 +522,7 @@ assert -strength < curvatures[0] and curvatures[-1] > 10 * strength
 cg_prediction = predict(
     "04.cg_products",
     "481 unknowns, six support points. How many products does CG need for an error of one per cent?",
-    unit=" products",
+    unit="products",
 )
 
 # %%
@@ -704,7 +703,7 @@ plots.show(
         log="y",
     ),
     alt="Error of the implicit gradient against the strength of the spring, both logarithmic. After five steps it lies "
-    "around and above one hundred per cent for all weak springs, with a peak near one thousand, and falls for stiff ones. "
+    "around and above one hundred per cent for all weak springs, with a peak far above that, and falls for stiff ones. "
     "After 300 steps it falls much earlier. The weakest springs are marked: their systems are indefinite.",
 )
 
@@ -718,7 +717,7 @@ plots.show(
 #
 # At a minimum, the pulled objective cannot have negative curvature. So an indefinite system is proof that the loop has
 # not arrived. A definite one is no proof that it has: the five-step curve stays high beyond the last mark. Three hundred
-# steps repair all but the weakest springs, and a stiff spring repairs both loops. Nothing in the returned vector says
+# steps repair all but the weak springs, and a stiff spring repairs both loops. Nothing in the returned vector says
 # which case it is. **Before you trust an implicit gradient, look at the length of the inner loop's last gradient.**
 
 # %% [markdown]
@@ -817,7 +816,6 @@ anchored_prediction = predict(
     "04.anchored",
     "A parabola with α times its curvature equal to one half. After three anchored steps, "
     "what is the relative error of the gradient?",
-    unit="",
 )
 
 # %%

@@ -27,6 +27,8 @@
 # - **measure** the smoothness along a training run, and **predict** which outer rule survives it.
 
 # %% tags=["imports"]
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -305,7 +307,8 @@ plots.show(
 # %% [markdown]
 # A constant rate must be safe for the largest gradient on the way. Where the gradient is small, it is then far too small.
 # A step of bounded length is right at both ends. This is the argument for clipping and for normalising.
-#
+
+# %% [markdown]
 # ## Exercise: clip the mean gradient
 #
 # Average over the tasks, then shorten the mean to the length $c$ if it is longer. The length is that of all parameters
@@ -658,7 +661,8 @@ plots.show(
 # one for ten, so $x$ rests at the *median*. The same happens if you normalise each task of a batch before the mean over tasks.
 # Averaging first keeps the lengths. But it must average for long enough: most averages over two steps have
 # seen no rare task, and the vote is still a vote.
-#
+
+# %% [markdown]
 # ## Exercise: the normalised step with momentum, in the right order
 #
 # One step of SNGDM, stochastic normalised gradient descent with momentum. With $\bar g$ the mean over tasks,
@@ -857,7 +861,9 @@ def train(seed):
     return jax.vmap(run)(which, rates.ravel())
 
 
-losses = np.stack([np.asarray(train(seed)) for seed in tqdm(range(3), desc="seeds")]).reshape(3, len(names), 5, 500)
+losses = np.stack([np.asarray(train(seed)) for seed in tqdm(range(3), desc="seeds", file=sys.stdout)]).reshape(
+    3, len(names), 5, 500
+)
 scores = losses[..., -100:].mean(axis=-1)
 scores = np.where(np.isfinite(scores), scores, np.inf)
 medians = np.median(scores, axis=0)

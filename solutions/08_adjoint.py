@@ -515,7 +515,6 @@ lost_prediction = predict(
     "08.lost",
     "In float64, numbers near 1 are rounded to about 2e-16. From which L·T on is nothing left of the start? "
     "(It helps that ln 10 is 2.3.)",
-    unit="= L·T",
 )
 
 

@@ -70,6 +70,13 @@ class TestSolution:
         assert compared, "nbval has nothing to compare"
         assert [cell.id for cell in compared if not text(cell).strip()] == []
 
+    def test_writes_nothing_to_standard_error(self, path):
+        """Jupyter shows that on red ground: progress bars and warnings belong elsewhere."""
+        streams = [
+            (cell.id, output.name) for cell in code_cells(read(path)) for output in cell.outputs if "name" in output
+        ]
+        assert [cell_id for cell_id, name in streams if name == "stderr"] == []
+
     def test_passes_its_own_checks(self, path):
         checks = [cell for cell in code_cells(read(path)) if cell.id.endswith("-check")]
         assert [cell.id for cell in checks if "not yet" in text(cell).lower()] == []

@@ -217,7 +217,7 @@ def _validate(path: Path, numbered: list[tuple[int, NotebookNode]]) -> None:
 
     seen: set[str] = set()
     waiting: tuple[int, str] | None = None
-    previous_type = None
+    previous = None
     for line, cell in numbered:
         exercise_id = cell.metadata.get("exercise")
         if (exercise_id is not None) != ("exercise" in cell.metadata.get("tags", [])):
@@ -234,8 +234,8 @@ def _validate(path: Path, numbered: list[tuple[int, NotebookNode]]) -> None:
                 fail(line, f"exercise {exercise_id} does not start with the lesson's number, {path.stem[:2]}")
             if exercise_id in seen:
                 fail(line, f"exercise {exercise_id} appears twice")
-            if previous_type != "markdown":
-                fail(line, f"exercise {exercise_id} needs a markdown cell directly above it")
+            if previous is None or previous.cell_type != "markdown" or not previous.source.startswith("#"):
+                fail(line, f"exercise {exercise_id} needs a markdown cell that begins with a heading directly above it")
             seen.add(exercise_id)
             waiting = line, exercise_id
         for checked in _checked(cell):
@@ -245,7 +245,7 @@ def _validate(path: Path, numbered: list[tuple[int, NotebookNode]]) -> None:
                 fail(line, f"check of an unknown exercise: {error}")
             if waiting and checked == waiting[1]:
                 waiting = None
-        previous_type = cell.cell_type
+        previous = cell
     if waiting:
         fail(waiting[0], f'exercise {waiting[1]} is not followed by its check("{waiting[1]}", ...)')
 
@@ -277,13 +277,13 @@ def _cell_id(exercise_id: str, *suffix: str) -> str:
 
 
 def _with_heading(text: str, number: str, definition: exercise.Exercise) -> str:
-    """The author's text with one line of facts below its heading, or on top if it has none."""
+    """The author's text with one line of facts below its heading."""
     dots = "●" * definition.difficulty + "○" * (3 - definition.difficulty)
     facts = (
         f"**Exercise {number}** · difficulty {dots} ({definition.difficulty} of 3) · about {definition.minutes} minutes"
     )
     first, _, rest = text.partition("\n")
-    return f"{first}\n\n{facts}\n\n{rest.lstrip()}" if first.startswith("#") else f"{facts}\n\n{text}"
+    return f"{first}\n\n{facts}\n\n{rest.lstrip()}"
 
 
 def _help(definition: exercise.Exercise) -> str:

@@ -295,6 +295,7 @@ class TestCheck:
         (' exercise="02.twice"', "", 27, "needs both"),
         ('tags=["exercise"] ', "", 27, "needs both"),
         ("# %% [markdown]\n# ## Exercise: twice", "# %%\n# ## Exercise: twice", 27, "needs a markdown cell"),
+        ("# ## Exercise: twice", "# As we saw.\n#\n# ## Exercise: twice", 29, "that begins with a heading"),
         ("# %% [markdown]\n# # A toy", "x = 1\n\n# %% [markdown]\n# # A toy", 1, "every line"),
     ],
 )
