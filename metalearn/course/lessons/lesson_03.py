@@ -474,7 +474,7 @@ EXERCISES = (GRADIENT_COUNT, FIXED_POINTS, REPAIR, HESSIAN_FREE)
 
 QUIZ = (
     Question(
-        "All tasks are quadratic with the *same* Hessian, and support and query have the same minimum. "
+        "All tasks are quadratic with the same Hessian, and support and query have the same minimum. "
         "Compared with MAML, FO-MAML comes to rest",
         ("at the same point", "nearer the steep task", "nearer the flat task", "nowhere: it diverges"),
         0,
