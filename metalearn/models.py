@@ -82,7 +82,8 @@ class ConvNet(nnx.Module):
       the query set depend on the query images and on nothing that happened to the support set. A batch needs several
       images: in a last block of one pixel, a single image would be its own mean.
     - Under `jax.vmap` every task has weights of its own, for which XLA's convolution is very slow on a CPU. It is
-      therefore written as patches @ weights, and max-pooling as two pairwise maxima: the same function, much faster.
+      therefore written as patches @ weights, max-pooling as two pairwise maxima, and the affine part of the
+      normalisation comes after the pooling: the same function, much faster.
     """
 
     def __init__(
@@ -137,8 +138,11 @@ class _Block(nnx.Module):
 
     def __call__(self, x):
         x = self.convolution(x)
-        x = (x - x.mean((0, 1, 2))) * jax.lax.rsqrt(x.var((0, 1, 2)) + 1e-5)
-        return nnx.relu(_max_pool(x * self.scale[...] + self.shift[...]))  # after pooling, relu has a quarter to do
+        mean, gain = x.mean((0, 1, 2)), self.scale[...] * jax.lax.rsqrt(x.var((0, 1, 2)) + 1e-5)
+        # relu(max_pool(gain (x - mean) + shift)), but pooled first: the rest has then a quarter to do. A negative gain
+        # makes the smallest number of a window the largest, so the sign goes before the pooling.
+        sign = jnp.where(gain < 0, -1, 1).astype(x.dtype)
+        return nnx.relu(_max_pool(sign * x) * (sign * gain) + (self.shift[...] - gain * mean))
 
 
 def patch_convolution(

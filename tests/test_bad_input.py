@@ -117,6 +117,11 @@ CASES = {
     "fo_b_maml: no loss": (lambda: fo_b_maml(loss=None), TypeError, f"loss {FUNCTION}"),
     # the outer step
     "learner: meta_gradient": (lambda: ml.meta_learner("maml", SGD), TypeError, f"meta_gradient {FUNCTION}.*str"),
+    "learner: tasks_at_once": (
+        lambda: ml.meta_learner(maml(), SGD, tasks_at_once=0),
+        ValueError,
+        "tasks_at_once must be .*1.*0",
+    ),
     "learner: outer is a rate": (lambda: ml.meta_learner(maml(), 0.1), TypeError, f"outer {OPTAX}"),
     "step: no task": (
         lambda: step(tasks=(1, 2)),

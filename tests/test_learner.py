@@ -63,6 +63,17 @@ def test_a_step_is_the_outer_rule_on_the_mean_gradient(params, learners, name):
     assert state.step.dtype == jnp.int32
 
 
+@pytest.mark.parametrize("tasks_at_once", [1, 2, 5])
+def test_tasks_that_wait_for_others_give_the_same_step(params, learners, tasks_at_once):
+    """Also where they are no whole number of turns, or fewer than one."""
+    waiting = ml.meta_learner(META_GRADIENT, OUTERS["sgd"], tasks_at_once=tasks_at_once)
+    states, infos = zip(
+        *(learner.step(waiting.init(params), batch([1, 2, 3])) for learner in (waiting, learners["sgd"])), strict=True
+    )
+    chex.assert_trees_all_close(*states, rtol=1e-5)
+    chex.assert_trees_all_close(*infos, rtol=1e-5)
+
+
 def test_the_mean_of_two_gradients_is_no_sum_and_no_mean_of_normalised_ones():
     """On two tasks whose gradients are 1 and 3, plain descent of rate 1 moves by 2."""
 

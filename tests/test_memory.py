@@ -51,6 +51,18 @@ def test_maml_grows_in_proportion_and_with_remat_like_the_square_root():
     assert bytes_of(ml.maml(tanh_loss, SGD, 1024, remat=True)) < bytes_of(ml.maml(tanh_loss, SGD, 1024)) / 20
 
 
+def test_tasks_that_wait_need_no_memory_but_for_their_gradients():
+    params, task = tanh_problem(num_examples=500)
+    tasks = jax.tree.map(lambda leaf: jnp.stack(50 * [leaf]), task)
+
+    def memory(tasks_at_once):
+        learner = ml.meta_learner(ml.maml(tanh_loss, SGD, 50), SGD, tasks_at_once=tasks_at_once)
+        program = jax.jit(learner.step).lower(learner.init(params), tasks).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    assert memory(1) < memory(None) / 20
+
+
 @pytest.mark.parametrize("num_steps", [0, 1, 2, 3, 16, 23])
 @pytest.mark.parametrize("resample", [False, True])
 def test_remat_changes_no_number(num_steps, resample, x64):

@@ -51,7 +51,7 @@ def rows(rounds: int) -> list[Row]:
 
 def outer_step(loss, params, tasks):
     """A function of nothing that takes one outer step."""
-    learner = ml.meta_learner(ml.maml(loss, optax.sgd(INNER_RATE), INNER_STEPS), optax.adam(1e-3))
+    learner = ml.meta_learner(ml.maml(loss, optax.sgd(INNER_RATE), INNER_STEPS), optax.adam(1e-3), tasks_at_once=1)
     step, state = jax.jit(learner.step), learner.init(params)
     return lambda: step(state, tasks)
 
