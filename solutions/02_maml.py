@@ -16,7 +16,7 @@
 # **The claim you will have shown:** the meta-gradient is a product of factors $(I - \alpha H)$, one for each inner
 # step; and $N$ inner steps want a step size $\alpha$ of about $1/N$.
 #
-# About 60 minutes. Before this: [01 · Learning to learn](01_learning_to_learn.ipynb), where one average model failed
+# About 75 minutes. Before this: [01 · Learning to learn](01_learning_to_learn.ipynb), where one average model failed
 # on a family of sine curves, and fine-tuning it was slow.
 #
 # Afterwards you can
@@ -610,6 +610,39 @@ def largest_step(curvature, num_steps):
 
 # %%
 check("02.largest_step", largest_step)
+
+# %% [markdown]
+# ## Question: where the bound comes from
+#
+# On paper, about 15 minutes. Take one parameter, and one loss for support and query, so $f = h$, with $|h''| \le L$ and
+# $|h'''| \le \rho$ everywhere. In one dimension the box reads $F'(\theta) = J_N\, h'(\phi_N)$ with
+# $J_k = \prod_{i<k} \big(1 - \alpha h''(\phi_i)\big)$. Differentiate it once more, and derive the bound above, with
+# $G = |h'(\theta)|$.
+#
+# Write your answer into the next cell: a double click opens it. The worked lesson has one to compare with.
+
+# %% [markdown] tags=["free-text"] question="02.curvature_bound"
+# ### BEGIN SOLUTION
+# **Two terms.** $J_k$ is also $d\phi_k / d\theta$ (line 3). So the product rule gives
+#
+# $$\begin{aligned}
+# F'' &= J_N^2\, h''(\phi_N) + J_N'\, h'(\phi_N), \\
+# J_N' &= -\alpha \sum_{k=0}^{N-1} h'''(\phi_k)\, J_k \prod_{i \ne k} \big(1 - \alpha h''(\phi_i)\big).
+# \end{aligned}$$
+#
+# **First term.** Write $q = 1 + \alpha L$. Every factor is at most $q$ in size, so $|J_k| \le q^k$, and
+# $|J_N^2\, h''(\phi_N)| \le L\, q^{2N}$.
+#
+# **The gradient at the end.** One step changes $h'$ by at most $L\,|\phi_{k+1} - \phi_k| = \alpha L\,|h'(\phi_k)|$. So it
+# grows by a factor of at most $q$ each time: $|h'(\phi_N)| \le q^N G$.
+#
+# **Second term.** The product over $i \ne k$ has $N - 1$ factors. The geometric sum does the rest, since $q - 1 = \alpha L$:
+#
+# $$|J_N'| \le \alpha \rho\, q^{N-1} \sum_{k=0}^{N-1} q^k = \alpha \rho\, q^{N-1}\, \frac{q^N - 1}{\alpha L}
+# = \frac{\rho}{L}\, q^{N-1} (q^N - 1).$$
+#
+# Times $q^N G$, this is the second term of the bound.
+# ### END SOLUTION
 
 # %% [markdown]
 # ## Limits

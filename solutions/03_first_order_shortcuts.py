@@ -16,7 +16,7 @@
 # **The claim you will have shown:** FO-MAML and Reptile cost a fraction of MAML and come to rest at another point.
 # On quadratic tasks you can say exactly which.
 #
-# About 60 minutes. Before this: [02 · MAML](02_maml.ipynb), where the meta-gradient became a product of factors
+# About 70 minutes. Before this: [02 · MAML](02_maml.ipynb), where the meta-gradient became a product of factors
 # $(I - \alpha H_k)$.
 #
 # Afterwards you can
@@ -379,8 +379,10 @@ assert gaps[0.005] < 0.05 and gaps[1 / 3] < 1e-9 and gaps[0.3] > 1
 # $m_i$ of the support, $A_i$ and $q_i$ of the query, and $J_i = (I - \alpha H_i)^K$, both shortcuts rest where a linear
 # system holds:
 #
-# $$\text{FO-MAML: } \sum_i A_i\,(\phi_i - q_i) = 0, \qquad \text{Reptile: } \sum_i (\theta - \phi_i) = 0, \qquad
-# \phi_i = m_i + J_i (\theta - m_i).$$
+# $$\begin{aligned}
+# \text{FO-MAML: } & \sum_i A_i\,(\phi_i - q_i) = 0, \\
+# \text{Reptile: } & \sum_i (\theta - \phi_i) = 0, \qquad \text{with } \phi_i = m_i + J_i (\theta - m_i).
+# \end{aligned}$$
 
 # %%
 bias_prediction = predict(
@@ -450,6 +452,34 @@ plots.show(
 #
 # Reptile's error does not go away. It never asks the query set, so it cannot know that the query minima lie elsewhere.
 # MAML's is zero to rounding.
+
+# %% [markdown]
+# ## Question: why the error is proportional to α
+#
+# On paper, about 10 minutes. Go back to one dimension, with $n$ tasks whose support and query are the same parabola:
+# curvature $a_i$, minimum $m_i$, $J_i = (1 - \alpha a_i)^K$. Let $\theta$ be the point at which FO-MAML rests.
+#
+# 1. Show that $F'(\theta) = \frac1n \sum_i (J_i - c)\, a_i J_i\, (\theta - m_i)$ there, for *every* number $c$.
+# 2. Choose $c$ to show that $F'(\theta) = 0$ if all curvatures agree.
+# 3. Choose another $c$ to show that $F'(\theta)$ is proportional to $\alpha$ when $\alpha$ is small. What is the factor?
+#
+# Write your answer into the next cell: a double click opens it. The worked lesson has one to compare with.
+
+# %% [markdown] tags=["free-text"] question="03.proportional"
+# ### BEGIN SOLUTION
+# **1.** By line 2, $F'(\theta) = \frac1n \sum_i J_i \cdot a_i J_i\,(\theta - m_i)$, and FO-MAML rests where
+# $\frac1n \sum_i a_i J_i\,(\theta - m_i) = 0$. Subtract $c$ times the second equation from the first.
+#
+# **2.** If all curvatures agree, all $J_i$ are one number. With $c = J_i$ every term is zero.
+#
+# **3.** Take $c = 1$, since $J_i - 1 = -\alpha K a_i + O(\alpha^2)$. The other factors are needed only at $\alpha = 0$: there
+# $J_i = 1$, and FO-MAML rests where joint training does, at $\theta_0 = \sum_i a_i m_i / \sum_i a_i$. The resting point is a
+# smooth function of $\alpha$, so it differs from $\theta_0$ by $O(\alpha)$. Hence
+#
+# $$F'(\theta) = -\alpha K \cdot \frac1n \sum_i a_i^2\, (\theta_0 - m_i) + O(\alpha^2).$$
+#
+# The factor vanishes when all curvatures agree, as it must. Otherwise it seldom does.
+# ### END SOLUTION
 
 # %% [markdown]
 # ## Which gradient is this?

@@ -16,7 +16,7 @@
 # **The claim you will have shown:** the meta-gradient is the derivative of a perturbed solution. Two inner solves give
 # it, from gradients alone, with an error of $O(\nu)$ or $O(\nu^2)$.
 #
-# About 60 minutes. Before this: [04 · Bilevel](04_bilevel.ipynb), where a spring to the start made adaptation a
+# About 70 minutes. Before this: [04 · Bilevel](04_bilevel.ipynb), where a spring to the start made adaptation a
 # minimum, and the meta-gradient one linear solve.
 #
 # Afterwards you can
@@ -910,6 +910,39 @@ print(f"safe up to ν = {(strength + lowest_h) / highest_f:.3f}")
 # is sufficient, not necessary: the last line gives the network's value, and the symmetric estimator above was sound
 # beyond it. Leaning forwards has a smaller trap of its own: it steepens the valley, so the inner step must stay below
 # $2/(L_h + \lambda + \nu L_f)$.
+
+# %% [markdown]
+# ## Question: the error of three points
+#
+# On paper, about 10 minutes. Let $\phi_\nu$ have as many derivatives in $\nu$ as you need.
+#
+# 1. Derive the leading term of $g_3 - \nabla F$. Compare it with the symmetric one's, $-\frac{\lambda}{6} \phi''' \nu^2$.
+# 2. Which weighted mean of $g_3$ and $g_{\text{sym}}$ has an error of only $O(\nu^3)$?
+# 3. Would you use it?
+#
+# Write your answer into the next cell: a double click opens it. The worked lesson has one to compare with.
+
+# %% [markdown] tags=["free-text"] question="05.three_points"
+# ### BEGIN SOLUTION
+# **1.** With all derivatives taken at zero,
+#
+# $$\begin{aligned}
+# \phi_\nu &= \phi_0 + \nu\, \phi' + \tfrac12 \nu^2 \phi'' + \tfrac16 \nu^3 \phi''' + O(\nu^4), \\
+# \phi_{2\nu} &= \phi_0 + 2\nu\, \phi' + 2 \nu^2 \phi'' + \tfrac86 \nu^3 \phi''' + O(\nu^4).
+# \end{aligned}$$
+#
+# In $3\phi_0 - 4\phi_\nu + \phi_{2\nu}$ the terms with $\phi_0$ and $\phi''$ cancel, and
+# $-2\nu\, \phi' + \frac23 \nu^3 \phi''' + O(\nu^4)$ is left. Times $\frac{\lambda}{2\nu}$:
+#
+# $$g_3 = -\lambda \phi' + \tfrac{\lambda}{3} \phi''' \nu^2 + O(\nu^3).$$
+#
+# By line 5 the first term is $\nabla F$. So the error is twice the symmetric one's, with the opposite sign.
+#
+# **2.** Opposite signs, one twice the other: in $\frac13 g_3 + \frac23 g_{\text{sym}}$ the terms in $\nu^2$ cancel.
+#
+# **3.** Where solves are very accurate and $\nu$ is small. It needs four of them, at $-\nu$, $0$, $\nu$ and $2\nu$, and it
+# leans backwards again: the trap is back.
+# ### END SOLUTION
 
 # %% [markdown]
 # ## Three literatures, one formula

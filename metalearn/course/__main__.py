@@ -1,31 +1,89 @@
-"""The command line: `python -m metalearn.course build [--check] [--no-execute] [slug ...]`."""
+"""The command line: `python -m metalearn.course build|release|site|badge ...`; `--help` after each tells more."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from metalearn.course import builder
+from metalearn.course import builder, links, site
+from metalearn.course.release import release
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 if all went well, 1 if a lesson fails or has drifted."""
     parser = argparse.ArgumentParser(prog="python -m metalearn.course")
-    build = parser.add_subparsers(required=True).add_parser("build", help="build lessons from their sources")
-    build.add_argument("slug", nargs="*", help="lessons to build, such as 02_maml or maml (default: all)")
-    build.add_argument("--root", type=Path, default=Path("."), help="folder of lessons/ and solutions/")
-    mode = build.add_mutually_exclusive_group()
+    commands = parser.add_subparsers(required=True)
+
+    command = commands.add_parser("build", help="build lessons from their sources")
+    _add_lessons(command)
+    mode = command.add_mutually_exclusive_group()
     mode.add_argument("--check", action="store_true", help="write nothing; fail if a notebook has drifted")
     mode.add_argument("--no-execute", action="store_true", help="write the lessons only, execute nothing")
+    command.set_defaults(run=_build)
+
+    command = commands.add_parser("release", help="make an nbgrader course from the same sources")
+    _add_lessons(command)
+    command.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new folder, or that of a release")
+    command.add_argument("--seed", metavar="SECRET", help="draws the hidden instances (default: a random one)")
+    command.set_defaults(run=_release)
+
+    command = commands.add_parser("site", help="make the website, from notebooks that are built")
+    _add_root(command)
+    command.add_argument("--to", type=Path, default=Path("_site"), metavar="DIR", help="where (default: _site)")
+    command.set_defaults(run=_site)
+
+    command = commands.add_parser("badge", help="print links that open the lessons on Binder, Colab or a JupyterHub")
+    _add_root(command)
+    command.add_argument("--repo", metavar="URL", help="where the course is published (default: see pyproject.toml)")
+    command.add_argument("--branch", default="main", help="default: main")
+    command.add_argument("--hub", default=links.HUB, metavar="URL", help="a JupyterHub that has nbgitpuller")
+    command.set_defaults(run=_badge)
+
     options = parser.parse_args(arguments)
     try:
-        builder.sources(options.root, options.slug)
-    except ValueError as error:
+        return options.run(options)
+    except (ValueError, ModuleNotFoundError) as error:
         parser.error(str(error))
+
+
+def _add_lessons(command: argparse.ArgumentParser) -> None:
+    command.add_argument("slug", nargs="*", help="lessons, such as 02_maml or maml (default: all)")
+    _add_root(command)
+
+
+def _add_root(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--root", type=Path, default=Path("."), help="folder of lessons/ and solutions/")
+
+
+def _build(options: argparse.Namespace) -> int:
     if options.check:
         complaints = builder.check(options.root, options.slug)
         print("\n".join(complaints) or "all notebooks match their sources")
         return int(bool(complaints))
     return int(not builder.build(options.root, options.slug, run=not options.no_execute))
+
+
+def _release(options: argparse.Namespace) -> int:
+    for notebook in release(options.root, options.to, options.slug, options.seed):
+        print(notebook)
+    return 0
+
+
+def _site(options: argparse.Namespace) -> int:
+    if not site.build(options.root, options.to):
+        return 1
+    print(options.to / "index.html")
+    return 0
+
+
+def _badge(options: argparse.Namespace) -> int:
+    repository = links.web_address(options.repo) if options.repo else links.published(options.root)
+    if repository is None:
+        raise ValueError("--repo URL must say where the course is published, as pyproject.toml does not")
+    lessons = [source.stem for source in builder.sources(options.root)]
+    print(links.markdown(repository, options.branch, lessons, options.hub))
+    for note in links.notes(repository, options.root):
+        print(note, file=sys.stderr)
+    return 0
 
 
 if __name__ == "__main__":

@@ -10,6 +10,11 @@ in this order; other cells may stand between the second and the third:
     # %% tags=["exercise"] exercise="02.meta_gradient"           the stub, with its solution between the markers
     # %%                                                         check("02.meta_gradient", meta_gradient)
 
+A question that is answered in words and formulas is two:
+
+    # %% [markdown]                                              the sentence that asks, below a heading
+    # %% [markdown] tags=["free-text"] question="02.bound"       a model answer between the markers
+
 Difficulty, minutes, expected output and hints come from the exercise's definition, so each is written once.
 Cell ids follow from the lesson and the position or exercise: two builds of one source are the same bytes.
 """
@@ -29,12 +34,13 @@ import nbclient
 import nbformat
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 from nbformat import NotebookNode
-from nbformat.v4 import new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from metalearn.course import exercise
+from metalearn.course import exercise, links
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 STUB = "raise NotImplementedError  # your code here"
+TEXT_STUB = "*Your derivation here.*"
 CELL_TIMEOUT = 120  # seconds
 NOTEBOOK_METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -61,8 +67,8 @@ def read_source(path: Path) -> NotebookNode:
     Returns:
       The notebook: difficulty and minutes above each exercise, expected output and hints below its check, fixed ids.
     Raises:
-      SourceError: naming file and line, if markers are unbalanced, an exercise lacks its text or its check, or an
-        id is unknown, repeated or of another lesson.
+      SourceError: naming file and line, if markers are unbalanced, an exercise lacks its text or its check, a
+        question its text, or an id is unknown, repeated or of another lesson.
     """
     numbered = _numbered_cells(path)
     _validate(path, numbered)
@@ -75,16 +81,21 @@ def read_source(path: Path) -> NotebookNode:
             number, waiting = number + 1, exercise.find(cell.metadata.exercise)
             cell.id = _cell_id(waiting.id)
             cells[-1].source = _with_heading(cells[-1].source, f"{path.stem[:2]}.{number}", waiting)
+        elif "question" in cell.metadata:
+            cell.id = _cell_id(cell.metadata.question)
         cells.append(cell)
-        if waiting and waiting.id in _checked(cell):
+        if waiting and waiting.id in checked(cell):
             cell.id = _cell_id(waiting.id, "check")
             cells.append(new_markdown_cell(_help(waiting), id=_cell_id(waiting.id, "help")))
             waiting = None
     return new_notebook(cells=cells, metadata=copy.deepcopy(NOTEBOOK_METADATA))
 
 
-def to_lesson(notebook: NotebookNode, stem: str) -> NotebookNode:
-    """The learner's notebook: each solution becomes one line that raises NotImplementedError."""
+def to_lesson(notebook: NotebookNode, stem: str, repository: str | None = None) -> NotebookNode:
+    """The learner's notebook: each solution becomes one line, which in code raises NotImplementedError.
+
+    Where the course is published, if that is known, the first code cell installs it from there on Colab.
+    """
     lesson = copy.deepcopy(notebook)
     # Jupyter serves the folder of the notebook it was started with, and then nothing outside lessons/.
     link = (
@@ -92,9 +103,11 @@ def to_lesson(notebook: NotebookNode, stem: str) -> NotebookNode:
         "Should the link not open, start JupyterLab in the folder of the course: `uv run jupyter lab`."
     )
     for cell in lesson.cells:
-        cell.source = _SOLUTION.sub(rf"\1{STUB}", cell.source)
+        cell.source = _SOLUTION.sub(rf"\1{STUB if cell.cell_type == 'code' else TEXT_STUB}", cell.source)
         if cell.id.endswith("-help"):
             cell.source += "\n\n" + _folded("Solution", link)
+    if repository:
+        lesson.cells.insert(1, new_code_cell(links.install_cell(repository), id=f"{stem}-install"))
     return lesson
 
 
@@ -148,7 +161,7 @@ def build(root: Path, slugs: Sequence[str] = (), run: bool = True) -> bool:
             notebook = read_source(path)
             if run:
                 _write(path.with_suffix(".ipynb"), execute(to_solution(notebook), path.parent))
-            _write(root / "lessons" / f"{path.stem}.ipynb", to_lesson(notebook, path.stem))
+            _write(root / "lessons" / f"{path.stem}.ipynb", to_lesson(notebook, path.stem, links.published(root)))
         except (SourceError, CellControlSignal, DeadKernelError) as error:
             succeeded = False
             print(f"{path.stem}: not built\n{_COLOURS.sub('', str(error))}", flush=True)
@@ -175,7 +188,7 @@ def check(root: Path, slugs: Sequence[str] = ()) -> list[str]:
             continue
         lesson = root / "lessons" / f"{path.stem}.ipynb"
         solution = path.with_suffix(".ipynb")
-        complaints += _drift(lesson, to_lesson(notebook, path.stem), root, executed=False)
+        complaints += _drift(lesson, to_lesson(notebook, path.stem, links.published(root)), root, executed=False)
         complaints += _drift(solution, to_solution(notebook), root, executed=True)
     if not slugs:
         stems = {path.stem for path in sources(root)}
@@ -219,31 +232,37 @@ def _validate(path: Path, numbered: list[tuple[int, NotebookNode]]) -> None:
     waiting: tuple[int, str] | None = None
     previous = None
     for line, cell in numbered:
-        exercise_id = cell.metadata.get("exercise")
-        if (exercise_id is not None) != ("exercise" in cell.metadata.get("tags", [])):
+        exercise_id, question_id = cell.metadata.get("exercise"), cell.metadata.get("question")
+        tags = cell.metadata.get("tags", [])
+        if (exercise_id is not None) != ("exercise" in tags):
             fail(line, 'an exercise cell needs both tags=["exercise"] and exercise="NN.name"')
+        asks = question_id is not None
+        if asks != ("free-text" in tags) or (asks and cell.cell_type != "markdown"):
+            fail(line, 'a question needs a markdown cell with both tags=["free-text"] and question="NN.name"')
         markers = _markers(cell, line, fail)
-        if exercise_id is None and markers:
-            fail(line, "solution markers outside an exercise cell")
-        if exercise_id is not None:
-            if waiting:
+        kind, asked = ("exercise", exercise_id) if exercise_id is not None else ("question", question_id)
+        if asked is None and markers:
+            fail(line, "solution markers outside an exercise cell or a free-text cell")
+        if asked is not None:
+            if waiting and kind == "exercise":
                 break
             if not markers:
-                fail(line, f"exercise {exercise_id} has no solution markers")
-            if not exercise_id.startswith(f"{path.stem[:2]}."):
-                fail(line, f"exercise {exercise_id} does not start with the lesson's number, {path.stem[:2]}")
-            if exercise_id in seen:
-                fail(line, f"exercise {exercise_id} appears twice")
+                fail(line, f"{kind} {asked} has no solution markers")
+            if not asked.startswith(f"{path.stem[:2]}."):
+                fail(line, f"{kind} {asked} does not start with the lesson's number, {path.stem[:2]}")
+            if asked in seen:
+                fail(line, f"{kind} {asked} appears twice")
             if previous is None or previous.cell_type != "markdown" or not previous.source.startswith("#"):
-                fail(line, f"exercise {exercise_id} needs a markdown cell that begins with a heading directly above it")
-            seen.add(exercise_id)
+                fail(line, f"{kind} {asked} needs a markdown cell that begins with a heading directly above it")
+            seen.add(asked)
+        if exercise_id is not None:
             waiting = line, exercise_id
-        for checked in _checked(cell):
+        for known in checked(cell):
             try:
-                exercise.find(checked)
+                exercise.find(known)
             except ValueError as error:
                 fail(line, f"check of an unknown exercise: {error}")
-            if waiting and checked == waiting[1]:
+            if waiting and known == waiting[1]:
                 waiting = None
         previous = cell
     if waiting:
@@ -267,7 +286,7 @@ def _markers(cell: NotebookNode, line: int, fail: Callable[[int, str], NoReturn]
     return regions
 
 
-def _checked(cell: NotebookNode) -> Iterator[str]:
+def checked(cell: NotebookNode) -> Iterator[str]:
     """The exercise ids that a code cell checks."""
     return (match[1] for match in _CHECK.finditer(cell.source) if cell.cell_type == "code")
 
@@ -313,7 +332,8 @@ def _without(mapping: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in mapping.items() if key not in keys}
 
 
-def _text(notebook: NotebookNode) -> str:
+def as_text(notebook: NotebookNode) -> str:
+    """What the file of a notebook holds."""
     nbformat.validate(notebook)
     return nbformat.writes(notebook) + "\n"
 
@@ -322,7 +342,7 @@ def _write(path: Path, notebook: NotebookNode) -> None:
     """Writes the whole file or nothing."""
     path.parent.mkdir(exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_text(_text(notebook), "utf-8")
+    partial.write_text(as_text(notebook), "utf-8")
     os.replace(partial, path)
 
 
@@ -332,7 +352,7 @@ def _drift(path: Path, fresh: NotebookNode, root: Path, executed: bool) -> list[
     if not path.exists():
         return [f"{name}: is missing; build it"]
     text = path.read_text("utf-8")
-    if not executed and text == _text(fresh):
+    if not executed and text == as_text(fresh):
         return []
     try:
         stored = nbformat.reads(text, as_version=4)

@@ -68,6 +68,21 @@ check("02.twice", twice)
 # The end.
 """
 
+QUESTION = """\
+
+# %% [markdown]
+# ## Question: why?
+#
+# Show that $2x = x + x$.
+
+# %% [markdown] tags=["free-text"] question="02.why"
+# ### BEGIN SOLUTION
+# By **definition**:
+#
+# $$2x = x + x.$$
+# ### END SOLUTION
+"""
+
 
 @pytest.fixture(autouse=True)
 def known_exercise(monkeypatch):
@@ -154,6 +169,19 @@ def test_difficulty_and_minutes_stand_below_the_heading(root):
     text = read(root / "lessons/02_toy.ipynb").cells[2].source
     facts = "**Exercise 02.1** · difficulty ●●○ (2 of 3) · about 5 minutes"
     assert text == f"## Exercise: twice\n\n{facts}\n\nWrite a function that doubles."
+
+
+def test_a_question_waits_for_a_derivation_and_the_worked_lesson_has_one(root):
+    source = builder.read_source(write(root, SOURCE + QUESTION))
+    asked = cell(builder.to_lesson(source, "02_toy"), "02-why")
+    assert (asked.cell_type, asked.source) == ("markdown", "*Your derivation here.*")
+    assert cell(builder.to_solution(source), "02-why").source == "By **definition**:\n\n$$2x = x + x.$$"
+
+
+def test_a_question_may_stand_between_an_exercise_and_its_check(root):
+    write(root, SOURCE.replace("# %%\n# The line below", QUESTION + "\n# %%\n# The line below"))
+    assert run(root, "--no-execute") == 0
+    assert cell(read(root / "lessons/02_toy.ipynb"), "02-twice-check").source == 'check("02.twice", twice)'
 
 
 def test_two_builds_are_byte_identical(root):
@@ -288,7 +316,7 @@ class TestCheck:
         ("    ### BEGIN SOLUTION\n", "", 32, "without its partner"),
         ("    y = x\n", "    ### BEGIN SOLUTION\n", 31, "without its partner"),
         ("    y = x\n    return x + y", "    return 2 * x  ### BEGIN SOLUTION", 31, "must stand alone"),
-        ("# The line below", "### BEGIN SOLUTION\n### END SOLUTION\n# The", 36, "outside an exercise cell"),
+        ("# The line below", "### BEGIN SOLUTION\n### END SOLUTION\n# The", 36, "outside an exercise cell or"),
         ('check("02.twice", twice)', "twice(2)", 27, 'not followed by its check("02.twice"'),
         ('check("02.twice", twice)', 'check("02.thrice", twice)', 39, "unknown exercise"),
         ("02.twice", "03.twice", 27, "does not start with the lesson's number, 02"),
@@ -306,6 +334,33 @@ def test_a_mistake_in_a_source_is_named_with_its_line(root, old, new, line, mess
     printed = capsys.readouterr().out
     assert f"solutions/02_toy.py:{line}: " in printed and message in printed
     assert builder.check(root)[0] in printed
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ("# ### BEGIN SOLUTION\n", "", 54, "END SOLUTION without its partner"),
+        (' question="02.why"', "", 50, "a question needs a markdown cell with both"),
+        ('tags=["free-text"] ', "", 50, "a question needs a markdown cell with both"),
+        ('[markdown] tags=["free-text"]', 'tags=["free-text"]', 50, "a question needs a markdown cell with both"),
+        ('tags=["free-text"] question="02.why"', "", 50, "outside an exercise cell or a free-text cell"),
+        ("02.why", "03.why", 50, "question 03.why does not start with the lesson's number, 02"),
+        ("02.why", "02.twice", 50, "question 02.twice appears twice"),
+        ("# ## Question", "# As a question", 50, "question 02.why needs a markdown cell that begins with a heading"),
+    ],
+)
+def test_a_mistake_in_a_question_is_named_with_its_line(root, old, new, line, message, capsys):
+    assert old in QUESTION
+    write(root, SOURCE + QUESTION.replace(old, new))
+    assert run(root, "--no-execute") == 1
+    printed = capsys.readouterr().out
+    assert f"solutions/02_toy.py:{line}: " in printed and message in printed
+
+
+def test_a_question_without_an_answer_is_a_mistake(root):
+    path = write(root, SOURCE + re.sub("# ### .*\n", "", QUESTION))
+    with pytest.raises(builder.SourceError, match=r"02_toy.py:50: question 02.why has no solution markers"):
+        builder.read_source(path)
 
 
 def test_an_exercise_without_markers_is_a_mistake(root):

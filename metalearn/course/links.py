@@ -1,0 +1,111 @@
+"""Links that open the lessons elsewhere, on Binder, Colab or a JupyterHub: `python -m metalearn.course badge`.
+
+Where the course is published is said once, in pyproject.toml:
+
+    [project.urls]
+    Repository = "https://github.com/OWNER/NAME"
+
+Lessons that are built then have a first code cell that installs the course on Colab, and does nothing elsewhere.
+"""
+
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+BINDER, COLAB = "https://mybinder.org", "https://colab.research.google.com"
+HUB = "https://HUB.EXAMPLE.ORG"
+
+_ADDRESS = re.compile(
+    r"(?:https?://|ssh://)?(?:[\w.-]+@)?(?P<host>[\w-]+(?:\.[\w-]+)+(?::\d+)?)[:/](?P<path>[\w.-]+(?:/[\w.-]+)+)/?"
+)
+
+
+def web_address(url: str) -> str:
+    """The repository's address as https://HOST/OWNER/NAME, from that or from the form git@HOST:OWNER/NAME.git.
+
+    Raises:
+      ValueError: if it is neither.
+    """
+    match = _ADDRESS.fullmatch(url.strip())
+    path = match["path"].removesuffix(".git") if match else ""
+    if match is None or (match["host"] == "github.com" and path.count("/") != 1):
+        raise ValueError(f"the repository must look like https://HOST/OWNER/NAME or git@HOST:OWNER/NAME, not {url!r}")
+    return f"https://{match['host']}/{path}"
+
+
+def published(root: Path) -> str | None:
+    """The web address of the course that pyproject.toml gives, or None if it gives none.
+
+    Raises:
+      ValueError: if it is no address of a repository.
+    """
+    path = root / "pyproject.toml"
+    urls = tomllib.loads(path.read_text("utf-8")).get("project", {}).get("urls", {}) if path.exists() else {}
+    return web_address(urls["Repository"]) if "Repository" in urls else None
+
+
+def install_cell(repository: str) -> str:
+    """The code that installs the course where it is missing and the machine is Colab's."""
+    return f"""\
+# Google Colab lacks the course and installs it here; elsewhere this cell does nothing.
+import importlib.util
+import sys
+
+if "google.colab" in sys.modules and importlib.util.find_spec("metalearn") is None:
+    %pip install --quiet git+{repository}"""
+
+
+def binder(repository: str, branch: str, lesson: str) -> str:
+    """The address that starts the course on Binder and opens one lesson."""
+    host, _, path = repository.removeprefix("https://").partition("/")
+    provider = {
+        "github.com": f"gh/{path}",
+        "gitlab.com": f"gl/{quote(path, safe='')}",
+    }.get(host, f"git/{quote(repository, safe='')}")
+    return f"{BINDER}/v2/{provider}/{quote(branch)}?urlpath=lab/tree/lessons/{lesson}.ipynb"
+
+
+def colab(repository: str, branch: str, lesson: str) -> str | None:
+    """The address that opens one lesson on Colab, which reads from GitHub only; elsewhere None."""
+    path = repository.removeprefix("https://github.com/")
+    return f"{COLAB}/github/{path}/blob/{quote(branch)}/lessons/{lesson}.ipynb" if path != repository else None
+
+
+def nbgitpuller(repository: str, branch: str, lesson: str, hub: str) -> str:
+    """The address that copies the course into a learner's home on a JupyterHub and opens one lesson."""
+    folder = repository.rpartition("/")[2]
+    query = {"repo": repository, "branch": branch, "urlpath": f"lab/tree/{folder}/lessons/{lesson}.ipynb"}
+    return f"{hub.rstrip('/')}/hub/user-redirect/git-pull?{urlencode(query)}"
+
+
+def markdown(repository: str, branch: str, lessons: Sequence[str], hub: str = HUB) -> str:
+    """Badges that open the first lesson, and a table of links to each."""
+    badges = f"[![Open on Binder]({BINDER}/badge_logo.svg)]({binder(repository, branch, lessons[0])})"
+    if on_colab := colab(repository, branch, lessons[0]):
+        badges += f" [![Open in Colab]({COLAB}/assets/colab-badge.svg)]({on_colab})"
+    rows = ["| lesson | Binder | Colab | JupyterHub |", "|---|---|---|---|"]
+    for lesson in lessons:
+        on_colab = colab(repository, branch, lesson)
+        cells = [
+            lesson,
+            f"[Binder]({binder(repository, branch, lesson)})",
+            f"[Colab]({on_colab})" if on_colab else "from GitHub only",
+            f"[hub]({nbgitpuller(repository, branch, lesson, hub)})",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join([badges, "", *rows])
+
+
+def notes(repository: str, root: Path) -> list[str]:
+    """What the links need before they work, a line each."""
+    needed = [f"A JupyterHub needs nbgitpuller and this course: pip install git+{repository}"]
+    if colab(repository, "", "") is None:
+        needed.append("Colab opens notebooks from GitHub only, so there is no link to it.")
+    elif published(root) != repository:
+        needed.append(
+            f'For Colab, set Repository = "{repository}" under [project.urls] in pyproject.toml and run '
+            "`python -m metalearn.course build --no-execute`: each lesson then installs the course there."
+        )
+    return needed

@@ -1,0 +1,425 @@
+"""The classroom: what is released, what is graded, and what no student sees.
+
+The last class plays a term with nbgrader's own command line: release, submit, grade, give feedback.
+"""
+
+import html
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import numpy as np
+import pytest
+
+from metalearn.course import __main__ as command
+from metalearn.course import builder
+from metalearn.course.exercise import all_exercises, find
+from metalearn.course.hidden import VARIABLE, hidden_seed, hidden_test
+from metalearn.course.release import CONFIG_FILE, QUESTION_POINTS, SEED_FILE, to_release
+
+ROOT = Path(__file__).parents[2]
+SECRET = "a secret that must not leak"
+LESSONS = sorted((ROOT / "solutions").glob("*.py"))
+QUESTIONS = {"02.curvature_bound", "03.proportional", "05.three_points"}
+EVERY_LESSON = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+
+
+def release(to, *arguments):
+    return command.main(["release", "--root", str(ROOT), "--to", str(to), *arguments])
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def graded_cells(notebook):
+    """Cells that nbgrader handles, by their grade_id."""
+    marked = [cell for cell in notebook.cells if "nbgrader" in cell.metadata]
+    cells = {cell.metadata.nbgrader.grade_id: cell for cell in marked}
+    assert len(cells) == len(marked)
+    return cells
+
+
+def without_hidden_tests(source):
+    return re.sub(r"\n### BEGIN HIDDEN TESTS\n.*\n### END HIDDEN TESTS", "", source, flags=re.DOTALL)
+
+
+def rejection(exercise_id, function):
+    """The message with which a hidden test rejects a function."""
+    with pytest.raises(AssertionError) as caught:
+        hidden_test(exercise_id, function)
+    return str(caught.value)
+
+
+@pytest.fixture
+def secret(monkeypatch):
+    monkeypatch.setenv(VARIABLE, SECRET)
+
+
+class TestReleasedNotebook:
+    @EVERY_LESSON
+    def test_grades_each_exercise_by_its_check_and_each_question_by_hand(self, path):
+        cells = graded_cells(to_release(builder.read_source(path)))
+        kinds = {name: (cell.cell_type, *sorted(k for k, v in cell.metadata.nbgrader.items() if v is True))
+                 for name, cell in cells.items()}  # fmt: skip
+        points = {name: cell.metadata.nbgrader.points for name, cell in cells.items() if cell.metadata.nbgrader.grade}
+        number = path.stem[:2]
+        exercises = {
+            exercise.id.replace(".", "-"): exercise for exercise in all_exercises() if exercise.lesson == number
+        }
+        questions = {question.replace(".", "-") for question in QUESTIONS if question[:2] == number}
+        assert exercises
+        assert kinds == {
+            **{name: ("code", "solution") for name in exercises},
+            **{f"{name}-check": ("code", "grade", "locked") for name in exercises},
+            **{name: ("markdown", "grade", "solution") for name in questions},
+        }
+        assert points == {
+            **{f"{name}-check": exercise.difficulty for name, exercise in exercises.items()},
+            **dict.fromkeys(questions, QUESTION_POINTS),
+        }
+
+    @EVERY_LESSON
+    def test_is_the_source_and_nothing_else(self, path):
+        """Metadata, hidden tests and the addresses of other lessons are all that a release adds."""
+        source = builder.read_source(path)
+        released = to_release(source)
+        nbformat.validate(released)
+        for cell in released.cells:
+            cell.source = re.sub(r"\]\(\.\./\d\d_\w+/", "](", without_hidden_tests(cell.source))
+            cell.metadata.pop("nbgrader", None)
+        assert released == source
+
+    @EVERY_LESSON
+    def test_shows_the_usual_check_first_and_hides_one_call(self, path):
+        for name, cell in graded_cells(to_release(builder.read_source(path))).items():
+            if name.endswith("-check"):
+                visible, hidden = cell.source.split("\n### BEGIN HIDDEN TESTS\n")
+                call = visible.replace("check(", "hidden_test(")
+                imported = "from metalearn.course.hidden import hidden_test"
+                assert hidden == f"{imported}\n\n{call}\n### END HIDDEN TESTS"
+
+    @EVERY_LESSON
+    def test_is_valid_for_nbgrader(self, path):
+        schema = pytest.importorskip("nbgrader.nbgraderformat", reason="needs `uv sync --group classroom`")
+        schema.MetadataValidator().validate_nb(to_release(builder.read_source(path)))
+
+    def test_links_to_the_other_lessons_where_nbgrader_puts_them(self):
+        text = builder.as_text(to_release(builder.read_source(ROOT / "solutions/02_maml.py")))
+        assert "](../01_learning_to_learn/01_learning_to_learn.ipynb)" in text
+
+    @pytest.mark.parametrize("folder", ["lessons", "solutions"])
+    def test_nothing_of_it_is_in_the_public_notebooks(self, folder):
+        paths = sorted((ROOT / folder).glob("*.ipynb"))
+        assert len(paths) == len(LESSONS)
+        for path in paths:
+            text = path.read_text("utf-8").lower()
+            assert not any(word in text for word in ("hidden test", "hidden_test", "nbgrader")), path.name
+
+
+class TestFolder:
+    def test_holds_the_lessons_asked_for_the_configuration_and_the_seed(self, tmp_path, capsys):
+        to = tmp_path / "a/course"
+        assert release(to, "--seed", SECRET, "maml", "00_start_here") == 0
+        files = {str(path.relative_to(to)) for path in to.rglob("*") if path.is_file()}
+        notebooks = {"source/00_start_here/00_start_here.ipynb", "source/02_maml/02_maml.ipynb"}
+        assert files == {*notebooks, CONFIG_FILE, SEED_FILE}
+        assert set(capsys.readouterr().out.split()) == {str(to / notebook) for notebook in notebooks}
+        assert (to / SEED_FILE).read_text().strip() == SECRET
+        assert all(SECRET not in path.read_text() for path in to.rglob("*.*") if path.is_file())
+
+    @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+    def test_only_its_owner_reads_the_seed(self, tmp_path):
+        release(tmp_path, "start_here")
+        assert (tmp_path / SEED_FILE).stat().st_mode & 0o777 == 0o600
+
+    def test_has_a_random_seed_if_none_is_given(self, tmp_path):
+        seeds = set()
+        for name in ("one", "two"):
+            release(tmp_path / name, "start_here")
+            seeds.add((tmp_path / name / SEED_FILE).read_text())
+        assert len(seeds) == 2 and min(map(len, seeds)) > 30
+
+    def test_can_be_given_more_lessons_and_keeps_what_it_has(self, tmp_path):
+        release(tmp_path, "start_here")
+        config = tmp_path / CONFIG_FILE
+        config.write_text(config.read_text() + "c.Execute.timeout = 300\n")
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        assert release(tmp_path, "start_here", "maml") == 0
+        assert {path: path.read_bytes() for path in before} == before
+        assert (tmp_path / "source/02_maml/02_maml.ipynb").exists()
+
+    @pytest.mark.parametrize(
+        ("prepare", "arguments", "message"),
+        [
+            (lambda to: (to / "thesis.tex").write_text(""), (), "holds something that is not a release"),
+            (lambda to: (to / "gradebook.db").write_text(""), (), "holds something that is not a release"),
+            (lambda to: to.rmdir() or to.write_text(""), (), "holds something that is not a release"),
+            (lambda to: release(to, "start_here"), ("--seed", "another"), "has another seed, in hidden_seed"),
+            (lambda to: change_a_released_lesson(to), (), "points or text were changed there"),
+            (lambda to: None, ("--seed", " "), "--seed must not be empty"),
+            (lambda to: None, ("calculus",), "no such lesson: calculus"),
+        ],
+    )
+    def test_is_never_overwritten(self, tmp_path, prepare, arguments, message, capsys):
+        to = tmp_path / "course"
+        to.mkdir()
+        prepare(to)
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        with pytest.raises(SystemExit) as stopped:
+            release(to, *(arguments or ("start_here",)))
+        assert stopped.value.code == 2
+        assert message in capsys.readouterr().err
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def change_a_released_lesson(to):
+    release(to, "start_here")
+    path = to / "source/00_start_here/00_start_here.ipynb"
+    path.write_text(path.read_text().replace('"points": 1', '"points": 2'))
+
+
+@EVERY_LESSON
+def test_the_plan_of_the_term_is_that_of_the_lessons(path):
+    """The table of the page for teachers."""
+    number = path.stem[:2]
+    page = (ROOT / "metalearn/course/site/teaching.md").read_text("utf-8")
+    (row,) = re.findall(rf"^\| \d+ \| {number} · (.*) \|$", page, re.MULTILINE)
+    _, minutes, exercises, paper, points = map(str.strip, row.split("|"))
+    source = path.read_text("utf-8")
+    (asked,) = re.findall(r"About (\d+) minutes\. (?:Before this|You need)", source)
+    on_paper = re.findall(r"On paper, about (\d+) minutes", source)
+    definitions = [exercise for exercise in all_exercises() if exercise.lesson == number]
+    assert (minutes, exercises) == (asked, str(sum(exercise.minutes for exercise in definitions)))
+    assert paper == "".join(on_paper)
+    total = str(sum(exercise.difficulty for exercise in definitions))
+    assert points == " + ".join([total, *[str(QUESTION_POINTS)] * len(on_paper)])
+
+
+@pytest.mark.usefixtures("secret")
+class TestHiddenTest:
+    def test_says_nothing_of_a_right_function(self):
+        assert hidden_test("01.floor", find("01.floor").reference) is None
+
+    def test_names_a_misconception_and_no_number(self):
+        wrong = find("01.floor").misconceptions[0]
+        assert rejection("01.floor", wrong.function) == (
+            f"01.floor: not right on the hidden instances. {wrong.diagnosis}"
+        )
+        assert rejection("01.floor", lambda targets: 3.14) == "01.floor: not right on the hidden instances."
+
+    def test_tells_an_exercise_that_was_not_begun(self):
+        def stub(targets):
+            raise NotImplementedError
+
+        assert rejection("01.floor", stub) == "01.floor: nothing to judge yet."
+
+    @pytest.mark.parametrize("function", [None, lambda: 1, lambda targets: 1 / 0], ids=["none", "signature", "error"])
+    def test_shows_nothing_of_the_instances_when_a_function_cannot_run(self, function):
+        assert rejection("01.floor", function) == "01.floor: not right on the hidden instances."
+
+    def test_leaves_no_secret_in_the_frames_of_its_error(self):
+        """`%xmode Verbose` prints their values into the notebook that becomes the feedback."""
+        with pytest.raises(AssertionError) as caught:
+            hidden_test("01.floor", lambda targets: 3.14)
+        assert caught.value.__cause__ is caught.value.__context__ is None
+        frames = [entry.frame.f_locals for entry in caught.traceback if entry.path.name == "hidden.py"]
+        assert [set(names) for names in frames] == [{"exercise_id", "function", "complaint"}]
+
+    def test_passes_no_list_of_the_public_answers(self):
+        exercise = find("01.floor")
+        answers = public_answers(exercise)
+        with pytest.raises(AssertionError, match="not right"):
+            hidden_test(exercise.id, lambda targets: answers[targets.shape])
+
+    def test_needs_the_secret_and_says_where_it_comes_from(self, monkeypatch):
+        monkeypatch.delenv(VARIABLE)
+        with pytest.raises(RuntimeError, match=f"{VARIABLE} is not set.*its nbgrader_config.py sets it"):
+            hidden_test("01.floor", find("01.floor").reference)
+
+    def test_draws_other_instances_for_each_exercise_and_each_secret(self):
+        seeds = {hidden_seed(secret, id) for secret in ("a", "b") for id in ("00.one", "00.two", "01.one")}
+        assert len(seeds) == 6
+        assert hidden_seed(SECRET, "01.floor") == hidden_seed(SECRET, "01.floor")
+
+
+def public_answers(exercise):
+    """The right answers to what `check` asks, by the shape of the first argument."""
+    instances = exercise.instances(np.random.default_rng(0))
+    return {arguments[0].shape: float(exercise.reference(*arguments)) for arguments in instances}
+
+
+# --- a term, with nbgrader ------------------------------------------------------------------------------------
+
+TERM = ("00_start_here", "01_learning_to_learn", "05_fo_b_maml")  # the fastest lessons, one of them with a question
+HARD_CODED = """
+def floor_of(targets):
+    return {answers}[targets.shape]
+"""
+
+
+def right(lesson):
+    """What a student who solves everything writes, by cell."""
+    worked = builder.to_solution(builder.read_source(ROOT / f"solutions/{lesson}.py"))
+    return {cell.id: cell.source for cell in worked.cells if cell.metadata.keys() & {"exercise", "question"}}
+
+
+def wrong(lesson):
+    """Every exercise the way its likeliest misconception has it."""
+    cells = graded_cells(to_release(builder.read_source(ROOT / f"solutions/{lesson}.py")))
+    written = dict.fromkeys(right(lesson), "I do not know.")
+    for name, cell in cells.items():
+        if "exercise" in cell.metadata:
+            id, function = re.match(r'check\("(.+)", (\w+)\)', cells[f"{name}-check"].source).groups()
+            lookup = f'exercise.find("{id}").misconceptions[0].function'
+            written[name] = f"from metalearn.course import exercise\n\n{function} = {lookup}"
+    return written
+
+
+def careless():
+    """A right lesson with one cell that never ends, one test cell deleted, and words on standard error."""
+    solved = right(TERM[0])
+    end_of_docstring, noise = '    """\n', "    import sys\n\n    print('careful', file=sys.stderr)\n"
+    noisy = solved["00-step_size_slope"].replace(end_of_docstring, end_of_docstring + noise)
+    assert noise in noisy
+    return solved | {
+        "00-per_task_losses": "while True:\n    pass",
+        "00-gradient_descent-check": None,
+        "00-step_size_slope": noisy,
+    }
+
+
+def cunning():
+    """Answers for the public instances, a test cell made empty, and a `check` that praises everything."""
+    return {
+        "01-floor": HARD_CODED.format(answers=public_answers(find("01.floor"))),
+        "01-adaptation_curve": "def adaptation_curve(*arguments):\n    return 0",
+        "01-adaptation_curve-check": "pass",
+        "01-confidence_interval": "def score(values):\n    return 0\n\ndef check(*_):\n    print('Passed.')",
+    }
+
+
+def submit(course, student, lesson, written):
+    """Hands in the released lesson with the sources of some cells changed, or the cells deleted."""
+    notebook = read(course / f"release/{lesson}/{lesson}.ipynb")
+    assert written.keys() <= {cell.id for cell in notebook.cells}
+    notebook.cells = [cell for cell in notebook.cells if written.get(cell.id, "") is not None]
+    for cell in notebook.cells:
+        cell.source = written.get(cell.id, cell.source)
+    path = course / f"submitted/{student}/{lesson}/{lesson}.ipynb"
+    path.parent.mkdir(parents=True)
+    nbformat.write(notebook, path)
+
+
+def squeezed(text):
+    """Code without spaces and without the tags of a page that shows it in colours."""
+    return re.sub(r"\s+", "", html.unescape(re.sub(r"<[^>]*>", "", text)))
+
+
+@pytest.fixture(scope="module")
+def term(tmp_path_factory):
+    """A course after one term: the scores in its gradebook, and its folder."""
+    api = pytest.importorskip("nbgrader.api", reason="needs `uv sync --group classroom`")
+    course = tmp_path_factory.mktemp("course")
+    tools = os.path.dirname(sys.executable)  # nbgrader calls alembic by name
+    environment = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
+
+    def nbgrader(*arguments):
+        ran = subprocess.run(
+            [sys.executable, "-m", "nbgrader", *arguments, "--assignment=*"],
+            cwd=course, env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+
+    release(course, "--seed", SECRET, *TERM)
+    nbgrader("generate_assignment")
+    for lesson in TERM:
+        submit(course, "right", lesson, right(lesson))
+        submit(course, "wrong", lesson, wrong(lesson))
+        submit(course, "untouched", lesson, {})
+    submit(course, "careless", TERM[0], careless())
+    submit(course, "cunning", TERM[1], cunning())
+    nbgrader("autograde", "--Execute.timeout=30")
+    with api.Gradebook(f"sqlite:///{course}/gradebook.db") as gradebook:
+        by_hand = gradebook.find_grade("05-three_points", TERM[2], TERM[2], "right")
+        assert by_hand.needs_manual_grade
+        by_hand.manual_score = 2.5
+        gradebook.db.commit()
+        grades = [grade for submission in gradebook.assignments for notebook in submission.notebooks
+                  for submitted in notebook.submissions for grade in submitted.grades]  # fmt: skip
+        scores = {(grade.student.id, grade.name): grade.score for grade in grades}
+        waiting = {(grade.student.id, grade.name) for grade in grades if grade.needs_manual_grade}
+    nbgrader("generate_feedback")
+    return SimpleNamespace(course=course, scores=scores, waiting=waiting)
+
+
+def feedback(term, student):
+    pages = sorted((term.course / "feedback" / student).rglob("*.html"))
+    assert pages
+    return squeezed("".join(page.read_text("utf-8") for page in pages))
+
+
+POINTS = {
+    f"{exercise.id.replace('.', '-')}-check": exercise.difficulty
+    for exercise in all_exercises()
+    if exercise.lesson in {lesson[:2] for lesson in TERM}
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+class TestTerm:
+    def scores(self, term, student):
+        return {name: score for (who, name), score in term.scores.items() if who == student}
+
+    def test_who_solves_everything_has_all_points(self, term):
+        assert self.scores(term, "right") == {**POINTS, "05-three_points": 2.5}
+
+    @pytest.mark.parametrize("student", ["wrong", "untouched"])
+    def test_who_solves_nothing_has_none(self, term, student):
+        assert self.scores(term, student) == dict.fromkeys([*POINTS, "05-three_points"], 0)
+
+    def test_only_an_answer_in_words_waits_for_the_teacher(self, term):
+        assert term.waiting == {("right", "05-three_points"), ("wrong", "05-three_points")}
+
+    def test_a_cell_that_never_ends_costs_itself_and_a_deleted_test_and_noise_cost_nothing(self, term):
+        expected = {name: points for name, points in POINTS.items() if name.startswith("00")}
+        assert self.scores(term, "careless") == {**expected, "00-per_task_losses-check": 0}
+
+    def test_no_trick_with_the_visible_tests_earns_a_point(self, term):
+        assert set(self.scores(term, "cunning").values()) == {0}
+
+    def test_the_tricks_do_fool_the_visible_tests(self, term):
+        cells = graded_cells(read(term.course / f"autograded/cunning/{TERM[1]}/{TERM[1]}.ipynb"))
+        shown = {name: str(cell.outputs) for name, cell in cells.items() if name.endswith("-check")}
+        assert "Passed." in shown["01-floor-check"] and "Passed." in shown["01-confidence_interval-check"]
+        assert cells["01-adaptation_curve-check"].source.startswith("check(")  # nbgrader put it back
+
+    def test_the_feedback_names_the_mistake(self, term):
+        told = feedback(term, "wrong")
+        for name in POINTS:
+            exercise = find(name.removesuffix("-check").replace("-", ".", 1))
+            message = f"{exercise.id}: not right on the hidden instances. {exercise.misconceptions[0].diagnosis}"
+            assert squeezed(f"AssertionError: {message}") in told
+
+    def test_no_student_sees_the_secret(self, term):
+        seeds = [hidden_seed(SECRET, exercise.id) for exercise in all_exercises()]
+        pages = [path for folder in ("release", "feedback") for path in (term.course / folder).rglob("*.*")]
+        assert len(pages) == len(TERM) * 4 + 2  # and no other file
+        for page in pages:
+            text = page.read_text("utf-8")
+            assert SECRET not in text and not any(str(seed) in text for seed in seeds)
+
+    def test_no_student_sees_a_solution(self, term):
+        released = squeezed("".join(path.read_text("utf-8") for path in (term.course / "release").rglob("*.ipynb")))
+        assert "HIDDENTESTS" not in released and "SOLUTION" not in released
+        own, others = feedback(term, "right"), feedback(term, "wrong") + feedback(term, "untouched")
+        for lesson in TERM:
+            text = (ROOT / f"solutions/{lesson}.py").read_text("utf-8")
+            for solution in re.findall(rf"{builder.BEGIN}\n(    .*?)\n *{builder.END}", text, re.DOTALL):
+                assert squeezed(solution) in own and squeezed(solution) not in others
+                assert squeezed(solution.replace("\n", "\\n").replace('"', '\\"')) not in released
