@@ -1,0 +1,201 @@
+"""The website as a reader gets it: built without a warning, no dead link, no answer in sight, no other host asked."""
+
+import functools
+import http.server
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from html.parser import HTMLParser
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import pytest
+
+import metalearn as ml
+from metalearn.course import site
+
+ROOT = Path(__file__).parents[2]
+LESSONS = sorted(path.stem for path in (ROOT / "solutions").glob("*.ipynb"))
+BUILD_LIMIT = 90  # seconds; it takes 20 on two quiet cores
+RENDERED = (
+    "() => document.querySelectorAll('div.math, span.math').length === 0 || document.querySelector('mjx-container')"
+)
+UNRENDERED = "() => [...document.querySelectorAll('.math')].filter(e => !e.querySelector('mjx-container')).length"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        any(find_spec(name) is None for name in site.REQUIRED), reason="no Sphinx: uv sync --group site installs it"
+    ),
+]
+
+
+class Page(HTMLParser):
+    """What a page of HTML holds: ids, addresses, and its text, folded and not."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.ids, self.links, self.loaded = set(), [], []
+        self.folded, self.visible = "", ""
+        self.depth = self.hidden = 0
+        self.feed(path.read_text("utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.ids.add(values.get("id"))
+        self.hidden += tag in ("script", "style")
+        if tag == "details":
+            assert "open" not in values
+            self.depth += 1
+        if tag == "a" and "href" in values:
+            self.links.append(values["href"])
+        if tag == "link" and values.get("rel") in ("stylesheet", "icon"):
+            self.loaded.append(values["href"])
+        if "src" in values:
+            self.loaded.append(values["src"])
+
+    def handle_endtag(self, tag):
+        self.depth -= tag == "details"
+        self.hidden -= tag in ("script", "style")
+
+    def handle_data(self, data):
+        if self.depth and not self.hidden:
+            self.folded += data
+        elif not self.hidden:
+            self.visible += data
+
+
+def squeezed(text):
+    return re.sub(r"\s+", "", text)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The folder of the website, made by the documented command."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "metalearn.course", "site", "--root", ROOT, "--to", folder]
+    start = time.perf_counter()
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "warning" not in ran.stderr.lower()
+    assert time.perf_counter() - start < BUILD_LIMIT
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(built):
+    """Every page by its path."""
+    paths = (path.relative_to(built) for path in built.rglob("*.html"))
+    return {path.as_posix(): Page(built / path) for path in paths if path.parts[0] != "_static"}
+
+
+@pytest.fixture(scope="module")
+def address(built):
+    """Where a web server on this machine shows the site."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("localhost", 0), functools.partial(Quiet, directory=built))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://localhost:{server.server_port}"
+    server.shutdown()
+
+
+def test_there_is_a_page_for_each_lesson_the_library_and_the_teacher(pages):
+    assert {f"lessons/{lesson}.html" for lesson in LESSONS} <= pages.keys()
+    assert {"index.html", "teaching.html", "library/meta_gradients.html"} <= pages.keys()
+
+
+def test_the_reference_has_every_public_name(pages):
+    documented = set().union(*(page.ids for page in pages.values()))
+    public = {f"metalearn.{name}" for name in ml.__all__}
+    for module in (ml.tasks, ml.theory):
+        public |= {f"{module.__name__}.{name}" for name in module.__all__}
+    modules = {name for name in public if f"module-{name}" in documented}
+    assert public - modules - documented == set()
+
+
+def test_every_internal_link_has_an_end(built, pages):
+    dead = []
+    for name, page in pages.items():
+        for link in (*page.links, *page.loaded):
+            scheme, host, path, _, anchor = urlsplit(link)
+            if scheme or host:
+                continue
+            target = (built / name).parent / unquote(path) if path else built / name
+            exists = target.resolve().is_file()
+            end = pages.get(os.path.relpath(target, built)) if exists else None
+            if not exists or (anchor and end and unquote(anchor) not in end.ids):
+                dead.append(f"{name}: {link}")
+    assert dead == []
+
+
+def test_lessons_lead_to_lessons(pages):
+    inside = [link for link in pages["lessons/02_maml.html"].links if not urlsplit(link).scheme]
+    assert "01_learning_to_learn.html" in inside
+    assert [link for page in pages.values() for link in page.links if link.endswith(".ipynb")] == []
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_every_answer_is_there_and_folded(lesson, pages, built):
+    page = pages[f"lessons/{lesson}.html"]
+    folded, visible = squeezed(page.folded), squeezed(page.visible)
+    stubs = {cell.id: cell.source for cell in nbformat.read(ROOT / f"lessons/{lesson}.ipynb", as_version=4).cells}
+    answers = 0
+    for cell in nbformat.read(ROOT / f"solutions/{lesson}.ipynb", as_version=4).cells:
+        if "exercise" in cell.metadata:
+            stub = stubs[cell.id].partition("raise NotImplementedError")[0]
+            assert squeezed(stubs[cell.id]) in visible
+            assert cell.source.startswith(stub.rstrip())
+            answer = squeezed(cell.source[len(stub.rstrip()) :])
+        elif "question" in cell.metadata:
+            answer = squeezed(max(re.findall(r"[A-Za-z ,.]+", cell.source), key=len))
+        else:
+            continue
+        answers += 1
+        assert answer in folded, cell.id
+        assert answer not in visible, cell.id
+    assert answers > 0
+    assert not list(built.rglob("*.ipynb")), "a copy of the notebook, with its answers"
+
+
+def test_every_page_opens_without_an_error_or_another_host(pages, address, browser_page):
+    asked, errors = [], []
+    listeners = {
+        "request": lambda request: asked.append(request.url),
+        "console": lambda message: errors.append(message.text) if message.type == "error" else None,
+        "pageerror": lambda error: errors.append(str(error)),
+    }
+    for event, listener in listeners.items():
+        browser_page.on(event, listener)
+    try:
+        for name in sorted(pages):
+            browser_page.goto(f"{address}/{name}", wait_until="networkidle")
+            browser_page.wait_for_function(RENDERED)
+            assert browser_page.evaluate(UNRENDERED) == 0, name
+            assert browser_page.locator("mjx-merror, [data-mjx-error]").count() == 0, name
+    finally:
+        for event, listener in listeners.items():
+            browser_page.remove_listener(event, listener)
+    assert errors == []
+    assert [url for url in asked if not url.startswith((address, "data:"))] == []
+    assert any("mathjax" in url for url in asked)
+
+
+@pytest.mark.parametrize("width", [768, 1280])  # the page is shared, and ends as it began
+def test_a_reader_unfolds_an_answer(width, address, browser_page):
+    browser_page.set_viewport_size({"width": width, "height": 1000})
+    browser_page.goto(f"{address}/lessons/02_maml.html")
+    fold = browser_page.locator("details", has_text=site.SHOW).first
+    assert not fold.locator("pre").is_visible()
+    fold.locator("summary").click()
+    assert fold.locator("pre").is_visible()
+    # The page does not scroll sideways: wide equations, code and tables do so by themselves.
+    assert browser_page.evaluate("document.documentElement.scrollWidth") <= width
