@@ -387,16 +387,20 @@ def two_paths(rate):
     return [path(rule, cliff, start, num_steps + 1)[0] for rule in (optax.sgd(rate), clipped)]
 
 
+height = jax.jit(jax.vmap(cliff))
+grid = np.linspace(-8, 7, 301)
+cliff_side = height(grid)
+
+
 def draw_paths(k):
     plain, clipped = two_paths(2.0**k)
     figure, (left, right) = plots.subplots(2)
-    grid = np.linspace(-8, 7, 301)
     plots.lines(
         grid,
-        {"F": jax.vmap(cliff)(grid)},
+        {"F": cliff_side},
         "start x",
         "F",
-        points={"plain": (plain, jax.vmap(cliff)(plain)), "clipped": (clipped, jax.vmap(cliff)(clipped))},
+        points={"plain": (plain, height(plain)), "clipped": (clipped, height(clipped))},
         xlim=(-8, 7),
         ylim=(0.8, 150),
         log="y",
@@ -594,7 +598,8 @@ plots.show(
 # A meta-gradient is a mean over few tasks, so it is noisy. Normalising is not linear: the mean of directions is not the
 # direction of the mean. Take nine common tasks for each rare one,
 #
-# $$F_i(x) = \tfrac12 (x - m_i)^2, \qquad m_i = 0 \text{ with probability } 0.9, \quad m_i = 10 \text{ with probability } 0.1 .$$
+# $$F_i(x) = \tfrac12 (x - m_i)^2, \qquad m_i = \begin{cases} 0 & \text{with probability } 0.9, \\
+# 10 & \text{with probability } 0.1. \end{cases}$$
 #
 # The mean loss is lowest at $x = 1$. Each outer step draws one task.
 

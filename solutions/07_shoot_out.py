@@ -47,9 +47,10 @@ from metalearn.course.lessons import shoot_out
 #
 # With support loss $h$, query loss $f$ and start $\theta$, there are two ways to adapt, and so two objectives:
 #
-# $$F_{\text{free}}(\theta) = f(\phi_K), \quad \phi_{k+1} = \phi_k - \alpha \nabla h(\phi_k),
-# \qquad\qquad
-# F_{\text{spring}}(\theta) = f(\phi^*), \quad \phi^* = \arg\min_\phi\; h(\phi) + \tfrac{\lambda}{2} \lVert \phi - \theta \rVert^2 .$$
+# $$\begin{aligned}
+# F_{\text{free}}(\theta) &= f(\phi_K), & \phi_{k+1} &= \phi_k - \alpha \nabla h(\phi_k), \\
+# F_{\text{spring}}(\theta) &= f(\phi^*), & \phi^* &= \arg\min_\phi\; h(\phi) + \tfrac{\lambda}{2} \lVert \phi - \theta \rVert^2 .
+# \end{aligned}$$
 #
 # | method | direction | descends |
 # |---|---|---|

@@ -613,7 +613,8 @@ misses = {precision: np.array([miss(product, precision) for product in products]
 def draw_round_trip(LT, precision):
     figure, (left, right) = plots.subplots(2, height=3.7)
     way_back = round_trip(float(LT), dtypes[precision], 16_000)
-    draw_valley(left, {"true path": runge_kutta(velocity, theta, LT / steepness), "way back": way_back})
+    true_path = runge_kutta(velocity, theta, LT / steepness)
+    draw_valley(left, {"true path": true_path[::20], "way back": way_back[::20]})  # the eye needs no more points
     rounding = np.exp(products) * float(jnp.finfo(dtypes[precision]).eps)
     plots.lines(
         products,
@@ -876,8 +877,11 @@ plots.show(
 # $du/dt = -\nabla h(u) - \lambda (u - \theta)$. Now $\theta$ acts at all times, not only as the start, and the gradient
 # gets a second part:
 #
-# $$\frac{dp}{dt} = (H + \lambda I)\, p, \qquad \nabla F(\theta) = p(0) + \lambda \int_0^T p\, dt
-# \;\longrightarrow\; \lambda\, (H + \lambda I)^{-1}\, \nabla f \quad (T \to \infty).$$
+# $$\begin{aligned}
+# \frac{dp}{dt} &= (H + \lambda I)\, p, \\
+# \nabla F(\theta) &= p(0) + \lambda \int_0^T p\, dt
+# \;\longrightarrow\; \lambda\, (H + \lambda I)^{-1}\, \nabla f \quad (T \to \infty).
+# \end{aligned}$$
 #
 # As $T$ grows, $p(0)$ dies out and the integral becomes the solve of iMAML. Once more the first quadratic task:
 

@@ -1,18 +1,23 @@
 """`explore`: a figure with sliders."""
 
 import html
+import io
 from collections.abc import Callable
 from typing import Any
 
 import ipywidgets
 import traitlets
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
+from matplotlib.transforms import Bbox
 
-from metalearn import plots
 from metalearn.course.display import show_widget
 
 DPI = 100  # the picture crosses the network at every step of a slider
-_OWN_SIZE = {"max_width": "100%", "align_self": "flex-start"}  # a stretched picture is blurred
+_OWN_SIZE = {"max_width": "100%", "margin": "0", "align_self": "flex-start"}  # a stretched picture is blurred
+
+_SLIDER = {"width": "28em", "max_width": "100%"}
 
 
 class DescribedImage(ipywidgets.Image):
@@ -34,6 +39,8 @@ class Explorer:
     def __init__(self, draw: Callable[..., Figure], alt: str, controls: dict[str, Any]) -> None:
         """Build the controls and draw once."""
         self.draw = draw
+        self.places: list[Bbox] = []
+        self.renderer: RendererAgg | None = None
         self.controls = {name: _control(name, control) for name, control in controls.items()}
         self.image = DescribedImage(format="png", tooltip=alt, layout=_OWN_SIZE)
         self.trouble = ipywidgets.HTML()
@@ -46,12 +53,30 @@ class Explorer:
         """Draw with the present values. An error is told in words, and the last good picture stays."""
         values = {name: control.value for name, control in self.controls.items()}
         try:
-            self.image.value = plots.png(self.draw(**values), DPI)
+            self.image.value = self._png(self.draw(**values))
         except Exception as error:
             said = html.escape(f"{type(error).__name__}: {error}")
             self.trouble.value = f'<p role="alert">No figure for these values. {said}</p>'
         else:
             self.trouble.value = ""
+
+    def _png(self, figure: Figure) -> bytes:
+        """As `plots.png`, in less time: no layout but the first picture's, and a renderer that has seen the texts."""
+        if len(self.places) != len(figure.axes):
+            figure.draw_without_rendering()
+            self.places = [axes.get_position() for axes in figure.axes]
+        figure.set_layout_engine(None)
+        for axes, place in zip(figure.axes, self.places, strict=True):
+            axes.set_position(place)
+        figure.dpi = DPI
+        size = (*map(int, figure.get_size_inches() * DPI), DPI)
+        if self.renderer is None or (self.renderer.width, self.renderer.height) != size[:2]:
+            self.renderer = RendererAgg(*size)
+        self.renderer.clear()
+        figure.draw(self.renderer)
+        buffer = io.BytesIO()
+        imsave(buffer, self.renderer.buffer_rgba(), format="png", pil_kwargs={"compress_level": 1})
+        return buffer.getvalue()
 
 
 def explore(draw: Callable[..., Figure], alt: str, **controls: Any) -> None:
@@ -84,4 +109,4 @@ def _control(name: str, control: Any) -> ipywidgets.Widget:
     slider = ipywidgets.IntSlider if all(isinstance(bound, int) for bound in control) else ipywidgets.FloatSlider
     if slider is ipywidgets.FloatSlider:
         label["readout_format"] = ".3g"  # the default rounds 0.005 to 0.01
-    return slider(min=low, max=high, step=step, value=start[0] if start else low, layout={"width": "28em"}, **label)
+    return slider(min=low, max=high, step=step, value=start[0] if start else low, layout=_SLIDER, **label)

@@ -1,0 +1,301 @@
+"""A real JupyterLab in a real Chromium, on a copy of some notebooks."""
+
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
+
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM_FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+# Every cell in the page, so that the n-th cell of the file is the n-th on the page; and no first-start dialogs.
+LAB_SETTINGS = """{
+  "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
+  "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}
+}"""
+START_TIMEOUT = 60  # seconds
+EXECUTED = re.compile(r"\[\d+\]")
+PICTURE = "img.widget-image"
+SLIDER = f".jp-OutputArea-output:has({PICTURE}) .noUi-handle"
+READ_BYTES = "async image => [...new Uint8Array(await (await fetch(image.src)).arrayBuffer())]"
+CHANGED = f"""async before => {{
+    const now = await ({READ_BYTES})(document.querySelector("{PICTURE}"));
+    return now.length !== before.length || now.some((byte, i) => byte !== before[i]);
+}}"""
+# Times of the pictures since a key went down: "load" comes once the picture is decoded, the frame after it is shown.
+WATCH = f"""() => {{
+    let pressed;
+    window.latencies = [];
+    document.addEventListener("keydown", event => pressed = event.timeStamp, true);
+    document.querySelector("{PICTURE}").addEventListener(
+        "load", () => requestAnimationFrame(() => latencies.push(performance.now() - pressed))
+    );
+}}"""
+OURS = ".jp-Notebook :is(.jp-OutputArea-output, .jp-RenderedMarkdown)"  # the rest of the page is JupyterLab's own
+# Whatever sticks out of its cell. Code scrolls by itself, and MathJax hides a copy for screen readers.
+CUT_OFF = f"""() => [...document.querySelectorAll("{OURS}")].flatMap(cell => {{
+    const right = cell.getBoundingClientRect().right + 1;
+    return [...cell.querySelectorAll("*")]
+        .filter(e => !e.closest("pre, mjx-assistive-mml") && e.getBoundingClientRect().right > right)
+        .map(e => `${{e.tagName}} ${{e.className}} by ${{e.getBoundingClientRect().right - right}}: `
+            + (e.closest("mjx-container") ?? e).outerHTML.slice(0, 150) + cell.textContent.slice(0, 60))
+        .slice(0, 1);
+}})"""
+# MathJax draws with generated content, which axe does not see: its colour against the first background behind it.
+FAINT_MATHEMATICS = """() => {
+    const channels = colour => colour.match(/[\\d.]+/g).map(Number);
+    const luminance = colour => channels(colour).slice(0, 3)
+        .map(c => c / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+    const behind = e => {
+        const colour = getComputedStyle(e).backgroundColor;
+        return channels(colour)[3] === 0 && e.parentElement ? behind(e.parentElement) : colour;
+    };
+    const contrast = e => {
+        const [low, high] = [getComputedStyle(e).color, behind(e)].map(luminance).sort((a, b) => a - b);
+        return (high + 0.05) / (low + 0.05);
+    };
+    return [...document.querySelectorAll("mjx-container")].filter(e => contrast(e) < 4.5).map(e => e.textContent);
+}"""
+CLOSE_LEFT_AREA = """() => {
+    const [commands, toggle] = [jupyterapp.commands, "application:toggle-left-area"];
+    if (commands.isToggled(toggle)) return commands.execute(toggle);
+}"""
+RULES = {
+    "resultTypes": ["violations"],
+    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"],
+    # ipywidgets gives the handle of a slider no name, and no way to give it one; its label stands in front of it.
+    "rules": {"aria-input-field-name": {"enabled": False}},
+}
+
+
+class Notebook:
+    """A notebook open in JupyterLab. Cells are named by their id in the file."""
+
+    def __init__(self, page, path):
+        self.page = page
+        self.ids = [cell.id for cell in nbformat.read(path, as_version=4).cells]
+
+    def cell(self, cell_id):
+        return self.page.locator(".jp-Notebook .jp-Cell").nth(self.ids.index(cell_id))
+
+    def run_all(self, timeout):
+        """Runs all cells and waits until none is waiting or running."""
+        self.page.get_by_role("menuitem", name="Run", exact=True).click()
+        self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        self.page.wait_for_function(
+            """() => {
+                const prompts = [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")].map(e => e.textContent);
+                return prompts.some(p => /\\d/.test(p)) && !prompts.some(p => p.includes("*"));
+            }""",
+            timeout=1000 * timeout,
+        )
+
+    def errors(self):
+        """Tracebacks and standard error on the page, and what stands in the place of widgets that were not drawn."""
+        kinds = ", ".join(
+            f'.jp-OutputArea [data-mime-type="application/vnd.jupyter.{kind}"]' for kind in ("error", "stderr")
+        )
+        red = self.page.locator(kinds)
+        return red.or_(self.page.get_by_text("javascript error")).all_inner_texts()
+
+    def set_source(self, cell_id, source):
+        """Replaces a cell's text, as a learner would, with the keyboard."""
+        self.cell(cell_id).locator(".cm-content").click()
+        self.page.keyboard.press("ControlOrMeta+a")
+        self.page.keyboard.insert_text(source)
+
+    def run(self, cell_id, timeout=60):
+        """Runs one cell and waits for its end."""
+        prompt = self.cell(cell_id).locator(".jp-InputPrompt")
+        before = prompt.inner_text()
+        self.cell(cell_id).locator(".cm-content").click()
+        self.page.keyboard.press("Control+Enter")
+        deadline = time.monotonic() + timeout
+        while (now := prompt.inner_text()) == before or not EXECUTED.search(now):
+            assert time.monotonic() < deadline, f"cell {cell_id} did not end in {timeout} s"
+            self.page.wait_for_timeout(50)
+
+    def press_slider(self, presses=1, timeout=20):
+        """Moves the first slider of a picture with the arrow keys; once the picture is another, its title and bytes."""
+        picture, slider = self.page.locator(PICTURE).first, self.page.locator(SLIDER).first
+        before = picture.evaluate(READ_BYTES)
+        slider.focus()
+        at_the_end = slider.get_attribute("aria-valuenow") == slider.get_attribute("aria-valuemax")
+        for _ in range(presses):
+            self.page.keyboard.press("ArrowLeft" if at_the_end else "ArrowRight")
+        self.page.wait_for_function(CHANGED, arg=before, timeout=1000 * timeout)
+        picture.scroll_into_view_if_needed()
+        return picture.get_attribute("title"), bytes(picture.evaluate(READ_BYTES))
+
+    def latencies(self, presses=25):
+        """Milliseconds from each press of an arrow key to the picture on the screen, up and down the first slider."""
+        slider, key = self.page.locator(SLIDER).first, "ArrowRight"
+        slider.focus()
+        self.page.evaluate(WATCH)
+        for done in range(1, presses + 1):
+            low, now, high = (float(slider.get_attribute(f"aria-value{name}")) for name in ("min", "now", "max"))
+            key = "ArrowLeft" if now == high else "ArrowRight" if now == low else key
+            self.page.keyboard.press(key)
+            self.page.wait_for_function("done => latencies.length >= done", arg=done, timeout=20_000)
+            self.page.wait_for_timeout(50)
+        return self.page.evaluate("latencies")
+
+    def picture_texts(self):
+        """The text in place of each picture."""
+        names = "images => images.map(image => image.alt || image.title)"
+        return self.page.locator(f"{OURS} img").evaluate_all(names)
+
+    def unreachable(self):
+        """Enabled controls that the Tab key passes by."""
+        passed_by = """controls => controls.filter(e => !e.disabled && e.tabIndex < 0).map(e => e.outerHTML)"""
+        return self.page.locator(f"{OURS} :is(button, input, select, [role=slider])").evaluate_all(passed_by)
+
+    def blemishes(self):
+        """What a reader could not read at the present width and theme, in words."""
+        return {
+            "cut off": self.page.evaluate(CUT_OFF),
+            "mathematics in error": self.page.locator("mjx-merror, [data-mjx-error]").all_inner_texts(),
+            "faint mathematics": self.page.evaluate(FAINT_MATHEMATICS),
+        }
+
+    def barriers(self):
+        """What keeps somebody out, by axe-core's rules for WCAG 2.1 AA, in words."""
+        found = Axe().run(self.page, context={"include": [OURS]}, options=RULES).response["violations"]
+        return [f"{rule['id']}: {node['html'][:200]}" for rule in found for node in rule["nodes"]]
+
+    def output(self, cell_id):
+        """The text below a cell."""
+        return self.cell(cell_id).locator(".jp-Cell-outputArea").inner_text()
+
+
+class Lab:
+    """A running JupyterLab, seen through one browser page."""
+
+    def __init__(self, page, folder, url, token):
+        self.page, self.folder, self.url, self.token = page, folder, url, token
+
+    def open(self, name):
+        """Opens a notebook and waits until its kernel is idle: before, running a cell would ask for a kernel."""
+        self.page.goto(f"{self.url}/lab/tree/{name}?token={self.token}")
+        self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=1000 * START_TIMEOUT)
+        return Notebook(self.page, self.folder / name)
+
+    def restart_kernel(self):
+        """Restarts the kernel of the open notebook and waits until it is idle."""
+        self.page.evaluate("jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+        self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=1000 * START_TIMEOUT)
+
+    def look(self, theme, width):
+        """Changes the theme, "Light" or "Dark", and the width of the window; closes the list of files beside it."""
+        self.page.set_viewport_size({"width": width, "height": 1000})
+        theme = f"JupyterLab {theme}"
+        self.page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
+        self.page.locator(f'body[data-jp-theme-name="{theme}"]').wait_for(state="attached")
+        self.page.evaluate(CLOSE_LEFT_AREA)
+        self.page.wait_for_timeout(500)  # the style sheet and the layout follow
+
+    def screenshot(self, name):
+        """Saves a picture of the page, if METALEARN_SCREENSHOTS names a folder for it."""
+        if folder := os.environ.get("METALEARN_SCREENSHOTS"):
+            self.page.screenshot(path=Path(folder) / f"{name}.png")
+
+    def read_through(self, name):
+        """Saves pictures of the whole notebook, a screenful each, if METALEARN_SCREENSHOTS names a folder for them."""
+        if os.environ.get("METALEARN_SCREENSHOTS"):
+            notebook = self.page.locator(".jp-WindowedPanel-outer").first
+            height, screen = notebook.evaluate("panel => [panel.scrollHeight, panel.clientHeight]")
+            for i in range(-(-height // screen)):
+                notebook.evaluate("(panel, y) => panel.scrollTo(0, y)", i * screen)
+                self.page.wait_for_timeout(300)
+                self.screenshot(f"{name}-{i:02d}")
+
+
+@contextmanager
+def open_browser(scratch):
+    """A page of Chromium with a fresh profile; None if there is no Chromium."""
+    executable = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+    if executable is None:
+        yield None
+        return
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            scratch,
+            executable_path=executable,
+            headless=True,
+            args=CHROMIUM_FLAGS,
+            viewport={"width": 1280, "height": 1000},
+        )
+        yield context.new_page()
+        context.close()
+
+
+@contextmanager
+def open_lab(page, source, scratch):
+    """JupyterLab on a copy of a folder of notebooks; gives a `Lab`."""
+    folder = scratch / "lessons"
+    shutil.copytree(source, folder)
+    with _server(folder, scratch) as (url, token):
+        lab = Lab(page, folder, url, token)
+        try:
+            yield lab
+        except BaseException:
+            lab.screenshot("failure")
+            raise
+
+
+@contextmanager
+def _server(folder, scratch):
+    """A JupyterLab server that neither reads nor writes the user's own settings; gives its address and token."""
+    settings = scratch / "config" / "labconfig"
+    settings.mkdir(parents=True)
+    (settings / "default_setting_overrides.json").write_text(LAB_SETTINGS)
+    private = {f"JUPYTER_{kind.upper()}_DIR": str(scratch / kind) for kind in ("config", "data", "runtime")}
+    private |= {"IPYTHONDIR": str(scratch / "ipython"), "METALEARN_PROGRESS": str(scratch / "progress.json")}
+    token, port = secrets.token_hex(16), _free_port()
+    options = [f"--ServerApp.{name}" for name in (f"root_dir={folder}", f"port={port}", "allow_root=True")]
+    options.append("--LabApp.expose_app_in_browser=True")  # to change the theme
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--IdentityProvider.token={token}", *options]
+    url = f"http://localhost:{port}"
+    with (scratch / "server.log").open("w") as log:
+        server = subprocess.Popen(command, env=os.environ | private, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            _wait_for(f"{url}/api?token={token}", server, scratch / "server.log")
+            yield url, token
+        finally:
+            server.terminate()
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+
+
+def _free_port():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def _wait_for(url, server, log):
+    deadline = time.monotonic() + START_TIMEOUT
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except OSError:
+            running = server.poll() is None and time.monotonic() < deadline
+            assert running, f"JupyterLab did not start:\n{log.read_text()}"
+            time.sleep(0.2)

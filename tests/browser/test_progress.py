@@ -1,0 +1,94 @@
+"""What a learner does with the keyboard in lesson 00 is kept, whatever happens to the page, the kernel or the file."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LESSON = "00_start_here.ipynb"
+EXERCISE = "00-finite_difference"
+IMPORTS, PREDICTION, ANSWER, QUIZ, PROGRESS = (f"00_start_here-{number}" for number in ("01", "11", "21", "87", "88"))
+BEFORE_THE_ANSWER = [f"00_start_here-{number}" for number in ("03", "06", "13", "15")]
+RIGHT = {"prediction": "only a shift to the right", "quiz": "It uses the old value."}
+
+
+def solution():
+    cells = nbformat.read(ROOT / "solutions" / LESSON, as_version=4).cells
+    return next(cell.source for cell in cells if cell.id == EXERCISE)
+
+
+def choose(notebook, cell_id, option, button):
+    """Answers with the keyboard: Space chooses, Tab goes on to the button, past the other options, Space presses it."""
+    radio = notebook.cell(cell_id).get_by_role("radio", name=option)
+    radio.focus()
+    notebook.page.keyboard.press("Space")
+    assert radio.is_checked()
+    for _ in range(4):
+        notebook.page.keyboard.press("Tab")
+        if notebook.page.evaluate("document.activeElement.textContent") == button:
+            break
+    else:
+        pytest.fail(f"the Tab key does not reach {button}")
+    notebook.page.keyboard.press("Space")
+
+
+def run(notebook, *cell_ids):
+    for cell_id in cell_ids:
+        notebook.run(cell_id)
+    assert notebook.errors() == []
+
+
+def see(notebook, cell_id, text):
+    notebook.cell(cell_id).get_by_text(text).first.wait_for()
+
+
+def assert_all_is_remembered(notebook):
+    run(notebook, IMPORTS, PREDICTION, QUIZ, PROGRESS)
+    see(notebook, PREDICTION, "and have seen the answer")
+    assert notebook.cell(PREDICTION).get_by_role("radio", name=RIGHT["prediction"]).is_checked()
+    see(notebook, QUIZ, "✓ Right.")
+    assert table(notebook) == [
+        ["00", "1 of 4", "1 of 3"],
+        ["00.better_change", RIGHT["prediction"], RIGHT["prediction"]],
+    ]
+
+
+def table(notebook):
+    rows = notebook.cell(PROGRESS).locator("tbody tr").all()
+    return [row.locator("th, td").all_inner_texts() for row in rows]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_progress_survives_the_page_the_kernel_and_a_damaged_file(open_lab):
+    with open_lab(ROOT / "lessons") as lab:
+        notebook = lab.open(LESSON)
+        run(notebook, IMPORTS, PROGRESS, PREDICTION)
+        assert table(notebook) == [["00", "0 of 4", "0 of 3"]]
+
+        choose(notebook, PREDICTION, RIGHT["prediction"], "Commit")
+        see(notebook, PREDICTION, "✓ Committed")
+        run(notebook, *BEFORE_THE_ANSWER, ANSWER)
+        see(notebook, ANSWER, "You were right.")
+
+        notebook.set_source(EXERCISE, solution())
+        run(notebook, EXERCISE, f"{EXERCISE}-check", QUIZ)
+        see(notebook, f"{EXERCISE}-check", "Passed")
+        choose(notebook, QUIZ, RIGHT["quiz"], "Check")
+        see(notebook, QUIZ, "✓ Right.")
+        assert_all_is_remembered(notebook)
+        lab.screenshot("progress")
+
+        notebook = lab.open(LESSON)  # the page, and with it the widgets
+        assert_all_is_remembered(notebook)
+
+        lab.restart_kernel()
+        assert_all_is_remembered(notebook)
+
+        (lab.folder.parent / "progress.json").write_text('{"passed": ')
+        run(notebook, PROGRESS)
+        see(notebook, PROGRESS, "could not be read. It was set aside as")
+        assert table(notebook) == [["00", "0 of 4", "0 of 3"]]
+        assert len(list(lab.folder.parent.glob("progress.damaged-*.json"))) == 1
+        lab.screenshot("progress-damaged")
