@@ -61,7 +61,9 @@ class Explorer:
             self.trouble.value = ""
 
     def _png(self, figure: Figure) -> bytes:
-        """As `plots.png`, in less time: no layout but the first picture's, and a renderer that has seen the texts."""
+        """As `plots.png`, in less time: one layout for all pictures, one renderer, no minor ticks on log axes."""
+        for axes in figure.axes:
+            axes.minorticks_off()
         if len(self.places) != len(figure.axes):
             figure.draw_without_rendering()
             self.places = [axes.get_position() for axes in figure.axes]
