@@ -29,14 +29,18 @@ def xla_convnet(params, images):
 
 
 def network(channels=3, num_classes=4, image_shape=(16, 16, 1), seed=0):
-    """(params, apply), with scales and shifts that are not 1 and 0."""
+    """(params, apply), with scales and shifts that are not 1 and 0, and a negative scale in every block."""
     params, apply = models.functional(
         models.ConvNet(channels=channels, num_classes=num_classes, image_shape=image_shape, rngs=nnx.Rngs(seed))
     )
     leaves, structure = jax.tree.flatten(params)
     random = np.random.default_rng(seed)
     moved = [leaf + jnp.asarray(0.1 * random.standard_normal(leaf.shape), leaf.dtype) for leaf in leaves]
-    return jax.tree.unflatten(structure, moved), apply
+    params = jax.tree.unflatten(structure, moved)
+    for number in range(4):
+        scale = params["blocks"][number]["scale"]
+        scale[...] = scale[...].at[0].multiply(-1)
+    return params, apply
 
 
 def batch(image_shape=(16, 16, 1), num_examples=6, num_classes=4, seed=0):

@@ -16,7 +16,6 @@ from metalearn.course.display import show_widget
 
 DPI = 100  # the picture crosses the network at every step of a slider
 _OWN_SIZE = {"max_width": "100%", "margin": "0", "align_self": "flex-start"}  # a stretched picture is blurred
-
 _SLIDER = {"width": "28em", "max_width": "100%"}
 
 
@@ -39,8 +38,8 @@ class Explorer:
     def __init__(self, draw: Callable[..., Figure], alt: str, controls: dict[str, Any]) -> None:
         """Build the controls and draw once."""
         self.draw = draw
-        self.places: list[Bbox] = []
-        self.renderer: RendererAgg | None = None
+        self._places: list[Bbox] = []
+        self._renderer: RendererAgg | None = None
         self.controls = {name: _control(name, control) for name, control in controls.items()}
         self.image = DescribedImage(format="png", tooltip=alt, layout=_OWN_SIZE)
         self.trouble = ipywidgets.HTML()
@@ -64,20 +63,20 @@ class Explorer:
         """As `plots.png`, in less time: one layout for all pictures, one renderer, no minor ticks on log axes."""
         for axes in figure.axes:
             axes.minorticks_off()
-        if len(self.places) != len(figure.axes):
+        if len(self._places) != len(figure.axes):
             figure.draw_without_rendering()
-            self.places = [axes.get_position() for axes in figure.axes]
+            self._places = [axes.get_position() for axes in figure.axes]
         figure.set_layout_engine(None)
-        for axes, place in zip(figure.axes, self.places, strict=True):
+        for axes, place in zip(figure.axes, self._places, strict=True):
             axes.set_position(place)
         figure.dpi = DPI
         size = (*map(int, figure.get_size_inches() * DPI), DPI)
-        if self.renderer is None or (self.renderer.width, self.renderer.height) != size[:2]:
-            self.renderer = RendererAgg(*size)
-        self.renderer.clear()
-        figure.draw(self.renderer)
+        if self._renderer is None or (self._renderer.width, self._renderer.height) != size[:2]:
+            self._renderer = RendererAgg(*size)
+        self._renderer.clear()
+        figure.draw(self._renderer)
         buffer = io.BytesIO()
-        imsave(buffer, self.renderer.buffer_rgba(), format="png", pil_kwargs={"compress_level": 1})
+        imsave(buffer, self._renderer.buffer_rgba(), format="png", pil_kwargs={"compress_level": 1})
         return buffer.getvalue()
 
 

@@ -7,15 +7,16 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LESSON = "00_start_here.ipynb"
-EXERCISE = "00-finite_difference"
+EXERCISE, EXERCISE_ID = "00-finite_difference", "00.finite_difference"
 IMPORTS, PREDICTION, ANSWER, QUIZ, PROGRESS = (f"00_start_here-{number}" for number in ("01", "11", "21", "87", "88"))
 BEFORE_THE_ANSWER = [f"00_start_here-{number}" for number in ("03", "06", "13", "15")]
 RIGHT = {"prediction": "only a shift to the right", "quiz": "It uses the old value."}
 
 
-def solution():
+def source(cell_id):
+    """What the worked lesson has there."""
     cells = nbformat.read(ROOT / "solutions" / LESSON, as_version=4).cells
-    return next(cell.source for cell in cells if cell.id == EXERCISE)
+    return next(cell.source for cell in cells if cell.id == cell_id)
 
 
 def choose(notebook, cell_id, option, button):
@@ -72,7 +73,16 @@ def test_progress_survives_the_page_the_kernel_and_a_damaged_file(open_lab):
         run(notebook, *BEFORE_THE_ANSWER, ANSWER)
         see(notebook, ANSWER, "You were right.")
 
-        notebook.set_source(EXERCISE, solution())
+        fold = notebook.cell(f"{EXERCISE}-help").locator("details", has_text="Hint 1")
+        assert not fold.locator("p").first.is_visible()
+        fold.locator("summary").click()
+        assert fold.locator("p").first.is_visible()
+        notebook.set_source(f"{EXERCISE}-check", f'from metalearn.course import hint\n\nhint("{EXERCISE_ID}")')
+        run(notebook, f"{EXERCISE}-check")
+        see(notebook, f"{EXERCISE}-check", "Hint 1 of")
+        notebook.set_source(f"{EXERCISE}-check", source(f"{EXERCISE}-check"))
+
+        notebook.set_source(EXERCISE, source(EXERCISE))
         run(notebook, EXERCISE, f"{EXERCISE}-check", QUIZ)
         see(notebook, f"{EXERCISE}-check", "Passed")
         choose(notebook, QUIZ, RIGHT["quiz"], "Check")

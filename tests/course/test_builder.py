@@ -325,20 +325,6 @@ class TestCheck:
         ("# %% [markdown]\n# ## Exercise: twice", "# %%\n# ## Exercise: twice", 27, "needs a markdown cell"),
         ("# ## Exercise: twice", "# As we saw.\n#\n# ## Exercise: twice", 29, "that begins with a heading"),
         ("# %% [markdown]\n# # A toy", "x = 1\n\n# %% [markdown]\n# # A toy", 1, "every line"),
-    ],
-)
-def test_a_mistake_in_a_source_is_named_with_its_line(root, old, new, line, message, capsys):
-    assert old in SOURCE
-    write(root, SOURCE.replace(old, new))
-    assert run(root, "--no-execute") == 1
-    printed = capsys.readouterr().out
-    assert f"solutions/02_toy.py:{line}: " in printed and message in printed
-    assert builder.check(root)[0] in printed
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "line", "message"),
-    [
         ("# ### BEGIN SOLUTION\n", "", 54, "END SOLUTION without its partner"),
         (' question="02.why"', "", 50, "a question needs a markdown cell with both"),
         ('tags=["free-text"] ', "", 50, "a question needs a markdown cell with both"),
@@ -349,12 +335,13 @@ def test_a_mistake_in_a_source_is_named_with_its_line(root, old, new, line, mess
         ("# ## Question", "# As a question", 50, "question 02.why needs a markdown cell that begins with a heading"),
     ],
 )
-def test_a_mistake_in_a_question_is_named_with_its_line(root, old, new, line, message, capsys):
-    assert old in QUESTION
-    write(root, SOURCE + QUESTION.replace(old, new))
+def test_a_mistake_in_a_source_is_named_with_its_line(root, old, new, line, message, capsys):
+    assert old in SOURCE + QUESTION
+    write(root, (SOURCE + QUESTION).replace(old, new))
     assert run(root, "--no-execute") == 1
     printed = capsys.readouterr().out
     assert f"solutions/02_toy.py:{line}: " in printed and message in printed
+    assert builder.check(root)[0] in printed
 
 
 def test_a_question_without_an_answer_is_a_mistake(root):
