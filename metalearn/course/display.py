@@ -3,6 +3,7 @@
 import base64
 import html
 import re
+from typing import Any
 
 import ipywidgets
 from IPython.core.getipython import get_ipython
@@ -29,7 +30,14 @@ def show_widget(widget: ipywidgets.DOMWidget, plain: str, png: bytes = b"") -> N
 
     All are one bundle, so that a viewer shows exactly one of them.
     """
-    bundle = widget._repr_mimebundle_() | {"text/plain": plain}
+    bundle: dict[str, Any] = {
+        "application/vnd.jupyter.widget-view+json": {
+            "version_major": 2,
+            "version_minor": 0,
+            "model_id": widget.model_id,
+        },
+        "text/plain": plain,
+    }
     if png:
         bundle["image/png"] = base64.b64encode(png).decode()
     _show(bundle)
@@ -40,7 +48,7 @@ def inline_html(text: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
-def _show(bundle: dict[str, str]) -> None:
+def _show(bundle: dict[str, Any]) -> None:
     if in_notebook():
         display(bundle, raw=True)
     else:

@@ -2,7 +2,8 @@
 
 Run it on a machine that does nothing else. Each ratio is of programs that ran in turn, and a median over the rounds.
 Name sections to run only these, which writes no file: `uv run python tests/benchmarks sinusoid cost --rounds 7`. Two
-are run by name only, since they need more than the library: `browser` a Chromium, `binder` the package index.
+are run by name only, since they need more than the library: `browser` a Chromium, `binder` the package index. PyTorch
+is compared with where it is installed: `uv run --extra torch python tests/benchmarks`.
 """
 
 import argparse

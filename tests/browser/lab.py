@@ -29,8 +29,8 @@ LAB_SETTINGS = """{
 }"""
 START_TIMEOUT = 60  # seconds
 EXECUTED = re.compile(r"\[\d+\]")
-PICTURE = "img.widget-image"
-SLIDER = f".jp-OutputArea-output:has({PICTURE}) .noUi-handle"
+PICTURE = ".metalearn-explorer img"
+SLIDER = ".metalearn-explorer input[type=range]"
 READ_BYTES = "async image => [...new Uint8Array(await (await fetch(image.src)).arrayBuffer())]"
 CHANGED = f"""async before => {{
     const now = await ({READ_BYTES})(document.querySelector("{PICTURE}"));
@@ -46,6 +46,8 @@ WATCH = f"""() => {{
     );
 }}"""
 OURS = ".jp-Notebook :is(.jp-OutputArea-output, .jp-RenderedMarkdown)"  # the rest of the page is JupyterLab's own
+CONTROL = ":is(button:enabled, input:enabled, select:enabled, summary):visible"
+FOCUSED = "output => output.contains(document.activeElement) ? document.activeElement.outerHTML : null"
 # Whatever sticks out of its cell. Code scrolls by itself, and MathJax hides a copy for screen readers.
 CUT_OFF = f"""() => [...document.querySelectorAll("{OURS}")].flatMap(cell => {{
     const right = cell.getBoundingClientRect().right + 1;
@@ -79,8 +81,6 @@ RULES = {
     "resultTypes": ["violations"],
     "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"],
 }
-# ipywidgets gives the handle of a slider no name, and no way to give it one; its label stands in front of it.
-NAMELESS = ("aria-input-field-name", "noUi-handle")
 
 
 class Notebook:
@@ -131,16 +131,16 @@ class Notebook:
             self.page.wait_for_timeout(50)
 
     def press_slider(self, presses=1, timeout=20):
-        """Moves the first slider of a picture with the arrow keys; once the picture is another, its title and bytes."""
+        """Moves the first slider of a picture with the arrow keys; once the picture is another, its text and bytes."""
         picture, slider = self.page.locator(PICTURE).first, self.page.locator(SLIDER).first
         before = picture.evaluate(READ_BYTES)
         slider.focus()
-        at_the_end = slider.get_attribute("aria-valuenow") == slider.get_attribute("aria-valuemax")
+        at_the_end = slider.evaluate("slider => slider.value === slider.max")
         for _ in range(presses):
             self.page.keyboard.press("ArrowLeft" if at_the_end else "ArrowRight")
         self.page.wait_for_function(CHANGED, arg=before, timeout=1000 * timeout)
         picture.scroll_into_view_if_needed()
-        return picture.get_attribute("title"), bytes(picture.evaluate(READ_BYTES))
+        return picture.get_attribute("alt"), bytes(picture.evaluate(READ_BYTES))
 
     def latencies(self, presses=25):
         """Milliseconds from each press of an arrow key to the picture on the screen, up and down the first slider."""
@@ -148,7 +148,7 @@ class Notebook:
         slider.focus()
         self.page.evaluate(WATCH)
         for _ in range(3 * presses):
-            low, now, high = (float(slider.get_attribute(f"aria-value{name}")) for name in ("min", "now", "max"))
+            low, now, high = slider.evaluate("slider => [slider.min, slider.value, slider.max].map(Number)")
             key = "ArrowLeft" if now == high else "ArrowRight" if now == low else key
             self.page.keyboard.press(key)
             with suppress(PlaywrightTimeout):  # a small step may draw the same picture, which is not sent again
@@ -161,13 +161,21 @@ class Notebook:
 
     def picture_texts(self):
         """The text in place of each picture."""
-        names = "images => images.map(image => image.alt || image.title)"
+        names = "images => images.map(image => image.alt)"
         return self.page.locator(f"{OURS} img").evaluate_all(names)
 
     def unreachable(self):
-        """Enabled controls that the Tab key passes by."""
-        passed_by = """controls => controls.filter(e => !e.disabled && e.tabIndex < 0).map(e => e.outerHTML)"""
-        return self.page.locator(f"{OURS} :is(button, input, select, [role=slider])").evaluate_all(passed_by)
+        """Enabled controls that the Tab key, pressed from the first control of an output on, passes by."""
+        passed_by = []
+        for output in self.page.locator(f"{OURS}:has({CONTROL})").all():
+            controls = output.locator(CONTROL)
+            left = controls.evaluate_all("controls => controls.map(e => e.outerHTML)")
+            controls.first.focus()
+            while (focused := output.evaluate(FOCUSED)) in left:
+                left.remove(focused)
+                self.page.keyboard.press("Tab")
+            passed_by += left
+        return passed_by
 
     def blemishes(self):
         """What a reader could not read at the present width and theme, in words."""
@@ -180,8 +188,7 @@ class Notebook:
     def barriers(self):
         """What keeps somebody out, by axe-core's rules for WCAG 2.1 AA, in words."""
         found = Axe().run(self.page, context={"include": [OURS]}, options=RULES).response["violations"]
-        nodes = [(rule["id"], node["html"]) for rule in found for node in rule["nodes"]]
-        return [f"{rule}: {html[:200]}" for rule, html in nodes if rule != NAMELESS[0] or NAMELESS[1] not in html]
+        return [f"{rule['id']}: {node['html'][:200]}" for rule in found for node in rule["nodes"]]
 
     def output(self, cell_id):
         """The text below a cell."""

@@ -1,0 +1,46 @@
+// The browser's side of `explore`: native controls, each in its label, and a picture that the kernel draws.
+
+function control({ name, options, ...range }, model) {
+  const label = document.createElement("label");
+  const input = document.createElement(options ? "select" : "input");
+  const shown = document.createElement("output"); // beside the label, so that it is no part of the control's name
+  const start = model.get("values")[name];
+  if (options) {
+    input.append(...options.map((option) => new Option(option)));
+    input.selectedIndex = options.indexOf(start);
+  } else {
+    Object.assign(input, { type: "range", ...range }).value = start;
+    shown.value = input.value;
+  }
+  input.addEventListener("input", () => {
+    const value = options ? options[input.selectedIndex] : input.valueAsNumber;
+    if (!options) shown.value = input.value;
+    model.set("values", { ...model.get("values"), [name]: value });
+    model.save_changes();
+  });
+  input.dataset.lmSuppressShortcuts = true; // else JupyterLab takes the arrow keys for itself
+  label.append(name.replaceAll("_", " "), input);
+  return [label, shown];
+}
+
+function render({ model, el }) {
+  const form = document.createElement("form");
+  const picture = document.createElement("img");
+  const trouble = document.createElement("p");
+  const show = () => {
+    URL.revokeObjectURL(picture.src);
+    picture.src = URL.createObjectURL(new Blob([model.get("png")], { type: "image/png" }));
+  };
+  const tell = () => (trouble.textContent = model.get("trouble"));
+  form.append(...model.get("controls").flatMap((each) => control(each, model)));
+  picture.alt = model.get("alt");
+  trouble.setAttribute("role", "alert");
+  el.classList.add("metalearn-explorer");
+  el.append(form, picture, trouble);
+  model.on("change:png", show);
+  model.on("change:trouble", tell);
+  show();
+  tell();
+}
+
+export default { render };
