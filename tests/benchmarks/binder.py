@@ -4,12 +4,10 @@ What remains untried is the image itself: on Binder the server is JupyterHub's, 
 the machine is another.
 """
 
-import contextlib
 import json
 import os
 import subprocess
 import tempfile
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -18,9 +16,9 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
-import psutil
 from jupyter_client import BlockingKernelClient
 from measure import Row, seconds
+from memory import peak_of
 
 ROOT = Path(__file__).parents[2]
 LESSONS = sorted((ROOT / "lessons").glob("*.ipynb"))
@@ -60,30 +58,12 @@ def first_result(python: Path) -> float:
         return time.perf_counter() - start
 
 
-def peak_memory(python: Path, lesson: Path) -> float:
-    """Bytes of the server and all below it, at most, while one kernel runs a lesson; shared pages count once.
-
-    Sampled ten times a second, as a proportional set size.
-    """
-    samples, done = [], threading.Event()
-
-    def sample(process):
-        while not done.wait(0.1):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                family = [process, *process.children(recursive=True)]
-                samples.append(sum(member.memory_full_info().pss for member in family))
-
-    with server(python) as (process, kernel):
-        watch = threading.Thread(target=sample, args=[psutil.Process(process.pid)])
-        watch.start()
-        try:
-            with kernel() as run:
-                for cell in code_cells(lesson):
-                    run(cell)
-        finally:
-            done.set()
-            watch.join()
-    return max(samples)
+def peak_memory(python: Path, lesson: Path) -> int:
+    """Bytes of the server and all below it, at most, while one kernel runs a lesson."""
+    with server(python) as (process, kernel), peak_of(process.pid) as peak, kernel() as run:
+        for cell in code_cells(lesson):
+            run(cell)
+    return peak.bytes
 
 
 def code_cells(lesson: Path) -> list[str]:
