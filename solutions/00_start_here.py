@@ -349,7 +349,7 @@ plots.show(
     alt="The loss as a function of the phase: one valley that reaches zero at phase 1, and one hill near phase -2.",
 )
 hill = phases[jnp.argmax(losses)]
-print(f"the top of the hill is at phase {hill:.2f}, and half a turn from the truth is {1 - jnp.pi:.2f}")
+print(f"top of the hill: phase {hill:.2f}; half a turn from the truth: {1 - jnp.pi:.2f}")
 assert abs(hill - (1 - jnp.pi)) < 0.3
 
 # %% [markdown]
@@ -644,7 +644,8 @@ def draw_path(step_size, num_steps):
     left.plot(path["amplitude"], path["phase"], "o-", markersize=4, linewidth=1, label="path")
     left.plot(2.0, 1.0, "*", markersize=14, color="black", linestyle="none", label="minimum")
     left.set(xlim=(0, 3), ylim=(-1, 2.5))
-    plots.label(left, "amplitude", "phase (radians)")
+    plots.label(left, "amplitude", "phase (radians)", legend=False)
+    left.legend(loc="upper right", fontsize="small", framealpha=1, edgecolor="none")
     right.plot(path_losses, "o-", markersize=4, linewidth=1)
     right.set(yscale="log", ylim=(1e-12, 1e1), xlim=(-1, 61))
     plots.label(right, "step", "loss")

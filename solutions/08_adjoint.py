@@ -253,8 +253,8 @@ arrows = np.array([p_at(t) for t in times])
 arrow_prediction.reveal("mostly the part along the floor")
 figure, (axes,) = plots.subplots(height=4.2)
 draw_valley(axes, {"path u(t)": true_path})
-axes.quiver(*places.T, *arrows.T, angles="xy", scale_units="xy", scale=2, width=0.008, color=plots.COLORS[1], zorder=4)
-axes.set_title("arrows: p(t), half as long", fontsize="small")
+axes.quiver(*places.T, *arrows.T, angles="xy", scale_units="xy", scale=4, width=0.006, color=plots.COLORS[1], zorder=4)
+axes.set_title("arrows: p(t), a quarter as long", fontsize="small")
 plots.show(
     figure,
     alt="The path along the circular valley with arrows for p at six times. At the end the arrow is longest and has a part "
@@ -270,7 +270,9 @@ plots.show(
 floor_direction = np.stack([-places[:, 1], places[:, 0]], axis=-1) / np.linalg.norm(places, axis=1, keepdims=True)
 lengths = np.linalg.norm(arrows, axis=1)
 along_floor = np.abs((arrows * floor_direction).sum(-1)) / lengths
-print("from the end to the start: |p|", lengths[::-1].round(2), "  share along the floor", along_floor[::-1].round(3))
+print("from the end to the start")
+print("  |p|                  ", lengths[::-1].round(2))
+print("  share along the floor", along_floor[::-1].round(3))
 assert (along_floor[:-1] > 0.98).all() and along_floor[-1] < 0.9
 assert lengths[-1] > lengths[0] > lengths.min()
 
@@ -307,7 +309,8 @@ end = flow_to_end(start)
 p_start = closed.jacobian[0] @ jax.grad(query_loss)(end)
 assert np.allclose(end, m + closed.jacobian[0] @ (start - m))
 assert np.allclose(p_start, jax.grad(lambda start: query_loss(flow_to_end(start)))(start))
-print("p(0) =", p_start.round(4), "   by ml.theory.flow:", closed.task_gradients(start)[0].round(4))
+print("p(0), by the derivative:", p_start.round(4))
+print("p(0), by ml.theory.flow:", closed.task_gradients(start)[0].round(4))
 
 # %% [markdown]
 # **Line 5, why "adjoint".** Move the start by a small $\delta(0)$. Linearised, the flow moves the nudge by
@@ -414,7 +417,7 @@ check("08.adjoint_sweep", adjoint_sweep)
 # $p(0)$:
 #
 # - MAML: $K$ gradient steps, differentiated. It is exact for these steps, which are not the flow.
-# - an Euler sweep, and a Heun sweep, along a path that Runge-Kutta stored;
+# - An Euler sweep, and a Heun sweep, along a path that Runge-Kutta stored.
 # - `ml.a_maml`, the library's A-MAML. It steps with a fifth-order method (Tsitouras) and carries $p$ back through the
 #   transposed steps.
 
@@ -460,7 +463,8 @@ errors = {
 orders = {name: -np.polyfit(np.log(counts[2:]), np.log(values[2:]), 1)[0] for name, values in errors.items()}
 order_prediction.reveal("about 16")
 for name in ways:
-    print(f"{name:23s} order {orders[name]:.2f}   errors", " ".join(f"{error:.1e}" for error in errors[name]))
+    print(f"{name}: order {orders[name]:.2f}, errors")
+    print("   ", " ".join(f"{error:.1e}" for error in errors[name]))
 assert abs(orders["Euler sweep"] - 1) < 0.1 and abs(orders["Heun sweep"] - 2) < 0.1
 assert abs(orders["MAML, K gradient steps"] - 1) < 0.1
 
@@ -492,7 +496,8 @@ plots.show(
 meta_gradient, shift = a_maml[32], 1e-5 * np.eye(2)
 by_difference = [float(meta_gradient(theta + s, task)[0] - meta_gradient(theta - s, task)[0]) / 2e-5 for s in shift]
 assert np.allclose(by_difference, meta_gradient(theta, task)[1], rtol=1e-6)
-print("differences of the value:", np.round(by_difference, 6), "  gradient:", meta_gradient(theta, task)[1].round(6))
+print("differences of the value:", np.round(by_difference, 6))
+print("gradient:                ", meta_gradient(theta, task)[1].round(6))
 
 # %% [markdown]
 # ## The tempting way: run the flow backwards
@@ -513,7 +518,7 @@ print("differences of the value:", np.round(by_difference, 6), "  gradient:", me
 # %%
 lost_prediction = predict(
     "08.lost",
-    "In float64, numbers near 1 are rounded to about 2e-16. From which L·T on is nothing left of the start? "
+    "In float64, numbers near 1 are rounded to about 2e-16. From which LT on is nothing left of the start? "
     "(It helps that ln 10 is 2.3.)",
 )
 
@@ -531,7 +536,9 @@ lost = {dtype: -np.log(np.finfo(dtype).eps) for dtype in (np.float64, np.float32
 lost_prediction.reveal(lost[np.float64])
 for dtype, limit in lost.items():
     found = {product: there_and_back(product, dtype) for product in (5, 10, 15, 20, 30, 38)}
-    print(f"{dtype.__name__}, lost at {limit:.0f}:  ", "  ".join(f"LT {k}: {error:.0e}" for k, error in found.items()))
+    print(f"{dtype.__name__}, lost at {limit:.0f}")
+    print("  LT   ", " ".join(f"{product:6d}" for product in found))
+    print("  error", " ".join(f"{error:6.0e}" for error in found.values()))
     assert there_and_back(limit - 5, dtype) < 0.02 and there_and_back(limit + 2, dtype) == 1
 print(f"bfloat16 would lose it at {-np.log(float(jnp.finfo(jnp.bfloat16).eps)):.0f}")
 
@@ -569,7 +576,8 @@ left_at = horizon * (1 - (off > 0.1).argmax() / (len(off) - 1))
 print(
     f"mean over the path of the largest curvature: {largest.mean():.1f}, so LT is about {largest.mean() * horizon:.0f}"
 )
-print(f"more than 0.1 away from the true path from t = {left_at:.2f} down; {off[-1]:.2g} away at t = 0")
+print(f"more than 0.1 away from the true path from t = {left_at:.2f} down")
+print(f"{off[-1]:.2g} away at t = 0")
 path_prediction.reveal("it leaves the floor before it reaches the start")
 assert off[-1] > 0.5 and 0 < (off > 0.1).argmax() < len(off) - 200
 figure, (axes,) = plots.subplots(height=4.2)
@@ -594,7 +602,7 @@ products = np.arange(1.0, 46.0)
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def round_trip(product, dtype, num_steps):
-    """The way back, for the horizon at which L T is `product`, shape [num_steps + 1, 2]."""
+    """The way back, for the horizon at which LT is `product`, shape [num_steps + 1, 2]."""
     horizon = jnp.asarray(product / steepness, dtype)
     end = runge_kutta(velocity, theta.astype(dtype), horizon, num_steps)[-1]
     return runge_kutta(velocity, end, -horizon, num_steps)
@@ -619,7 +627,7 @@ def draw_round_trip(LT, precision):
     plots.lines(
         products,
         {"measured": misses[precision], "ε exp(LT)": rounding},
-        "L T",
+        "LT",
         "distance from the start",
         points={"this LT": (LT, misses[precision][int(LT) - 1])},
         log="y",
@@ -632,7 +640,7 @@ def draw_round_trip(LT, precision):
 explore(
     draw_round_trip,
     "Left, the valley with the true path and the way back; right, the distance from the start at the end of the way back "
-    "against L T, on a logarithmic axis, with the line that rounding predicts.",
+    "against LT, on a logarithmic axis, with the line that rounding predicts.",
     LT=(1, 45, 1, 20),
     precision=list(dtypes),
 )
@@ -691,7 +699,7 @@ def gradient_error(loss, product):
 
 valley_errors = {product: gradient_error(valley, product) for product in (10, 20, 30, 40)}
 for product, (distance, wrong) in valley_errors.items():
-    print(f"LT = {product}   distance from the start {distance:.0e}   relative error of the gradient {wrong:.0e}")
+    print(f"LT = {product}: {distance:.0e} away from the start, the gradient off by {wrong:.0e}")
 wrong_prediction.reveal("above 10 %")
 assert valley_errors[20][1] < 1e-4 and not valley_errors[40][1] < 0.1  # "not <": it may be NaN
 
@@ -719,7 +727,7 @@ def bowl(u, batch):
 
 distance, wrong = gradient_error(bowl, 40)
 quadratic_prediction.reveal("the path, not the gradient")
-print(f"distance from the start {distance:.0e}   relative error of the gradient {wrong:.0e}")
+print(f"{distance:.0e} away from the start, the gradient off by {wrong:.0e}")
 assert distance > 0.5 and wrong < 1e-6
 
 # %% [markdown]
@@ -765,7 +773,7 @@ check("08.longest_horizon", longest_horizon)
 # %% [markdown]
 # ## Exercise: the bill for checkpoints
 #
-# $K$ gradient steps, with checkpoints at steps $0, c, 2c, \dots$ Every segment is walked again, the last one too; one that
+# $K$ gradient steps, with a checkpoint at every $c$-th step, from step $0$ on. Every segment is walked again, the last one too; one that
 # is walked again adds $c$ points. Count a Hessian-vector product as two gradients, as in lesson 03.
 
 
@@ -914,8 +922,8 @@ assert np.allclose(pulled, implicit, atol=1e-4)
 # %% [markdown]
 # ## When is it worth it?
 #
-# Count gradients, with a Hessian-vector product as two. MAML takes about $3K$. The Heun sweep takes $8K$, half of them
-# for the Runge-Kutta path. `ml.a_maml` takes $23K$ by its docstring, a third of them differentiated once more: say
+# Count gradients, with a Hessian-vector product as two. MAML takes about $3K$. The Euler sweep takes $6K$ and the Heun
+# sweep $8K$; $4K$ of each are for the Runge-Kutta path. `ml.a_maml` takes $23K$ by its docstring, a third of them differentiated once more: say
 # $30K$. To get within a given error of the gradient of the flow:
 
 # %%

@@ -49,3 +49,24 @@ def test_the_record_is_of_these_settings_and_within_their_budget():
             best = np.unravel_index(np.nanargmin(validation), validation.shape)
             np.testing.assert_allclose([entry["outer_rate"], entry["own"]], [rates[best], owns[best]], rtol=1e-4)
             assert len(entry["curve"]) == len(entry["common"]) == len(settings.seeds)
+
+
+def test_the_deep_network_has_its_widths():
+    arena = shoot_out.deep_mnist1d(channels=4)
+    params, apply = arena.network()
+    task = jax.tree.map(lambda leaf: leaf[0], arena.train(jax.random.key(0), 1))
+    assert [len(task.support[0]), len(task.query[0])] == [25, 75]
+    assert apply(params, task.query[0]).shape == (75, 5)
+    weights, biases = 3 * (1 + 3 * 4) * 4 + 4 * 5, 4 * 4 + 5
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == weights + biases
+
+
+@pytest.mark.usefixtures("optimised")
+@pytest.mark.parametrize("method", ["FO-MAML", "one gradient"])
+def test_the_recorded_memory_by_channels_is_what_the_compiler_plans(method):
+    recorded, settings = json.loads(shoot_out.RECORD.read_text("utf-8"))["memory_bytes_by_channels"], shoot_out.SETTINGS
+    assert set(recorded) == {*shoot_out.METHODS, "MAML, rematerialised", "one gradient"}
+    assert {len(values) for values in recorded.values()} == {len(settings.memory_channels)}
+    for channels, found in zip(settings.memory_channels, recorded[method], strict=True):
+        planned = shoot_out.memory(shoot_out.deep_mnist1d(channels), method, settings, settings.num_steps)
+        assert planned == pytest.approx(found, rel=0.2)

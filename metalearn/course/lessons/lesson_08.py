@@ -558,8 +558,8 @@ QUIZ = (
     Question(
         "Float32, L = 100, 1,000 inner steps of size 0.005. Can the path be integrated backwards from its end?",
         (
-            "Yes: L·T is about 5",
-            "No: L·T is about 500",
+            "Yes: LT is about 5",
+            "No: LT is about 500",
             "Only with a solver of higher order",
             "Only in float64",
         ),
@@ -578,14 +578,14 @@ QUIZ = (
             "Nothing: the Hessian is the same everywhere",
             "The path was recovered to the same accuracy",
             "The path was stored",
-            "L·T was below 36",
+            "LT was below 36",
         ),
         0,
         (
             "Yes: on a quadratic the gradient is right even along a wrong path.",
             "In this lesson the path was lost and the gradient was right.",
             "It may have been integrated backwards, and lost.",
-            "The lesson's bowl had L·T = 40.",
+            "The lesson's bowl had LT = 40.",
         ),
     ),
 )

@@ -9,6 +9,7 @@ is chosen on validation tasks; the test tasks are looked at once, with the confi
 
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import os
@@ -48,6 +49,7 @@ class Settings:
       timed_steps: outer steps of one run over which its time is measured.
       timings: how often.
       memory_steps: values of K at which the compiled memory is read.
+      memory_channels: channels of `deep_mnist1d` at which it is read, with K = num_steps.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -60,6 +62,7 @@ class Settings:
     timed_steps: int = 100
     timings: int = 8
     memory_steps: tuple[int, ...] = (1, 5, 10, 20, 50)
+    memory_channels: tuple[int, ...] = (25, 50, 100, 250)
 
 
 SETTINGS = Settings()
@@ -71,7 +74,7 @@ class Arena:
 
     Attributes:
       name: key in the record.
-      widths: of the network's layers, tanh between them.
+      widths: of the network's layers, tanh between them; channels where the layers are convolutions.
       train: (key, n) -> tasks of the reported runs.
       tuning_train: (key, n) -> tasks of the tuning runs.
       validation: (key, n) -> tasks on which configurations are chosen.
@@ -83,6 +86,7 @@ class Arena:
       inner_rates: of the methods that walk freely, the second axis of their grid; also those of the common rule.
       strengths: lambda of the methods with a spring, the second axis of theirs.
       spring_rate: the inner step of the methods with a spring.
+      convolutional: whether the network is `convolutions`.
     """
 
     name: str
@@ -98,10 +102,14 @@ class Arena:
     inner_rates: tuple[float, ...]
     strengths: tuple[float, ...]
     spring_rate: float
+    convolutional: bool = False
 
     def network(self, seed: int = 0) -> tuple[Any, Callable]:
         """(params, apply) of the network that a seed starts from."""
-        return ml.models.functional(ml.models.MLP(self.widths, activation=jnp.tanh, rngs=nnx.Rngs(seed)))
+        rngs = nnx.Rngs(seed)
+        if self.convolutional:
+            return ml.models.functional(convolutions(self.widths, rngs))
+        return ml.models.functional(ml.models.MLP(self.widths, activation=jnp.tanh, rngs=rngs))
 
     def validation_tasks(self) -> ml.Task:
         """The batch on which every choice is made."""
@@ -110,6 +118,24 @@ class Arena:
     def test_tasks(self) -> ml.Task:
         """The batch of the report."""
         return self.test(jax.random.key(2), TEST_TASKS)
+
+
+def convolutions(widths: tuple[int, ...], rngs: nnx.Rngs) -> nnx.Module:
+    """Convolutions of three points with tanh, the mean over the signal, and a linear layer.
+
+    No stride and no pooling: every output is as long as the signal.
+
+    Args:
+      widths: channels of the signal, of each convolution, and the number of logits.
+      rngs: for the initial weights.
+
+    Returns:
+      A module: signals [num_examples, length] of one channel -> logits [num_examples, widths[-1]].
+    """
+    layers: list[Callable] = [lambda signals: signals[..., None]]
+    for width_in, width_out in itertools.pairwise(widths[:-1]):
+        layers += [nnx.Conv(width_in, width_out, (3,), rngs=rngs), jnp.tanh]
+    return nnx.Sequential(*layers, lambda outputs: outputs.mean(axis=-2), nnx.Linear(*widths[-2:], rngs=rngs))
 
 
 def error_rate(apply: Callable) -> Callable:
@@ -180,6 +206,20 @@ def mnist1d() -> Arena:
     )
 
 
+def deep_mnist1d(channels: int) -> Arena:
+    """Five-way five-shot classification of signals with four convolutions, for its memory: nothing is trained on it.
+
+    With fifteen query examples a class, a task has 25 support and 75 query signals.
+    """
+    return dataclasses.replace(
+        mnist1d(),
+        name="deep_mnist1d",
+        widths=(1, *4 * (channels,), 5),
+        train=ml.tasks.MNIST1D(num_ways=5, num_shots=5, num_query=15),
+        convolutional=True,
+    )
+
+
 class Method(NamedTuple):
     """One of the six.
 
@@ -202,6 +242,10 @@ def _fo_b(estimator):
     return lambda loss, settings, rate, strength: ml.fo_b_maml(
         loss, optax.sgd(rate), settings.num_steps, strength, settings.perturbation, estimator
     )
+
+
+def _query_gradient(loss):
+    return lambda params, task: jax.value_and_grad(loss)(params, task.query)
 
 
 METHODS = {
@@ -420,17 +464,29 @@ def measure_time(arena: Arena, found: dict, settings: Settings) -> None:
 
 
 def memory(arena: Arena, method: str, settings: Settings, num_steps: int) -> int:
-    """Bytes of scratch memory of one task's meta-gradient with K = num_steps, as the compiler planned it."""
+    """Bytes of scratch memory of one task's meta-gradient with K = num_steps, as the compiler planned it.
+
+    Beside the six methods, `method` may be "MAML, rematerialised", or "one gradient" of the query loss as a yardstick.
+    """
     settings = dataclasses.replace(settings, num_steps=num_steps)
     params, apply = arena.network()
     loss, rate = arena.loss(apply), arena.spring_rate
     if method == "MAML, rematerialised":
         meta_gradient = ml.maml(loss, optax.sgd(rate), num_steps, remat=True)
+    elif method == "one gradient":
+        meta_gradient = _query_gradient(loss)
     else:
         meta_gradient = METHODS[method].build(loss, settings, rate, arena.strengths[1])
     family = arena.train.family if isinstance(arena.train, Pool) else arena.train
     one_task = jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[0], family(jax.random.key(0), 1)))
     return scratch_bytes(meta_gradient, params, one_task)
+
+
+def memory_by_channels(settings: Settings) -> dict[str, list[int]]:
+    """Bytes of every method, and of one gradient, at each of `memory_channels`."""
+    arenas = [deep_mnist1d(channels) for channels in settings.memory_channels]
+    names = (*METHODS, "MAML, rematerialised", "one gradient")
+    return {name: [memory(arena, name, settings, settings.num_steps) for arena in arenas] for name in names}
 
 
 def scratch_bytes(meta_gradient: Callable, params: Any, task: ml.Task) -> int:
@@ -503,6 +559,7 @@ def main(settings: Settings = SETTINGS) -> None:
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, jax {jax.__version__}",
         "minutes": round((time.perf_counter() - started) / 60, 1),
         "memory_bytes": {name: [memory(arenas[1], name, settings, k) for k in settings.memory_steps] for name in names},
+        "memory_bytes_by_channels": memory_by_channels(settings),
         **found,
     }
     RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
