@@ -1,6 +1,7 @@
 """Meta-test: adapt to tasks that meta-training did not see, and say how sure the score is."""
 
 import functools
+import math
 import warnings
 from typing import NamedTuple
 
@@ -32,7 +33,10 @@ class Score(NamedTuple):
 
     def __str__(self) -> str:
         """For instance '0.331 ± 0.024 (95 % CI, 1000 tasks)'."""
-        return f"{self.mean:.3g} ± {self.half_width:.2g} (95 % CI, {self.num_tasks} tasks)"
+        decimals = 3
+        if 0 < self.half_width < math.inf:  # its first two digits, and the mean as far as they reach
+            decimals = max(0, 1 - math.floor(math.log10(self.half_width)))
+        return f"{self.mean:.{decimals}f} ± {self.half_width:.{decimals}f} (95 % CI, {self.num_tasks} tasks)"
 
 
 def adaptation_curve(

@@ -148,7 +148,8 @@ def fit(
             raise
 
     silent = not progress or jax.process_index() > 0
-    with tqdm(total=num_steps, initial=done, disable=silent, file=sys.stdout, unit="step", mininterval=0.5) as bar:
+    look = {"file": sys.stdout, "unit": " step", "ncols": 72, "mininterval": 0.5}  # one line of a narrow notebook
+    with tqdm(total=num_steps, initial=done, disable=silent, **look) as bar:
         try:
             while done < num_steps:
                 count = min(capacity, num_steps - done)

@@ -140,9 +140,9 @@ better_change = predict(
     "00.better_change",
     "We stand at the dashed wave, and may change one number a little. What makes the loss smaller?",
     options=[
-        "a higher wave, and also a shift to the right",
-        "only a higher wave",
-        "only a shift to the right",
+        "a higher wave; so does a shift to the right",
+        "a higher wave; a shift to the right does not",
+        "a shift to the right; a higher wave does not",
     ],
 )
 
@@ -213,7 +213,7 @@ by_jax = jax.grad(loss)(start, batch)
 for name in start:
     print(f"{name:10s} by hand {by_hand[name]:+.6f}   by jax.grad {by_jax[name]:+.6f}")
     assert np.isclose(by_hand[name], by_jax[name], rtol=1e-5)
-better_change.reveal("only a shift to the right")
+better_change.reveal("a shift to the right; a higher wave does not")
 assert by_jax["phase"] < 0 < by_jax["amplitude"]
 
 # %% [markdown]
@@ -792,7 +792,7 @@ for phase in (-2.5, -3.1):
 #   tiny.
 # - `vmap` turns code for one task into code for many; `scan` repeats a step; `jit` only makes it fast.
 # - They compose. `grad` through a `scan` is the derivative of learning itself.
-# - Descent settles for step sizes below $2/\lambda_{\max}$.
+# - Descent settles for step sizes below two over the largest curvature.
 
 # %%
 quiz("00")

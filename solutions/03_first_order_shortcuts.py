@@ -324,15 +324,17 @@ plots.show(
         ylim=(0, 1.05),
     ),
     alt="Resting point of four methods against the ratio of the two curvatures. All start at one half when the curvatures "
-    "agree. MAML rises towards the flat task; FO-MAML dips a little, then follows. Reptile and joint training fall.",
+    "agree. MAML rises to the flat task. FO-MAML dips a little, then rises to it as well, later. Reptile and joint "
+    "training fall towards the steep task; Reptile levels off.",
 )
 
 # %% [markdown]
 # At ratio one the four curves meet: when all tasks have the same curvature, every method rests at the plain mean, and a
-# shortcut costs nothing. The more the curvatures differ, the further apart the methods rest. MAML goes to the
-# flat task. FO-MAML first leans the wrong way, then follows. Reptile and joint training go to the steep task.
+# shortcut costs nothing. As the curvatures grow apart, so do MAML and joint training: MAML goes to the flat task, joint
+# training to the steep one, and Reptile with it part of the way. FO-MAML first leans the wrong way. It meets MAML again
+# only where one task is so steep that adaptation solves it.
 #
-# Move the sliders. **For which inner step does FO-MAML agree with MAML?** There are two answers.
+# Move the sliders. **With one inner step, for which step size does FO-MAML agree with MAML?** There are two answers.
 
 # %%
 fine_grid = np.linspace(-1.5, 2.5, 201)
@@ -341,21 +343,21 @@ fine_grid = np.linspace(-1.5, 2.5, 201)
 def draw_rests(step_size, num_steps):
     return plots.lines(
         fine_grid,
-        {f"mean loss after {num_steps} steps": adapted_loss(fine_grid, step_size, num_steps)},
+        {f"mean loss; inner steps: {num_steps}": adapted_loss(fine_grid, step_size, num_steps)},
         "start θ",
         "mean loss",
         points={
             name: (theta, adapted_loss(theta, step_size, num_steps))
             for name, theta in rests(step_size, num_steps).items()
         },
-        ylim=(0, 3),
+        ylim=(-0.15, 3),
     )
 
 
 explore(
     draw_rests,
     "Mean loss after adaptation against the start, and the points at which joint training, MAML, FO-MAML and Reptile rest.",
-    step_size=(0.005, 0.33, 0.005, 0.3),
+    step_size=(1 / 60, 0.334, 1 / 60, 0.3),
     num_steps=(1, 10, 1, 1),
 )
 
@@ -387,7 +389,7 @@ assert gaps[0.005] < 0.05 and gaps[1 / 3] < 1e-9 and gaps[0.3] > 1
 # %%
 bias_prediction = predict(
     "03.halved",
-    "Halve the inner step α. By what factor does |∇F| shrink at the point where FO-MAML rests?",
+    "Halve a small inner step α. By what factor does |∇F| shrink at the point where FO-MAML rests?",
     options=["about 1: it stays", "about 2", "about 4"],
 )
 
@@ -429,9 +431,9 @@ bias_prediction.reveal("about 2")
 for name, values in lengths.items():
     print(f"{name:8s} |∇F| for α = 0.4, 0.2, ...:", " ".join(f"{value:.1e}" for value in values))
 slope = np.polyfit(np.log(step_sizes[2:]), np.log(lengths["FO-MAML"][2:]), 1)[0]
-print(f"FO-MAML's slope on a log-log plot: {slope:.2f}")
+print(f"FO-MAML's slope on a log-log plot, for the four smallest: {slope:.2f}")
 assert 0.9 < slope < 1.1 and (lengths["MAML"] < 1e-12).all()
-assert lengths["Reptile"][-1] > lengths["Reptile"][0] / 2
+assert lengths["Reptile"][-1] > lengths["Reptile"][0]
 
 # %%
 plots.show(
@@ -442,19 +444,19 @@ plots.show(
         "|∇F| where the method rests",
         log="xy",
     ),
-    alt="Length of the exact meta-gradient at the resting point, against the inner step, both axes logarithmic. FO-MAML's "
-    "line falls in proportion to the step. Reptile's hardly moves.",
+    alt="Length of the exact meta-gradient at the resting point, against the inner step, both axes logarithmic. As the step "
+    "shrinks, FO-MAML's line falls, in the end in proportion to it. Reptile's rises a little, then levels off.",
 )
 
 # %% [markdown]
-# FO-MAML's error is proportional to $\alpha$: each missing factor differs from $I$ by $\alpha H_k$.
+# For small $\alpha$, FO-MAML's error is proportional to it: each missing factor differs from $I$ by $\alpha H_k$.
 # A smaller inner step buys accuracy and pays with less adaptation.
 #
-# Reptile's error does not go away. It never asks the query set, so it cannot know that the query minima lie elsewhere.
+# Reptile's error does not go away; it even grows as $\alpha$ shrinks. Reptile never asks the query set, so it cannot know that the query minima lie elsewhere.
 # MAML's is zero to rounding.
 
 # %% [markdown]
-# ## Question: why the error is proportional to α
+# ## Question: why a small α's error is proportional to it
 #
 # On paper, about 10 minutes. Go back to one dimension, with $n$ tasks whose support and query are the same parabola:
 # curvature $a_i$, minimum $m_i$, $J_i = (1 - \alpha a_i)^K$. Let $\theta$ be the point at which FO-MAML rests.
@@ -485,7 +487,7 @@ plots.show(
 # ## Which gradient is this?
 #
 # The bias is not always on purpose. Here are three pieces of code that mean to compute the exact MAML gradient. Each
-# repeats a mistake that has been found in public code. All three run, and all three lower the loss.
+# repeats a mistake that has been found in public code. All three run, and a small step along any of them lowers the loss.
 
 
 # %%
@@ -533,6 +535,7 @@ for steps in (1, 3):
     for name, suspect in (("A", suspect_a), ("B", suspect_b), ("C", suspect_c)):
         found = suspect(wave_loss, example, theta, 0.1, steps)
         agreement[name, steps] = bool(jnp.allclose(found, exact_gradient))
+        assert jnp.vdot(found, exact_gradient) > 0  # so a small step against it goes downhill
         print(f"K = {steps}   suspect {name} {np.asarray(found).round(3)!s:18s} exact: {agreement[name, steps]}")
 suspect_prediction.reveal("B and C")
 assert [agreement[name, 1] for name in "ABC"] == [False, True, True]
@@ -736,7 +739,7 @@ plots.show(
 #
 # - MAML costs about three times as many gradients as FO-MAML, and the memory of the whole path.
 # - On quadratics every method rests at a weighted mean; only the weights differ: $aJ^2$, $aJ$, $1 - J$.
-# - FO-MAML's error is proportional to the inner step. Reptile's does not vanish when support and query disagree.
+# - FO-MAML's error is proportional to a small inner step. Reptile's does not vanish when support and query disagree.
 # - A wrong meta-gradient still lowers the loss. Only a second way to compute it finds the mistake.
 
 # %%
@@ -754,3 +757,5 @@ progress("03")
 #   [arXiv 1803.02999](https://arxiv.org/abs/1803.02999). Reptile.
 # - A. Fallah, A. Mokhtari, A. Ozdaglar. *On the convergence theory of gradient-based model-agnostic meta-learning
 #   algorithms.* 2020. [arXiv 1908.10400](https://arxiv.org/abs/1908.10400). The floor of FO-MAML, and HF-MAML.
+#
+# Next: [04 · Bilevel](04_bilevel.ipynb), where a spring to the start makes adaptation a minimum.

@@ -690,7 +690,7 @@ indefinite = [np.where(lowest[k] < 0)[0] for k in wrong]
 plots.show(
     plots.lines(
         np.log10(springs),
-        {f"{k} inner steps": 100 * wrong[k] for k in wrong} | {"100 %": np.full(len(springs), 100.0)},
+        {f"inner steps: {k}": 100 * wrong[k] for k in wrong} | {"100 %": np.full(len(springs), 100.0)},
         "log₁₀ of the strength λ",
         "error of the implicit gradient (%)",
         points={
@@ -1011,3 +1011,5 @@ progress("04")
 # - K. Mishchenko, S. Hanzely, P. Richtárik. *Convergence of first-order algorithms for meta-learning with Moreau
 #   envelopes.* 2023. [arXiv 2301.06806](https://arxiv.org/abs/2301.06806). FO-MAML as an inexact step on the envelope.
 # - J. R. Shewchuk. *An introduction to the conjugate gradient method without the agonizing pain.* 1994.
+#
+# Next: [05 · FO-B-MAML](05_fo_b_maml.ipynb), which needs no linear solve.

@@ -1112,3 +1112,5 @@ progress("05")
 #   [arXiv 2104.01677](https://arxiv.org/abs/2104.01677).
 # - J. Kwon, D. Kwon, S. Wright, R. Nowak. *A fully first-order method for stochastic bilevel optimization.* 2023.
 #   [arXiv 2301.10945](https://arxiv.org/abs/2301.10945). F2SA.
+#
+# Next: [06 · Clipping](06_clipping.ipynb), on what to do with a meta-gradient.

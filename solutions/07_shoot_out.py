@@ -873,3 +873,5 @@ progress("07")
 #   [arXiv 1909.04630](https://arxiv.org/abs/1909.04630). iMAML.
 # - S. Greydanus, D. Kobak. *Scaling down deep learning with MNIST-1D.* 2024.
 #   [arXiv 2011.14439](https://arxiv.org/abs/2011.14439). The signals.
+#
+# Next: [08 · Adjoint](08_adjoint.ipynb), for inner loops so long that they become a flow.

@@ -945,7 +945,7 @@ assert 3 * 1024 * errors["MAML, K gradient steps"][-1] / a_maml_errors[1] > 100 
 # ## Limits
 #
 # - The flow is deterministic. Inner loops with fresh batches, momentum or Adam follow other equations.
-# - A network's $L$ is not known, and changes along the path. Nobody tells you that $LT$ has passed 36.
+# - A network's $L$ is not known, and changes along the path. Nobody tells you that $LT$ has passed 36, float64's limit.
 # - The valley has two parameters. It was made to show the failure clearly.
 # - Storing what rounding throws away makes a descent with momentum reversible after all (Maclaurin et al., 2015). It
 #   stores bits instead of points.
@@ -977,3 +977,6 @@ progress("08")
 #   [arXiv 1502.03492](https://arxiv.org/abs/1502.03492). Descent made reversible by storing the lost bits.
 # - P. Kidger. *On neural differential equations.* 2022. [arXiv 2202.02435](https://arxiv.org/abs/2202.02435). The thesis behind
 #   diffrax, with checkpoints and the other ways back.
+#
+# This was the last lesson. Next: tasks of your own. Any pair `ml.Task(support, query)` of batches that your loss
+# understands is one, and all methods of this course take it.

@@ -5,16 +5,17 @@ function control({ name, options, ...range }, model) {
   const input = document.createElement(options ? "select" : "input");
   const shown = document.createElement("output"); // beside the label, so that it is no part of the control's name
   const start = model.get("values")[name];
+  const say = () => (shown.value = input.ariaValueText = Number(input.valueAsNumber.toPrecision(3)));
   if (options) {
     input.append(...options.map((option) => new Option(option)));
     input.selectedIndex = options.indexOf(start);
   } else {
     Object.assign(input, { type: "range", ...range }).value = start;
-    shown.value = input.value;
+    say();
   }
   input.addEventListener("input", () => {
     const value = options ? options[input.selectedIndex] : input.valueAsNumber;
-    if (!options) shown.value = input.value;
+    if (!options) say();
     model.set("values", { ...model.get("values"), [name]: value });
     model.save_changes();
   });

@@ -9,6 +9,7 @@ import os
 import subprocess
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,7 +99,7 @@ def _kernel(runtime: Path):
     body = json.dumps({"name": "python3", "path": "lessons/new.ipynb"}).encode()
     headers = {"Authorization": "token token", "Content-Type": "application/json"}
     request = urllib.request.Request(f"{info['url']}api/kernels", body, headers)
-    kernel_id = json.load(urllib.request.urlopen(request, timeout=TIMEOUT))["id"]
+    kernel_id = json.loads(_once_it_answers(request))["id"]
     client = BlockingKernelClient(connection_file=str(_once_it_exists(runtime, f"kernel-{kernel_id}.json")))
     client.load_connection_file()
     client.start_channels(hb=False)  # on a busy machine a kernel that starts misses heartbeats, and would count as dead
@@ -110,6 +111,16 @@ def _kernel(runtime: Path):
 
     yield run
     client.stop_channels()
+
+
+def _once_it_answers(request: urllib.request.Request) -> bytes:
+    deadline = time.monotonic() + TIMEOUT
+    while True:  # the server writes down its address a moment before it listens there
+        try:
+            return urllib.request.urlopen(request, timeout=TIMEOUT).read()
+        except urllib.error.URLError as error:
+            assert isinstance(error.reason, ConnectionRefusedError) and time.monotonic() < deadline, error
+            time.sleep(0.05)
 
 
 def _once_it_exists(folder: Path, pattern: str) -> Path:

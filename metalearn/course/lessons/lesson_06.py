@@ -571,7 +571,8 @@ EXERCISES = (CURVATURE, SAFE_RATE, CLIP, SNGDM)
 
 QUIZ = (
     Question(
-        "The task losses have curvatures between 0.1 and 1.9. What is true of the curvature of the MAML objective?",
+        "The task losses have curvatures between 0.1 and 1.9 and third derivatives of at most 0.9, and the inner "
+        "step is $\\alpha = 0.3$. What is true of the curvature of the MAML objective?",
         (
             "It lies between 0.1 and 1.9 too",
             "It is at most a constant, whatever the start",
@@ -582,7 +583,7 @@ QUIZ = (
         (
             "The first term is about that. The second holds $h'''$ times the query slope.",
             "Look at the table of the first section: does the curvature stop growing?",
-            "Yes: the term that grows is a multiple of the slope after adaptation, which is a multiple of $F'$.",
+            "Yes: the term that grows is a multiple of the slope after adaptation, at most a multiple of $F'$.",
             "Line 4 bounds it by a multiple of the gradient, plus a constant.",
         ),
     ),
@@ -599,7 +600,7 @@ QUIZ = (
         ),
     ),
     Question(
-        "With normalised steps of constant length 0.1 the start stays about 0.1 from the solution. What does NOT help?",
+        "With normalised steps of constant length 0.1 the start keeps stepping over the solution. What does NOT help?",
         (
             "a schedule that lets the rate fall",
             "clipping instead of normalising",
