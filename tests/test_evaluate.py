@@ -106,6 +106,20 @@ def test_score_is_the_textbook_formula():
     assert str(score) == "2.5 ± 1.3 (95 % CI, 4 tasks)"
 
 
+@pytest.mark.parametrize(
+    ("mean", "half_width", "shown"),
+    [
+        (0.06181, 0.0371, "0.062 ± 0.037"),
+        (3.0, 0.0996, "3.000 ± 0.100"),
+        (312.4, 25.1, "312 ± 25"),
+        (1.0, 0.0, "1.000 ± 0.000"),
+        (np.nan, np.nan, "nan ± nan"),
+    ],
+)
+def test_a_score_shows_as_many_decimals_as_its_interval_warrants(mean, half_width, shown):
+    assert str(evaluate.Score(mean, half_width, 30)) == f"{shown} (95 % CI, 30 tasks)"
+
+
 def test_the_interval_covers_the_mean_in_95_per_cent_of_experiments():
     """20,000 experiments of 100 tasks with gamma-distributed losses; their mean is 2."""
     values = np.random.default_rng(0).gamma(shape=2.0, size=(20_000, 100))

@@ -37,6 +37,10 @@ c.ClearSolutions.code_stub = {{"python": "{builder.STUB}"}}
 c.ClearSolutions.text_stub = "{builder.TEXT_STUB}"
 c.OverwriteCells.add_missing_cells = True  # a deleted test cell comes back
 c.Execute.timeout = {builder.CELL_TIMEOUT}  # seconds for one cell; all of lesson 02 takes 35 on two cores
+# The files of an archive for zip_collect: STUDENT/02_maml.ipynb, STUDENT-02_maml.ipynb, or as Moodle names them.
+c.FileNameCollectorPlugin.named_regexp = (
+    r".*/(?P<student_id>[^/]+?)(_\\d+_assignsubmission_file_)?[-/]?(?P<file_id>\\d\\d_\\w+)[.]ipynb"
+)
 c.IgnorePattern.enabled = True
 c.IgnorePattern.pattern = "."  # a warning in a test cell costs no points
 os.environ["{VARIABLE}"] = (here / "{SEED_FILE}").read_text("utf-8").strip()  # the grading kernel inherits it

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -293,10 +294,14 @@ def careless():
     }
 
 
-def cunning():
-    """Answers for the public instances, a test cell made empty, and a `check` that praises everything."""
+def parrot():
+    """Answers for the public instances."""
+    return {"01-floor": HARD_CODED.format(answers=public_answers(find("01.floor")))}
+
+
+def meddler():
+    """A test cell made empty, and a `check` that praises everything."""
     return {
-        "01-floor": HARD_CODED.format(answers=public_answers(find("01.floor"))),
         "01-adaptation_curve": "def adaptation_curve(*arguments):\n    return 0",
         "01-adaptation_curve-check": "pass",
         "01-confidence_interval": "def score(values):\n    return 0\n\ndef check(*_):\n    print('Passed.')",
@@ -320,30 +325,30 @@ def squeezed(text):
     return re.sub(r"\s+", "", html.unescape(re.sub(r"<[^>]*>", "", text)))
 
 
+def nbgrader(course, *arguments):
+    """Runs the command line of nbgrader in the folder of a course."""
+    tools = os.path.dirname(sys.executable)  # nbgrader calls alembic by name
+    environment = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
+    command = [sys.executable, "-m", "nbgrader", *arguments]
+    ran = subprocess.run(command, cwd=course, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+
+
 @pytest.fixture(scope="module")
 def term(tmp_path_factory):
     """A course after one term: the scores in its gradebook, and its folder."""
     api = pytest.importorskip("nbgrader.api", reason="needs `uv sync --group classroom`")
     course = tmp_path_factory.mktemp("course")
-    tools = os.path.dirname(sys.executable)  # nbgrader calls alembic by name
-    environment = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
-
-    def nbgrader(*arguments):
-        ran = subprocess.run(
-            [sys.executable, "-m", "nbgrader", *arguments, "--assignment=*"],
-            cwd=course, env=environment, capture_output=True, text=True,
-        )  # fmt: skip
-        assert ran.returncode == 0, ran.stderr
-
     release(course, "--seed", SECRET, *TERM)
-    nbgrader("generate_assignment")
+    nbgrader(course, "generate_assignment", "--assignment=*")
     for lesson in TERM:
         submit(course, "right", lesson, right(lesson))
         submit(course, "wrong", lesson, wrong(lesson))
         submit(course, "untouched", lesson, {})
     submit(course, "careless", TERM[0], careless())
-    submit(course, "cunning", TERM[1], cunning())
-    nbgrader("autograde", "--Execute.timeout=30")
+    submit(course, "parrot", TERM[1], parrot())
+    submit(course, "meddler", TERM[1], meddler())
+    nbgrader(course, "autograde", "--assignment=*", "--Execute.timeout=30")
     with api.Gradebook(f"sqlite:///{course}/gradebook.db") as gradebook:
         by_hand = gradebook.find_grade("05-three_points", TERM[2], TERM[2], "right")
         assert by_hand.needs_manual_grade
@@ -353,7 +358,7 @@ def term(tmp_path_factory):
                   for submitted in notebook.submissions for grade in submitted.grades]  # fmt: skip
         scores = {(grade.student.id, grade.name): grade.score for grade in grades}
         waiting = {(grade.student.id, grade.name) for grade in grades if grade.needs_manual_grade}
-    nbgrader("generate_feedback")
+    nbgrader(course, "generate_feedback", "--assignment=*")
     return SimpleNamespace(course=course, scores=scores, waiting=waiting)
 
 
@@ -368,6 +373,27 @@ POINTS = {
     for exercise in all_exercises()
     if exercise.lesson in {lesson[:2] for lesson in TERM}
 }
+
+
+@pytest.mark.slow
+def test_an_archive_of_submissions_is_unpacked_to_where_nbgrader_looks(tmp_path):
+    pytest.importorskip("nbgrader", reason="needs `uv sync --group classroom`")
+    lesson = TERM[0]
+    release(tmp_path, "--seed", SECRET, lesson)
+    archive = tmp_path / f"downloaded/{lesson}/archive/all.zip"
+    archive.parent.mkdir(parents=True)
+    files = {
+        "ada": f"ada/{lesson}.ipynb",
+        "emmy-2": f"emmy-2-{lesson}.ipynb",
+        "Alan Turing": f"Alan Turing_12_assignsubmission_file_/{lesson}.ipynb",
+        "Grace Hopper": f"Grace Hopper_345_assignsubmission_file_{lesson}.ipynb",
+    }
+    with zipfile.ZipFile(archive, "w") as packed:
+        for student, name in files.items():
+            packed.writestr(name, student)
+    nbgrader(tmp_path, "zip_collect", lesson)
+    found = {path.parts[-3]: path.read_text("utf-8") for path in tmp_path.glob(f"submitted/*/{lesson}/{lesson}.ipynb")}
+    assert found == {student: student for student in files}
 
 
 @pytest.mark.slow
@@ -390,13 +416,14 @@ class TestTerm:
         expected = {name: points for name, points in POINTS.items() if name.startswith("00")}
         assert self.scores(term, "careless") == {**expected, "00-per_task_losses-check": 0}
 
-    def test_no_trick_with_the_visible_tests_earns_a_point(self, term):
-        assert set(self.scores(term, "cunning").values()) == {0}
+    @pytest.mark.parametrize("student", ["parrot", "meddler"])
+    def test_no_trick_with_the_visible_tests_earns_a_point(self, term, student):
+        assert set(self.scores(term, student).values()) == {0}
 
-    def test_the_tricks_do_fool_the_visible_tests(self, term):
-        cells = graded_cells(read(term.course / f"autograded/cunning/{TERM[1]}/{TERM[1]}.ipynb"))
-        shown = {name: str(cell.outputs) for name, cell in cells.items() if name.endswith("-check")}
-        assert "Passed." in shown["01-floor-check"] and "Passed." in shown["01-confidence_interval-check"]
+    @pytest.mark.parametrize(("student", "name"), [("parrot", "01-floor"), ("meddler", "01-confidence_interval")])
+    def test_the_tricks_do_fool_the_visible_tests(self, term, student, name):
+        cells = graded_cells(read(term.course / f"autograded/{student}/{TERM[1]}/{TERM[1]}.ipynb"))
+        assert "Passed." in str(cells[f"{name}-check"].outputs)
         assert cells["01-adaptation_curve-check"].source.startswith("check(")  # nbgrader put it back
 
     def test_the_feedback_names_the_mistake(self, term):
@@ -409,7 +436,7 @@ class TestTerm:
     def test_no_student_sees_the_secret(self, term):
         seeds = [hidden_seed(SECRET, exercise.id) for exercise in all_exercises()]
         pages = [path for folder in ("release", "feedback") for path in (term.course / folder).rglob("*.*")]
-        assert len(pages) == len(TERM) * 4 + 2  # and no other file
+        assert len(pages) == len(TERM) * 4 + 3  # and no other file
         for page in pages:
             text = page.read_text("utf-8")
             assert SECRET not in text and not any(str(seed) in text for seed in seeds)
