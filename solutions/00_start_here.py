@@ -299,15 +299,21 @@ assert 95 < hundredfold < 105
 
 # %% tags=["exercise"] exercise="00.finite_difference"
 def finite_difference(
-    function: Callable[[Params], jax.Array], point: Params, direction: Params, step: float
+    function: Callable[[Params], jax.Array],
+    point: Params,
+    direction: Params,
+    step: float,
 ) -> jax.Array:
-    """The central difference of a function at a point, along a direction.
+    """The central difference of a function at a point, along a
+    direction.
 
     Args:
       function: takes a pytree like `point`, returns a number.
       point: any pytree of arrays.
-      direction: a pytree like `point`, of any length; its length counts.
-      step: h > 0; the two evaluations lie h times the direction away from the point.
+      direction: a pytree like `point`, of any length; its length
+        counts.
+      step: h > 0; the two evaluations lie h times the direction away
+        from the point.
 
     Returns:
       A number.
@@ -392,7 +398,11 @@ print(jax.tree.map(jnp.shape, tasks.support))
 
 
 # %% tags=["exercise"] exercise="00.per_task_losses"
-def per_task_losses(loss: Loss, params: Params, batches: Batch) -> jax.Array:
+def per_task_losses(
+    loss: Loss,
+    params: Params,
+    batches: Batch,
+) -> jax.Array:
     """The loss of the same parameters on each task.
 
     Args:
@@ -482,12 +492,16 @@ assert np.isclose(through_the_scan, 1 / (2 * np.sqrt(2)), rtol=1e-5)
 
 # %% tags=["exercise"] exercise="00.gradient_descent"
 def gradient_descent(
-    objective: Callable[[Params], jax.Array], start: Params, step_size: float, num_steps: int
+    objective: Callable[[Params], jax.Array],
+    start: Params,
+    step_size: float,
+    num_steps: int,
 ) -> Params:
     """The parameters after some steps of gradient descent.
 
     Args:
-      objective: takes a pytree like `start`, returns a number; to be made small.
+      objective: takes a pytree like `start`, returns a number; to be
+        made small.
       start: any pytree of arrays.
       step_size: α > 0.
       num_steps: K >= 0; no step at all returns the start.
@@ -546,7 +560,7 @@ def final_loss(start):
 before = jax.grad(objective)(start)
 after = jax.grad(final_loss)(start)
 for name in start:
-    print(f"{name:10s} slope of the loss at the start {before[name]:+.3f}   after five steps {after[name]:+.3f}")
+    print(f"{name:10s} slope of the loss at the start {before[name]:+.3f}, after five steps {after[name]:+.3f}")
 higher_start.reveal("makes it smaller")
 assert before["amplitude"] > 0 > after["amplitude"]
 
@@ -713,9 +727,13 @@ for step_size in (0.98 * limit, 1.02 * limit):
 
 # %% tags=["exercise"] exercise="00.step_size_slope"
 def step_size_slope(
-    objective: Callable[[Params], jax.Array], start: Params, step_size: float, num_steps: int
+    objective: Callable[[Params], jax.Array],
+    start: Params,
+    step_size: float,
+    num_steps: int,
 ) -> jax.Array:
-    """The derivative, in the step size, of the loss after the last step of gradient descent.
+    """The derivative, in the step size, of the loss after the last step
+    of gradient descent.
 
     Args:
       objective: takes a pytree like `start`, returns a number.

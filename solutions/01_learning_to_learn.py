@@ -197,7 +197,8 @@ plots.show(
 
 # %% tags=["exercise"] exercise="01.floor"
 def floor_of(targets):
-    """The lowest mean squared error, over tasks and inputs, of one function used for all tasks.
+    """The lowest mean squared error, over tasks and inputs, of one
+    function used for all tasks.
 
     Args:
       targets: array of shape [num_tasks, num_inputs].
@@ -261,17 +262,20 @@ print(f"from {settled} tasks on, the average stays within 0.5 of the limit")
 
 # %% tags=["exercise"] exercise="01.adaptation_curve"
 def adaptation_curve(loss, task, params, step_size, num_steps):
-    """The query loss along gradient descent on the support loss, for one task.
+    """The query loss along gradient descent on the support loss, for
+    one task.
 
     Args:
       loss: function of (params, batch) that returns a scalar.
-      task: a pair with task.support and task.query; each is a batch for `loss`.
+      task: a pair with task.support and task.query; each is a batch for
+        `loss`.
       params: where to start, any pytree of arrays.
       step_size: a number.
       num_steps: K, a whole number.
 
     Returns:
-      An array of shape [K + 1]; entry k is the query loss after k steps.
+      An array of shape [K + 1]; entry k is the query loss after k
+      steps.
     """
     ### BEGIN SOLUTION
     values = [loss(params, task.query)]
@@ -305,7 +309,8 @@ def score(values):
       values: array of shape [num_tasks], one loss for each task.
 
     Returns:
-      A pair of scalars (mean, half_width). The standard deviation is the sample's, with n - 1 in the denominator.
+      A pair of scalars (mean, half_width). The standard deviation is
+      the sample's, with n - 1 in the denominator.
     """
     ### BEGIN SOLUTION
     standard_deviation = jnp.std(values, ddof=1)

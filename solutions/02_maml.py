@@ -264,11 +264,13 @@ print("no factors at all (FO-MAML): ", jax.grad(f)(path[-1]))
 
 # %% tags=["exercise"] exercise="02.meta_gradient"
 def meta_gradient(loss, task, params, step_size, num_steps):
-    """The gradient, with respect to the start, of the query loss after adaptation.
+    """The gradient, with respect to the start, of the query loss after
+    adaptation.
 
     Args:
       loss: function of (params, batch) that returns a scalar.
-      task: a pair with task.support and task.query; each is a batch for `loss`.
+      task: a pair with task.support and task.query; each is a batch for
+        `loss`.
       params: the start, any pytree of arrays.
       step_size: alpha, a number.
       num_steps: K, a whole number.
@@ -301,7 +303,8 @@ check("02.meta_gradient", meta_gradient)
 
 # %% tags=["exercise"] exercise="02.backward_pass"
 def backward_pass(loss, task, params, step_size, num_steps):
-    """The meta-gradient as a product of factors; only derivatives of `loss` at single points are used.
+    """The meta-gradient as a product of factors; only derivatives of
+    `loss` at single points are used.
 
     Args:
       loss: function of (params, batch) that returns a scalar.
@@ -343,8 +346,16 @@ check("02.backward_pass", backward_pass)
 
 
 # %% tags=["exercise"] exercise="02.meta_step"
-def meta_step(loss, tasks, params, step_size, num_steps, meta_step_size):
-    """The parameters after one step of plain gradient descent on the mean loss after adaptation.
+def meta_step(
+    loss,
+    tasks,
+    params,
+    step_size,
+    num_steps,
+    meta_step_size,
+):
+    """The parameters after one step of plain gradient descent on the
+    mean loss after adaptation.
 
     Args:
       loss: function of (params, batch) that returns a scalar.
@@ -357,7 +368,8 @@ def meta_step(loss, tasks, params, step_size, num_steps, meta_step_size):
     Returns:
       A pytree with the structure and shapes of `params`.
     """
-    one_task = jax.jit(ml.maml(loss, optax.sgd(step_size), num_steps))  # (params, task) -> (query loss, gradient)
+    # (params, task) -> (query loss, gradient)
+    one_task = jax.jit(ml.maml(loss, optax.sgd(step_size), num_steps))
     ### BEGIN SOLUTION
     _, gradients = jax.vmap(one_task, in_axes=(None, 0))(params, tasks)
     return jax.tree.map(lambda p, g: p - meta_step_size * g.mean(axis=0), params, gradients)
@@ -602,7 +614,8 @@ print("(1 + 1/(8N))^(2N) =", power.round(3), "  e^(1/4) =", np.exp(1 / 4).round(
 
 # %% tags=["exercise"] exercise="02.largest_step"
 def largest_step(curvature, num_steps):
-    """The step size alpha with (1 + alpha * curvature) ** (2 * num_steps) equal to 2.
+    """The step size alpha with (1 + alpha * curvature) **
+    (2 * num_steps) equal to 2.
 
     Args:
       curvature: L > 0, a number.

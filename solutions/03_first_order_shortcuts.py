@@ -109,7 +109,7 @@ for method in (maml, fo_maml, reptile):
     direction = method(theta, example, alpha, num_steps)
     library = getattr(ml, method.__name__)(wave_loss, optax.sgd(alpha), num_steps)(theta, example)[1]
     assert jnp.allclose(direction, library)
-    print(f"{method.__name__:8s} {np.asarray(direction).round(3)!s:18s} {dict(count)}")
+    print(f"{method.__name__:8s} {np.asarray(direction).round(3)!s:16s}", dict(count))
 
 # %% [markdown]
 # Three directions, three bills. The assertion in the loop says that the library computes the same three.
@@ -132,7 +132,8 @@ def gradient_count(method, num_steps):
       num_steps: K, a whole number.
 
     Returns:
-      A whole number: gradients, with a Hessian-vector product counted as two.
+      A whole number: gradients, with a Hessian-vector product counted
+      as two.
     """
     ### BEGIN SOLUTION
     costs = {"joint": 1, "maml": 3 * num_steps + 1, "fo_maml": num_steps + 1, "reptile": num_steps}
@@ -272,7 +273,8 @@ print("line 2 holds for", ", ".join(weights))
 
 # %% tags=["exercise"] exercise="03.fixed_points"
 def fixed_points(curvature, minimum, step_size, num_steps):
-    """The points at which MAML, FO-MAML and Reptile rest, on one-dimensional quadratic tasks.
+    """The points at which MAML, FO-MAML and Reptile rest, on
+    one-dimensional quadratic tasks.
 
     Args:
       curvature: array of shape [num_tasks], positive.
@@ -428,8 +430,9 @@ for alpha in step_sizes:
         lengths[name].append(np.linalg.norm(exact.meta_gradient(point)))
 lengths = {name: np.array(values) for name, values in lengths.items()}
 bias_prediction.reveal("about 2")
+print("|∇F| at rest for α =", step_sizes)
 for name, values in lengths.items():
-    print(f"{name:8s} |∇F| for α = 0.4, 0.2, ...:", " ".join(f"{value:.1e}" for value in values))
+    print(f"{name:8s}", "  ".join(f"{value:.1e}" for value in values))
 slope = np.polyfit(np.log(step_sizes[2:]), np.log(lengths["FO-MAML"][2:]), 1)[0]
 print(f"FO-MAML's slope on a log-log plot, for the four smallest: {slope:.2f}")
 assert 0.9 < slope < 1.1 and (lengths["MAML"] < 1e-12).all()
@@ -558,11 +561,13 @@ for suspect in (suspect_a, suspect_b, suspect_c):
 
 # %% tags=["exercise"] exercise="03.repair"
 def repaired(loss, task, params, step_size, num_steps):
-    """The exact gradient, with respect to the start, of the query loss after adaptation.
+    """The exact gradient, with respect to the start, of the query loss
+    after adaptation.
 
     Args:
       loss: function of (params, batch) that returns a scalar.
-      task: a pair with task.support and task.query; each is a batch for `loss`.
+      task: a pair with task.support and task.query; each is a batch for
+        `loss`.
       params: the start, any pytree of arrays.
       step_size: alpha, a number.
       num_steps: K, a whole number of at least 1.
@@ -617,7 +622,7 @@ def relative_errors(dtype):
 
 float64, float32 = relative_errors(jnp.float64), relative_errors(jnp.float32)
 order = np.log10(float64[0] / float64[8]) / 2  # from 0.1 to 0.001
-print(f"from ε = 0.1 to 0.001 the float64 error falls by 10 to the power {order:.2f} for each factor 10")
+print(f"from ε = 0.1 to 0.001 the float64 error falls like ε^{order:.2f}")
 print(f"smallest float32 error {float32.min():.0e}, at ε = {epsilons[float32.argmin()]:.0e}")
 assert 1.9 < order < 2.1 and float32[-1] > 100 * float32.min()
 assert float32[4] < float32[0] < float32[20]  # a hundredth, a tenth, a millionth

@@ -98,7 +98,8 @@ plots.show(
 
 # %% tags=["exercise"] exercise="04.pulled_descent"
 def pulled_descent(loss, batch, params, step_size, num_steps, strength):
-    """The adapted parameters: gradient descent on the loss with a spring to the start.
+    """The adapted parameters: gradient descent on the loss with a
+    spring to the start.
 
     Args:
       loss: function of (params, batch) that returns a scalar.
@@ -164,7 +165,7 @@ assert mean_loss[best] < 0.7 * min(mean_loss[0], mean_loss[-1])
 
 
 # %% [markdown]
-# Move the slider from left to right, on several tasks. **Where does the curve stop following the noise, and where does it
+# Move the strength from left to right, on several tasks. **Where does the curve stop following the noise, and where does it
 # stop adapting?**
 
 
@@ -191,7 +192,7 @@ def draw_fit(log10_strength, task):
     right.plot(np.log10(strengths), mean_loss, label="mean of 20 tasks")
     right.plot(np.log10(strengths), query_losses[:, task], label=f"task {task}")
     right.axvline(np.log10(strengths[i]), color="black", linewidth=1, linestyle=":")
-    right.set_ylim(0, 6)
+    right.set_ylim(0, 1.05 * max(6, query_losses[:, task].max()))
     plots.label(right, "log₁₀ λ", "query loss (squared error)")
     return figure
 
@@ -199,7 +200,8 @@ def draw_fit(log10_strength, task):
 explore(
     draw_fit,
     "Left: the learned start, the curve adapted to six noisy points with a spring of the chosen strength, and the true "
-    "curve. Right: query loss against the strength of the spring, of this task and the mean of twenty.",
+    "curve. Right: query loss against the strength of the spring, of this task and the mean of twenty, which is lowest in "
+    "between.",
     log10_strength=(-3.0, 3.0, 0.5, -3.0),
     task=(0, 19, 1, 4),
 )
@@ -218,7 +220,7 @@ explore(
 # %%
 one_minimum_prediction = predict(
     "04.one_minimum",
-    "How stiff must the spring be, so that the pulled objective has a single minimum wherever the start is?",
+    "Above which strength does the pulled objective have a single minimum, wherever the start is?",
 )
 
 # %%
@@ -231,14 +233,14 @@ def num_minima(strength, start):
 
 
 most = {s: max(num_minima(s, start) for start in np.linspace(0, 2 * np.pi, 101)) for s in (0.25, 0.9, 1.0, 1.5)}
-print("most minima for any start:", ", ".join(f"λ = {s}: {number}" for s, number in most.items()))
+print("most minima:", ", ".join(f"{number} for λ = {s}" for s, number in most.items()))
 one_minimum_prediction.reveal(1.0)
 assert most[0.9] > 1 and most[1.0] == most[1.5] == 1
 
 # %% [markdown]
 # The spring must outweigh the most negative curvature. Then the pulled objective is **strongly convex**: its curvature
-# is at least a positive number everywhere. It has one minimum, gradient descent finds it from anywhere, and the minimum
-# moves smoothly with the start:
+# is at least a positive number everywhere. It has one minimum, gradient descent with a small step finds it from anywhere, and
+# the minimum moves smoothly with the start:
 
 # %%
 starts = np.linspace(0, 2 * np.pi, 401)
@@ -361,7 +363,7 @@ print("without the system, ∇f(φ*):        ", jax.grad(f)(phi_star))
 # Compare with lesson 02. There one factor $(I - \alpha H_k)$ stood for each step. Here one inverse stands for all, and
 # only the *end* of the path occurs in it. Any way to reach the end will do.
 #
-# The last line leaves out the solve. It is **FO-MAML**, taken at the same adapted point: let $\lambda \to \infty$ in
+# The last vector printed leaves out the solve. It is **FO-MAML**, taken at the same adapted point: let $\lambda \to \infty$ in
 # the boxed system, keep the point, and $H / \lambda$ vanishes. FO-MAML treats the end of its walk as if an infinitely
 # stiff spring held it.
 
@@ -380,12 +382,15 @@ assert distance < 1e-3
 
 # %% tags=["exercise"] exercise="04.implicit_gradient"
 def implicit_gradient(loss, task, adapted, strength):
-    """The gradient, with respect to the start, of the query loss at the pulled minimum.
+    """The gradient, with respect to the start, of the query loss at the
+    pulled minimum.
 
     Args:
       loss: function of (params, batch) that returns a scalar.
-      task: a pair with task.support and task.query; each is a batch for `loss`.
-      adapted: phi*, the minimum of the support loss with a spring to the start, an array of shape [d].
+      task: a pair with task.support and task.query; each is a batch for
+        `loss`.
+      adapted: phi*, the minimum of the support loss with a spring to
+        the start, an array of shape [d].
       strength: lambda, a number.
 
     Returns:
@@ -414,8 +419,8 @@ check("04.implicit_gradient", implicit_gradient)
 #
 # Each term is the product of $-H/\lambda$ with the last one. Stop when the terms are small.
 #
-# **Conjugate gradients** (CG) combine the same vectors $b, Hb, H^2 b, \dots$ Neumann's coefficients are fixed: plus one,
-# minus one, plus one. CG chooses the best ones. Best means: lowest $\frac12 g^\top A g - b^\top g$ with
+# **Conjugate gradients** (CG) combine the same vectors $b$, $(H/\lambda)\, b$, $(H/\lambda)^2 b$, and so on. Neumann's
+# coefficients are fixed: plus one, minus one, plus one. CG chooses the best ones. Best means: lowest $\frac12 g^\top A g - b^\top g$ with
 # $A = I + H/\lambda$, a bowl with the solution at its bottom. The code is below; the references derive it.
 #
 # For a test, a parabola in 30 dimensions. Its largest curvature is $L$. First $\lambda = 2L$, then $\lambda = L/2$.
@@ -423,7 +428,7 @@ check("04.implicit_gradient", implicit_gradient)
 # %%
 neumann_prediction = predict(
     "04.neumann",
-    "λ is half the largest curvature. What does one more product do to the error of the Neumann series?",
+    "λ is half the largest curvature. After many products, what does one more do to the error of the Neumann series?",
     options=["it halves the error", "it leaves the error as it is", "it doubles the error"],
 )
 
@@ -466,13 +471,12 @@ for ratio in (2.0, 0.5):
 growth = {ratio: errors["Neumann", ratio][-1] / errors["Neumann", ratio][-2] for ratio in (2.0, 0.5)}
 neumann_prediction.reveal("it doubles the error")
 for ratio, factor in growth.items():
-    print(f"λ = {ratio} L: one more product multiplies Neumann's error by {factor:.2f}; L/λ = {1 / ratio:.2f}")
+    print(f"λ = {ratio} L, so L/λ = {1 / ratio}")
+    print(f"  one more product multiplies Neumann's error by {factor:.2f}")
     assert abs(factor * ratio - 1) < 0.05
     condition = (ratio * L + L) / (ratio * L + eigenvalues[0])
     bound = 2 * condition**0.5 * ((condition**0.5 - 1) / (condition**0.5 + 1)) ** 10
-    print(
-        f"          after 10 products CG's error is {errors['CG', ratio][10]:.0e}; it is bound to be below {bound:.0e}"
-    )
+    print(f"  CG's error after 10 products: {errors['CG', ratio][10]:.0e}, by its bound below {bound:.0e}")
     assert errors["CG", ratio][10] < bound
 
 # %%
@@ -482,7 +486,7 @@ for axes, ratio in zip(both, (2.0, 0.5), strict=True):
         products,
         {name: np.maximum(errors[name, ratio], 1e-14) for name in ("Neumann", "CG")},
         "Hessian-vector products",
-        "relative error" if ratio == 2.0 else "",
+        "relative error",
         title=f"λ = {ratio:g} L",
         ylim=(1e-15, 1e7),
         log="y",
@@ -491,14 +495,16 @@ for axes, ratio in zip(both, (2.0, 0.5), strict=True):
 plots.show(
     figure,
     alt="Relative error against Hessian-vector products, logarithmic. Left, with a spring twice as stiff as the largest "
-    "curvature, both methods fall, CG faster. Right, with half of it, Neumann's error grows and CG's falls.",
+    "curvature, both methods fall. CG is lower from the second product on, and ends on a floor of rounding. Right, with a "
+    "spring half as stiff as the largest curvature, Neumann's error grows and CG's falls.",
 )
 
 # %% [markdown]
-# Along an eigenvector with eigenvalue $a$, Neumann's error is multiplied by $-a/\lambda$. The largest eigenvalue decides:
-# the series converges when $\lambda > L$ and diverges when $\lambda < L$. CG works whenever $H + \lambda I$ is positive
-# definite. Its rate depends on the condition number $\kappa = (\lambda + L) / (\lambda + \mu)$, with $\mu$ the smallest
-# eigenvalue: the bound falls by $(\sqrt\kappa - 1)/(\sqrt\kappa + 1)$ at each product.
+# Along an eigenvector with eigenvalue $a$, Neumann's error is multiplied by $-a/\lambda$. The eigenvalue of the largest size
+# decides. Here that is $L$: the series converges when $\lambda > L$ and diverges when $\lambda < L$. CG works whenever
+# $H + \lambda I$ is **positive definite**: all its eigenvalues are positive. Its relative error after $m$ products is at most
+# $2 \sqrt\kappa \, \big((\sqrt\kappa - 1)/(\sqrt\kappa + 1)\big)^m$, with the condition number
+# $\kappa = (\lambda + L) / (\lambda + \mu)$ and $\mu$ the smallest eigenvalue.
 #
 # Is $\lambda > L$ a strong demand? Ask the network of the slider, on task 4, with the spring that was best on average.
 
@@ -543,7 +549,7 @@ assert 0 < needed < 30 and neumann_errors[needed] > 1e3 and not_small < len(b) /
 # %% [markdown]
 # The largest curvature is many times $\lambda$, so Neumann is hopeless here. CG needs a handful of products for hundreds
 # of unknowns. The reason is the list of curvatures: nearly all are small beside $\lambda$, so nearly all eigenvalues of
-# the system lie close to one. CG's cost follows the number of *different* eigenvalues, not the number of parameters.
+# the system lie close to one. What CG has to find are the few that stand apart, however many parameters there are.
 
 # %% [markdown]
 # ## Exercise: the Neumann series, with products only
@@ -553,8 +559,16 @@ assert 0 < needed < 30 and neumann_errors[needed] > 1e3 and not_small < len(b) /
 
 
 # %% tags=["exercise"] exercise="04.neumann_series"
-def neumann_series(loss, batch, adapted, vector, strength, num_products):
-    """The Neumann series for (I + H / strength)^-1 vector, cut off after `num_products` products.
+def neumann_series(
+    loss,
+    batch,
+    adapted,
+    vector,
+    strength,
+    num_products,
+):
+    """The Neumann series for (I + H / strength)^-1 vector, cut off
+    after `num_products` products.
 
     Args:
       loss: function of (params, batch) that returns a scalar.
@@ -562,7 +576,8 @@ def neumann_series(loss, batch, adapted, vector, strength, num_products):
       adapted: where H is taken, any pytree of arrays.
       vector: what the inverse is applied to, a pytree like `adapted`.
       strength: lambda, a number.
-      num_products: the number of Hessian-vector products, at least 1; the sum has one term more.
+      num_products: the number of Hessian-vector products, at least 1;
+        the sum has one term more.
 
     Returns:
       A pytree like `adapted`.
@@ -629,21 +644,22 @@ print(", ".join(f"{name} grows by {factor:.2f}" for name, factor in growth.items
 assert growth["MAML"] > 5 and growth["iMAML"] < 1.05
 
 # %% [markdown]
-# MAML keeps the path. iMAML keeps its end. For a long inner loop that is the difference between fitting in memory and
-# not. **The solve forgets the path.**
+# MAML keeps the path. iMAML keeps its end. For a long inner loop of a large network that can be the difference between
+# fitting in memory and not. **The solve needs no path.**
 
 # %% [markdown]
 # ## When the answer is not an answer
 #
-# The derivation began with "at the minimum". A loop of a few steps stops before. What does iMAML return then?
+# The derivation began with "at the minimum". A loop of a few steps stops before it gets there. What does iMAML return then?
 #
 # To know, compare it with `jax.grad` through the same loop: the gradient of what was really computed. Same network,
-# same task, springs from weak to stiff, and two lengths of the loop.
+# same task, springs from weak to stiff, and two lengths of the loop. The cell solves with the matrix, so that conjugate
+# gradients add no error of their own.
 
 # %%
 unconverged_prediction = predict(
     "04.unconverged",
-    "Five inner steps, springs from weak to stiff. At the worst of them, how long is the error of the implicit gradient?",
+    "Five inner steps, springs from weak to stiff. At the worst of them, how large is the error of the implicit gradient?",
     options=["some per cent of the gradient", "about half of the gradient", "several times the gradient"],
 )
 
@@ -665,22 +681,27 @@ def loop_and_solve(num_steps):
 
 springs = 10.0 ** np.arange(-1, 2.26, 0.25)
 wrong, lowest = {}, {}
+print("error of the implicit gradient; last slope of the pulled objective")
 for num_steps in (5, 300):
     exact_gradients, loop_ends = map(np.asarray, loop_and_solve(num_steps)(springs))
-    wrong[num_steps], lowest[num_steps] = [], []
+    wrong[num_steps], lowest[num_steps], last_slopes = [], [], []
     for spring, exact, end in zip(springs, exact_gradients, loop_ends, strict=True):
         system = np.asarray(network_hessian(end, task64.support)) / spring + np.eye(len(end))
         implicit = np.linalg.solve(system, jax.grad(flat_loss)(end, task64.query))
         wrong[num_steps].append(np.linalg.norm(implicit - exact) / np.linalg.norm(exact))
         lowest[num_steps].append(np.linalg.eigvalsh(system)[0])
+        pulled_slope = jax.grad(flat_loss)(end, task64.support) + spring * (end - flat_start)
+        last_slopes.append(float(jnp.linalg.norm(pulled_slope)))
     wrong[num_steps], lowest[num_steps] = np.array(wrong[num_steps]), np.array(lowest[num_steps])
     for i in (0, 2, 4, 6, 8, 12):
         definite = "positive definite" if lowest[num_steps][i] > 0 else "indefinite"
-        print(f"K = {num_steps:3d}   λ = {springs[i]:5.3g}   error {wrong[num_steps][i]:7.1%}   system {definite}")
+        numbers = f"{wrong[num_steps][i]:8.1%}   {last_slopes[i]:7.1e}"
+        print(f"K = {num_steps:3d}   λ = {springs[i]:5.3g}   {numbers}   system {definite}")
 unconverged_prediction.reveal("several times the gradient")
 worst = int(wrong[5].argmax())
 print(f"worst after 5 steps: {wrong[5][worst]:.0%}, at λ = {springs[worst]:.2g}")
 assert wrong[5][worst] > 3 and lowest[5][worst] < 0
+assert wrong[300][0] > 10 * wrong[5][0]
 assert (wrong[5][lowest[5] < 0] > 0.5).all() and (wrong[5][springs < 4] > 0.5).all()
 assert wrong[5][-1] < 0.02 and (wrong[300][springs > 9] < 0.01).all()
 assert (lowest[300][wrong[300] < 0.1] > 0).all()
@@ -699,17 +720,18 @@ plots.show(
                 100 * np.concatenate([wrong[k][i] for k, i in zip(wrong, indefinite, strict=True)]),
             )
         },
-        ylim=(1e-3, 1e4),
+        ylim=(1e-3, 1e5),
         log="y",
     ),
     alt="Error of the implicit gradient against the strength of the spring, both logarithmic. After five steps it lies "
-    "around and above one hundred per cent for all weak springs, with a peak far above that, and falls for stiff ones. "
-    "After 300 steps it falls much earlier. The weakest springs are marked: their systems are indefinite.",
+    "around or above one hundred per cent for all weak springs, with a peak far above that, and falls for stiff ones. "
+    "After 300 steps it begins far above the other curve, falls below it at once, and leaves the picture before a strength "
+    "of ten. The weakest springs of both are marked: their systems are indefinite.",
 )
 
 # %% [markdown]
-# After five steps and with a weak spring, the error is about as long as the gradient itself, and at one of the springs
-# many times as long. There are two reasons:
+# After five steps and with a weak spring, the error is about as long as the gradient itself or longer, and at one of the
+# springs many times as long. There are two reasons:
 #
 # - The loop has not arrived. The formula is the derivative of a point where we are not.
 # - Where it stopped, the loss has curvature below $-\lambda$ (the marked points). The system is then **indefinite**: some
@@ -717,8 +739,9 @@ plots.show(
 #
 # At a minimum, the pulled objective cannot have negative curvature. So an indefinite system is proof that the loop has
 # not arrived. A definite one is no proof that it has: the five-step curve stays high beyond the last mark. Three hundred
-# steps repair all but the weak springs, and a stiff spring repairs both loops. Nothing in the returned vector says
-# which case it is. **Before you trust an implicit gradient, look at the length of the inner loop's last gradient.**
+# steps repair all but the weak springs; at the weakest, the longer loop is far worse than the short one. A stiff spring
+# repairs both. Nothing in the returned vector says which case it is. **Before you trust an implicit gradient, look at the
+# last slope of the pulled objective.** It must be short, and the weaker the spring, the shorter.
 
 # %% [markdown]
 # ## When support and query are one loss
@@ -735,26 +758,35 @@ plots.show(
 #
 # $$\nabla M(\theta) = J^\top \big[ \nabla h(\phi^*) + \lambda (\phi^* - \theta) \big] +
 # \lambda (\theta - \phi^*) .$$
+#
+# This holds at the end of any walk from $\theta$. The cell checks it after three steps, where the bracket is not zero.
 
 
 # %% tags=["nbval-check-output"]
-def envelope(theta):
-    phi = solution(theta)
-    return h(phi) + lam / 2 * jnp.sum((phi - theta) ** 2)
+def loss_and_spring(theta, end):
+    return h(end(theta)) + lam / 2 * jnp.sum((end(theta) - theta) ** 2)
 
 
-bracket = jax.grad(h)(phi_star) + lam * (phi_star - theta)
-slope_of_envelope = jax.grad(envelope)(theta)
-assert jnp.allclose(slope_of_envelope, J.T @ bracket + lam * (theta - phi_star))
+def three_steps(theta):
+    return ml.inner.descend(ml.inner.proximal(h, theta, lam), optax.sgd(inner_step), 3, theta)
+
+
+phi = three_steps(theta)
+bracket = jax.grad(h)(phi) + lam * (phi - theta)
+by_line_5 = jax.jacobian(three_steps)(theta).T @ bracket + lam * (theta - phi)
+assert jnp.allclose(jax.grad(loss_and_spring)(theta, three_steps), by_line_5)
+assert jnp.linalg.norm(bracket) > 1e-3
 print("line 5 holds")
 
 # %% [markdown]
-# **Line 6, the bracket is zero.** It is line 1. The derivative $J$, the only difficult part, is multiplied by nothing:
+# **Line 6, at the minimum the bracket is zero.** It is line 1. The derivative $J$, the only difficult part, is multiplied
+# by zero:
 #
 # $$\boxed{\;\nabla M(\theta) = \lambda\, (\theta - \phi^*) = \nabla h(\phi^*)\;}$$
 
 # %% tags=["nbval-check-output"]
-assert jnp.allclose(bracket, 0, atol=1e-12)
+slope_of_envelope = jax.grad(loss_and_spring)(theta, solution)
+assert jnp.allclose(jax.grad(h)(phi_star) + lam * (phi_star - theta), 0, atol=1e-12)
 assert jnp.allclose(slope_of_envelope, lam * (theta - phi_star))
 assert jnp.allclose(slope_of_envelope, jax.grad(h)(phi_star))
 print("line 6 holds")
@@ -765,7 +797,7 @@ print("line 6 holds")
 # shortcut is the right answer to another question.
 #
 # Its table of weights says the same. There, each method rested at a weighted mean of the minima. With a spring,
-# $J = \lambda / (\lambda + a)$:
+# $J = \lambda / (\lambda + a)$, and Reptile's direction is multiplied by $\lambda$, as in line 6:
 
 # %%
 steepness, minimum, strength_of_two = np.array([3.0, 0.5]), np.array([-1.0, 2.0]), 1.0
@@ -783,16 +815,15 @@ envelope_rest, implicit_rest = (
     rule.stationary_point()[0]
     for rule in (ml.theory.moreau(two, 1 / strength_of_two), ml.theory.proximal(two, strength_of_two))
 )
-print(
-    f"lowest mean of the two envelopes: {envelope_rest:.3f}; lowest mean loss at the pulled minima: {implicit_rest:.3f}"
-)
+print(f"lowest mean of the two envelopes: {envelope_rest:.3f}")
+print(f"lowest mean loss at the pulled minima: {implicit_rest:.3f}")
 assert np.allclose(weights["FO-MAML"], weights["Reptile"])
 assert np.isclose((weights["Reptile"] * minimum).sum() / weights["Reptile"].sum(), envelope_rest)
 assert np.isclose((weights["iMAML"] * minimum).sum() / weights["iMAML"].sum(), implicit_rest)
 
 # %% [markdown]
 # FO-MAML and Reptile, two points in lesson 03, rest at one point here, and it is the lowest point of the mean envelope.
-# iMAML rests elsewhere, at the lowest mean *loss*. Neither is wrong. They minimise different things.
+# iMAML rests elsewhere, at the lowest mean loss *after* adaptation. Neither is wrong. They minimise different things.
 #
 # ## Finding the pulled minimum by FO-MAML's step
 #
@@ -815,7 +846,7 @@ print("the identity holds")
 anchored_prediction = predict(
     "04.anchored",
     "A parabola with α times its curvature equal to one half. After three anchored steps, "
-    "what is the relative error of the gradient?",
+    "what is the relative error of the returned gradient, measured against the envelope's?",
 )
 
 # %%
@@ -852,15 +883,15 @@ plots.show(
         "relative error of the gradient",
         log="y",
     ),
-    alt="Relative error against the number of anchored steps, logarithmic, for three inner steps. With alpha L one half it "
+    alt="Relative error against the number of anchored steps, logarithmic, for three step sizes. With alpha L one half it "
     "falls fast, with 0.9 slowly; with 1.1 it first falls and then rises.",
 )
 
 # %% [markdown]
 # The error is at most $(\alpha L)^{s+1}$. You have met that rate: it is Neumann's, with $\alpha = 1/\lambda$. On a
-# parabola the anchored steps *are* the Neumann series, term by term; the assertion says so. **They converge when
-# $\alpha L < 1$**, a spring stiffer than the largest curvature. A softer spring still has a minimum; a smaller step
-# on the pulled objective finds it.
+# parabola the anchored steps *are* the Neumann series: an assertion compares them after seven. **They converge when
+# $\alpha L < 1$**, a spring stiffer than the largest curvature. On a convex loss a softer spring still has a minimum; a
+# smaller step on the pulled objective finds it.
 
 # %% [markdown]
 # ## Exercise: the gradient of the Moreau envelope
@@ -870,7 +901,8 @@ plots.show(
 
 # %% tags=["exercise"] exercise="04.moreau_gradient"
 def moreau_gradient(loss, batch, params, step_size, num_steps):
-    """The slope of the loss at the end of the anchored iteration, near the gradient of the Moreau envelope.
+    """The slope of the loss at the end of the anchored iteration, near
+    the gradient of the Moreau envelope.
 
     Args:
       loss: function of (params, batch) that returns a scalar.
@@ -880,7 +912,8 @@ def moreau_gradient(loss, batch, params, step_size, num_steps):
       num_steps: s, the number of anchored steps, at least 1.
 
     Returns:
-      The gradient of the loss at z_s, a pytree with the structure and shapes of `params`.
+      The gradient of the loss at z_s, a pytree with the structure and
+      shapes of `params`.
     """
     ### BEGIN SOLUTION
     z = params
@@ -906,7 +939,7 @@ check("04.moreau_gradient", moreau_gradient)
 # %%
 convex_prediction = predict(
     "04.convex",
-    "Let h be smooth and convex. Which of the two objectives must be smooth and convex again?",
+    "Let h be convex, with bounded curvature. Which of the two objectives must be so again?",
     options=["both", "only the envelope", "only iMAML's", "neither"],
 )
 
@@ -946,15 +979,17 @@ for meta_gradient, expected in (
     assert np.allclose(jax.vmap(lambda t, m=meta_gradient: m(t, pair)[1])(five_starts), expected)
 
 starts, second = curvatures_of(wavy, 0.5, np.linspace(0, 700, 140_001))
+print("largest size of the second derivative, for starts up to")
 for radius in (10, 100, 1000):
     largest = {name: np.abs(values[starts < radius]).max() for name, values in second.items()}
-    print(f"largest curvature for starts up to {radius:4d}:", ", ".join(f"{k} {v:.2f}" for k, v in largest.items()))
+    print(f"{radius:6d}:", ", ".join(f"{k} {v:.2f}" for k, v in largest.items()))
 convex_prediction.reveal("only the envelope")
 assert largest["iMAML's objective"] > 100 and largest["Moreau envelope"] < 1.9 / (1 + 0.5 * 1.9) + 1e-3
+print("lowest curvature")
 for alpha in (0.1, 1.0, 10.0):
     _, bent = curvatures_of(kinked, alpha, np.linspace(0.9, 3, 20_001))
     lowest_curvature = {name: values.min() for name, values in bent.items()}
-    print(f"α = {alpha:4g}, lowest curvature:", ", ".join(f"{k} {v:.3f}" for k, v in lowest_curvature.items()))
+    print(f"α = {alpha:4g}:", ", ".join(f"{k} {v:.3f}" for k, v in lowest_curvature.items()))
     assert np.isclose(lowest_curvature["iMAML's objective"], -alpha, rtol=0.01)
     assert lowest_curvature["Moreau envelope"] > -1e-6
 
@@ -963,18 +998,20 @@ figure, (left_axes, right_axes) = plots.subplots(2, height=3.6)
 starts, second = curvatures_of(wavy, 0.5, np.linspace(0, 42, 4_001))
 plots.lines(starts, second, "start θ", "second derivative", title="h = z²/2 + 0.9 cos z, α = 0.5", axes=left_axes)
 starts, second = curvatures_of(kinked, 1.0, np.linspace(0.5, 3, 20_001))
-plots.lines(starts, second, "start θ", "", title="h bends from z = 1 on, α = 1", axes=right_axes)
+plots.lines(
+    starts, second, "start θ", "second derivative", title="h bends from z = 1 (θ = 2) on, α = 1", axes=right_axes
+)
 plots.show(
     figure,
     alt="Second derivatives of both objectives against the start. Left: that of iMAML's objective swings wider and wider "
-    "with distance, that of the envelope stays in a narrow band. Right: iMAML's drops to minus one just where the loss "
+    "with distance, above and below zero; that of the envelope stays in a narrow band. Right: iMAML's drops to minus one just where the loss "
     "begins to bend, and the envelope's never falls below zero.",
 )
 
 # %% [markdown]
-# Both losses are convex. On the left, iMAML's objective has no largest curvature: it grows with the distance from the
-# origin, so no single outer step size is safe everywhere. On the right it is not even convex, for any strength: its
-# curvature dips to $-\alpha$. The envelope of a convex loss is convex, and its curvature is at most $L / (1 + \alpha L)$.
+# Both losses are convex. On the left, iMAML's objective is not: its second derivative turns negative again and again, and
+# its size grows with the distance from the origin, so no single outer step size is safe everywhere. On the right a stiffer
+# spring makes the dip smaller and does not remove it: the curvature falls to $-\alpha$. The envelope of a convex loss is convex, and its curvature is at most $L / (1 + \alpha L)$.
 #
 # ## Limits
 #
@@ -990,7 +1027,7 @@ plots.show(
 #
 # - A spring to the start makes the adapted point a function of the start: unique and smooth, once $\lambda$ outweighs
 #   the negative curvature.
-# - Its derivative needs the end of the path only: $(I + H/\lambda)\, g = \nabla f(\phi^*)$.
+# - The meta-gradient needs the end of the path only: $(I + H/\lambda)\, g = \nabla f(\phi^*)$.
 # - Neumann needs $\lambda > L$. Conjugate gradients need $H + \lambda I$ positive definite, and few products.
 # - Before the loop has converged, the formula returns a vector that nobody asked for, and it looks like any other.
 # - Count the spring in the objective, and the solve disappears. Reptile and FO-MAML then point the same, exact way.

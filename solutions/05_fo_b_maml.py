@@ -130,7 +130,7 @@ for stiffness in (0.5, 2.0, 8.0):
     meta_gradient_1d = (query_1d(ahead) - query_1d(behind)) / (2 * tiny)
     ratios.append(meta_gradient_1d / moves)
     print(
-        f"stiffness {stiffness:3.1f}   minimum's move per lean {moves:6.3f}   meta-gradient {meta_gradient_1d:6.3f}"
+        f"stiffness {stiffness:3.1f}   move per lean {moves:.3f}   meta-gradient {meta_gradient_1d:.3f}"
         f"   ratio {ratios[-1]:.3f}"
     )
 stiffness_prediction.reveal("it shrinks by the same factor")
@@ -276,13 +276,24 @@ print("line 5 holds")
 
 
 # %% tags=["exercise"] exercise="05.perturbed_solution"
-def perturbed_solution(loss, task, params, step_size, num_steps, strength, nu):
-    """Gradient descent on nu f(phi) + h(phi) + strength/2 ||phi - params||^2; f is the query loss, h the support loss.
+def perturbed_solution(
+    loss,
+    task,
+    params,
+    step_size,
+    num_steps,
+    strength,
+    nu,
+):
+    """Gradient descent on nu f(phi) + h(phi) + strength/2
+    ||phi - params||^2; f is the query loss, h the support loss.
 
     Args:
       loss: function of (params, batch) that returns a scalar.
-      task: a pair with task.support and task.query; each is a batch for `loss`.
-      params: the start theta, any pytree of arrays. The first step begins there.
+      task: a pair with task.support and task.query; each is a batch for
+        `loss`.
+      params: the start theta, any pytree of arrays. The first step
+        begins there.
       step_size: a, a number.
       num_steps: K, a whole number.
       strength: lambda > 0, a number.
@@ -425,13 +436,22 @@ halved_prediction.reveal("about 4")
 
 
 # %% tags=["exercise"] exercise="05.forward"
-def forward_estimate(loss, task, params, step_size, num_steps, strength, nu):
+def forward_estimate(
+    loss,
+    task,
+    params,
+    step_size,
+    num_steps,
+    strength,
+    nu,
+):
     """The forward estimate of the meta-gradient, from two solves.
 
     Args:
       loss: function of (params, batch) that returns a scalar.
       task: a pair with task.support and task.query.
-      params: the start theta, any pytree of arrays. Both solves begin there.
+      params: the start theta, any pytree of arrays. Both solves begin
+        there.
       step_size: a, of the inner steps.
       num_steps: K, for each solve.
       strength: lambda > 0, a number.
@@ -457,13 +477,22 @@ check("05.forward", forward_estimate)
 
 
 # %% tags=["exercise"] exercise="05.symmetric"
-def symmetric_estimate(loss, task, params, step_size, num_steps, strength, nu):
+def symmetric_estimate(
+    loss,
+    task,
+    params,
+    step_size,
+    num_steps,
+    strength,
+    nu,
+):
     """The symmetric estimate of the meta-gradient, from two solves.
 
     Args:
       loss: function of (params, batch) that returns a scalar.
       task: a pair with task.support and task.query.
-      params: the start theta, any pytree of arrays. Both solves begin there.
+      params: the start theta, any pytree of arrays. Both solves begin
+        there.
       step_size: a, of the inner steps.
       num_steps: K, for each solve.
       strength: lambda > 0, a number.
@@ -509,13 +538,15 @@ check("05.symmetric", symmetric_estimate)
 
 # %% tags=["exercise"] exercise="05.best_nu"
 def best_nu(truncation, amplification, accuracy, order):
-    """The nu > 0 that minimises truncation * nu**order + amplification * accuracy / nu.
+    """The nu > 0 that minimises truncation * nu**order +
+    amplification * accuracy / nu.
 
     Args:
       truncation: T > 0, a number.
       amplification: R > 0, a number.
       accuracy: delta > 0, the length of each solution's error.
-      order: p, 1 for forward, 2 for symmetric, or any larger whole number.
+      order: p, 1 for forward, 2 for symmetric, or any larger whole
+        number.
 
     Returns:
       A number.
@@ -561,8 +592,8 @@ for name, order, difference, width in (
     slope_of_error = np.polyfit(np.log(accuracies), np.log(best[name]), 1)[0]
     slope_of_nu = np.polyfit(np.log(accuracies), np.log(best_at[name]), 1)[0]
     print(
-        f"{name:9s} best error ~ δ^{slope_of_error:.3f} (theory {order / (order + 1):.3f})"
-        f"   best ν ~ δ^{slope_of_nu:.3f} (theory {1 / (order + 1):.3f})"
+        f"{name:9s} error ~ δ^{slope_of_error:.2f} (theory {order / (order + 1):.2f})"
+        f"   best ν ~ δ^{slope_of_nu:.2f} (theory {1 / (order + 1):.2f})"
     )
     assert abs(slope_of_error - order / (order + 1)) < 0.03 and abs(slope_of_nu - 1 / (order + 1)) < 0.03
 
@@ -747,8 +778,8 @@ for name, panel in zip(model, axes, strict=True):
         axes=panel,
     )
     found, expected = model_nus[float32_errors[name][-1].argmin()], model_nus[model[name].argmin()]
-    print(f"{name:9s} best ν predicted {expected:.1e}, measured {found:.1e}", end="   ")
-    print(f"error there predicted {model[name].min():.1e}, measured {float32_errors[name][-1].min():.1e}")
+    print(f"{name:9s} best ν    predicted {expected:.1e}, measured {found:.1e}")
+    print(f"{'':9s} its error predicted {model[name].min():.1e}, measured {float32_errors[name][-1].min():.1e}")
     assert 1 / 3 < found / expected < 3 and 0.2 < np.median(float32_errors[name][-1] / model[name]) < 2
     assert float32_errors[name][-1][0] > 100 * float32_errors[name][-1].min()
 assert float32_errors["symmetric"][-1].min() < float32_errors["forward"][-1].min() / 5
@@ -797,12 +828,11 @@ explore(
 
 # %%
 chosen = np.abs(model_nus - 0.003).argmin()
+print("symmetric error   at ν = 0.003   lowest over all ν   at ν = 1e-5")
 for inner_steps in (10, 20, 40, 80, 160, 240):
     curve = float32_errors["symmetric"][inner_steps - 1]
-    print(
-        f"K = {inner_steps:3d}   symmetric error at ν = 0.003: {curve[chosen]:.1e}"
-        f"   lowest over all ν: {curve.min():.1e}   at ν = 1e-5: {curve[np.abs(model_nus - 1e-5).argmin()]:.1e}"
-    )
+    tiny = curve[np.abs(model_nus - 1e-5).argmin()]
+    print(f"  K = {inner_steps:3d} {curve[chosen]:20.1e} {curve.min():19.1e} {tiny:13.1e}")
     assert curve[chosen] < 2 * curve.min()
 tiny_nu = float32_errors["symmetric"][:, np.abs(model_nus - 1e-5).argmin()]
 assert tiny_nu[-1] > tiny_nu[39] / 2 and float32_errors["symmetric"][-1][np.abs(model_nus - 0.01).argmin()] < 1e-3
@@ -1008,7 +1038,8 @@ def three_ways(theta, nu):
 
 contrastive, penalty, forward = three_ways(theta, nu)
 assert jnp.allclose(contrastive, forward, rtol=0, atol=1e-10) and jnp.allclose(penalty, forward, rtol=0, atol=1e-10)
-print("contrastive rule = penalty method = forward estimator, before the loops have arrived")
+print("contrastive rule = penalty method = forward estimator,")
+print("before the loops have arrived")
 
 # %% [markdown]
 # They agree to rounding, and not only in the limit: $\partial_\theta$ of the spring is $\lambda(\theta - \phi)$, so the

@@ -140,7 +140,8 @@ print("line 1 holds")
 
 # %% tags=["exercise"] exercise="06.curvature"
 def meta_curvature(support, query, start, step_size):
-    """The second derivative of F(x) = query(x - step_size * support'(x)) at the start.
+    """The second derivative of F(x) = query(x -
+    step_size * support'(x)) at the start.
 
     Args:
       support: h, a function from a number to a number.
@@ -247,7 +248,8 @@ print("line 6 holds")
 
 # %% tags=["exercise"] exercise="06.safe_rate"
 def safe_rate(gradient_norm, l0, l1):
-    """The rate of a gradient step that makes the bound of line 6 as low as possible.
+    """The rate of a gradient step that makes the bound of line 6 as low
+    as possible.
 
     Args:
       gradient_norm: g > 0, a number or an array.
@@ -322,7 +324,8 @@ def clipped_mean(gradients, max_norm):
     """The mean gradient over tasks, with a length of at most max_norm.
 
     Args:
-      gradients: a pytree of arrays, each with a leading axis that counts the tasks.
+      gradients: a pytree of arrays, each with a leading axis that
+        counts the tasks.
       max_norm: c > 0, a number.
 
     Returns:
@@ -685,12 +688,14 @@ plots.show(
 
 # %% tags=["exercise"] exercise="06.sngdm"
 def sngdm_step(params, memory, gradients, rate, momentum):
-    """One outer step: average over tasks, average over time, normalise, step.
+    """One outer step: average over tasks, average over time, normalise,
+    step.
 
     Args:
       params: theta, any pytree of arrays.
       memory: m, a pytree like params.
-      gradients: a pytree like params; each array has one more leading axis, which counts the tasks.
+      gradients: a pytree like params; each array has one more leading
+        axis, which counts the tasks.
       rate: eta, the length of the step.
       momentum: b, at least 0 and below 1.
 

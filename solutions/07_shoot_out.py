@@ -78,12 +78,14 @@ def gradient_count(method, num_steps, cg_steps):
     """The cost of one task's meta-gradient.
 
     Args:
-      method: "MAML", "FO-MAML", "Reptile", "iMAML", "FO-B-MAML forward" or "FO-B-MAML symmetric".
+      method: "MAML", "FO-MAML", "Reptile", "iMAML", "FO-B-MAML forward"
+        or "FO-B-MAML symmetric".
       num_steps: K, the steps of each inner loop.
       cg_steps: steps of conjugate gradients, in iMAML.
 
     Returns:
-      A whole number: gradients, with a Hessian-vector product counted as two.
+      A whole number: gradients, with a Hessian-vector product counted
+      as two.
     """
     ### BEGIN SOLUTION
     costs = {
@@ -103,7 +105,9 @@ check("07.gradient_count", gradient_count)
 
 # %%
 cost = {name: method.gradients(10, 5) for name, method in shoot_out.METHODS.items()}
-print("K = 10, five steps of conjugate gradients:", cost)
+print("gradients, with K = 10 and five steps of conjugate gradients")
+for name, number in cost.items():
+    print(f"  {name:20s} {number}")
 assert cost["FO-MAML"] < cost["iMAML"] < cost["FO-B-MAML forward"] < cost["MAML"] < cost["FO-B-MAML symmetric"]
 
 # %% [markdown]
@@ -206,7 +210,8 @@ def floors(estimator, num_steps=10):
 
 floor = {estimator: floors(estimator) for estimator in ("forward", "symmetric")}
 order = {estimator: float(np.log2(values[:3] / values[1:4]).mean()) for estimator, values in floor.items()}
-print("halving ν divides the floor by 2 to the power", {name: round(power, 2) for name, power in order.items()})
+for name, power in order.items():
+    print(f"{name}: halving ν divides the floor by 2^{power:.2f}")
 assert 0.8 < order["forward"] < 1.1 and 1.8 < order["symmetric"] < 2.2
 longer = floors("symmetric", num_steps=40)  # more inner steps help where ν no longer does
 assert longer[-1] < floor["symmetric"][-1] / 2
@@ -261,11 +266,13 @@ def fair_report(validation, test):
     """The test error of the configuration that validation chooses.
 
     Args:
-      validation: errors, shape [outer rates, own values]; NaN where a run diverged.
+      validation: errors, shape [outer rates, own values]; NaN where a
+        run diverged.
       test: errors, shape [outer rates, own values, seeds].
 
     Returns:
-      An array of shape [3]: the lowest, the median and the highest over seeds.
+      An array of shape [3]: the lowest, the median and the highest over
+      seeds.
     """
     ### BEGIN SOLUTION
     best = np.nanargmin(validation)
@@ -291,7 +298,8 @@ assert record["settings"] == json.loads(json.dumps(dataclasses.asdict(settings))
 arenas = {arena.name: arena for arena in (shoot_out.sinusoid(), shoot_out.mnist1d())}
 print(f"recorded on {record['machine']}, in {record['minutes']:.0f} minutes")
 print(f"K = {settings.num_steps}   conjugate-gradient steps {settings.cg_steps}   ν = {settings.perturbation}")
-print(f"outer rates {settings.outer_rates}   seeds {settings.seeds}   tuning seed {settings.tuning_seed}")
+print(f"outer rates {settings.outer_rates}")
+print(f"seeds {settings.seeds}   tuning seed {settings.tuning_seed}")
 for arena in arenas.values():
     print(
         f"\n{arena.name}: layers {arena.widths}, tanh; {arena.gradients:,} gradients, {arena.meta_batch_size} tasks a step"
@@ -334,15 +342,17 @@ sine_prediction = predict(
 def table(name, scale=1.0, digits=3):
     """Prints every method's errors at the end, and returns the medians by (method, kind of adaptation)."""
     medians = {}
-    print(f"{'':20s} steps   outer rate   α or λ   {'own adaptation':22s}   common rule")
+    print(f"{'chosen':20s} steps   outer rate   α or λ")
+    for method, entry in record[name].items():
+        print(f"{method:20s} {entry['outer_steps']:5d} {entry['outer_rate']:12g} {entry['own']:8g}")
+    print(f"\n{'error':20s} {'own adaptation':22s}   common rule")
     for method, entry in record[name].items():
         cells = []
         for kind, scores in (("own", [curve[-1] for curve in entry["curve"]]), ("common", entry["common"])):
             low, median, high = scale * np.array(shoot_out.low_median_high(scores))
             medians[method, kind] = median / scale
             cells.append(f"{median:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})")
-        chosen = f"{entry['outer_steps']:5d}   {entry['outer_rate']:10g}   {entry['own']:6g}"
-        print(f"{method:20s} {chosen}   {cells[0]:22s}   {cells[1]}")
+        print(f"{method:20s} {cells[0]:22s}   {cells[1]}")
     return medians
 
 
@@ -393,13 +403,12 @@ plots.show(
 #   cell looks at the first condition. None of the three loops with a spring has quite converged; FO-B-MAML bears it.
 
 # %%
-print("inner gradient left after ten steps, relative to the first (sine curves, median over seeds)")
+print("sine curves: inner gradient left after ten steps, median over seeds;")
+print("validation errors of nine configurations, the lowest and the highest")
 left = {method: float(np.median(record["sinusoid"][method]["inner_gradient_left"])) for method in shoot_out.METHODS}
 for method in ("iMAML", "FO-B-MAML forward", "FO-B-MAML symmetric"):
     found = np.array(record["sinusoid"][method]["validation"])
-    print(
-        f"{method:20s} {left[method]:4.0%}   validation error of its nine configurations {found.min():.2f} to {found.max():.2f}"
-    )
+    print(f"  {method:20s} {left[method]:4.0%}   {found.min():.2f} to {found.max():.2f}")
 assert all(0.01 < left[method] < 0.1 for method in ("iMAML", "FO-B-MAML forward", "FO-B-MAML symmetric"))
 assert np.array(record["sinusoid"]["iMAML"]["validation"]).min() > 1.5 > 1.1 > sine["FO-B-MAML symmetric", "own"]
 
@@ -463,10 +472,9 @@ for name in ("FO-B-MAML forward", "FO-B-MAML symmetric"):
     reached = entries[name]["outer_steps"]
     first_order = [100 * np.interp(reached, counted, curve) for curve in entries["FO-MAML"]["curve"]]
     convergent = [100 * curve[-1] for curve in entries[name]["curve"]]
-    print(
-        f"after {reached} outer steps: {name} {min(convergent):.1f} to {max(convergent):.1f}"
-        f"   FO-MAML {min(first_order):.1f} to {max(first_order):.1f}"
-    )
+    print(f"error in % after {reached} outer steps, over seeds")
+    print(f"  {name:20s} {min(convergent):.1f} to {max(convergent):.1f}")
+    print(f"  {'FO-MAML':20s} {min(first_order):.1f} to {max(first_order):.1f}")
     assert max(convergent) < min(first_order)
     assert np.isclose(entries[name]["outer_rate"], 3 * entries["FO-MAML"]["outer_rate"])
 steps_prediction.reveal("FO-B-MAML forward")
@@ -547,8 +555,9 @@ memory_prediction = predict(
 # %%
 steps = np.array(settings.memory_steps)
 kilobytes = {name: np.array(values) / 1e3 for name, values in record["memory_bytes"].items()}
+print(f"{'kB, by K':20s}", "".join(f"{k:8d}" for k in steps))
 for name, values in kilobytes.items():
-    print(f"{name:20s}", "  ".join(f"K={k}: {value:5.0f}" for k, value in zip(steps, values, strict=True)), " kB")
+    print(f"{name:20s}", "".join(f"{value:8.0f}" for value in values))
 memory_prediction.reveal(kilobytes["FO-B-MAML symmetric"][-1] / kilobytes["FO-B-MAML symmetric"][2])
 assert all(kilobytes[name][-1] == kilobytes[name][2] for name in kilobytes if not name.startswith("MAML"))
 assert kilobytes["MAML"][0] < kilobytes["FO-B-MAML symmetric"][0] < kilobytes["MAML, rematerialised"][1]
@@ -594,10 +603,10 @@ channels = np.array(settings.memory_channels)
 megabytes = {name: np.array(values) / 1e6 for name, values in record["memory_bytes_by_channels"].items()}
 exponent = {name: np.polyfit(np.log(channels), np.log(values), 1)[0] for name, values in megabytes.items()}
 in_gradients = {name: values / megabytes["one gradient"] for name, values in megabytes.items()}
-print(f"{'MB, by channels':20s}", "".join(f"{c:7d}" for c in channels), "  grows like  in gradients")
+print(f"{'MB, by channels':20s}", "".join(f"{c:6d}" for c in channels), "  like     in gradients")
 for name, values in megabytes.items():
     multiples = f"{in_gradients[name].min():.1f} to {in_gradients[name].max():.1f}"
-    print(f"{name:20s}", "".join(f"{v:7.1f}" for v in values), f"    C^{exponent[name]:.2f}   {multiples}")
+    print(f"{name:20s}", "".join(f"{v:6.1f}" for v in values), f"  C^{exponent[name]:.2f}   {multiples}")
 assert all(0.95 < power < 1.15 for power in exponent.values())
 assert all(2 < multiple < 3 for multiple in in_gradients["FO-B-MAML symmetric"])
 assert all(9 < multiple < 12 for multiple in in_gradients["MAML"])
@@ -648,14 +657,17 @@ plots.show(
 
 # %% tags=["exercise"] exercise="07.relative_error"
 def relative_error(estimates, exact):
-    """Error and angle of the mean meta-gradient; all parameters together are one vector.
+    """Error and angle of the mean meta-gradient; all parameters
+    together are one vector.
 
     Args:
-      estimates: a pytree; every leaf has a leading axis that counts tasks.
+      estimates: a pytree; every leaf has a leading axis that counts
+        tasks.
       exact: a pytree like it.
 
     Returns:
-      An array of shape [2]: |mean estimate - mean exact| / |mean exact|, and the angle between the two in degrees.
+      An array of shape [2]: |mean estimate - mean exact| /
+      |mean exact|, and the angle between the two in degrees.
     """
     ### BEGIN SOLUTION
     found, _ = ravel_pytree(jax.tree.map(lambda leaf: leaf.mean(axis=0), estimates))
@@ -740,9 +752,8 @@ def lowest_curvature(task):
 
 
 lowest = np.asarray(jax.jit(jax.vmap(lowest_curvature))(board_tasks))
-print(
-    f"lowest curvature at the eight solutions: {lowest.min():.1f} to {lowest.max():.1f}; two exact formulas differ by {gap:.0e}"
-)
+print(f"lowest curvature at the eight solutions: {lowest.min():.1f} to {lowest.max():.1f}")
+print(f"two exact formulas differ by {gap:.0e}")
 assert -16 < lowest.min() < 0 and gap < 1e-8
 
 
@@ -784,14 +795,15 @@ def is_beaten(row):
     return any((t <= mine).all() and (t < 0.999 * mine).any() for t in theirs)
 
 
-print(f"{'':20s}  error   to MAML   cost in gradients   kB at K=10   at K=40")
+print(f"{'':20s}   error  to MAML  gradients   kB at K = 10   K = 40")
 for method, row in sorted(board.items(), key=lambda item: item[1]["error"]):
     star = " " if is_beaten(row) else "*"
     print(
-        f"{star} {method:20s} {row['error']:6.1%} {row['angle']:6.0f}° {row['cost']:12.1f} {row['memory'][0]:18.0f}"
-        f" {row['memory'][1]:10.0f}"
+        f"{star} {method:20s} {row['error']:6.1%} {row['angle']:7.0f}° {row['cost']:10.1f} {row['memory'][0]:14.0f}"
+        f" {row['memory'][1]:8.0f}"
     )
-print("* no other entry is better in error, cost or memory without being worse in another of the three")
+print("* no other entry is better in one of error, cost and memory")
+print("  without being worse in another")
 assert board["MAML"]["error"] < 1e-9 and abs(board["MAML"]["cost"] / cost["MAML"] - 1) < 0.05
 assert board["FO-B-MAML symmetric"]["error"] < 0.05 < board["FO-MAML"]["error"]
 

@@ -13,8 +13,8 @@
 # %% [markdown]
 # # 08 · Adjoint: the way back along a stored path
 #
-# **The claim you will have shown:** a long inner loop is an ordinary differential equation (ODE), and its gradient is
-# another one, run backwards along a path that was stored. Never along a path that was integrated backwards.
+# **The claim you will have shown:** an inner loop of many small steps follows an ordinary differential equation (ODE), and its
+# gradient follows another one, run backwards along a path that was stored. Never along a path that was integrated backwards.
 #
 # About 60 minutes. Before this: [02 · MAML](02_maml.ipynb), where the meta-gradient became a product of factors
 # $(I - \alpha H_k)$, and [04 · Bilevel](04_bilevel.ipynb), which met iMAML.
@@ -147,7 +147,7 @@ plots.show(
 # %%
 gap_prediction = predict(
     "08.gap",
-    "Twice as many steps of half the size: by what factor does the distance to u(T) shrink at the end?",
+    "Twice as many steps of half the size: by what factor does the distance from the last point to u(T) shrink?",
     options=["about 1: it stays", "about 2", "about 4"],
 )
 
@@ -162,8 +162,9 @@ print(f"order {order:.2f}")
 assert 0.9 < order < 1.1
 
 # %% [markdown]
-# The gap is proportional to $\alpha$: gradient descent is a **first-order** method for this flow. That is the view of
-# **A-MAML** (Li, Wang, Narayan, Kirby & Zhe, 2023): if the inner loop is long, adapt by the flow itself, and ask for
+# The gap is proportional to $\alpha$. A method whose error is proportional to $\alpha^q$ has the **order** $q$, so gradient
+# descent is a **first-order** method for this flow. (In lesson 03 the word meant: without second derivatives.) That is
+# the view of **A-MAML** (Li, Wang, Narayan, Kirby & Zhe, 2023): if the inner loop is long, adapt by the flow itself, and ask for
 #
 # $$F(\theta) = f(u(T)), \qquad \nabla F(\theta) = \;? $$
 
@@ -309,7 +310,7 @@ end = flow_to_end(start)
 p_start = closed.jacobian[0] @ jax.grad(query_loss)(end)
 assert np.allclose(end, m + closed.jacobian[0] @ (start - m))
 assert np.allclose(p_start, jax.grad(lambda start: query_loss(flow_to_end(start)))(start))
-print("p(0), by the derivative:", p_start.round(4))
+print("p(0) = exp(-TH) p(T):   ", p_start.round(4))
 print("p(0), by ml.theory.flow:", closed.task_gradients(start)[0].round(4))
 
 # %% [markdown]
@@ -320,7 +321,8 @@ print("p(0), by ml.theory.flow:", closed.task_gradients(start)[0].round(4))
 #
 # because $H$ is symmetric. So $p(0) \cdot \delta(0) = p(T) \cdot \delta(T)$: the left side is the change of $F$ as seen
 # from the start, the right side as seen from the end. $\delta$ travels forwards, $p$ backwards, and their product never
-# changes.
+# changes. So the matrix that takes $p(T)$ to $p(0)$ is the transpose of the one that takes $\delta(0)$ to $\delta(T)$.
+# The transpose is also called the *adjoint*.
 
 # %%
 products = []
@@ -339,8 +341,16 @@ assert np.allclose(products, products[0], rtol=1e-6)
 
 
 # %% tags=["exercise"] exercise="08.flow_gradient"
-def flow_gradient(support_hessian, support_minimum, query_hessian, query_minimum, start, horizon):
-    """The gradient, in the start, of the query loss after the gradient flow of the support loss.
+def flow_gradient(
+    support_hessian,
+    support_minimum,
+    query_hessian,
+    query_minimum,
+    start,
+    horizon,
+):
+    """The gradient, in the start, of the query loss after the gradient
+    flow of the support loss.
 
     Args:
       support_hessian: H, symmetric, shape [d, d].
@@ -368,10 +378,10 @@ check("08.flow_gradient", flow_gradient)
 # ## Back along a stored path
 #
 # Away from quadratics the adjoint equation needs a solver. Suppose the points $u_0, u_1, \dots, u_K$ were stored, at
-# times $h$ apart. Going back from $u_{k+1}$ to $u_k$,
+# times $s$ apart. Going back from $u_{k+1}$ to $u_k$,
 #
-# - an **Euler** step uses the slope where it begins: $\;p \leftarrow p - h\,a$, with $a = H(u_{k+1})\, p$;
-# - a **Heun** step also looks where Euler would arrive: $b = H(u_k)\,(p - h\,a)$. Then it goes back with the mean of the
+# - an **Euler** step uses the slope where it begins: $\;p \leftarrow p - s\,a$, with $a = H(u_{k+1})\, p$;
+# - a **Heun** step also looks where Euler would arrive: $b = H(u_k)\,(p - s\,a)$. Then it goes back with the mean of the
 #   two slopes.
 #
 # Both $a$ and $b$ are Hessian-vector products. No Hessian matrix is formed.
@@ -384,13 +394,16 @@ check("08.flow_gradient", flow_gradient)
 
 # %% tags=["exercise"] exercise="08.adjoint_sweep"
 def adjoint_sweep(loss, task, path, step_size):
-    """The adjoint equation, solved from the end of a stored path to its start with Heun steps.
+    """The adjoint equation, solved from the end of a stored path to its
+    start with Heun steps.
 
     Args:
       loss: function of (params, batch) that returns a scalar.
-      task: a pair with task.support and task.query; each is a batch for `loss`.
-      path: array of shape [K + 1, d], the points at times 0, h, ..., K h.
-      step_size: h, a number.
+      task: a pair with task.support and task.query; each is a batch for
+        `loss`.
+      path: array of shape [K + 1, d], the points at times 0, s, ...,
+        K s.
+      step_size: s, a number.
 
     Returns:
       An array of shape [d], the meta-gradient p(0).
@@ -484,11 +497,11 @@ plots.show(
         points={"ml.a_maml, 64 steps": (64, a_maml_errors[1])},
     ),
     alt="Relative error against the number of steps, both axes logarithmic. MAML and the Euler sweep fall with slope one, the "
-    "Heun sweep with slope two. A-MAML's mark at 64 steps lies below all of them.",
+    "sweep a little higher, the Heun sweep with slope two. A-MAML's mark at 64 steps lies below all of them.",
 )
 
 # %% [markdown]
-# First order, first order, second order, and A-MAML below all of them with the fewest steps. A-MAML's gradient is also
+# First order, first order, second order. A-MAML with 64 steps has a smaller error than all others with 1,024. Its gradient is also
 # the exact gradient of the value that it returns, however few the steps, because its way back is the transpose of its
 # way forwards. A sweep that we discretise ourselves has an error of its own.
 
@@ -507,8 +520,9 @@ print("gradient:                ", meta_gradient(theta, task)[1].round(6))
 #
 # $$\frac{du}{dt} = -\nabla h(u) \quad\text{from } T \text{ to } 0.$$
 #
-# Start at $u(T)$ with $p(T)$, take both back together, store nothing. This is how neural ODEs were first trained, and
-# diffrax has it as `BacksolveAdjoint`. For a gradient flow it is a trap.
+# Start at $u(T)$ with $p(T)$, take both back together, store nothing. This is how neural ODEs, networks whose layers are
+# the steps of an ODE, were first trained. diffrax, the JAX library behind `ml.a_maml`, has it as `BacksolveAdjoint`.
+# Does it work for a gradient flow?
 #
 # Take one parameter and a parabola with curvature $L$ and minimum $m$. No solver is to blame here: both
 # directions have a formula.
@@ -548,8 +562,8 @@ print(f"bfloat16 would lose it at {-np.log(float(jnp.finfo(jnp.bfloat16).eps)):.
 #
 # $$\varepsilon\, e^{LT} = 1, \qquad\text{that is}\qquad LT = \ln (1 / \varepsilon).$$
 #
-# A long inner loop with a step near its limit, $\alpha L \approx 1$, has $LT \approx K$. A hundred such steps are
-# beyond float64.
+# A long inner loop with steps of half the stable size, $\alpha = 1/L$, has $LT = K$. A hundred such steps are beyond
+# float64.
 
 # %% [markdown]
 # ## The same in the valley
@@ -563,7 +577,7 @@ path_prediction = predict(
     "The way back: where does it go?",
     options=[
         "back to the start, with a small error",
-        "along the floor to the right angle, but off the start",
+        "along the floor to the angle of the start, but not to the start",
         "it leaves the floor before it reaches the start",
     ],
 )
@@ -585,15 +599,16 @@ draw_valley(axes, {"true path": true_path, "integrated backwards": returned})
 plots.show(
     figure,
     alt="The true path along the circular valley, and the path integrated backwards from its end. The second follows the first "
-    "for a while, then leaves the floor, to the centre or out of the picture, far from the start.",
+    "along most of the floor, leaves it shortly before the start, and ends far away: out of the picture or, on another "
+    "machine, at the centre.",
 )
 
 # %% [markdown]
 # Forwards, the walls hold the path on the floor. Backwards, they push it off: the floor has become a ridge. A rounding
 # error picks the side.
 #
-# Move the slider, and change the precision. **At which $LT$ is all of float64 lost, and all of float32?** The left
-# picture shows the way back. The right one shows how far from the start it ends; the straight line is
+# Move the slider, and change the precision. **The parabola was lost at 36 in float64 and at 16 in float32. Is the
+# valley lost at the same $LT$?** The left picture shows the way back. The right one shows how far from the start it ends; the straight line is
 # $\varepsilon\, e^{LT}$.
 
 # %%
@@ -631,7 +646,7 @@ def draw_round_trip(LT, precision):
         "distance from the start",
         points={"this LT": (LT, misses[precision][int(LT) - 1])},
         log="y",
-        ylim=(1e-16, 1e3),
+        ylim=(1e-17, 1e3),
         axes=right,
     )
     return figure
@@ -657,14 +672,14 @@ for num_steps in (400, 1_000, 4_000, 16_000):
 assert miss(20, "float64", 400) > 100 * miss(20, "float64", 4_000) and miss(30, "float64", 400) > 0.5
 
 # %% [markdown]
-# About 36 and about 16. With fewer steps the way back is lost earlier, because errors of the solver grow in the same way
-# as those of rounding. More steps bring you down to the straight line, and no further.
+# Yes, nearly. With fewer steps the way back is lost earlier, because errors of the solver grow in the same way as those of
+# rounding. More steps help until rounding is all that is left: compare 4,000 and 16,000. The straight line is an estimate;
+# the measured curve runs mostly below it.
 
 # %% [markdown]
 # ## And its gradient
 #
-# The adjoint equation along that path uses Hessians from places where adaptation has never been. The next cell takes $u$
-# and $p$ back together, and compares the result with the gradient through the way forwards.
+# Below, $u$ and $p$ are taken back together, and the result is compared with the gradient through the way forwards.
 
 # %%
 wrong_prediction = predict(
@@ -704,8 +719,9 @@ wrong_prediction.reveal("above 10 %")
 assert valley_errors[20][1] < 1e-4 and not valley_errors[40][1] < 0.1  # "not <": it may be NaN
 
 # %% [markdown]
-# At $LT = 20$ all is well. At $40$ the gradient is useless, and no error is raised. Which wrong answer comes out depends
-# on the side that rounding picks: near the centre the loss curves downwards, and there $p$ grows without limit.
+# At $LT = 20$ all is well. At $40$ the gradient is useless, and no error is raised: the adjoint equation along that path
+# uses Hessians from places where adaptation has never been. Which wrong answer comes out depends on the side that rounding
+# picks: near the centre the loss curves downwards, and there $p$ grows on the way back.
 #
 # Would a test have found it? A quadratic with an exact answer is the test that comes to mind first. Take one with
 # curvatures $20$ and $1$, and the same $LT = 40$.
@@ -743,12 +759,15 @@ assert distance > 0.5 and wrong < 1e-6
 
 # %% tags=["exercise"] exercise="08.longest_horizon"
 def longest_horizon(hessian, error, tolerance):
-    """The longest T at which no error of that length in u(T) becomes longer than the tolerance at time 0.
+    """The longest T at which no error of that length in u(T) becomes
+    longer than the tolerance at time 0.
 
     Args:
-      hessian: symmetric, shape [d, d]; at least one eigenvalue is positive.
+      hessian: symmetric, shape [d, d]; at least one eigenvalue is
+        positive.
       error: length of the error in u(T), a positive number.
-      tolerance: length of the error allowed at time 0, larger than `error`.
+      tolerance: length of the error allowed at time 0, larger than
+        `error`.
 
     Returns:
       A number.
@@ -786,8 +805,10 @@ def checkpoint_bill(num_steps, spacing):
       spacing: c, the number of steps in a segment.
 
     Returns:
-      (points, gradients), two whole numbers. Points: the most that are in memory at a time, checkpoints and one
-      segment. Gradients: the way forwards, the segments walked again, the query loss and the way back.
+      (points, gradients), two whole numbers. Points: the most that are
+      in memory at a time, checkpoints and one
+      segment. Gradients: the way forwards, the segments walked again,
+      the query loss and the way back.
     """
     ### BEGIN SOLUTION
     points = num_steps // spacing + spacing
@@ -811,12 +832,11 @@ fewest = num_steps // spacings + spacings
 assert spacings[fewest.argmin()] == np.sqrt(num_steps) and fewest.min() == 2 * np.sqrt(num_steps)
 
 # %% [markdown]
-# The fewest points are $2\sqrt K$, at $c = \sqrt K$. So checkpoints turn a memory that is proportional to $K$ into one
-# that is proportional to $\sqrt K$, and cost a third more gradients.
+# The fewest points are $2\sqrt K$, at $c = \sqrt K$. The price is a third more gradients.
 #
-# They owe nothing to the ODE: MAML can have them too. In the library that is `ml.maml(..., remat=True)`, with
-# $c \approx \sqrt K$. Here it is beside MAML without, and `ml.a_maml`, which places its checkpoints by a recursive rule. The
-# compiler says how much working memory each program needs.
+# Checkpoints owe nothing to the ODE: MAML can have them too. Lesson 07 called it rematerialised, `ml.maml(..., remat=True)`,
+# with $c \approx \sqrt K$. The figure compares it with MAML without checkpoints, and with `ml.a_maml`, which places its
+# checkpoints by a recursive rule. The compiler says how much working memory each program needs.
 
 # %%
 memory_prediction = predict(
@@ -861,6 +881,10 @@ memory_prediction.reveal("about 4")
 for name, values in memory.items():
     print(f"{name:22s}", "  ".join(f"K = {k}: {value:6.0f}" for k, value in zip(counts, values, strict=True)))
 assert growth["MAML, path stored"] > 14 and 2 < growth["ml.a_maml"] < growth["MAML with checkpoints"] < 4.5
+lowest, between, highest = (
+    np.array(memory[name]) for name in ("MAML with checkpoints", "ml.a_maml", "MAML, path stored")
+)
+assert (lowest < between).all() and (between < highest).all()
 assert all(kept < 2 * k**0.5 + 3 for kept, k in zip(memory["MAML with checkpoints"], counts, strict=True))
 with_and_without = (jax.jit(maml(64, checkpoints=choice))(many, many_task)[1] for choice in (True, False))
 assert jnp.allclose(*with_and_without)  # the same gradient
@@ -869,13 +893,15 @@ assert jnp.allclose(*with_and_without)  # the same gradient
 plots.show(
     plots.lines(counts, memory, "steps K", "memory (copies of parameters)", log="xy"),
     alt="Working memory against the number of steps, both axes logarithmic. MAML with a stored path rises with slope one. MAML "
-    "with checkpoints and A-MAML lie far below and rise with about half that slope.",
+    "with checkpoints lies lowest and rises with about half that slope. A-MAML lies between the two, nearer to the lower "
+    "one, and is the flattest.",
 )
 
 # %% [markdown]
-# Sixteen times the steps: a stored path takes about sixteen times the memory, checkpoints four times or less. A copy
-# for each step would be 1,024 for the longest loop. The compiler keeps about five, since it also stores what the
-# Hessian-vector products need. `remat=True` keeps little more than the $2\sqrt K$ points of the exercise: it repeats each
+# Sixteen times the steps: a stored path takes about sixteen times the memory, checkpoints four times or less. They turn a
+# memory that is proportional to $K$ into one that is proportional to $\sqrt K$. A copy for each step would be 1,024 for the
+# longest loop. The compiler keeps about five for each: besides the path, presumably what the Hessian-vector products need.
+# `remat=True` keeps little more than the $2\sqrt K$ points of the exercise: it repeats each
 # step of a segment a second time on the way back, for $K$ gradients more than your bill.
 
 # %% [markdown]
@@ -890,6 +916,9 @@ plots.show(
 # \nabla F(\theta) &= p(0) + \lambda \int_0^T p\, dt
 # \;\longrightarrow\; \lambda\, (H + \lambda I)^{-1}\, \nabla f \quad (T \to \infty).
 # \end{aligned}$$
+#
+# The second part in words: during a short time $dt$, moving $\theta$ by $\delta$ moves $u$ by $\lambda\, \delta\, dt$, and
+# $p(t)$ says what that is worth at the end. In the limit, $H$ and $\nabla f$ are taken where the flow comes to rest.
 #
 # As $T$ grows, $p(0)$ dies out and the integral becomes the solve of iMAML. Once more the first quadratic task:
 
@@ -924,7 +953,8 @@ assert np.allclose(pulled, implicit, atol=1e-4)
 #
 # Count gradients, with a Hessian-vector product as two. MAML takes about $3K$. The Euler sweep takes $6K$ and the Heun
 # sweep $8K$; $4K$ of each are for the Runge-Kutta path. `ml.a_maml` takes $23K$ by its docstring, a third of them differentiated once more: say
-# $30K$. To get within a given error of the gradient of the flow:
+# $30K$. To get within a given error of the gradient of the flow, extrapolated from $K = 1{,}024$ with the order measured
+# above:
 
 # %%
 print("gradients needed for a relative error of       1e-2       1e-4       1e-6")
@@ -938,8 +968,8 @@ assert 3 * 1024 * errors["MAML, K gradient steps"][-1] / a_maml_errors[1] > 100 
 # So if the flow is what you want, a method of high order is far cheaper; at one per cent, gradient steps will do. If a
 # dozen gradient steps are what you want, MAML's gradient is already exact for them, and A-MAML has nothing to offer.
 #
-# One thing it does not buy is a longer stride. A gradient step is stable up to $2/L$. A step of `ml.a_maml` takes six
-# gradients and is stable up to about $3/L$, by its docstring. Where curvatures differ widely, both stay expensive.
+# One thing it does not buy is a longer stride for the same work. A gradient step is stable up to $2/L$. A step of
+# `ml.a_maml` is stable up to about $3/L$, by its docstring, and takes six gradients: $1/(2L)$ for each. Where curvatures differ widely, both stay expensive.
 
 # %% [markdown]
 # ## Limits

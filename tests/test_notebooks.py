@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 LESSONS = sorted((ROOT / "lessons").glob("*.ipynb"))
 SOLUTIONS = sorted((ROOT / "solutions").glob("*.ipynb"))
 MEMORY_LIMIT = 1e9  # bytes: the smaller free machines have one or two GB
+NARROW = 73  # characters of code or text beside each other on a page 768 pixels wide
 PEAK_MEMORY = 'print(*(line for line in open("/proc/self/status") if line.startswith("VmHWM")))'
 WIDGET = "application/vnd.jupyter.widget-view+json"  # carries its alternative text as text/plain, as `explore` does
 OBJECT = re.compile(r"\s*$|<|\w+\(")  # what a figure or a widget prints when nobody described it
@@ -76,6 +77,17 @@ class TestSolution:
             (cell.id, output.name) for cell in code_cells(read(path)) for output in cell.outputs if "name" in output
         ]
         assert [cell_id for cell_id, name in streams if name == "stderr"] == []
+
+    def test_prints_lines_that_a_narrow_page_does_not_break(self, path):
+        printed = [(cell.id, out.text) for cell in code_cells(read(path)) for out in cell.outputs if "text" in out]
+        lines = [(cell_id, line) for cell_id, text in printed for line in re.split(r"[\r\n]", text)]
+        assert [(cell_id, line) for cell_id, line in lines if len(line) > NARROW] == []
+
+    def test_asks_for_code_that_a_narrow_page_shows_whole(self, path):
+        """What a learner works in: the stub of each exercise. Other code scrolls."""
+        stubs = [cell for cell in read(ROOT / f"lessons/{path.name}").cells if "exercise" in cell.metadata]
+        lines = [(cell.id, line) for cell in stubs for line in cell.source.split("\n")]
+        assert [(cell_id, line) for cell_id, line in lines if len(line) > NARROW] == []
 
     def test_passes_its_own_checks(self, path):
         checks = [cell for cell in code_cells(read(path)) if cell.id.endswith("-check")]

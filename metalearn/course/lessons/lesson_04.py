@@ -556,11 +556,11 @@ QUIZ = (
             "Yes: only the end of the path occurs in the system, and the end no longer moves.",
             "That is what happens without a spring. With one, a fixed part of every nudge survives.",
             "Which points of the path does the system need?",
-            "The system is the same, so its eigenvalues are.",
+            "The system is the same, and so are its eigenvalues.",
         ),
     ),
     Question(
-        "The curvatures of the support loss lie between -1 and 50. You choose λ = 5. Which solver can work?",
+        "The smallest curvature of the support loss is -1, the largest 50. You choose λ = 5. Which solver can work?",
         ("Neumann only", "Conjugate gradients only", "Both", "Neither"),
         1,
         (

@@ -264,7 +264,7 @@ ADJOINT_SWEEP = Exercise(
         Misconception(
             "Euler steps with the earlier Hessian",
             _sweep(step=lambda later, earlier, p, h: p - h * (earlier @ p)),
-            "These are the factors of lesson 02, $(I - hH(u_k))$, with one slope for each step. Heun's rule takes two.",
+            "These are the factors of lesson 02, $(I - sH(u_k))$, with one slope for each step. Heun's rule takes two.",
         ),
         Misconception(
             "wrong sign",
@@ -339,9 +339,9 @@ ADJOINT_SWEEP = Exercise(
         "Begin with $p = \\nabla f(u_K)$. Go through $k = K - 1, \\dots, 0$; the step from $u_{k+1}$ to $u_k$ needs "
         "two products of a Hessian and a vector.",
         "A Hessian-vector product is the derivative of the support gradient in one direction: `jax.jvp` of "
-        "`jax.grad(loss)`. Towards smaller $t$, the step is $p$ minus $h$ times a slope.",
+        "`jax.grad(loss)`. Towards smaller $t$, the step is $p$ minus $s$ times a slope.",
     ),
-    expected="An array like one point of the path. For small $h$ along the true path it approaches `ml.a_maml`.",
+    expected="An array like one point of the path. For small $s$ along the true path it approaches the gradient of the flow.",
 )
 
 # 08.longest_horizon -------------------------------------------------------------------------------------------------
@@ -572,8 +572,7 @@ QUIZ = (
         ),
     ),
     Question(
-        "An adjoint method agrees with the exact meta-gradient on a stiff quadratic. What does this say about its "
-        "path?",
+        "An adjoint method agrees with the exact meta-gradient on a quadratic. What does this say about its path?",
         (
             "Nothing: the Hessian is the same everywhere",
             "The path was recovered to the same accuracy",
