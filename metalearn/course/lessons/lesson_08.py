@@ -341,7 +341,7 @@ ADJOINT_SWEEP = Exercise(
         "A Hessian-vector product is the derivative of the support gradient in one direction: `jax.jvp` of "
         "`jax.grad(loss)`. Towards smaller $t$, the step is $p$ minus $s$ times a slope.",
     ),
-    expected="An array like one point of the path. For small $s$ along the true path it approaches the gradient of the flow.",
+    expected="An array like one point of the path. For small $s$ it approaches the gradient of the flow.",
 )
 
 # 08.longest_horizon -------------------------------------------------------------------------------------------------
