@@ -114,10 +114,10 @@ print(f"loss at the truth: {loss(truth, batch):.3f}")
 assert loss(truth, batch) == 0.0
 
 # %% [markdown]
-# This function is **pure**: its value depends on its arguments alone, and it changes nothing outside. Everything in
-# JAX rests on that. To transform a function, JAX runs it once on placeholders, records the operations, and turns the
-# record into something else: a derivative, a version for many inputs, a compiled program. What is not in the record is lost. So
-# whatever may change, the parameters above all, comes in as an argument.
+# This function is **pure**: its value depends on its arguments alone, and it changes nothing outside. Everything in JAX
+# rests on that. To transform a function, JAX runs it once on placeholders, records the operations, and turns the record
+# into something else: a derivative, a version for many inputs, a compiled program. What is not in the record is lost.
+# So whatever may change, the parameters above all, comes in as an argument.
 #
 # The parameters are a **pytree**: dicts, tuples and lists, nested as you like, with numbers or arrays as leaves.
 # Think of it as a vector whose entries have names. In signatures it is called `Params`. `jax.tree.map` does arithmetic

@@ -455,8 +455,8 @@ plots.show(
 # For small $\alpha$, FO-MAML's error is proportional to it: each missing factor differs from $I$ by $\alpha H_k$.
 # A smaller inner step buys accuracy and pays with less adaptation.
 #
-# Reptile's error does not go away; it even grows as $\alpha$ shrinks. Reptile never asks the query set, so it cannot know that the query minima lie elsewhere.
-# MAML's is zero to rounding.
+# Reptile's error does not go away; it even grows as $\alpha$ shrinks. Reptile never asks the query set, so it cannot
+# know that the query minima lie elsewhere. MAML's is zero to rounding.
 
 # %% [markdown]
 # ## Question: why a small α's error is proportional to it

@@ -363,9 +363,9 @@ print("without the system, ∇f(φ*):        ", jax.grad(f)(phi_star))
 # Compare with lesson 02. There one factor $(I - \alpha H_k)$ stood for each step. Here one inverse stands for all, and
 # only the *end* of the path occurs in it. Any way to reach the end will do.
 #
-# The last vector printed leaves out the solve. It is **FO-MAML**, taken at the same adapted point: let $\lambda \to \infty$ in
-# the boxed system, keep the point, and $H / \lambda$ vanishes. FO-MAML treats the end of its walk as if an infinitely
-# stiff spring held it.
+# The last vector printed leaves out the solve. It is **FO-MAML**, taken at the same adapted point: let
+# $\lambda \to \infty$ in the boxed system, keep the point, and $H / \lambda$ vanishes. FO-MAML treats the end of its
+# walk as if an infinitely stiff spring held it.
 
 # %%
 for stiffness in (1.0, 100.0, 10_000.0):
@@ -420,8 +420,9 @@ check("04.implicit_gradient", implicit_gradient)
 # Each term is the product of $-H/\lambda$ with the last one. Stop when the terms are small.
 #
 # **Conjugate gradients** (CG) combine the same vectors $b$, $(H/\lambda)\, b$, $(H/\lambda)^2 b$, and so on. Neumann's
-# coefficients are fixed: plus one, minus one, plus one. CG chooses the best ones. Best means: lowest $\frac12 g^\top A g - b^\top g$ with
-# $A = I + H/\lambda$, a bowl with the solution at its bottom. The code is below; the references derive it.
+# coefficients are fixed: plus one, minus one, plus one. CG chooses the best ones. Best means: lowest
+# $\frac12 g^\top A g - b^\top g$ with $A = I + H/\lambda$, a bowl with the solution at its bottom. The code is below;
+# the references derive it.
 #
 # For a test, a parabola in 30 dimensions. Its largest curvature is $L$. First $\lambda = 2L$, then $\lambda = L/2$.
 
@@ -1009,9 +1010,10 @@ plots.show(
 )
 
 # %% [markdown]
-# Both losses are convex. On the left, iMAML's objective is not: its second derivative turns negative again and again, and
-# its size grows with the distance from the origin, so no single outer step size is safe everywhere. On the right a stiffer
-# spring makes the dip smaller and does not remove it: the curvature falls to $-\alpha$. The envelope of a convex loss is convex, and its curvature is at most $L / (1 + \alpha L)$.
+# Both losses are convex. On the left, iMAML's objective is not: its second derivative turns negative again and again,
+# and its size grows with the distance from the origin, so no single outer step size is safe everywhere. On the right a
+# stiffer spring makes the dip smaller and does not remove it: the curvature falls to $-\alpha$. The envelope of a
+# convex loss is convex, and its curvature is at most $L / (1 + \alpha L)$.
 #
 # ## Limits
 #

@@ -1137,8 +1137,8 @@ progress("05")
 #
 # - E. M. Chayti, M. Jaggi. *A new first-order meta-learning algorithm with convergence guarantees.* 2024.
 #   [arXiv 2409.03682](https://arxiv.org/abs/2409.03682). FO-B-MAML: the perturbed problem and both estimators.
-# - L. Chen, J. Li, E. M. Chayti, J. Zhang. *Faster gradient methods for highly-smooth stochastic bilevel optimization.*
-#   2026. [arXiv 2509.02937](https://arxiv.org/abs/2509.02937). The same idea with differences of any order.
+# - L. Chen, J. Li, E. M. Chayti, J. Zhang. *Faster gradient methods for highly-smooth stochastic bilevel
+#   optimization.* 2026. [arXiv 2509.02937](https://arxiv.org/abs/2509.02937). The same idea with differences of any order.
 # - N. Zucchet, S. Schug, J. von Oswald, D. Zhao, J. Sacramento. *A contrastive rule for meta-learning.* 2022.
 #   [arXiv 2104.01677](https://arxiv.org/abs/2104.01677).
 # - J. Kwon, D. Kwon, S. Wright, R. Nowak. *A fully first-order method for stochastic bilevel optimization.* 2023.

@@ -456,10 +456,11 @@ assert len(arrives["plain"]) < len(arrives["clipped"]) and max(arrives["plain"])
 # - **plain**, `optax.sgd(e)`;
 # - **clipped**, `ml.outer.clipped_sgd(e, c)` with $c = L_0/L_1$;
 # - **normalised**, `ml.outer.normalized_sgd(e)`, each step of length $e$;
-# - **SNGDM** (stochastic normalised gradient descent with momentum), `ml.outer.normalized_sgd_momentum(e, 0.9)`, which averages gradients before it normalises.
+# - **SNGDM** (stochastic normalised gradient descent with momentum), `ml.outer.normalized_sgd_momentum(e, 0.9)`, which
+#   averages gradients before it normalises.
 #
 # The last two would circle the minimum at a distance of about $e$, so their rate falls linearly to zero. Each rule gets the
-# best of the same 19 rates, $2^{-12}, \dots, 2^{6}$; the score is the largest $|F'|$ of the last ten steps. Then each runs
+# best of the same 19 rates, $2^{-12}, \dots, 2^{6};$ the score is the largest $|F'|$ of the last ten steps. Then each runs
 # once more with ten times that rate. Both minima are
 # moved to $0.3$, so that no walk of fixed lengths hits one by luck.
 
@@ -592,9 +593,10 @@ plots.show(
 
 # %% [markdown]
 # On the wave the curvature is large and positive, then large and negative, in turn: line 2 has the sign of
-# $-h'''(x)\, f'(y)$. Over the way to the minimum the turns cancel. The gradient stays between two fixed multiples of the
-# distance, and so does a plain step. That is what one wants. The best rate of the race is even higher than the condition
-# allows for every $x$: some of its steps may lead away, and from $x = 20$ the walk still arrived. On the cliff nothing cancels: far out, the gradient is out of proportion to the distance.
+# $-h'''(x)\, f'(y)$. Over the way to the minimum the turns cancel. The gradient stays between two fixed multiples of
+# the distance, and so does a plain step. That is what one wants. The best rate of the race is even higher than the
+# condition allows for every $x$: some of its steps may lead away, and from $x = 20$ the walk still arrived. On the
+# cliff nothing cancels: far out, the gradient is out of proportion to the distance.
 #
 # This is no accident of the wave. If the task losses have bounded curvature, line 1 says that $F'$ grows at most in
 # proportion to the distance. Then the local curvature can explode, and the gradient cannot. In one dimension, with
@@ -674,9 +676,9 @@ plots.show(
 
 # %% [markdown]
 # A normalised gradient is a vote: it says where a task wants to go, and not how far. Nine votes for zero win against
-# one for ten, so $x$ rests at the *median*. The same happens if you normalise each task of a batch before the mean over tasks.
-# Averaging first keeps the lengths. But it must average for long enough: most averages over two steps have
-# seen no rare task, and the vote is still a vote.
+# one for ten, so $x$ rests at the *median*. The same happens if you normalise each task of a batch before the mean over
+# tasks. Averaging first keeps the lengths. But it must average for long enough: most averages over two steps have seen
+# no rare task, and the vote is still a vote.
 
 # %% [markdown]
 # ## Exercise: the normalised step with momentum, in the right order
@@ -830,14 +832,14 @@ plots.show(
 )
 
 # %% [markdown]
-# Over two powers of ten the smoothness follows the gradient: the first steps lie top right, and the run moves down along the line.
-# That part fits. The rest does not: where gradients are small, the marks scatter by more than a power of ten, and
-# the correlation is weak. The log-log slope is below one. The line is a trend, no bound. The line was drawn by eye. And $s_t$ looks along the step taken, which is not the
-# direction of the largest curvature.
+# Over two powers of ten the smoothness follows the gradient: the first steps lie top right, and the run moves down
+# along the line. That part fits. The rest does not: where gradients are small, the marks scatter by more than a power
+# of ten, and the correlation is weak. The log-log slope is below one. The line is a trend, no bound. The line was drawn
+# by eye. And $s_t$ looks along the step taken, which is not the direction of the largest curvature.
 #
 # ## The race on the network
 #
-# Plain, clipped ($c = 1$, chosen before any run), normalised and SNGDM ($b = 0.9$), each with five rates, half a power
+# Plain, clipped ($c = 1$, chosen before any run), normalised and SNGDM with $b = 0.9,$ each with five rates, half a power
 # of ten apart; plain's are ten times smaller. Adam, which the earlier lessons used, runs along. 500 outer steps with 16
 # tasks, constant rates, three seeds. The score is the query loss, averaged over the last 100 steps.
 
@@ -937,7 +939,8 @@ plots.show(
 # ## What to take away
 #
 # - Adaptation puts a third derivative in front of the query slope: the curvature of $F$ grows with its gradient.
-# - Where it does, a safe step has a length of at most $1/L_1$ far out and a rate of $1/L_0$ near the minimum. Clipping does both.
+# - Where it does, a safe step has a length of at most $1/L_1$ far out and a rate of $1/L_0$ near the minimum. Clipping
+#   does both.
 # - In one dimension a plain rate is limited by the largest *mean* curvature $F'(x)/x$ on the way, not by the largest
 #   curvature.
 # - Average first, over tasks and over time. Normalise then.

@@ -13,8 +13,9 @@
 # %% [markdown]
 # # 08 · Adjoint: the way back along a stored path
 #
-# **The claim you will have shown:** an inner loop of many small steps follows an ordinary differential equation (ODE), and its
-# gradient follows another one, run backwards along a path that was stored. Never along a path that was integrated backwards.
+# **The claim you will have shown:** an inner loop of many small steps follows an ordinary differential equation (ODE),
+# and its gradient follows another one, run backwards along a path that was stored. Never along a path that was
+# integrated backwards.
 #
 # About 60 minutes. Before this: [02 · MAML](02_maml.ipynb), where the meta-gradient became a product of factors
 # $(I - \alpha H_k)$, and [04 · Bilevel](04_bilevel.ipynb), which met iMAML.
@@ -162,9 +163,10 @@ print(f"order {order:.2f}")
 assert 0.9 < order < 1.1
 
 # %% [markdown]
-# The gap is proportional to $\alpha$. A method whose error is proportional to $\alpha^q$ has the **order** $q$, so gradient
-# descent is a **first-order** method for this flow. (In lesson 03 the word meant: without second derivatives.) That is
-# the view of **A-MAML** (Li, Wang, Narayan, Kirby & Zhe, 2023): if the inner loop is long, adapt by the flow itself, and ask for
+# The gap is proportional to $\alpha$. A method whose error is proportional to $\alpha^q$ has the **order** $q$, so
+# gradient descent is a **first-order** method for this flow. (In lesson 03 the word meant: without second derivatives.)
+# That is the view of **A-MAML** (Li, Wang, Narayan, Kirby & Zhe, 2023): if the inner loop is long, adapt by the flow
+# itself, and ask for
 #
 # $$F(\theta) = f(u(T)), \qquad \nabla F(\theta) = \;? $$
 
@@ -501,9 +503,9 @@ plots.show(
 )
 
 # %% [markdown]
-# First order, first order, second order. A-MAML with 64 steps has a smaller error than all others with 1,024. Its gradient is also
-# the exact gradient of the value that it returns, however few the steps, because its way back is the transpose of its
-# way forwards. A sweep that we discretise ourselves has an error of its own.
+# First order, first order, second order. A-MAML with 64 steps has a smaller error than all others with 1,024. Its
+# gradient is also the exact gradient of the value that it returns, however few the steps, because its way back is the
+# transpose of its way forwards. A sweep that we discretise ourselves has an error of its own.
 
 # %%
 meta_gradient, shift = a_maml[32], 1e-5 * np.eye(2)
@@ -608,8 +610,8 @@ plots.show(
 # error picks the side.
 #
 # Move the slider, and change the precision. **The parabola was lost at 36 in float64 and at 16 in float32. Is the
-# valley lost at the same $LT$?** The left picture shows the way back. The right one shows how far from the start it ends; the straight line is
-# $\varepsilon\, e^{LT}$.
+# valley lost at the same $LT$?** The left picture shows the way back. The right one shows how far from the start it
+# ends; the straight line is $\varepsilon\, e^{LT}$.
 
 # %%
 products = np.arange(1.0, 46.0)
@@ -792,8 +794,8 @@ check("08.longest_horizon", longest_horizon)
 # %% [markdown]
 # ## Exercise: the bill for checkpoints
 #
-# $K$ gradient steps, with a checkpoint at every $c$-th step, from step $0$ on. Every segment is walked again, the last one too; one that
-# is walked again adds $c$ points. Count a Hessian-vector product as two gradients, as in lesson 03.
+# $K$ gradient steps, with a checkpoint at every $c$-th step, from step $0$ on. Every segment is walked again, the last
+# one too; one that is walked again adds $c$ points. Count a Hessian-vector product as two gradients, as in lesson 03.
 
 
 # %% tags=["exercise"] exercise="08.checkpoint_bill"
@@ -952,9 +954,9 @@ assert np.allclose(pulled, implicit, atol=1e-4)
 # ## When is it worth it?
 #
 # Count gradients, with a Hessian-vector product as two. MAML takes about $3K$. The Euler sweep takes $6K$ and the Heun
-# sweep $8K$; $4K$ of each are for the Runge-Kutta path. `ml.a_maml` takes $23K$ by its docstring, a third of them differentiated once more: say
-# $30K$. To get within a given error of the gradient of the flow, extrapolated from $K = 1{,}024$ with the order measured
-# above:
+# sweep $8K$; $4K$ of each are for the Runge-Kutta path. `ml.a_maml` takes $23K$ by its docstring, a third of them
+# differentiated once more: say $30K$. To get within a given error of the gradient of the flow, extrapolated from
+# $K = 1{,}024$ with the order measured above:
 
 # %%
 print("gradients needed for a relative error of       1e-2       1e-4       1e-6")
@@ -969,7 +971,8 @@ assert 3 * 1024 * errors["MAML, K gradient steps"][-1] / a_maml_errors[1] > 100 
 # dozen gradient steps are what you want, MAML's gradient is already exact for them, and A-MAML has nothing to offer.
 #
 # One thing it does not buy is a longer stride for the same work. A gradient step is stable up to $2/L$. A step of
-# `ml.a_maml` is stable up to about $3/L$, by its docstring, and takes six gradients: $1/(2L)$ for each. Where curvatures differ widely, both stay expensive.
+# `ml.a_maml` is stable up to about $3/L$, by its docstring, and takes six gradients: $1/(2L)$ for each. Where
+# curvatures differ widely, both stay expensive.
 
 # %% [markdown]
 # ## Limits
@@ -1005,8 +1008,8 @@ progress("08")
 #   [arXiv 1806.07366](https://arxiv.org/abs/1806.07366). The adjoint along a path integrated backwards.
 # - D. Maclaurin, D. Duvenaud, R. P. Adams. *Gradient-based hyperparameter optimization through reversible learning.* 2015.
 #   [arXiv 1502.03492](https://arxiv.org/abs/1502.03492). Descent made reversible by storing the lost bits.
-# - P. Kidger. *On neural differential equations.* 2022. [arXiv 2202.02435](https://arxiv.org/abs/2202.02435). The thesis behind
-#   diffrax, with checkpoints and the other ways back.
+# - P. Kidger. *On neural differential equations.* 2022. [arXiv 2202.02435](https://arxiv.org/abs/2202.02435). The
+#   thesis behind diffrax, with checkpoints and the other ways back.
 #
 # This was the last lesson. Next: tasks of your own. Any pair `ml.Task(support, query)` of batches that your loss
 # understands is one, and all methods of this course take it.

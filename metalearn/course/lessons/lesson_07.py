@@ -53,7 +53,7 @@ GRADIENT_COUNT = Exercise(
         Misconception(
             "forward as dear as symmetric",
             _counts(**{FORWARD: lambda k, cg: 4 * k}),
-            "You charge the forward estimator for two leaning loops. One of its two solutions is $\\phi_0$: "
+            "You charge the forward estimator for two leaning loops. One of its two solutions is $\\phi^*_0$: "
             "does that loop need the query loss?",
         ),
         Misconception(
@@ -65,18 +65,18 @@ GRADIENT_COUNT = Exercise(
         Misconception(
             "symmetric solves three times",
             _counts(**{SYMMETRIC: lambda k, cg: 5 * k}),
-            "You charge the symmetric estimator for a loop at $\\nu = 0$ as well. Is $\\phi_0$ in its formula?",
+            "You charge the symmetric estimator for a loop at $\\nu = 0$ as well. Is $\\phi^*_0$ in its formula?",
         ),
         Misconception(
             "forward without the plain loop",
             _counts(**{FORWARD: lambda k, cg: 2 * k}),
-            "You charge the forward estimator for its leaning loop alone. From what is $\\phi_\\nu$ subtracted?",
+            "You charge the forward estimator for its leaning loop alone. From what is $\\phi^*_\\nu$ subtracted?",
         ),
         Misconception(
             "query gradient on top",
             _counts(**{FORWARD: lambda k, cg: 3 * k + 1, SYMMETRIC: lambda k, cg: 4 * k + 1}),
-            "You add a query gradient at the end of FO-B-MAML, as in FO-MAML. Where in $\\phi_0 - \\phi_\\nu$ would "
-            "it stand?",
+            "You add a query gradient at the end of FO-B-MAML, as in FO-MAML. Where in $\\phi^*_0 - \\phi^*_\\nu$ "
+            "would it stand?",
         ),
         Misconception(
             "iMAML goes back along the path",
@@ -433,7 +433,8 @@ QUIZ = (
         ),
     ),
     Question(
-        "You double the number of inner steps K. What happens to the memory of one task's meta-gradient?",
+        "You double the number of inner steps K, from 10 to 20. What happens to the memory of one task's "
+        "meta-gradient, for each of the six methods?",
         (
             "It doubles for all methods",
             "It grows for MAML and stays for the others",
