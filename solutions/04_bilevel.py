@@ -999,9 +999,7 @@ figure, (left_axes, right_axes) = plots.subplots(2, height=3.6)
 starts, second = curvatures_of(wavy, 0.5, np.linspace(0, 42, 4_001))
 plots.lines(starts, second, "start θ", "second derivative", title="h = z²/2 + 0.9 cos z, α = 0.5", axes=left_axes)
 starts, second = curvatures_of(kinked, 1.0, np.linspace(0.5, 3, 20_001))
-plots.lines(
-    starts, second, "start θ", "second derivative", title="h bends from z = 1 (θ = 2) on, α = 1", axes=right_axes
-)
+plots.lines(starts, second, "start θ", "second derivative", title="h bends from θ = 2 on, α = 1", axes=right_axes)
 plots.show(
     figure,
     alt="Second derivatives of both objectives against the start. Left: that of iMAML's objective swings wider and wider "

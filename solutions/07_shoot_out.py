@@ -594,7 +594,7 @@ shown = {
     name: kilobytes[name]
     for name in ("MAML", "FO-MAML", "Reptile", "iMAML", "MAML, rematerialised", "FO-B-MAML symmetric")
 }
-figure = plots.lines(steps, shown, "inner steps K", "scratch memory (kB)", log="xy", ylim=(5, 5_000))
+figure = plots.lines(steps, shown, "inner steps K", "scratch memory (kB)", log="xy", ylim=(5, 100_000))
 plots.show(
     figure,
     alt="Scratch memory of one meta-gradient against the number of inner steps, both axes logarithmic. MAML rises in proportion, "
