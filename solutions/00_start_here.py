@@ -17,8 +17,8 @@
 # to start from. Afterwards you can derive and implement gradient-based meta-learning, from MAML up to a first-order
 # method that provably converges. You can also check that an implementation is right, and use it on tasks of your own.
 #
-# **The claim you will have shown here:** `grad`, `vmap` and `scan` of a pure function are all the JAX this course
-# needs.
+# **The claim you will have shown here:** `grad`, `vmap` and `scan` of pure functions compose, and together they
+# differentiate a whole run of learning.
 #
 # About 45 minutes. You need calculus, linear algebra, and Python with NumPy. You need no JAX and no meta-learning.
 #
@@ -33,8 +33,8 @@
 # **How a lesson works.** `Shift`+`Enter` runs a cell and moves on to the next.
 #
 # - *Predict.* Before a result is shown, you commit to a guess. A wrong guess tells you where to read again.
-# - *Exercise.* Replace the line that raises `NotImplementedError`, then run the check below it. It says what your
-#   function computes, also when that is not what was asked. No exercise needs an earlier one.
+# - *Exercise.* Replace the line that raises `NotImplementedError`, then run the check below it. For common
+#   mistakes it says what your function computes instead. No exercise needs an earlier one.
 # - *Hints* are folded below each check. Opening them costs nothing.
 #
 # Running all cells at once is safe: an exercise that waits for you says so, and the lesson goes on.
@@ -115,9 +115,9 @@ assert loss(truth, batch) == 0.0
 
 # %% [markdown]
 # This function is **pure**: its value depends on its arguments alone, and it changes nothing outside. Everything in JAX
-# rests on that. To transform a function, JAX runs it once on placeholders, records the operations, and turns the record
-# into something else: a derivative, a version for many inputs, a compiled program. What is not in the record is lost.
-# So whatever may change, the parameters above all, comes in as an argument.
+# rests on that. To transform a function, JAX runs it once on stand-ins for the arguments, records the operations, and
+# turns the record into something else: a derivative, a version for many inputs, a compiled program. What is not in the
+# record is lost. So whatever may change, the parameters above all, comes in as an argument.
 #
 # The parameters are a **pytree**: dicts, tuples and lists, nested as you like, with numbers or arrays as leaves.
 # Think of it as a vector whose entries have names. In signatures it is called `Params`. `jax.tree.map` does arithmetic
@@ -140,14 +140,14 @@ better_change = predict(
     "00.better_change",
     "We stand at the dashed wave, and may change one number a little. What makes the loss smaller?",
     options=[
-        "a higher wave; so does a shift to the right",
-        "a higher wave; a shift to the right does not",
-        "a shift to the right; a higher wave does not",
+        "both a higher wave and a shift to the right",
+        "a higher wave, but not a shift to the right",
+        "a shift to the right, but not a higher wave",
     ],
 )
 
 # %% [markdown]
-# The answer is the sign of two derivatives. You will work them out by hand once, and check every line. For the check
+# The answer lies in the signs of two derivatives. You will work them out by hand once, and check every line. For the check
 # we need a slope that uses no calculus: the function a little to the right, minus the function a little to the left,
 # divided by the distance.
 
@@ -213,7 +213,7 @@ by_jax = jax.grad(loss)(start, batch)
 for name in start:
     print(f"{name:10s} by hand {by_hand[name]:+.6f}   by jax.grad {by_jax[name]:+.6f}")
     assert np.isclose(by_hand[name], by_jax[name], rtol=1e-5)
-better_change.reveal("a shift to the right; a higher wave does not")
+better_change.reveal("a shift to the right, but not a higher wave")
 assert by_jax["phase"] < 0 < by_jax["amplitude"]
 
 # %% [markdown]
@@ -221,10 +221,10 @@ assert by_jax["phase"] < 0 < by_jax["amplitude"]
 # `params`.
 #
 # A slope of the phase below zero: shift the wave to the right and the loss falls. A slope of the amplitude above
-# zero: a higher wave is *worse*. A gradient looks only at the next small step. As long as the crests are in the wrong
-# places, higher crests miss by more; the amplitude has to wait until the phase is better.
+# zero: a higher wave is *worse*. A gradient looks only at the next small step. With the crests so far off, higher
+# crests miss by more; the amplitude has to wait until the phase is better.
 #
-# This is not a finite difference. JAX applies the chain rule to the recorded operations, so the result is exact up to
+# `jax.grad` is not a finite difference. JAX applies the chain rule to the recorded operations, so the result is exact up to
 # rounding. Often you want the loss as well, and `jax.value_and_grad` returns the pair:
 
 # %%
@@ -242,7 +242,7 @@ assert value == loss(start, batch)
 best_step = predict(
     "00.best_step",
     "You check the slope of the loss in the phase by a central difference, in 32-bit numbers. "
-    "Which step comes nearest to the truth?",
+    "Which step comes nearest to the exact slope?",
     options=["0.1", "0.001", "0.000001"],
 )
 
@@ -334,6 +334,7 @@ check("00.finite_difference", finite_difference)
 # How does the loss depend on the phase? We want it for 201 phases. You could write a loop. `jax.vmap` takes a
 # function for one and returns a function for many. `in_axes` has one entry for each argument: `0` where there is one
 # value for each copy, stacked along axis 0, and `None` where all copies share the value.
+# An entry holds for all leaves of its argument, so we also repeat the amplitude 201 times.
 
 # %%
 phases = jnp.linspace(-jnp.pi, jnp.pi, 201)
@@ -352,7 +353,7 @@ plots.show(
         points={"the truth": (1.0, 0.0)},
         ylim=(-0.5, 11),
     ),
-    alt="The loss as a function of the phase: one valley that reaches zero at phase 1, and one hill near phase -2.",
+    alt="The loss as a function of the phase: one valley that reaches zero at phase 1, and one hill near phase -2.4.",
 )
 hill = phases[jnp.argmax(losses)]
 print(f"top of the hill: phase {hill:.2f}; half a turn from the truth: {1 - jnp.pi:.2f}")
@@ -375,10 +376,10 @@ key = jax.random.key(0)
 assert jax.random.normal(key) == jax.random.normal(key)  # same key, same number
 
 task_key, other_key = jax.random.split(key)
-assert jax.random.normal(task_key) != jax.random.normal(other_key)
+assert jax.random.normal(other_key) != jax.random.normal(key)  # another key, another number
 
 # %% [markdown]
-# Use each key once, and split it when you need more. Everything you run here can then be repeated exactly.
+# From here on, use each key once, and split it when you need more. Everything you run here can then be repeated exactly.
 #
 # Here are 25 tasks. Each is a wave with its own amplitude and phase. `support` holds the points that a learner may
 # learn from; lesson 01 says what the rest is for.
@@ -388,7 +389,8 @@ tasks = ml.tasks.Sinusoid(num_support=10)(task_key, 25)
 print(jax.tree.map(jnp.shape, tasks.support))
 
 # %% [markdown]
-# It is the pair (x, y), with axes for the task, the point, and the single input or output. A batch of tasks is the
+# `tasks.support` is the pair (x, y), with axes for the task, the point, and the single input or output. Our `loss` works
+# entry by entry, so the last axis does not matter. A batch of tasks is the
 # pytree of one task with one more axis in front.
 
 # %% [markdown]
@@ -445,9 +447,9 @@ for name, slope_of_mean in jax.grad(mean_loss)(start).items():
 # %% [markdown]
 # ## scan
 #
-# Learning repeats a step. The Babylonians repeated one to find $\sqrt2$: if a guess is too large, 2 divided by the
-# guess is too small, so take the mean of both. `jax.lax.scan` repeats a function of a **carry**, which one step hands
-# to the next. The function returns a pair: the new carry, and something to keep.
+# Learning repeats a step. The Babylonian method repeats one to find $\sqrt2$: if a guess is too large, 2 divided by the
+# guess is too small, and the other way round, so take the mean of both. `jax.lax.scan` repeats a function of a
+# **carry**, which one step hands to the next. The function returns a pair: the new carry, and something to keep.
 
 
 # %%
@@ -474,7 +476,7 @@ assert np.isclose(last, guess) and np.isclose(last, np.sqrt(2)) and history.shap
 # Of a scan it records one step, however many there are.
 #
 # A scan is a function like any other, so it has a derivative. The derivative of $\sqrt n$ is $1 / (2 \sqrt n)$. The
-# code above contains no square root, only five means:
+# function `square_root` takes no square root, only five means:
 
 # %%
 through_the_scan = jax.grad(lambda number: square_root(number)[0])(2.0)
@@ -487,7 +489,8 @@ assert np.isclose(through_the_scan, 1 / (2 * np.sqrt(2)), rtol=1e-5)
 # %% [markdown]
 # ## Exercise: gradient descent as a scan
 #
-# Repeat $\phi \leftarrow \phi - \alpha \nabla f(\phi)$ a number of times, and return the last $\phi$.
+# A gradient points to where the loss grows, so we step against it. With parameters $\phi$, objective $f$ and step size
+# $\alpha$, repeat $\phi \leftarrow \phi - \alpha \nabla f(\phi)$ a number of times, and return the last $\phi$.
 
 
 # %% tags=["exercise"] exercise="00.gradient_descent"
@@ -546,8 +549,8 @@ assert all(np.isclose(learned[name], truth[name], atol=1e-2) for name in truth)
 # %%
 higher_start = predict(
     "00.higher_start",
-    "At the start, a higher wave makes the loss larger, as you saw. We now take five steps of descent and look at "
-    "the loss after them. What does a slightly higher wave at the start do to that loss?",
+    "At the start, a higher wave makes the loss larger, as you saw. We now take five steps of descent with step "
+    "size 0.1 and look at the loss after them. What does a slightly higher wave at the start do to that loss?",
     options=["makes it larger", "makes it smaller", "does not change it"],
 )
 
@@ -563,13 +566,15 @@ for name in start:
     print(f"{name:10s} slope of the loss at the start {before[name]:+.3f}, after five steps {after[name]:+.3f}")
 higher_start.reveal("makes it smaller")
 assert before["amplitude"] > 0 > after["amplitude"]
+assert jax.grad(objective)(ml.inner.descend(objective, optax.sgd(0.1), 5, start))["amplitude"] < 0
 
 second_opinion = slope(lambda amplitude: final_loss({**start, "amplitude": amplitude}), start["amplitude"])
 assert np.isclose(after["amplitude"], second_opinion, atol=1e-2)
 
 # %% [markdown]
-# The sign has changed. A higher wave is a worse place to stay, and a better place to *learn from*: the slope in the
-# phase has a factor $a$ (line 4), so when the wave is high, descent corrects the phase faster.
+# The sign has changed, for two reasons. After five steps the phase is better, and there a higher wave lowers the loss.
+# And the slope in the phase has a factor $a$ (line 4), so a higher wave lets descent correct the phase faster. A higher
+# wave is a worse place to stay, and a better place to *learn from*.
 #
 # **The gradient of the loss after learning, with respect to where learning began, is the central object of this
 # course.** It is called the meta-gradient. `grad` through a `scan` is one way to compute it; most later
@@ -679,13 +684,14 @@ explore(
 step_limit = predict("00.step_limit", "Above which step size does the path no longer settle?")
 
 # %% [markdown]
-# Near the minimum $\phi^*$ the gradient is linear, $\nabla L(\phi) \approx H (\phi - \phi^*)$, with $H$ the matrix of
-# second derivatives. Put that into the step:
+# Near the minimum $\phi^*$ the gradient is nearly linear, $\nabla L(\phi) \approx H (\phi - \phi^*)$, with $H$ the matrix of
+# second derivatives, the **Hessian**. Put that into the step:
 #
 # $$\phi_{k+1} - \phi^* \approx (I - \alpha H)(\phi_k - \phi^*).$$
 #
-# Along an eigenvector of $H$ with eigenvalue $\lambda$, each step multiplies the distance by $1 - \alpha\lambda$.
-# Check it: nudge the parameters away from the minimum along the steepest direction, and take one step.
+# Along an eigenvector of $H$ with eigenvalue $\lambda$, each step multiplies the deviation by about
+# $1 - \alpha\lambda$. Check it: nudge the parameters away from the minimum along the steepest direction, the eigenvector
+# with the largest eigenvalue, and take one step.
 
 # %%
 flat_truth, unflatten = ravel_pytree(truth)  # the pytree as a plain vector, and the way back
@@ -713,8 +719,8 @@ for step_size in (0.98 * limit, 1.02 * limit):
     assert (final < 1e-8) == (step_size < limit)
 
 # %% [markdown]
-# Above the limit the steep direction overshoots the valley by more each time, until the path jumps to and fro between
-# its walls. The flat direction could bear much larger steps. Keep the factor $I - \alpha H$ in mind: lesson 02 shows
+# Above the limit the path overshoots the valley in the steep direction by more each time, until it jumps to and fro
+# between its walls. The flat direction could bear much larger steps. Keep the factor $I - \alpha H$ in mind: lesson 02 shows
 # that the meta-gradient is made of it.
 
 # %% [markdown]
@@ -722,7 +728,7 @@ for step_size in (0.98 * limit, 1.02 * limit):
 #
 # Is our step size too small or too large for five steps? The answer is a sign: the derivative, in the step size, of
 # the loss after the last step. A pure function can be differentiated in any of its arguments: `jax.grad` takes the
-# first one, or the one that `argnums` names.
+# first one, or the one that `argnums` names, counted from 0.
 
 
 # %% tags=["exercise"] exercise="00.step_size_slope"
@@ -757,7 +763,8 @@ def step_size_slope(
 check("00.step_size_slope", step_size_slope)
 
 # %% [markdown]
-# Your function should agree with this second opinion on the loss after five steps:
+# Here is a second opinion on the loss after five steps. In a cell of your own, compare it with
+# `step_size_slope(objective, start, 0.1, 5)`:
 
 
 # %%
@@ -771,21 +778,22 @@ for step_size, after_five in slopes.items():
 assert slopes[0.1] < 0 and slopes[0.5] < 0 < slopes[0.65] and limit < 0.5
 
 # %% [markdown]
-# At 0.5 a larger step size would still help, although 0.5 is above the limit. Five steps are too few for the jumping
-# to do harm. How the best step size depends on the number of steps is a question for lesson 02.
+# At 0.5 a slightly larger step size would still help, although 0.5 is above the limit: the limit is about many steps, and
+# these are five. At 0.65 it would do harm. How the best step size depends on the number of steps is a question for lesson 02.
 
 # %% [markdown]
 # ## Limits
 #
 # - **Arrays cannot be changed in place.** `x[0] = 1` raises an error; `x.at[0].set(1)` returns a changed copy.
-# - **Python's `if` cannot look at a recorded value**, because there is no value yet. Use `jnp.where` inside `grad`,
-#   `vmap`, `scan` and `jit`.
-# - **32-bit numbers** round coarsely, as the V showed. Training does not mind. Lessons that compare with a theory switch to
+# - **Python's `if` cannot look at a value inside `vmap`, `scan` and `jit`**, because there is no single value
+#   yet. Use `jnp.where` there.
+# - **32-bit numbers** round coarsely, as the V showed. Training seldom minds. Lessons that compare with a theory switch to
 #   64 bits.
 # - **Memory.** The gradient of a scan keeps every step until the end. Ten steps are harmless; ten thousand steps of a
 #   network are not, and several methods of this course exist for that reason.
 # - **Where descent ends depends on where it begins.** Far from the truth it finds another valley, here an equally deep
-#   one: the same wave, shifted by a whole turn or turned upside down. The valleys of networks are not all alike.
+#   one: the same wave, shifted by a whole turn, or turned upside down and shifted by half a turn. The valleys of networks
+#   are not all alike.
 
 # %% tags=["nbval-check-output"]
 try:
@@ -806,11 +814,11 @@ for phase in (-2.5, -3.1):
 # ## What to take away
 #
 # - A pure function of a pytree is all that JAX asks for: what can change is an argument.
-# - `grad` gives the exact slope. A finite difference gives a second opinion, with a step that is neither large nor
-#   tiny.
+# - `grad` gives the slope, exact up to rounding. A finite difference gives a second opinion, with a step that is
+#   neither large nor tiny.
 # - `vmap` turns code for one task into code for many; `scan` repeats a step; `jit` only makes it fast.
 # - They compose. `grad` through a `scan` is the derivative of learning itself.
-# - Descent settles for step sizes below two over the largest curvature.
+# - Near a minimum, descent settles for step sizes below two over the largest eigenvalue of the Hessian there.
 
 # %%
 quiz("00")

@@ -10,7 +10,7 @@ LESSON = "00_start_here.ipynb"
 EXERCISE, EXERCISE_ID = "00-finite_difference", "00.finite_difference"
 IMPORTS, PREDICTION, ANSWER, QUIZ, PROGRESS = (f"00_start_here-{number}" for number in ("01", "11", "21", "87", "88"))
 BEFORE_THE_ANSWER = [f"00_start_here-{number}" for number in ("03", "06", "13", "15")]
-RIGHT = {"prediction": "a shift to the right; a higher wave does not", "quiz": "It uses the old value."}
+RIGHT = {"prediction": "a shift to the right, but not a higher wave", "quiz": "It uses the old value."}
 
 
 def source(cell_id):

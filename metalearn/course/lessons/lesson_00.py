@@ -328,7 +328,7 @@ EXERCISES = (
         ),
         alternatives=(_difference_by_vectors,),
         hints=(
-            "Two points are needed: one ahead of `point`, one behind it, both at distance $h$ along `direction`.",
+            "Two points are needed: one ahead of `point`, one behind it, both `step` times `direction` away from it.",
             "`jax.tree.map(lambda p, d: ..., point, direction)` builds one of them leaf by leaf. The same line "
             "with a minus sign builds the other.",
         ),
@@ -506,7 +506,7 @@ EXERCISES = (
 QUIZ = (
     Question(
         prompt="A function compiled with `jax.jit` reads a global `scale`. You run it, change `scale`, and run it "
-        "again on an array of the same shape. What happens?",
+        "again on an array of the same shape and type. What happens?",
         options=(
             "It uses the new value.",
             "It uses the old value.",
@@ -535,19 +535,15 @@ QUIZ = (
         ),
     ),
     Question(
-        prompt="Near its minimum a loss has a Hessian with eigenvalues 1 and 8. Which step sizes let gradient descent "
-        "settle there?",
-        options=(
-            "All below 2",
-            "All below 1/4",
-            "All below 1/8",
-        ),
+        prompt="Near its minimum a loss has a Hessian with eigenvalues 1 and 8. Above which step size does gradient "
+        "descent no longer settle there?",
+        options=("2", "1/4", "1/8"),
         answer=1,
         feedback=(
-            "That suits the flat direction. In the steep one each step would multiply the error by up to "
-            "$|1 - 2 \\cdot 8| = 15$.",
+            "That is the limit of the flat direction. In the steep one a step size of 2 multiplies the error by "
+            "$1 - 2 \\cdot 8 = -15$.",
             "Right: the steepest direction decides, and $|1 - 8\\alpha| < 1$ means $\\alpha < 2/8$.",
-            "Those settle without overshooting. Up to 1/4 descent still settles, from alternating sides.",
+            "Up to 1/8 descent does not even overshoot. Up to 1/4 it still settles, from alternating sides.",
         ),
     ),
 )
