@@ -108,7 +108,7 @@ plots.show(
 
 # %% [markdown]
 # With a positive lean the minimum moves to where the query loss is lower. With a negative lean it moves the other way.
-# How far it moves depends on the valley: a stiff one hardly yields.
+# How far it moves depends on the valley: a stiff one yields less.
 #
 # Compare two nudges in valleys of different stiffness. One leans by a small $\nu$, and records how the *minimum* moves.
 # The other moves the start $\theta$, and records how the *query loss at the minimum* changes. That is the
@@ -147,8 +147,8 @@ assert np.allclose(ratios, -spring, rtol=1e-5)
 # \qquad\text{and}\qquad
 # \underbrace{\frac{d\phi}{d\nu} = \frac{-f'}{h'' + \lambda}}_{\text{nudge by the query loss, watch the minimum}}$$
 #
-# differ by the factor $-\lambda$. Nature inverted the stiffness for us: the minimum moved. With many parameters it
-# inverts a matrix.
+# differ by the factor $-\lambda$. The moving minimum has divided by the stiffness for us. With many parameters
+# it applies the inverse of a matrix.
 
 # %% [markdown]
 # ## The derivation, in five lines
@@ -174,7 +174,7 @@ def network_loss(params, batch):
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def solve(loss, task, params, step_size, num_steps, strength, nu):
-    """phi_nu after `num_steps` gradient steps from the start `params`, a pytree like it."""
+    """phi_nu after `num_steps` gradient steps from the start `params`, a pytree like `params`."""
 
     def leaning(phi):
         return nu * loss(phi, task.query) + loss(phi, task.support)
@@ -348,7 +348,7 @@ figure = plots.lines(
 figure.axes[0].set_xticks([-nu, 0, nu], ["-ν", "0", "ν"])
 plots.show(
     figure,
-    alt="The minimum against the lean, a curve that bends downwards. The chord through minus nu and plus nu is nearly "
+    alt="The minimum against the lean: a rising curve that becomes flatter. The chord through minus nu and plus nu is nearly "
     "parallel to the tangent at zero. The chord through zero and nu is visibly flatter.",
 )
 for name, chord in (("tangent", tangent), ("forward", forward_slope), ("symmetric", symmetric_slope)):
@@ -368,12 +368,6 @@ halved_prediction = predict(
     "Halve ν. By what factor does the symmetric estimator's error shrink?",
     options=["about 2", "about 4", "about 8"],
 )
-
-# %% [markdown]
-# Taylor's theorem tells how wrong the chords are. With $\phi'$, $\phi''$, ... the derivatives in $\nu$ at zero,
-#
-# $$g_{\text{for}} - \nabla F = -\tfrac{\lambda}{2}\phi''\,\nu + \dots, \qquad
-# g_{\text{sym}} - \nabla F = -\tfrac{\lambda}{6}\phi'''\,\nu^2 + \dots$$
 
 
 # %%
@@ -401,7 +395,7 @@ def relative_error(gradients):
 
 
 second, third = derivatives(0.0)
-truncation = {
+truncation = {  # of the leading terms of both errors; the text below derives them
     "forward": strength / 2 * float(jnp.linalg.norm(second)) / length,
     "symmetric": strength / 6 * float(jnp.linalg.norm(third)) / length,
 }
@@ -421,13 +415,19 @@ for (name, errors), order in zip(measured.items(), (1, 2), strict=True):
 halved_prediction.reveal("about 4")
 
 # %% [markdown]
-# Halving $\nu$ halves the forward error and quarters the symmetric one. The predicted rows are Taylor's, from $\phi''$
-# and $\phi'''$; as $\nu$ falls the measured rows agree with them. The errors are relative to $|\nabla F|$, here and
-# below.
+# Taylor's theorem tells how wrong the chords are. With $\phi'$, $\phi''$, ... the derivatives in $\nu$ at zero,
+#
+# $$g_{\text{for}} - \nabla F = -\tfrac{\lambda}{2}\phi''\,\nu + \dots, \qquad
+# g_{\text{sym}} - \nabla F = -\tfrac{\lambda}{6}\phi'''\,\nu^2 + \dots$$
+#
+# Halving $\nu$ about halves the forward error and about quarters the symmetric one. The predicted rows are these leading
+# terms; as $\nu$ falls the measured rows agree with them. The errors are relative to $|\nabla F|$, here and wherever errors
+# are printed or drawn below.
 #
 # Both take two solves of $K$ steps. A step that leans needs a support and a query gradient, a step at $\nu = 0$ only the
 # first: $3K$ gradients forward, $4K$ symmetric. Nothing is stored along the way. Where MAML keeps $K$ points for its way
-# back, each solve keeps one.
+# back, each solve keeps one. By the count of lesson 04, MAML costs $3K + 1$ and iMAML $K + 1 + 2m$. So the forward
+# estimator costs as much as MAML, and the symmetric one more: what they save is the second derivatives and the path.
 
 # %% [markdown]
 # ## Exercise: the forward estimator
@@ -527,8 +527,8 @@ check("05.symmetric", symmetric_estimate)
 # \text{forward} & 1 & \frac{\lambda}{2} |\phi''| & 2\lambda \\
 # \text{symmetric} & 2 & \frac{\lambda}{6} |\phi'''| & \lambda \end{array}$$
 #
-# up to terms of higher order. As $\nu$ falls, the first term falls and the second one rises. On logarithmic axes the
-# sum is a V.
+# up to terms of higher order. (In the figures $T$ and $R$ are divided by $|\nabla F|$.) As $\nu$ falls, the first term
+# falls and the second one rises. On logarithmic axes the sum is a V.
 
 # %% [markdown]
 # ## Exercise: the best ν
@@ -562,7 +562,7 @@ check("05.best_nu", best_nu)
 # %% [markdown]
 # At the bottom, $\nu$ is proportional to $\delta^{1/(p+1)}$. Put that into either term: the error is proportional to
 # $\delta^{p/(p+1)}$. For the forward estimator that is $\delta^{1/2}$, for the symmetric one $\delta^{2/3}$. The second
-# law stands in the abstract of the paper.
+# law stands in the abstract of the paper's version of 2026.
 #
 # Measure it. Take the exact solutions, and add to each an independent random error of length $\delta$. Try every $\nu$,
 # and keep the best. Do this for five values of $\delta$.
@@ -596,15 +596,16 @@ for name, order, difference, width in (
         f"   best ν ~ δ^{slope_of_nu:.2f} (theory {1 / (order + 1):.2f})"
     )
     assert abs(slope_of_error - order / (order + 1)) < 0.03 and abs(slope_of_nu - 1 / (order + 1)) < 0.03
+assert (best["symmetric"] < best["forward"]).all()
 
 # %% [markdown]
-# Both laws hold. The symmetric estimator gets more out of the same solutions. But neither error is proportional to
+# Both laws hold. The symmetric estimator's error is lower at all five accuracies. But neither error is proportional to
 # $\delta$: to halve it, the inner loops must become more than twice as accurate.
 
 # %% [markdown]
 # ## Two unfinished loops
 #
-# Now the real thing. Stop both inner loops after 60 steps, long before they arrive. Each solution then is off by
+# Now the real thing. Stop both inner loops after 60 steps, before they arrive. Each solution then is off by
 # some $\delta$. Both loops begin at $\theta$.
 
 # %%
@@ -664,17 +665,19 @@ plots.show(
         ylim=(1e-4, 1e2),
     ),
     alt="Relative error of the symmetric estimator against nu, both axes logarithmic. With own starts the error rises "
-    "towards small nu, along the bound. With the same start it is flat there, thousands of times lower.",
+    "towards small nu, along the bound. With the same start it is flat there, more than a thousand times lower. For large "
+    "nu all three curves rise together.",
 )
 
 # %% [markdown]
 # The bound, drawn for the $\delta$ of the loops from the same start, warns of an error many times the gradient itself.
-# Yet their curve is flat. With a start of its own for each solve, the error rises as the bound says, although its
+# Yet their curve is flat. (On the far right both measured curves pass above the bound: there the terms of higher order
+# count.) With a start of its own for each solve, the error rises as the bound says, although its
 # $\delta$ is only about twice as large.
 #
 # The reason is cancellation. Two loops from the same start take nearly the same path, and stop short in nearly the same
 # way. The error $e_\nu$ of the loop is a smooth function of $\nu$, so $e_\nu - e_{-\nu}$ is itself proportional to
-# $\nu$: divided by $\nu$ it stays finite.
+# $\nu$ for small $\nu$: divided by $\nu$ it stays finite.
 
 # %%
 at = np.abs(nus - 0.001).argmin()
@@ -685,8 +688,9 @@ for name, stopped in (("same start", same), ("own starts", own)):
     assert share < 0.05 if name == "same start" else share > 0.5
 
 # %% [markdown]
-# So $\delta/\nu$ is a worst case, for errors that know nothing of each other: mini-batches drawn apart, starts that
-# differ, loops that stop on a test. **Use one start, one step count, one order of the data for both solves.**
+# So an error of the size $\delta/\nu$ is the price of errors that do not know of each other: mini-batches drawn apart,
+# starts that differ, loops that each stop when their own slope is short enough. **Use one start, one step count, one
+# order of the data for both solves.**
 #
 # What is the height of the flat part? As $\nu \to 0$ the chord becomes the derivative of the *loop as it is*, 60 steps
 # and no more. `ml.fo_b_maml_limit` computes this exact limit with one `jax.jvp` through the loop, as in line 2. It has
@@ -777,7 +781,9 @@ for name, panel in zip(model, axes, strict=True):
         ylim=(1e-5, 2),
         axes=panel,
     )
-    found, expected = model_nus[float32_errors[name][-1].argmin()], model_nus[model[name].argmin()]
+    order = {"forward": 1, "symmetric": 2}[name]
+    expected = (amplification[name] * rounding / (order * truncation[name])) ** (1 / (order + 1))
+    found = model_nus[float32_errors[name][-1].argmin()]
     print(f"{name:9s} best ν    predicted {expected:.1e}, measured {found:.1e}")
     print(f"{'':9s} its error predicted {model[name].min():.1e}, measured {float32_errors[name][-1].min():.1e}")
     assert 1 / 3 < found / expected < 3 and 0.2 < np.median(float32_errors[name][-1] / model[name]) < 2
@@ -786,14 +792,15 @@ assert float32_errors["symmetric"][-1].min() < float32_errors["forward"][-1].min
 float32_prediction.reveal(model_nus[float32_errors["symmetric"][-1].argmin()])
 plots.show(
     figure,
-    alt="Two panels, relative error against nu, both axes logarithmic: forward and symmetric. In each the predicted V "
-    "and the one measured in float32 nearly coincide. The symmetric V is deeper, and its bottom lies further "
-    "right.",
+    alt="Two panels, relative error against nu, both axes logarithmic: forward and symmetric. In each a predicted V "
+    "and one measured in float32. They coincide on most of the right branch. On the left branch and at the bottom the "
+    "measured one is jagged and lies lower. The symmetric V is deeper, and its bottom lies further right.",
 )
 
 # %% [markdown]
-# No constant was fitted: $T$ came from derivatives of the exact solution, $\delta$ from the number format. Prediction
-# and measurement agree on the shape, and within a factor of three on the best $\nu$. The symmetric estimator wins
+# No constant was fitted: $T$ came from derivatives of the exact solution, $\delta$ from the number format and
+# $|\phi_0|$. Prediction and measurement agree on the shape, and within a factor of three on the best $\nu$. On the left the
+# measured error lies lower: $\delta$ is the most that rounding each number once can do. The symmetric estimator wins
 # twice: its error is lower, and it reaches it at a *larger* $\nu$, further from rounding.
 #
 # Now vary the length of the loops too. The sliders begin with a short loop and a tiny $\nu$. Give the loop all the
@@ -838,20 +845,20 @@ tiny_nu = float32_errors["symmetric"][:, np.abs(model_nus - 1e-5).argmin()]
 assert tiny_nu[-1] > tiny_nu[39] / 2 and float32_errors["symmetric"][-1][np.abs(model_nus - 0.01).argmin()] < 1e-3
 
 # %% [markdown]
-# At the tiny $\nu$ more steps soon stop helping: rounding sets the error. With few steps the loop's own error hides
-# everything else, and the bottom is flat. With many, the V appears. One $\nu$ serves all of them: near $0.003$ here. A
+# At the tiny $\nu$ more steps soon stop helping: rounding sets the error. With few steps the loop's own error
+# fills the bottom of the V, and it is flat. With many, it becomes sharp. One $\nu$ serves all of them: near $0.003$ here. A
 # smaller one gains nothing with a short loop, and loses with a long one.
 #
-# Another network has another $T$ and $R$. But only the third root of their ratio enters: a ratio a thousand times
-# larger moves the best $\nu$ by a factor of ten. For the symmetric estimator in float32, a hundredth is a sound first
-# choice.
+# Another network has another $T$, $R$ and $\delta$. But only the third root of $R\,\delta / T$ enters: a value a
+# thousand times larger moves the best $\nu$ by a factor of ten. For the symmetric estimator in float32, a hundredth is
+# a sound first choice.
 
 # %% [markdown]
 # ## The trap of minus ν
 #
-# If larger is safer, why not much larger? The symmetric estimator *subtracts* $\nu f$. Subtract enough, and the valley
-# becomes a hill. With $\mu$ the smallest curvature of $h$ and $L_f$ the largest of $f$, the problem with $-\nu$ surely
-# keeps its minimum while
+# The V gave one reason not to take $\nu$ much larger. The symmetric estimator has another: it *subtracts* $\nu f$.
+# Subtract enough, and the valley becomes a hill. With $\mu$ the smallest curvature of $h$ and $L_f$ the largest of $f$,
+# the problem with $-\nu$ surely keeps its minimum while
 #
 # $$\lambda + \mu > \nu L_f .$$
 
@@ -894,7 +901,7 @@ for estimator in ("forward", "three_point", "symmetric"):
 trap_prediction.reveal((1 + 0.5) / 3)
 
 figure, (left, right) = plots.subplots(2)
-grid = np.linspace(-6, 4, 101)
+grid = np.linspace(-6, 10, 161)
 plots.lines(
     grid,
     {
@@ -903,10 +910,11 @@ plots.lines(
     },
     "parameter φ",
     "valley - ν f (+ constant)",
-    ylim=(-12, 16),
+    ylim=(-12, 20),
     axes=left,
 )
-plots.lines(trap_nus, trap_errors, "perturbation ν", "relative error", log="xy", ylim=(1e-4, 1e2), axes=right)
+shown = {name.replace("_", "-"): errors for name, errors in trap_errors.items()}
+plots.lines(trap_nus, shown, "perturbation ν", "relative error", log="xy", ylim=(1e-4, 1e2), axes=right)
 plots.show(
     figure,
     alt="Left: the valley with more and more of the query loss subtracted. At one half it is a straight slope, beyond "
@@ -924,8 +932,8 @@ assert (trap_errors["three_point"][within] < trap_errors["forward"][within]).all
 lowest_h, highest_f = (
     float(jnp.linalg.eigvalsh(hessian(phi_0, b))[i]) for b, i in ((task.support, 0), (task.query, -1))
 )
-print(f"the network at φ_0: λ = {strength:g}, μ = {lowest_h:.2f}, L_f = {highest_f:.1f}:", end=" ")
-print(f"safe up to ν = {(strength + lowest_h) / highest_f:.3f}")
+print(f"the network at φ_0: λ = {strength:g}, μ = {lowest_h:.2f}, L_f = {highest_f:.1f}")
+print(f"so there the condition holds up to ν = {(strength + lowest_h) / highest_f:.3f}")
 
 # %% [markdown]
 # At the threshold the valley is a straight slope, and beyond it the inner loop runs away downhill. In a long training
@@ -937,9 +945,9 @@ print(f"safe up to ν = {(strength + lowest_h) / highest_f:.3f}")
 # $$g_3 = \frac{\lambda}{2\nu}\,(3\phi_0 - 4\phi_\nu + \phi_{2\nu}).$$
 #
 # It costs a third solve, and for small $\nu$ its error is about twice the symmetric one's. The condition for $-\nu$
-# is sufficient, not necessary: the last line gives the network's value, and the symmetric estimator above was sound
-# beyond it. Leaning forwards has a smaller trap of its own: it steepens the valley, so the inner step must stay below
-# $2/(L_h + \lambda + \nu L_f)$.
+# is sufficient, not necessary: the last line gives the network's value from the curvatures at $\phi_0$, and the symmetric
+# estimator above was still sound at $\nu = 0.08$. Leaning forwards has a smaller trap of its own: it steepens the valley.
+# With $L_h$ the largest curvature of $h$, the inner step must stay below $2/(L_h + \lambda + 2 \nu L_f)$.
 
 # %% [markdown]
 # ## Question: the error of three points
@@ -995,8 +1003,8 @@ print(f"safe up to ν = {(strength + lowest_h) / highest_f:.3f}")
 # - **Penalty method F2SA** (Kwon et al., 2023): minimise the outer loss plus $\gamma$ times the inner objective, for a
 #   large $\gamma$, and take $\gamma$ times the difference of the same two derivatives.
 #
-# Below, both are written from these descriptions, with $\beta = \nu$ and $\gamma = 1/\nu$. Both loops stop after 60
-# steps.
+# Below, both are written from these descriptions, with $\beta = \nu$ and $\gamma = 1/\nu$. The penalty's
+# objective is $\gamma$ times as steep, so its step is divided by $\gamma$. All loops stop after 60 steps.
 
 # %% tags=["nbval-check-output"]
 nu = 0.05
@@ -1099,10 +1107,10 @@ for name, order in (("forward", 1), ("symmetric", 2)):
     assert (at_rest[name] < at_rest["shortcut"]).all()
 
 # %% [markdown]
-# The shortcut rests at a wrong point, and stays there. The two estimators rest as near to the right point
-# as you like: $O(\nu)$ and $O(\nu^2)$, the orders of their errors. That is the difference between biased and *as
-# accurate as you pay for*. The paper states it in general: FO-B-MAML converges to a stationary point, with gradients
-# only.
+# The shortcut rests at a wrong point, and stays there. Where the two estimators rest, $|\nabla F|$ is $O(\nu)$ and
+# $O(\nu^2)$, the orders of their errors: it can be made small, as far as the solves are accurate. That is the
+# difference between biased and *as accurate as you pay for*. The paper states it in general: FO-B-MAML converges to a
+# stationary point, with gradients only.
 
 # %% [markdown]
 # ## Limits
@@ -1111,10 +1119,10 @@ for name, order in (("forward", 1), ("symmetric", 2)):
 #   FO-B-MAML and MAML by the loss after adaptation, never by their gradients.
 # - The laws need smooth losses. With ReLU the solution has kinks in $\nu$, and the orders are not guaranteed.
 # - The best $\nu$ was found for one small network and one task. $T$ and $R$ differ elsewhere; the V does not.
-# - Where $\lambda$ does not exceed the negative curvature of $h$, the inner problem has several minima or none, and a
-#   lean can switch between them.
-# - Of the paper, the abstracts could be read. They state the method, its convergence and the exponent 2/3. The other
-#   laws are derived here, and the experiments are our own.
+# - Where $\lambda$ does not exceed the most negative curvature of $h$ in size, the inner problem may have several minima
+#   or none, and a lean can switch between them.
+# - Of the paper only abstracts could be read. That of the version of 2026 states the perturbed problem, both estimators and
+#   the exponent 2/3. The other laws are derived here, and the experiments are our own.
 #
 # ## What to take away
 #
@@ -1123,7 +1131,8 @@ for name, order in (("forward", 1), ("symmetric", 2)):
 #   and never leans backwards.
 # - The price of a small $\nu$ is $\delta/\nu$, for *independent* errors. Solves from one start cancel theirs; rounding
 #   does not cancel.
-# - With the best $\nu$ the error is $\delta^{1/2}$ or $\delta^{2/3}$. In float32 the best is not tiny.
+# - With the best $\nu$ the error is proportional to $\delta^{1/2}$ (forward) or $\delta^{2/3}$ (symmetric). In float32
+#   the best is not tiny.
 # - Keep $\nu L_f$ below $\lambda + \mu$, or the problem with $-\nu$ may have no minimum.
 
 # %%

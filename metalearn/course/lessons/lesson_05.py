@@ -253,7 +253,8 @@ FORWARD = Exercise(
         Misconception(
             "strength forgotten",
             _estimator(lambda minus, zero, plus, theta, strength, nu: (zero - plus) / nu),
-            "This is $-d\\phi_\\nu/d\\nu$, how the minimum moves. What turns it into the meta-gradient?",
+            "This estimates $-d\\phi_\\nu/d\\nu$, the way the minimum moves with its sign turned. What turns it into "
+            "the meta-gradient?",
         ),
         Misconception(
             "divided by the strength",
@@ -311,10 +312,11 @@ FORWARD = Exercise(
     ),
     hints=(
         "`solve` wants seven arguments, in the order of its definition. The last one is the lean of that solve.",
-        "Combine the two solutions array by array with `jax.tree.map`. Check the sign: for a small step, the gradient "
-        "should point roughly along `jax.grad(loss)` on the query set.",
+        "Combine the two solutions array by array with `jax.tree.map`. Check the sign: with few small inner steps "
+        "the estimate points roughly along `jax.grad(loss)` at `params`, on the query set.",
     ),
-    expected="A pytree like `params`, the same as `ml.fo_b_maml` returns with `estimator='forward'`.",
+    expected="A pytree like `params`. For the network of this lesson, with 400 steps and $\\nu = 0.01$, its distance "
+    "from `exact` is about one per cent of the length of `exact`.",
 )
 
 SYMMETRIC = Exercise(
@@ -350,7 +352,8 @@ SYMMETRIC = Exercise(
         Misconception(
             "strength forgotten",
             _estimator(lambda minus, zero, plus, theta, strength, nu: (minus - plus) / (2 * nu)),
-            "This is $-d\\phi_\\nu/d\\nu$, how the minimum moves. What turns it into the meta-gradient?",
+            "This estimates $-d\\phi_\\nu/d\\nu$, the way the minimum moves with its sign turned. What turns it into "
+            "the meta-gradient?",
         ),
         Misconception(
             "wrong sign",
@@ -399,7 +402,8 @@ SYMMETRIC = Exercise(
         "Two solves, as in the forward estimator. Only the leans and the distance between them differ.",
         "A negative lean is allowed: `solve` takes a number of either sign as its last argument.",
     ),
-    expected="A pytree like `params`, the same as `ml.fo_b_maml` returns with `estimator='symmetric'`.",
+    expected="A pytree like `params`. For the network of this lesson, with 400 steps and $\\nu = 0.01$, its distance "
+    "from `exact` is about 0.03 per cent of the length of `exact`.",
 )
 
 # 05.best_nu ---------------------------------------------------------------------------------------------------------
@@ -547,7 +551,8 @@ QUIZ = (
         1,
         (
             "It would not matter if both had converged. They are stopped early.",
-            "Yes: from one start both stop short alike, and the difference removes it. Now it stays, divided by ν.",
+            "Yes: from one start both are off in nearly the same way, and the difference removes that. Now it "
+            "stays, divided by ν.",
             "It is the problem at -ν that can lose its minimum.",
             "Each solve still keeps one point.",
         ),
