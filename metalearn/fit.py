@@ -148,8 +148,15 @@ def fit(
             raise
 
     silent = not progress or jax.process_index() > 0
-    look = {"file": sys.stdout, "unit": " step", "ncols": 72, "mininterval": 0.5}  # one line of a narrow notebook
-    with tqdm(total=num_steps, initial=done, disable=silent, **look) as bar:
+    with tqdm(
+        total=num_steps,
+        initial=done,
+        disable=silent,
+        file=sys.stdout,
+        unit=" step",
+        ncols=72,  # one line of a narrow notebook
+        mininterval=0.5,
+    ) as bar:
         try:
             while done < num_steps:
                 count = min(capacity, num_steps - done)

@@ -440,7 +440,8 @@ for steps in (0, 1, 10):
 plots.show(
     plots.adaptation({"average start": average_curve, "MAML start": maml_curve}, "query loss (squared error)", log="y"),
     alt="Query loss against inner steps, on a logarithmic axis. Both curves begin near three. The average start stays "
-    "there for some steps, then falls slowly. The MAML start falls about ninefold in the first step, and lies lower still after ten.",
+    "there for some steps, then falls slowly. The MAML start falls about ninefold in the first "
+    "step, and lies lower still after ten.",
 )
 
 # %% [markdown]

@@ -459,7 +459,7 @@ plots.show(
 # know that the query minima lie elsewhere. MAML's is zero to rounding.
 
 # %% [markdown]
-# ## Question: why a small α's error is proportional to it
+# ## Question: why the error is proportional to a small α
 #
 # On paper, about 10 minutes. Go back to one dimension, with $n$ tasks whose support and query are the same parabola:
 # curvature $a_i$, minimum $m_i$, $J_i = (1 - \alpha a_i)^K$. Let $\theta$ be the point at which FO-MAML rests.

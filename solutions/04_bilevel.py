@@ -765,7 +765,8 @@ plots.show(
 
 # %% tags=["nbval-check-output"]
 def loss_and_spring(theta, end):
-    return h(end(theta)) + lam / 2 * jnp.sum((end(theta) - theta) ** 2)
+    phi = end(theta)
+    return h(phi) + lam / 2 * jnp.sum((phi - theta) ** 2)
 
 
 def three_steps(theta):
@@ -1003,8 +1004,8 @@ plots.lines(starts, second, "start θ", "second derivative", title="h bends from
 plots.show(
     figure,
     alt="Second derivatives of both objectives against the start. Left: that of iMAML's objective swings wider and wider "
-    "with distance, above and below zero; that of the envelope stays in a narrow band. Right: iMAML's drops to minus one just where the loss "
-    "begins to bend, and the envelope's never falls below zero.",
+    "with distance, above and below zero; that of the envelope stays in a narrow band. Right: iMAML's drops to minus one "
+    "just where the loss begins to bend, and the envelope's never falls below zero.",
 )
 
 # %% [markdown]

@@ -303,8 +303,8 @@ plots.show(
         log="xy",
     ),
     alt="Rate against the gradient, both axes logarithmic. The best rate and that of clipping are flat for small gradients "
-    "and fall in proportion to one over the gradient for large ones; clipping's has a corner in between. A constant rate that is right for the largest gradient "
-    "lies at the bottom.",
+    "and fall in proportion to one over the gradient for large ones; clipping's has a corner in between. A constant rate "
+    "that is right for the largest gradient lies at the bottom.",
 )
 
 # %% [markdown]
@@ -390,7 +390,7 @@ def path(rule, objective, start, num_steps):
 @jax.jit
 def two_paths(rate):
     clipped = ml.outer.clipped_sgd(rate, cliff_l0 / cliff_l1)
-    return [path(rule, cliff, start, num_steps + 1)[0] for rule in (optax.sgd(rate), clipped)]
+    return [path(rule, cliff, start, num_steps + 1) for rule in (optax.sgd(rate), clipped)]
 
 
 height = jax.jit(jax.vmap(cliff))
@@ -399,8 +399,7 @@ cliff_side = height(grid)
 
 
 def draw_paths(k):
-    plain, clipped = two_paths(2.0**k)
-    left_over = jnp.abs(d_cliff(jnp.stack([plain[-1], clipped[-1]])))
+    (plain, plain_slopes), (clipped, clipped_slopes) = two_paths(2.0**k)
     figure, (left, right) = plots.subplots(2)
     plots.lines(
         grid,
@@ -420,7 +419,7 @@ def draw_paths(k):
         "step",
         "x",
         ylim=(-8, 7),
-        title="last |F'|: plain {:.2g}, clipped {:.2g}".format(*left_over),
+        title=f"last |F'|: plain {abs(plain_slopes[-1]):.2g}, clipped {abs(clipped_slopes[-1]):.2g}",
         axes=right,
     )
     return figure
@@ -436,8 +435,8 @@ explore(
 # %%
 arrives = {"plain": [], "clipped": []}
 for k in range(-8, 4):
-    for name, points in zip(arrives, two_paths(2.0**k), strict=True):
-        if abs(d_cliff(points[-1:])[0]) < 0.02:
+    for name, (_, slopes) in zip(arrives, two_paths(2.0**k), strict=True):
+        if abs(slopes[-1]) < 0.02:
             arrives[name].append(k)
 for name, exponents in arrives.items():
     print(f"{name:8s} |F'| is below 0.02 after {num_steps} steps for k = {exponents}")

@@ -864,13 +864,6 @@ assert board["FO-B-MAML symmetric"]["errors"][1] < 0.05 < board["FO-MAML"]["erro
 # tasks, and on what else the same gradients could buy.
 
 # %%
-edges = []
-for name, arena in arenas.items():
-    for method, entry in record[name].items():
-        own_values = arena.strengths if shoot_out.METHODS[method].spring else arena.inner_rates
-        for value, values in ((entry["outer_rate"], settings.outer_rates), (entry["own"], own_values)):
-            edges.append(np.float32(value) in (np.float32(values[0]), np.float32(values[-1])))
-print(f"{sum(edges)} of {len(edges)} chosen values lie at an end of their grid")
 curves = [np.median(entry["curve"], axis=0) for name in arenas for entry in record[name].values()]
 falling = sum(bool(curve[-1] < curve[-2]) for curve in curves)
 print(f"{falling} of {len(curves)} median curves still fell at the end of the budget")

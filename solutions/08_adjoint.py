@@ -668,6 +668,7 @@ for precision, dtype in dtypes.items():
     first = products[(misses[precision] > 0.5).argmax()]
     print(f"{precision}: lost from LT = {first:.0f} on; rounding alone predicts {limit:.0f}")
     assert limit - 5 < first < limit + 5
+    assert np.mean(misses[precision] < np.exp(products - limit)) > 0.5
 for num_steps in (400, 1_000, 4_000, 16_000):
     coarse = {product: miss(product, "float64", num_steps) for product in (20, 30)}
     print(f"float64 with {num_steps:6,d} steps:  ", "   ".join(f"LT {k}: {error:.0e}" for k, error in coarse.items()))
@@ -808,9 +809,9 @@ def checkpoint_bill(num_steps, spacing):
 
     Returns:
       (points, gradients), two whole numbers. Points: the most that are
-      in memory at a time, checkpoints and one
-      segment. Gradients: the way forwards, the segments walked again,
-      the query loss and the way back.
+      in memory at a time, checkpoints and one segment. Gradients: the
+      way forwards, the segments walked again, the query loss and the
+      way back.
     """
     ### BEGIN SOLUTION
     points = num_steps // spacing + spacing
