@@ -5,43 +5,28 @@ learner = meta_learner(meta_gradient, optax.adam(1e-3))
 result = fit(learner, params, tasks.Sinusoid(), num_steps=10_000, meta_batch_size=25, key=jax.random.key(0))
 """
 
-from metalearn import (
-    evaluate,
-    inner,
-    kernel,
-    losses,
-    models,
-    outer,
-    plots,
-    repurpose,
-    task_weights,
-    tasks,
-    theory,
-    two_tower,
-)
-from metalearn._checkpoints import CheckpointError
-from metalearn.fit import DivergedError, fit
-from metalearn.learner import MetaInfo, MetaLearner, MetaState, meta_learner
-from metalearn.mamf import among_present, mamf, tasks_to_cover, uniform_tasks
-from metalearn.meta_gradients import (
-    a_maml,
-    fo_b_maml,
-    fo_b_maml_limit,
-    fo_maml,
-    fo_muml,
-    gradient_flow,
-    hf_maml,
-    imaml,
-    kernel_adaptation,
-    maml,
-    meta_rkhs_i,
-    meta_rkhs_ii,
-    reptile,
-    zero_head,
-    zeroing_trick,
-)
-from metalearn.moml import MOMLState, local_moml, moml
+from metalearn import losses, models, outer, plots, tasks, theory
+from metalearn.adaptation import inner, kernel
+from metalearn.evaluation import meta_test as evaluate
+from metalearn.evaluation import repurpose
+from metalearn.learners import task_weights
+from metalearn.learners.mamf import mamf
+from metalearn.learners.meta_learner import MetaInfo, MetaLearner, MetaState, meta_learner
+from metalearn.learners.moml import MOMLState, local_moml, moml
+from metalearn.meta_gradients.a_maml import a_maml
+from metalearn.meta_gradients.fo_b_maml import fo_b_maml, fo_b_maml_limit
+from metalearn.meta_gradients.fo_muml import fo_muml
+from metalearn.meta_gradients.hf_maml import hf_maml
+from metalearn.meta_gradients.imaml import imaml
+from metalearn.meta_gradients.kernel_adaptation import kernel_adaptation
+from metalearn.meta_gradients.maml import fo_maml, maml
+from metalearn.meta_gradients.meta_rkhs import gradient_flow, meta_rkhs_i, meta_rkhs_ii
+from metalearn.meta_gradients.reptile import reptile
+from metalearn.meta_gradients.zeroing import zero_head, zeroing_trick
+from metalearn.models import two_tower
 from metalearn.task import Task
+from metalearn.training.checkpoints import CheckpointError
+from metalearn.training.fit import DivergedError, fit
 
 __all__ = [
     "CheckpointError",
@@ -52,7 +37,6 @@ __all__ = [
     "MetaState",
     "Task",
     "a_maml",
-    "among_present",
     "evaluate",
     "fit",
     "fo_b_maml",
@@ -80,10 +64,8 @@ __all__ = [
     "repurpose",
     "task_weights",
     "tasks",
-    "tasks_to_cover",
     "theory",
     "two_tower",
-    "uniform_tasks",
     "zero_head",
     "zeroing_trick",
 ]

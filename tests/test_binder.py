@@ -15,7 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from metalearn.course import links
+from metalearn.course.publishing import badges
 
 ROOT = Path(__file__).parents[1]
 BINDER = ROOT / "binder"
@@ -119,7 +119,7 @@ def test_every_launch_opens_the_first_lesson(tmp_path):
     subprocess.run([BINDER / "postBuild"], env=private, check=True)
     config = (tmp_path / ".jupyter/jupyter_lab_config.py").read_text()
     (landing,) = re.findall(r'^c.LabApp.default_url = "/(.+)"$', config, re.MULTILINE)
-    link = links.binder("https://github.com/o/n", "main", "00_start_here")
+    link = badges.binder("https://github.com/o/n", "main", "00_start_here")
     assert parse_qs(urlsplit(link).query) == {"urlpath": [landing]}
     assert (ROOT / landing.removeprefix("lab/tree/")).is_file()
 

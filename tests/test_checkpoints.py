@@ -16,7 +16,7 @@ import optax
 import pytest
 
 import metalearn as ml
-from metalearn import _checkpoints
+from metalearn.training import checkpoints
 
 START = {"slope": jnp.array([3.0, -2.0]), "offset": jnp.ones((40, 40))}
 KEY = jax.random.key(7)
@@ -45,7 +45,7 @@ def never_stopped():
 
 @pytest.fixture
 def save_always(monkeypatch):
-    monkeypatch.setattr(_checkpoints, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN_SAVES", 0.0)
 
 
 def assert_same_bits(found, expected):
@@ -71,7 +71,7 @@ def test_checkpoints_do_not_pile_up(save_always, tmp_path):
 
 
 def test_an_interrupted_run_goes_on(never_stopped, tmp_path, monkeypatch):
-    module = sys.modules["metalearn.fit"]
+    module = sys.modules["metalearn.training.fit"]
     run, calls = module._run, []
 
     def interrupt(*args):
@@ -195,9 +195,9 @@ import sys
 sys.path.insert(0, {tests!r})
 import jax
 jax.config.update("jax_disable_most_optimizations", True)
-from metalearn import _checkpoints
+from metalearn.training import checkpoints
 import test_checkpoints
-_checkpoints.SECONDS_BETWEEN_SAVES = 0.0
+checkpoints.SECONDS_BETWEEN_SAVES = 0.0
 print("ready", flush=True)
 test_checkpoints.fit(300, sys.argv[1])
 """

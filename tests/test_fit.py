@@ -180,7 +180,7 @@ def test_a_diverging_inner_loop_says_what_to_lower_and_keeps_the_start():
 
 
 def interrupted_after(monkeypatch, num_calls):
-    module = importlib.import_module("metalearn.fit")
+    module = importlib.import_module("metalearn.training.fit")
     run, calls = module._run, itertools.count()
 
     def interrupted(*arguments, **keywords):
@@ -202,7 +202,7 @@ def test_ctrl_c_returns_what_was_reached(monkeypatch, plain_loop, capsys):
 
 def test_ctrl_c_while_waiting_leaves_state_and_history_in_step(monkeypatch):
     """JAX computes in the background, so the interrupt comes when the history of a call is read."""
-    module = importlib.import_module("metalearn.fit")
+    module = importlib.import_module("metalearn.training.fit")
     run, calls = module._run, itertools.count()
 
     class Interrupted:

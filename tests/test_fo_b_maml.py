@@ -10,7 +10,7 @@ from problems import assert_clear_error, flat, tanh_loss, tanh_problem
 
 import metalearn as ml
 from metalearn import Task, theory
-from metalearn.inner import descend
+from metalearn.adaptation.inner import descend
 from metalearn.meta_gradients.fo_b_maml import STENCILS
 
 pytestmark = pytest.mark.usefixtures("x64")

@@ -12,6 +12,7 @@ from problems import CONTAINERS, assert_clear_error, central_differences, flat
 
 import metalearn as ml
 from metalearn import Task, losses
+from metalearn.learners.mamf import among_present, tasks_to_cover, uniform_tasks
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -28,11 +29,11 @@ def linear_params(dtype=None):
     return {"weights": jnp.linspace(-1, 1, 8, dtype=dtype).reshape(2, 4), "bias": jnp.zeros(4, dtype)}
 
 
-n_way_loss = ml.among_present(losses.cross_entropy, linear)
+n_way_loss = among_present(losses.cross_entropy, linear)
 
 
 def sub_tasks(num_ways, num_tasks, key=KEY):
-    return ml.uniform_tasks(EXAMPLES, num_ways, num_support=2)(key, num_tasks)
+    return uniform_tasks(EXAMPLES, num_ways, num_support=2)(key, num_tasks)
 
 
 def joined(tasks, k):
@@ -60,7 +61,7 @@ def naive(loss, rule, num_steps, params, batches, fresh=True):
 
 
 def test_the_number_of_tasks_is_the_papers_for_ten_labels():
-    assert [ml.tasks_to_cover(n, 10) for n in range(1, 11)] == [66, 31, 19, 14, 10, 8, 6, 4, 3, 1]
+    assert [tasks_to_cover(n, 10) for n in range(1, 11)] == [66, 31, 19, 14, 10, 8, 6, 4, 3, 1]
 
 
 def test_a_label_is_missed_about_as_often_as_asked():
@@ -68,7 +69,7 @@ def test_a_label_is_missed_about_as_often_as_asked():
     above = set()
     for num_labels in range(2, 60):
         for num_ways in range(1, num_labels):
-            num_tasks, out = ml.tasks_to_cover(num_ways, num_labels), 1 - num_ways / num_labels
+            num_tasks, out = tasks_to_cover(num_ways, num_labels), 1 - num_ways / num_labels
             assert 1e-3 * out**0.501 <= out**num_tasks <= 1e-3 / out**0.501
             above |= {(num_ways, num_labels)} if out**num_tasks > 1.01e-3 else set()
     assert {(3, 10), (8, 10)} <= above
@@ -78,7 +79,7 @@ def test_a_label_is_missed_about_as_often_as_asked():
 def test_every_subset_is_as_likely_as_any_other():
     """Chi-square over the ten pairs of five labels; above 27.9 once in a thousand keys."""
     examples = jnp.arange(5.0)[:, None].repeat(2, axis=1)
-    labels = np.asarray(ml.uniform_tasks(examples, 2, 1)(KEY, 5000).query[1])
+    labels = np.asarray(uniform_tasks(examples, 2, 1)(KEY, 5000).query[1])
     counts = [np.sum((labels == pair).all(axis=1)) for pair in itertools.combinations(range(5), 2)]
     assert sum(counts) == 5000
     assert np.sum((np.array(counts) - 500) ** 2 / 500) < 27.9
@@ -87,8 +88,8 @@ def test_every_subset_is_as_likely_as_any_other():
 def test_labels_are_missed_by_the_law_of_the_paper():
     """Of 2,000 draws of K tasks, a given label is in none in a share (1 - n/N)^K, within four standard errors."""
     num_ways, num_labels, miss = 3, 8, 0.1
-    num_tasks = ml.tasks_to_cover(num_ways, num_labels, miss)
-    sample_tasks = ml.uniform_tasks(jnp.zeros((num_labels, 2)), num_ways, 1)
+    num_tasks = tasks_to_cover(num_ways, num_labels, miss)
+    sample_tasks = uniform_tasks(jnp.zeros((num_labels, 2)), num_ways, 1)
     labels = jax.jit(jax.vmap(lambda key: sample_tasks(key, num_tasks).query[1]))(jax.random.split(KEY, 2000))
     missed = np.mean(~(np.asarray(labels) == 5).any(axis=(1, 2)))
     expected = (1 - num_ways / num_labels) ** num_tasks
@@ -186,7 +187,7 @@ def test_the_loss_and_the_accuracy_are_those_of_the_labels_present_renumbered():
     renumbered = (labels == 3).astype(int)
     for measure in (losses.cross_entropy, losses.accuracy):
         expected = measure(lambda params, inputs: present)(params, (inputs, renumbered))
-        np.testing.assert_allclose(ml.among_present(measure, linear)(params, (inputs, labels)), expected, rtol=1e-6)
+        np.testing.assert_allclose(among_present(measure, linear)(params, (inputs, labels)), expected, rtol=1e-6)
 
 
 @pytest.mark.usefixtures("x64")
@@ -221,23 +222,23 @@ CASES = {
         ValueError,
         "loss must return a scalar",
     ),
-    "cover: no ways": (lambda: ml.tasks_to_cover(0, 10), ValueError, f"num_ways {WHOLE}"),
-    "cover: no labels": (lambda: ml.tasks_to_cover(1, 0), ValueError, f"num_labels {WHOLE}"),
-    "cover: too many ways": (lambda: ml.tasks_to_cover(11, 10), ValueError, "num_ways must be at most 10.*labels.*11"),
-    "cover: no misses": (lambda: ml.tasks_to_cover(2, 10, 0.0), ValueError, "miss_probability must be .* above 0"),
-    "cover: only misses": (lambda: ml.tasks_to_cover(2, 10, 1.0), ValueError, "miss_probability must be .* below 1"),
+    "cover: no ways": (lambda: tasks_to_cover(0, 10), ValueError, f"num_ways {WHOLE}"),
+    "cover: no labels": (lambda: tasks_to_cover(1, 0), ValueError, f"num_labels {WHOLE}"),
+    "cover: too many ways": (lambda: tasks_to_cover(11, 10), ValueError, "num_ways must be at most 10.*labels.*11"),
+    "cover: no misses": (lambda: tasks_to_cover(2, 10, 0.0), ValueError, "miss_probability must be .* above 0"),
+    "cover: only misses": (lambda: tasks_to_cover(2, 10, 1.0), ValueError, "miss_probability must be .* below 1"),
     "tasks: flat examples": (
-        lambda: ml.uniform_tasks(jnp.ones(3), 2, 1),
+        lambda: uniform_tasks(jnp.ones(3), 2, 1),
         ValueError,
         r"examples must have shape \[num_labels, num_examples, ...\].*\[3\]",
     ),
-    "tasks: no ways": (lambda: ml.uniform_tasks(EXAMPLES, 0, 1), ValueError, f"num_ways {WHOLE}"),
-    "tasks: too many ways": (lambda: ml.uniform_tasks(EXAMPLES, 5, 1), ValueError, "num_ways must be at most 4.*5"),
-    "tasks: no support": (lambda: ml.uniform_tasks(EXAMPLES, 2, 0), ValueError, f"num_support {WHOLE}"),
-    "tasks: no query": (lambda: ml.uniform_tasks(EXAMPLES, 2, 3), ValueError, "num_support must be at most 2.*3"),
+    "tasks: no ways": (lambda: uniform_tasks(EXAMPLES, 0, 1), ValueError, f"num_ways {WHOLE}"),
+    "tasks: too many ways": (lambda: uniform_tasks(EXAMPLES, 5, 1), ValueError, "num_ways must be at most 4.*5"),
+    "tasks: no support": (lambda: uniform_tasks(EXAMPLES, 2, 0), ValueError, f"num_support {WHOLE}"),
+    "tasks: no query": (lambda: uniform_tasks(EXAMPLES, 2, 3), ValueError, "num_support must be at most 2.*3"),
     "tasks: none": (lambda: sub_tasks(2, 0), ValueError, f"num_tasks {WHOLE}"),
-    "present: loss value": (lambda: ml.among_present(1.0, linear), TypeError, "measure must be a function"),
-    "present: no model": (lambda: ml.among_present(losses.accuracy, 1), TypeError, "apply must be a function"),
+    "present: loss value": (lambda: among_present(1.0, linear), TypeError, "measure must be a function"),
+    "present: no model": (lambda: among_present(losses.accuracy, 1), TypeError, "apply must be a function"),
     "present: float labels": (
         lambda: n_way_loss(linear_params(), (jnp.ones((3, 2)), jnp.ones(3))),
         TypeError,

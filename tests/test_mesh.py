@@ -69,7 +69,7 @@ def test_tasks_shared_by_eight_devices(on_one_device):
 
 def test_each_device_does_its_part_of_the_work():
     """Its temporary memory, by the compiler's own figures, is that of two tasks and not of sixteen."""
-    module = importlib.import_module("metalearn.fit")
+    module = importlib.import_module("metalearn.training.fit")
 
     def temporary(num_tasks, mesh=None):
         spread = module._spread(mesh, learner, PARAMS, num_tasks) if mesh else (learner.init(PARAMS), None)

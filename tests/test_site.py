@@ -4,7 +4,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from metalearn.course.site import WIDGET, docstrings, to_page
+from metalearn.course.publishing.site import WIDGET, docstrings, to_page
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ import os
 import jax
 
 from metalearn._cache import cache_directory
-from metalearn.course.checking import check, hint
-from metalearn.course.explorer import explore
-from metalearn.course.forms import Prediction, predict, quiz
-from metalearn.course.overview import export_progress, import_progress, progress
+from metalearn.course.exercises.checking import check, hint
+from metalearn.course.records.overview import export_progress, import_progress, progress
+from metalearn.course.widgets.explorer import explore
+from metalearn.course.widgets.forms import Prediction, predict, quiz
 
 __all__ = [
     "Prediction",

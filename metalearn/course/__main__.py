@@ -4,8 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from metalearn.course import builder, links, site
-from metalearn.course.release import release
+from metalearn.course.publishing import badges, builder, site
+from metalearn.course.publishing.release import release
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     _add_root(command)
     command.add_argument("--repo", metavar="URL", help="where the course is published (default: see pyproject.toml)")
     command.add_argument("--branch", default="main", help="default: main")
-    command.add_argument("--hub", default=links.HUB, metavar="URL", help="a JupyterHub that has nbgitpuller")
+    command.add_argument("--hub", default=badges.HUB, metavar="URL", help="a JupyterHub that has nbgitpuller")
     command.set_defaults(run=_badge)
 
     options = parser.parse_args(arguments)
@@ -76,12 +76,12 @@ def _site(options: argparse.Namespace) -> int:
 
 
 def _badge(options: argparse.Namespace) -> int:
-    repository = links.web_address(options.repo) if options.repo else links.published(options.root)
+    repository = badges.web_address(options.repo) if options.repo else badges.published(options.root)
     if repository is None:
         raise ValueError("--repo URL must say where the course is published, as pyproject.toml does not")
     lessons = [source.stem for source in builder.sources(options.root)]
-    print(links.markdown(repository, options.branch, lessons, options.hub))
-    for note in links.notes(repository, options.root):
+    print(badges.markdown(repository, options.branch, lessons, options.hub))
+    for note in badges.notes(repository, options.root):
         print(note, file=sys.stderr)
     return 0
 

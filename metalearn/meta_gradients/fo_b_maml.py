@@ -21,7 +21,7 @@ import numpy as np
 import optax
 
 from metalearn import _require
-from metalearn.inner import adapting, descend, proximal
+from metalearn.adaptation.inner import adapting, descend, proximal
 from metalearn.task import Loss, MetaGradient
 
 # For each estimator: where to solve, in units of v; the weights of d/dv; the weights that give back phi_0.

@@ -14,7 +14,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from metalearn import _require
-from metalearn.inner import adapting, descend, proximal
+from metalearn.adaptation.inner import adapting, descend, proximal
 from metalearn.task import Loss, MetaGradient
 
 

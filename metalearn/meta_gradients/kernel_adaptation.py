@@ -10,7 +10,7 @@ library's, not the paper's.
 import jax
 
 from metalearn import _require
-from metalearn import kernel as kernels
+from metalearn.adaptation import kernel as kernels
 from metalearn.losses import Apply
 from metalearn.task import MetaGradient
 

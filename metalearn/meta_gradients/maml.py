@@ -11,7 +11,7 @@ import jax
 import optax
 
 from metalearn import _require
-from metalearn.inner import descend, descend_on_batches
+from metalearn.adaptation.inner import descend, descend_on_batches
 from metalearn.task import Loss, MetaGradient
 
 

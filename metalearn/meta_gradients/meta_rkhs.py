@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from metalearn import _require, kernel
+from metalearn import _require
+from metalearn.adaptation import kernel
 from metalearn.losses import Apply
 from metalearn.task import Loss, MetaGradient
 

@@ -6,7 +6,7 @@ theta <- theta + e (phi_K - theta),   that is, gradient descent with rate e alon
 import optax
 
 from metalearn import _require
-from metalearn.inner import adapting, descend
+from metalearn.adaptation.inner import adapting, descend
 from metalearn.task import Loss, MetaGradient
 
 

@@ -1,7 +1,7 @@
 """Closed-form answers, in float64 numpy, against which the meta-gradients are tested; and what each costs."""
 
 from metalearn.theory.contrastive import ContrastiveSplit, contrastive_split
-from metalearn.theory.cost import Cost, cost
+from metalearn.theory.cost_model import Cost, cost
 from metalearn.theory.multi_step import largest_stable_step, smoothness_bound
 from metalearn.theory.quadratic import Quadratics, flow, moreau, proximal, unrolled
 

@@ -14,7 +14,7 @@ from measure import Row
 from memory import peak_of
 
 from metalearn.course import __main__ as command
-from metalearn.course import builder
+from metalearn.course.publishing import builder
 
 ROOT = Path(__file__).parents[2]
 LESSON = "00_start_here"

@@ -4,7 +4,7 @@ import jax
 from measure import Row, in_turn, ratio, seconds
 from methods import METHODS, SGD, mlp
 
-from metalearn.inner import descend
+from metalearn.adaptation.inner import descend
 
 NUM_STEPS = 10  # K
 WIDTHS, NUM_EXAMPLES = (1, 256, 256, 1), 1_000  # large enough for the gradients to be nearly all of the work

@@ -16,7 +16,7 @@ import nbformat
 import pytest
 
 import metalearn as ml
-from metalearn.course import site
+from metalearn.course.publishing import site
 
 ROOT = Path(__file__).parents[2]
 LESSONS = sorted(path.stem for path in (ROOT / "solutions").glob("*.ipynb"))

@@ -12,7 +12,7 @@ from claim import Claim
 
 import metalearn as ml
 from metalearn import theory
-from metalearn.inner import descend, proximal
+from metalearn.adaptation.inner import descend, proximal
 
 STRENGTH, PERTURBATION, STEP_SIZE, NUM_STEPS, OUTER_STEPS = 2.0, 0.01, 0.25, 60, 1000
 family = ml.tasks.Quadratic(dim=5, query_curvature=(0.2, 2.0))

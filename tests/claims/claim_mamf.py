@@ -17,13 +17,14 @@ from flax import nnx
 
 import metalearn as ml
 from metalearn import losses, two_tower
-from metalearn.inner import descend, descend_on_batches
+from metalearn.adaptation.inner import descend, descend_on_batches
+from metalearn.learners.mamf import among_present, tasks_to_cover, uniform_tasks
 from metalearn.tasks import glyphs
 
 SIZE, NUM_FACES = 14, 12
 SCRIPTS, REPEATS, NUM_TEST_TASKS = ("GREEK", "CYRILLIC", "ARMENIAN", "GEORGIAN"), 5, 50
 NUM_LABELS, NUM_WAYS, NUM_SUPPORT, EPOCHS = 30, 5, 3, 8
-NUM_TASKS = ml.tasks_to_cover(NUM_WAYS, NUM_LABELS)
+NUM_TASKS = tasks_to_cover(NUM_WAYS, NUM_LABELS)
 BATCH = NUM_WAYS * NUM_FACES // 2  # the images of a sub-task
 RULE, ADAPTATION = optax.adam(3e-4), optax.sgd(0.01)
 
@@ -75,10 +76,10 @@ def errors(apply, start, images, captions, key):
     """Per cent of query images misread after adaptation, by what was done before; zero_shot without adaptation."""
     face_key, order_key, task_key, test_key = jax.random.split(key, 4)
     classify = two_tower.classifier(apply, captions)
-    loss, accuracy = (ml.among_present(measure, classify) for measure in (losses.cross_entropy, losses.accuracy))
+    loss, accuracy = (among_present(measure, classify) for measure in (losses.cross_entropy, losses.accuracy))
     seen, held_out = jnp.split(images[:, jax.random.permutation(face_key, NUM_FACES)], 2, axis=1)
-    tasks = ml.uniform_tasks(seen, NUM_WAYS, NUM_SUPPORT)(task_key, NUM_TASKS)
-    test_tasks = ml.uniform_tasks(held_out, NUM_WAYS, NUM_SUPPORT)(test_key, NUM_TEST_TASKS)
+    tasks = uniform_tasks(seen, NUM_WAYS, NUM_SUPPORT)(task_key, NUM_TASKS)
+    test_tasks = uniform_tasks(held_out, NUM_WAYS, NUM_SUPPORT)(test_key, NUM_TEST_TASKS)
 
     def error(params, num_steps=5):
         def score(task):

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from metalearn.course import lessons, record
+from metalearn.course import lessons
+from metalearn.course.records import record
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metalearn.course.exercise import Exercise
-from metalearn.course.grading import grade
+from metalearn.course.exercises.exercise import Exercise
+from metalearn.course.exercises.grading import grade
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 SOURCES = Path(__file__).parents[2] / "solutions"

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from metalearn.course import __main__ as command
-from metalearn.course import builder, links
+from metalearn.course.publishing import badges, builder
 
 GITHUB, GITLAB, OTHER = "https://github.com/o/n", "https://gitlab.com/group/part/n", "https://git.example.edu/o/n"
 LESSONS = ("00_start_here", "02_maml")
@@ -57,7 +57,7 @@ InteractiveShell.instance().run_cell(sys.stdin.read()).raise_error()
     ],
 )
 def test_every_way_to_write_an_address_gives_the_same(url, address):
-    assert links.web_address(url) == address
+    assert badges.web_address(url) == address
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_every_way_to_write_an_address_gives_the_same(url, address):
 )
 def test_what_is_no_address_is_refused_with_an_example(url):
     with pytest.raises(ValueError, match="https://HOST/OWNER/NAME"):
-        links.web_address(url)
+        badges.web_address(url)
 
 
 @pytest.mark.parametrize(
@@ -77,19 +77,19 @@ def test_what_is_no_address_is_refused_with_an_example(url):
     ],
 )
 def test_binder_opens_the_lesson(repository, provider):
-    address = links.binder(repository, "main", "02_maml")
+    address = badges.binder(repository, "main", "02_maml")
     assert address == f"https://mybinder.org/v2/{provider}/main?urlpath=lab/tree/lessons/02_maml.ipynb"
 
 
 def test_colab_opens_the_lesson_from_github_only():
-    assert links.colab(GITHUB, "b", "02_maml") == (
+    assert badges.colab(GITHUB, "b", "02_maml") == (
         "https://colab.research.google.com/github/o/n/blob/b/lessons/02_maml.ipynb"
     )
-    assert links.colab(GITLAB, "b", "02_maml") is links.colab(OTHER, "b", "02_maml") is None
+    assert badges.colab(GITLAB, "b", "02_maml") is badges.colab(OTHER, "b", "02_maml") is None
 
 
 def test_nbgitpuller_copies_the_repository_and_opens_the_lesson():
-    address = urlsplit(links.nbgitpuller(GITHUB, "feature/x", "02_maml", "https://hub.example.edu/"))
+    address = urlsplit(badges.nbgitpuller(GITHUB, "feature/x", "02_maml", "https://hub.example.edu/"))
     assert (address.netloc, address.path) == ("hub.example.edu", "/hub/user-redirect/git-pull")
     assert parse_qs(address.query) == {
         "repo": [GITHUB],
@@ -99,14 +99,14 @@ def test_nbgitpuller_copies_the_repository_and_opens_the_lesson():
 
 
 def test_the_table_has_a_link_of_each_kind_for_each_lesson():
-    text = links.markdown(GITHUB, "main", LESSONS)
+    text = badges.markdown(GITHUB, "main", LESSONS)
     for lesson in LESSONS:
         (row,) = [line for line in text.splitlines() if line.startswith(f"| {lesson} ")]
-        assert links.binder(GITHUB, "main", lesson) in row
-        assert links.colab(GITHUB, "main", lesson) in row
-        assert links.nbgitpuller(GITHUB, "main", lesson, links.HUB) in row
+        assert badges.binder(GITHUB, "main", lesson) in row
+        assert badges.colab(GITHUB, "main", lesson) in row
+        assert badges.nbgitpuller(GITHUB, "main", lesson, badges.HUB) in row
     assert "badge_logo.svg" in text and "colab-badge.svg" in text
-    elsewhere = links.markdown(GITLAB, "main", LESSONS)
+    elsewhere = badges.markdown(GITLAB, "main", LESSONS)
     assert "colab.research" not in elsewhere and "from GitHub only" in elsewhere
 
 
@@ -134,7 +134,7 @@ def test_lessons_install_the_course_only_where_it_is_published(root):
     publish(root, "git@github.com:o/n.git")
     assert any("lessons/02_toy.ipynb" in complaint for complaint in builder.check(root))
     builder.build(root, run=False)
-    assert first_code_cell(root) == links.install_cell(GITHUB)
+    assert first_code_cell(root) == badges.install_cell(GITHUB)
     assert not any("lessons/02_toy.ipynb" in complaint for complaint in builder.check(root))
 
 
@@ -144,7 +144,7 @@ def test_the_cell_installs_what_is_missing_on_colab_and_does_nothing_elsewhere(p
     (tmp_path / "pip.py").write_text(PIP)
     ran = subprocess.run(
         [sys.executable, "-c", RUN, place, package],
-        input=links.install_cell(GITHUB),
+        input=badges.install_cell(GITHUB),
         env={"PYTHONPATH": str(tmp_path), "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -159,13 +159,13 @@ def test_the_cell_installs_what_is_missing_on_colab_and_does_nothing_elsewhere(p
 def test_the_command_prints_the_links_and_says_what_is_left_to_do(root, capsys):
     assert command.main(["badge", "--root", str(root), "--repo", f"{GITHUB}.git", "--branch", "b"]) == 0
     out, err = capsys.readouterr()
-    assert out.strip() == links.markdown(GITHUB, "b", ["02_toy"])
+    assert out.strip() == badges.markdown(GITHUB, "b", ["02_toy"])
     assert f'Repository = "{GITHUB}"' in err and "build --no-execute" in err
 
     publish(root)
     assert command.main(["badge", "--root", str(root)]) == 0  # the address is in pyproject.toml
     out, err = capsys.readouterr()
-    assert links.binder(GITHUB, "main", "02_toy") in out
+    assert badges.binder(GITHUB, "main", "02_toy") in out
     assert "build --no-execute" not in err
 
     command.main(["badge", "--root", str(root), "--repo", GITLAB])

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 from metalearn.course import __main__ as command
-from metalearn.course import builder
+from metalearn.course.publishing import builder
 
 REPOSITORY = Path(__file__).parents[2]
 EXERCISE = SimpleNamespace(

@@ -18,9 +18,10 @@ import pytest
 from nbclient import NotebookClient
 from toy import MEAN, PAIR, scaled_mean
 
-from metalearn.course import check, exercise, hint
-from metalearn.course.exercise import Misconception, Question
-from metalearn.course.grading import grade
+from metalearn.course import check, hint
+from metalearn.course.exercises import exercise
+from metalearn.course.exercises.exercise import Misconception, Question
+from metalearn.course.exercises.grading import grade
 
 # --- right answers -------------------------------------------------------------------------------------------
 
@@ -441,7 +442,7 @@ def test_cells_of_a_notebook(progress_file, tmp_path):
         "import sys\n"
         f"sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
         "from metalearn.course import check, explore, exercise, predict\n"
-        "import metalearn.course.checking, toy\n"
+        "import metalearn.course.exercises.checking, toy\n"
         "exercise.find = lambda id: next(e for e in toy.EXERCISES if e.id == id)",
         "def f(points, scale):\n    print('hello')\n    return toy.scaled_mean(points, scale)\n"
         "check('99.scaled_mean', f)",

@@ -9,8 +9,8 @@ import pytest
 from mutants import BEGIN, END, Solution, all_solutions, mutants, mutation_score, read_solutions
 from toy import MEAN
 
-from metalearn.course.exercise import all_exercises, find, numbers, quiz_of
-from metalearn.course.grading import grade
+from metalearn.course.exercises.exercise import all_exercises, find, numbers, quiz_of
+from metalearn.course.exercises.grading import grade
 
 HIDDEN_SEED = 409_03682
 SEEDS = pytest.mark.parametrize("seed", [0, HIDDEN_SEED])

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from toy import QUIZ
 
-from metalearn.course import explore, predict, quiz, record
-from metalearn.course.explorer import Explorer
-from metalearn.course.forms import question_form, relative_error
+from metalearn.course import explore, predict, quiz
+from metalearn.course.records import record
+from metalearn.course.widgets.explorer import Explorer
+from metalearn.course.widgets.forms import question_form, relative_error
 
 pytestmark = pytest.mark.usefixtures("progress_file", "toy_lesson")
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from toy import PAIR, scaled_mean
 
-from metalearn.course import check, export_progress, import_progress, progress, record
-from metalearn.course.display import show_html
+from metalearn.course import check, export_progress, import_progress, progress
+from metalearn.course.records import record
+from metalearn.course.widgets.display import show_html
 
 pytestmark = pytest.mark.usefixtures("progress_file", "toy_lesson")
 
@@ -63,7 +64,7 @@ def test_the_table_is_html_that_says_what_its_headers_are(monkeypatch):
     _fill()
     record.write("predictions", "99.choice", {"committed": "<b>", "truth": "<b>"})
     shown = []
-    monkeypatch.setattr("metalearn.course.overview.show_html", lambda text, plain: shown.append(text))
+    monkeypatch.setattr("metalearn.course.records.overview.show_html", lambda text, plain: shown.append(text))
     progress()
     (text,) = shown
     assert text.count("<table>") == text.count("<caption>") == 2

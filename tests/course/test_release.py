@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from metalearn.course import __main__ as command
-from metalearn.course import builder
-from metalearn.course.exercise import all_exercises, find
-from metalearn.course.hidden import VARIABLE, hidden_seed, hidden_test
-from metalearn.course.release import CONFIG_FILE, QUESTION_POINTS, SEED_FILE, to_release
+from metalearn.course.exercises.exercise import all_exercises, find
+from metalearn.course.exercises.hidden_tests import VARIABLE, hidden_seed, hidden_test
+from metalearn.course.publishing import builder
+from metalearn.course.publishing.release import CONFIG_FILE, QUESTION_POINTS, SEED_FILE, to_release
 
 ROOT = Path(__file__).parents[2]
 SECRET = "a secret that must not leak"
@@ -101,7 +101,7 @@ class TestReleasedNotebook:
             if name.endswith("-check"):
                 visible, hidden = cell.source.split("\n### BEGIN HIDDEN TESTS\n")
                 call = visible.replace("check(", "hidden_test(")
-                imported = "from metalearn.course.hidden import hidden_test"
+                imported = "from metalearn.course.exercises.hidden_tests import hidden_test"
                 assert hidden == f"{imported}\n\n{call}\n### END HIDDEN TESTS"
 
     @EVERY_LESSON
@@ -188,7 +188,7 @@ def change_a_released_lesson(to):
 def test_the_plan_of_the_term_is_that_of_the_lessons(path):
     """The table of the page for teachers."""
     number = path.stem[:2]
-    page = (ROOT / "metalearn/course/site/teaching.md").read_text("utf-8")
+    page = (ROOT / "metalearn/course/publishing/site/teaching.md").read_text("utf-8")
     (row,) = re.findall(rf"^\| \d+ \| {number} · (.*) \|$", page, re.MULTILINE)
     _, minutes, exercises, paper, points = map(str.strip, row.split("|"))
     source = path.read_text("utf-8")

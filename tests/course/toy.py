@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from metalearn.course.exercise import Exercise, Misconception, Question
+from metalearn.course.exercises.exercise import Exercise, Misconception, Question
 
 
 def scaled_mean(points, scale):

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from metalearn import inner
-from metalearn.course.exercise import Exercise, Misconception, Question
+from metalearn.adaptation import inner
+from metalearn.course.exercises.exercise import Exercise, Misconception, Question
 
 # --- 00.finite_difference --------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 
 import metalearn as ml
-from metalearn.course.exercise import Exercise, Misconception, Question
+from metalearn.course.exercises.exercise import Exercise, Misconception, Question
 from metalearn.task import Task
 
 # 01.floor -----------------------------------------------------------------------------------------------------------

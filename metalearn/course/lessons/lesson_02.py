@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 import metalearn as ml
-from metalearn.course.exercise import Exercise, Misconception, Question
+from metalearn.course.exercises.exercise import Exercise, Misconception, Question
 from metalearn.course.lessons.adaptation import (
     adapt,
     by_recursion,

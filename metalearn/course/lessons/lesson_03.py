@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 
-from metalearn.course.exercise import Exercise, Misconception, Question
+from metalearn.course.exercises.exercise import Exercise, Misconception, Question
 from metalearn.course.lessons.adaptation import (
     adapt,
     by_recursion,

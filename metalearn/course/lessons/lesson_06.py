@@ -9,7 +9,7 @@ import optax
 from optax.tree import scale as scaled
 
 import metalearn as ml
-from metalearn.course.exercise import Exercise, Misconception, Question
+from metalearn.course.exercises.exercise import Exercise, Misconception, Question
 from metalearn.course.lessons.adaptation import move
 
 # 06.curvature -------------------------------------------------------------------------------------------------------

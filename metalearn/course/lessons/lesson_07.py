@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from metalearn.course.exercise import Exercise, Misconception, Question
+from metalearn.course.exercises.exercise import Exercise, Misconception, Question
 from metalearn.course.lessons.shoot_out import METHODS, error_and_angle, low_median_high
 
 # 07.gradient_count --------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import metalearn as ml
-from metalearn.course.exercise import Exercise, Misconception, Question
+from metalearn.course.exercises.exercise import Exercise, Misconception, Question
 from metalearn.course.lessons.adaptation import (
     cosines,
     curve_task,

@@ -1,0 +1,1 @@
+"""How one task is adapted: by gradient steps (`inner`) or in closed form (`kernel`)."""

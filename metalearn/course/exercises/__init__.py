@@ -1,0 +1,1 @@
+"""What an exercise is, how an answer is judged, and the hidden tests of a classroom."""

@@ -1,0 +1,55 @@
+"""`check` and `hint`: what a learner calls below an exercise."""
+
+from datetime import date
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from metalearn import plots
+from metalearn.course.exercises import exercise as exercises
+from metalearn.course.exercises.grading import Comparison, grade
+from metalearn.course.records import record
+from metalearn.course.widgets.display import in_notebook, show_markdown
+
+# The words carry the status; the signs only help to find it.
+HEADINGS = {"passed": "✓ Passed.", "not yet": "○ Not yet.", "failed": "✗ Not right so far."}
+
+_shown: dict[str, int] = {}  # hints shown since the kernel started, by exercise
+
+
+def check(exercise_id: str, function: Any, seed: int = 0) -> None:
+    """Check your function for an exercise, and show what was found.
+
+    Args:
+      exercise_id: written above the exercise, such as "02.meta_gradient".
+      function: your function itself, not its result.
+      seed: draws the arguments that it is tried on.
+    """
+    exercise = exercises.find(exercise_id)
+    verdict = grade(exercise, function, seed)
+    show_markdown(f"**{HEADINGS[verdict.status]}** {verdict.message}")
+    if verdict.figure is not None and in_notebook():
+        plots.show(_draw(verdict.figure), "Your numbers (crosses, dashed) against the target (circles, solid).")
+    if verdict.status == "passed":
+        record.write("passed", exercise_id, date.today().isoformat())
+
+
+def hint(exercise_id: str) -> None:
+    """Show a hint for an exercise; each call shows the next one."""
+    hints = exercises.find(exercise_id).hints
+    number = _shown.get(exercise_id, 0) + 1
+    if number > len(hints):
+        show_markdown("You have seen all hints. The solution is in the folder `solutions`.")
+        return
+    _shown[exercise_id] = number
+    left = len(hints) - number
+    rest = f"{left} more {'hint' if left == 1 else 'hints'} left" if left else "this was the last hint"
+    show_markdown(f"**Hint {number} of {len(hints)}.** {hints[number - 1]}\n\n*({rest})*")
+
+
+def _draw(comparison: Comparison) -> Figure:
+    figure, (axes,) = plots.subplots()
+    axes.plot(comparison.target, "o-", label="target")
+    axes.plot(comparison.yours, "x--", label="yours")
+    plots.label(axes, "position in the result", "value")
+    return figure

@@ -1,0 +1,345 @@
+"""Judge a learner's function against the reference of an exercise, and say in words what is wrong.
+
+`grade` is pure apart from running the function: it prints and stores nothing, and raises nothing, whatever the
+function does. The function runs in a thread of its own, so that an endless loop can be stopped.
+"""
+
+import ctypes
+import inspect
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from metalearn.course.exercises.exercise import Exercise
+
+DRAWABLE = range(4, 201)  # fewer numbers are read faster than a figure; more make it slow
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two arrays of the same size to draw, one-dimensional: the target and the learner's."""
+
+    target: np.ndarray
+    yours: np.ndarray
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the check found.
+
+    Attributes:
+      status: "not yet" for an exercise that was not begun.
+      message: Markdown, to show as it is.
+      misconception: name of the misconception that gives the learner's results, if one does.
+      figure: the first array that differs, if it has a size worth drawing.
+    """
+
+    status: Literal["passed", "not yet", "failed"]
+    message: str
+    misconception: str | None = None
+    figure: Comparison | None = None
+
+
+def grade(exercise: Exercise, function: Any, seed: int = 0, timeout: float = 10.0) -> Verdict:
+    """Compare a learner's function with the reference on every instance of an exercise, in float64.
+
+    Args:
+      exercise: the definition.
+      function: whatever the learner handed in.
+      seed: draws the instances; a classroom uses its own.
+      timeout: seconds without a new result after which the function is stopped. Compiling on a busy machine is slow,
+        so a check of several instances may take longer altogether.
+    """
+    if complaint := _signature_complaint(exercise, function):
+        return Verdict("failed", complaint)
+    with jax.enable_x64(True):
+        instances = _instances(exercise, seed)
+        run = _run(function, instances, timeout)
+        if run.error is not None:
+            return _explain_error(exercise, function, run, instances, timeout)
+        if any(result is None or result is Ellipsis for result in run.results):
+            return Verdict("not yet", "Your function returned nothing (`None`): is a `return` missing?")
+        targets = [_answer(exercise, seed, exercise.reference, number) for number in range(len(instances))]
+        verdicts = [_same(exercise, *pair) for pair in zip(targets, run.results, strict=True)]
+        if all(verdicts):
+            return Verdict("passed", f"Your function agrees with the reference on all {len(instances)} instances.")
+        for misconception in exercise.misconceptions:
+            if _agrees(exercise, seed, misconception.function, run.results):
+                return Verdict("failed", misconception.diagnosis, misconception.name)
+    return _explain_difference(exercise, instances, targets, run.results, verdicts)
+
+
+# --- running -------------------------------------------------------------------------------------------------
+
+
+class _Stopped(BaseException):
+    """Raised inside the learner's thread when the time is over; `except Exception` does not catch it."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Results up to the first error. `error` is `_Stopped` after a timeout."""
+
+    results: list[Any]
+    error: BaseException | None
+    still_running: bool
+
+
+def _run(function: Callable[..., Any], instances: Sequence[tuple], timeout: float) -> _Run:
+    results: list[Any] = []
+    errors: list[BaseException] = []
+    ended = threading.Event()  # to wait for instead of the thread: a `join` that Ctrl-C interrupts calls it dead
+
+    def work() -> None:
+        try:
+            with jax.enable_x64(True):  # the setting belongs to a thread
+                for arguments in instances:
+                    results.append(_call(function, arguments))
+        except BaseException as error:  # SystemExit included: nothing of the learner's may end the notebook
+            errors.append(error)
+        finally:
+            ended.set()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        done = 0
+        while not ended.wait(timeout) and len(results) > done:
+            done = len(results)
+    finally:  # also when the learner interrupts the cell
+        stopped = _stop(thread, ended)
+    if not stopped:
+        return _Run(results[: len(instances) - 1], _Stopped(), still_running=True)
+    complete = len(results) == len(instances)  # it may finish in the moment in which it is stopped
+    return _Run(results, None if complete or not errors else errors[0], still_running=False)
+
+
+def _stop(thread: threading.Thread, ended: threading.Event) -> bool:
+    """End a thread from outside. It fails if the thread hangs in compiled code or catches everything."""
+    for _ in range(5):
+        if ended.is_set():
+            thread.join()
+            return True
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Stopped))
+        ended.wait(0.2)
+    return ended.is_set()
+
+
+def _call(function: Callable[..., Any], arguments: tuple) -> Any:
+    """Call with copies, so that no function can change what the next one gets or what was returned before.
+
+    Numbers and JAX arrays of the result become NumPy arrays; anything else stays for `_describe` to name.
+    """
+
+    def own(leaf: Any) -> Any:
+        return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
+
+    def concrete(leaf: Any) -> Any:
+        return np.array(leaf) if isinstance(leaf, jax.Array | np.ndarray | np.generic | int | float | complex) else leaf
+
+    result = function(*jax.tree.map(own, arguments))
+    return result if result is None else jax.tree.map(concrete, result)
+
+
+# A learner checks again and again: what does not depend on the learner is computed once.
+
+
+@lru_cache(maxsize=64)
+def _instances(exercise: Exercise, seed: int) -> list[tuple]:
+    return exercise.instances(np.random.default_rng(seed))
+
+
+@lru_cache(maxsize=4096)
+def _answer(exercise: Exercise, seed: int, function: Callable[..., Any], number: int) -> Any:
+    """What a function of the exercise's own, the reference or a misconception, gives on one instance."""
+    return _call(function, _instances(exercise, seed)[number])
+
+
+# --- comparing -----------------------------------------------------------------------------------------------
+
+
+def _agrees(exercise: Exercise, seed: int, function: Callable[..., Any], results: list) -> bool:
+    """Whether a function gives these results on every instance; one that raises does not."""
+    try:
+        return all(
+            _same(exercise, _answer(exercise, seed, function, number), result) for number, result in enumerate(results)
+        )
+    except Exception:
+        return False
+
+
+def _same(exercise: Exercise, target: Any, yours: Any) -> bool:
+    return _fits(target, yours) and all(
+        _close(exercise, *leaves).all() for leaves in zip(jax.tree.leaves(target), jax.tree.leaves(yours), strict=True)
+    )
+
+
+def _fits(target: Any, yours: Any) -> bool:
+    """Same structure, same shapes, and numbers in every leaf."""
+    same_structure: bool = jax.tree.structure(target) == jax.tree.structure(yours)  # type: ignore[operator]
+    return same_structure and all(
+        _is_numeric(theirs) and leaf.shape == theirs.shape
+        for leaf, theirs in zip(jax.tree.leaves(target), jax.tree.leaves(yours), strict=True)
+    )
+
+
+def _is_numeric(leaf: Any) -> bool:
+    return isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc"
+
+
+def _close(exercise: Exercise, target: np.ndarray, yours: np.ndarray) -> np.ndarray:
+    """Elementwise: `rtol` of the number itself, plus `atol` of the largest number of the array.
+
+    An array below `atol` altogether is rounding noise around zero, and is judged on the scale of 1.
+    """
+    largest = np.abs(target[np.isfinite(target)]).max(initial=0)
+    scale = largest if largest > exercise.atol else 1.0
+    return np.isclose(yours, target, rtol=exercise.rtol, atol=exercise.atol * scale, equal_nan=True)
+
+
+# --- explaining ----------------------------------------------------------------------------------------------
+
+
+def _signature_complaint(exercise: Exercise, function: Any) -> str | None:
+    expected = ", ".join(inspect.signature(exercise.reference).parameters)
+    if not callable(function):
+        return (
+            f"`check` needs the function itself, and got {_describe(function)}. Write the function's name alone, "
+            f'`check("{exercise.id}", my_function)`, without calling it.'
+        )
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some compiled functions do not tell
+        return None
+    try:
+        signature.bind(*inspect.signature(exercise.reference).parameters)
+    except TypeError:
+        return f"Your function must accept the arguments `({expected})`; its own are `{signature}`."
+    return None
+
+
+def _explain_error(exercise: Exercise, function: Any, run: _Run, instances: Sequence[tuple], timeout: float) -> Verdict:
+    error, number = run.error, len(run.results)
+    where = f"on instance {number + 1} of {len(instances)}, with {_describe_arguments(exercise, instances[number])}"
+    if isinstance(error, _Stopped):
+        message = (
+            f"Your function did not finish within {timeout:g} s {where}. Look for a loop whose end is never reached, "
+            "or for a Python loop that repeats something slow."
+        )
+        if run.still_running:
+            message += " It could not be stopped and is still running: restart the kernel when it is convenient."
+        return Verdict("failed", message)
+
+    assert error is not None
+    trace = traceback.TracebackException.from_exception(error)  # survives an error whose text cannot be made
+    code = getattr(inspect.unwrap(getattr(function, "func", function)), "__code__", None)
+    own = [frame for frame in trace.stack if code is None or frame.filename == code.co_filename]
+    # JAX raises NotImplementedError too. Only a line of the learner's own means that the exercise was not begun.
+    if isinstance(error, NotImplementedError) and own and own[-1] is trace.stack[-1]:
+        return Verdict("not yet", "This exercise is waiting for you: replace the line that raises.")
+    said = f"{type(error).__name__}: {trace}".removesuffix(": ")
+    line = f"\nline {own[-1].lineno}: {own[-1].line}".removesuffix(": ") if own else ""
+    return Verdict("failed", f"Your function raised an error {where}:\n\n{_block(said + line)}")
+
+
+def _explain_difference(
+    exercise: Exercise, instances: Sequence[tuple], targets: list, results: list, verdicts: list[bool]
+) -> Verdict:
+    first = verdicts.index(False)
+    target, yours = targets[first], results[first]
+    if any(verdicts):
+        opening = f"Right on {sum(verdicts)} of {len(verdicts)} instances. The first that differs has "
+    else:
+        opening = f"Different on all {len(verdicts)} instances. The first has "
+    opening += f"{_describe_arguments(exercise, instances[first])}.\n\n"
+    if not _fits(target, yours):
+        question = " Is a call missing?" if inspect.isroutine(yours) else ""
+        return Verdict("failed", f"{opening}Expected {_describe(target)}; got {_describe(yours)}.{question}")
+
+    pairs = zip(jax.tree_util.tree_leaves_with_path(target), jax.tree.leaves(yours), strict=True)
+    path, leaf, theirs = next(
+        (path, leaf, theirs) for (path, leaf), theirs in pairs if not _close(exercise, leaf, theirs).all()
+    )
+    place = f"At `{jax.tree_util.keystr(path)}` of the result:\n\n" if path else ""
+    message = opening + place + _block(_side_by_side(leaf.ravel(), theirs.ravel()))
+    bad = np.count_nonzero(~np.isfinite(theirs))
+    if bad and np.isfinite(leaf).all():
+        message += f"\n\n{bad} of your {theirs.size} numbers {'is' if bad == 1 else 'are'} infinite or not a number."
+    elif factor := _common_factor(exercise, targets, results):
+        message += f"\n\nEvery number of yours is {factor:.4g} times the target."
+    drawable = leaf.size in DRAWABLE and np.isfinite(leaf).all() and np.isrealobj(leaf) and np.isrealobj(theirs)
+    return Verdict("failed", message, figure=Comparison(leaf.ravel(), theirs.ravel()) if drawable else None)
+
+
+def _common_factor(exercise: Exercise, targets: list, results: list) -> float | None:
+    """The one number by which every result exceeds its target: a sign, or a sum taken for a mean."""
+    if not all(map(_fits, targets, results)):
+        return None
+    target, yours = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(side)]) for side in (targets, results))
+    if target.size < 2 or not (np.isfinite(yours).all() and np.isrealobj(yours) and target.any()):
+        return None
+    factor = float(np.dot(target, yours) / np.dot(target, target))
+    return factor if _close(exercise, factor * target, yours).all() else None
+
+
+def _side_by_side(target: np.ndarray, yours: np.ndarray, most: int = 8) -> str:
+    rows = [
+        [name, *(f"{number:.6g}" for number in side[:most]), *(["..."] if side.size > most else [])]
+        for name, side in (("target", target), ("yours", yours))
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.rjust, row, widths)) for row in rows)
+
+
+def _describe_arguments(exercise: Exercise, arguments: tuple) -> str:
+    names = inspect.signature(exercise.reference).parameters
+    return ", ".join(
+        f"`{name}`: {argument if isinstance(argument, int | float | str) else _describe(argument)}"
+        for name, argument in zip(names, arguments, strict=False)
+    )
+
+
+def _describe(tree: Any) -> str:
+    """A pytree in words, by shapes: "a tuple of [2] and Task(support=[2, 3], query=[4, 3])"."""
+    if type(tree) in (tuple, list) and tree:
+        return f"a {type(tree).__name__} of {_enumerate([_compact(part) for part in tree])}"
+    return _compact(tree)
+
+
+def _compact(tree: Any) -> str:
+    shape = getattr(tree, "shape", () if isinstance(tree, int | float | complex) else None)
+    if isinstance(shape, tuple) and (not isinstance(tree, np.ndarray) or _is_numeric(tree)):
+        return str(list(shape)) if shape else "a number"
+    if tree is None:
+        return "`None`"
+    if inspect.isroutine(tree):
+        return "a function"
+    name = type(tree).__name__
+    if jax.tree_util.all_leaves([tree]):
+        return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+    label = "" if type(tree) in (tuple, list) else "{}="
+    parts = [
+        label.format(jax.tree_util.keystr(path, simple=True)) + _compact(part)
+        for path, part in jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda part: part is not tree)
+    ]
+    return f"{'' if type(tree) is tuple else name}({', '.join(_shorten(parts))})"
+
+
+def _enumerate(words: list[str]) -> str:
+    *first, last = _shorten(words)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _shorten(words: list[str], most: int = 6) -> list[str]:
+    return words if len(words) <= most else [*words[: most - 1], f"{len(words) - most + 1} more"]
+
+
+def _block(text: str) -> str:
+    """Text as a Markdown code block, so that nothing in it is read as Markdown."""
+    return "\n".join(f"    {line}" for line in text.splitlines())

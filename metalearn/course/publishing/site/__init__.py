@@ -1,0 +1,99 @@
+"""The course as a website, to read without installing anything: `python -m metalearn.course site`.
+
+It is made of this folder's pages, the docstrings and the executed notebooks in `solutions/`. Nothing is executed anew,
+no page asks another host for anything, and each exercise shows its stub; the answer is folded.
+"""
+
+import html
+import shutil
+import tempfile
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell
+
+from metalearn.course.publishing import builder
+
+REQUIRED = ("myst_nb", "sphinx_book_theme", "sphinx-mathjax-offline")
+PAGES = Path(__file__).parent
+WIDGET = "application/vnd.jupyter.widget-view+json"
+COPIED = ("README.md", "solutions/readme.png")  # what pages take from elsewhere
+SHOW = "Show a solution"
+
+
+def build(root: Path, to: Path) -> bool:
+    """Writes the website, quietly; Sphinx says on standard error what is wrong, and any warning is an error.
+
+    Args:
+      root: the folder that holds `lessons/` and `solutions/`.
+      to: the folder to write into.
+
+    Returns:
+      Whether all went well.
+
+    Raises:
+      ModuleNotFoundError: if Sphinx or an extension is not installed; the message says how to.
+      ValueError: if a notebook does not match its source; the message names them.
+    """
+    if missing := [name for name in ("sphinx", *REQUIRED) if find_spec(name) is None]:
+        raise ModuleNotFoundError(
+            f"The site needs {missing[0]}, from the dependency group `site`: "
+            "run `uv run --group site python -m metalearn.course site`, or `pip install --group site` first."
+        )
+    if complaints := builder.check(root):
+        raise ValueError("build the lessons first:\n" + "\n".join(complaints))
+    from sphinx.cmd.build import main as sphinx
+
+    with tempfile.TemporaryDirectory() as scratch:
+        pages = Path(scratch, "pages")
+        shutil.copytree(PAGES, pages, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+        for name in COPIED:
+            (pages / name).parent.mkdir(exist_ok=True)
+            shutil.copy(root / name, pages / name)
+        (pages / "lessons").mkdir()
+        for source in builder.sources(root):
+            lesson = nbformat.read(root / "lessons" / f"{source.stem}.ipynb", as_version=4)
+            stubs = {cell.id: cell.source for cell in lesson.cells if "exercise" in cell.metadata}
+            page = to_page(nbformat.read(source.with_suffix(".ipynb"), as_version=4), stubs)
+            nbformat.write(page, pages / "lessons" / f"{source.stem}.ipynb")
+        options = ["--fail-on-warning", "--keep-going", "--quiet", "--conf-dir", str(PAGES)]
+        return sphinx([*options, "--doctree-dir", str(Path(scratch, "doctrees")), str(pages), str(to)]) == 0
+
+
+def to_page(solution: NotebookNode, stubs: Mapping[str, str]) -> NotebookNode:
+    """A lesson to read: executed, each exercise with its stub in sight and its answer folded, widgets as pictures.
+
+    Args:
+      solution: the executed notebook; it is changed.
+      stubs: the source of each exercise cell of the learner's notebook, by cell id.
+
+    Returns:
+      The notebook of the page.
+    """
+    cells = []
+    for cell in solution.cells:
+        if "exercise" in cell.metadata:
+            cells.append(new_markdown_cell(f"```python\n{stubs[cell.id]}\n```", id=f"{cell.id}-stub"))
+            cell.metadata.tags.append("hide-input")
+        elif "question" in cell.metadata:
+            cell.source = f"<details>\n<summary>{SHOW}</summary>\n\n{cell.source}\n\n</details>"
+        for output in cell.get("outputs", []):
+            _without_kernel(output)
+        cells.append(cell)
+    solution.cells = cells
+    solution.metadata.pop("widgets", None)
+    return solution
+
+
+def _without_kernel(output: NotebookNode) -> None:
+    """Leaves of a widget what can be seen without a kernel: its picture with alternative text, or its text."""
+    data = output.get("data", {})
+    if WIDGET not in data:
+        return
+    del data[WIDGET]
+    if picture := data.pop("image/png", None):
+        alt = html.escape(data["text/plain"])
+        data["text/html"] = f'<img src="data:image/png;base64,{picture.strip()}" alt="{alt}" style="max-width:100%">'

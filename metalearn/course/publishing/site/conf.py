@@ -1,0 +1,48 @@
+"""Sphinx's configuration of the course's website; the pages are gathered by `publishing.site.build`."""
+
+from metalearn.course.publishing.site import SHOW, docstrings
+
+project = "Gradient-based meta-learning"
+author = "the authors of metalearn"
+html_title = project
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx-mathjax-offline"]
+exclude_patterns = ["README.md"]
+
+# Lessons were executed when they were built.
+nb_execution_mode = "off"
+nb_code_prompt_show = SHOW
+nb_code_prompt_hide = "Hide the solution"
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
+myst_heading_anchors = 3
+
+# The library, in the names by which it is called: `metalearn.maml`, wherever that is defined.
+default_role = "py:obj"
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # the text of each argument says more than an unfolded Callable[...]
+napoleon_custom_sections = [("Attributes", "params_style")]
+mathjax3_config = {"chtml": {"displayAlign": "left", "scale": 0.9}}
+
+# No page asks another host for anything, and no link leads to a notebook with its answers.
+html_theme = "sphinx_book_theme"
+html_static_path = ["_static"]
+html_css_files = ["course.css"]
+html_favicon = "_static/favicon.svg"
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
+html_copy_source = False
+html_show_sphinx = False
+html_theme_options = {
+    "use_download_button": False,
+    "use_fullscreen_button": False,
+    "show_toc_level": 2,
+    "navbar_persistent": [],  # the search field is in the sidebar
+    "home_page_in_toc": True,
+}
+
+
+def setup(app):
+    """Typesets the equations of docstrings, before napoleon reads their sections (at priority 500)."""
+
+    def typeset(app, what, name, obj, options, lines):
+        lines[:] = docstrings.to_rst(lines)
+
+    app.connect("autodoc-process-docstring", typeset, priority=400)

@@ -1,0 +1,1 @@
+"""The learner's progress: the file that keeps it, and the overview of it."""

@@ -1,0 +1,1 @@
+"""What a lesson shows: predictions, quizzes, interactive figures."""

@@ -1,0 +1,1 @@
+"""What a meta-learned initialization is worth on new tasks."""

@@ -1,0 +1,218 @@
+"""Adapting a checkpoint to tasks unlike its own.  (Kwon, Na, Huang & Lacoste-Julien 2021, arXiv 2103.09027)
+
+Only a start theta and the support set (x, y) of a new task are at hand. E members start near theta and adapt. Where
+they disagree tells how far to step, and their adversarial examples become training data.
+
+    members      phi^e_0 = theta o (1 + spread N(0, 1))                          element by element, e = 1 ... E
+    FGSM         x + eps sign(grad_x h(phi; x, y))                               h: loss
+    UFGSM        x + eps d o sign(grad_x h(theta; x, y)),                        d = std_e grad_x h(phi^e; x, y),
+                                                                                 from 0 to 1 within each example
+    USA          s_l = max u + min u - u_l,                                      u_l = mean of std_e phi^e_l, l: layer
+                 step of layer l = (base step) s_l / (mean of s over all parameters)
+
+A member descends the mean of its losses on (x, y) and on its FGSM examples, with the steps of USA after the first one.
+Then theta adapts with the last steps of USA. It descends the mean of its losses on (x, y), on its own FGSM examples,
+and on all FGSM and UFGSM examples that the members met. The authors' code adds these losses; here they are averaged,
+so that a base step means the same as without them.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from metalearn import _require
+from metalearn.adaptation import inner as inner_loop
+from metalearn.evaluation import meta_test as evaluate
+from metalearn.task import Batch, Loss, Params, Task
+
+_TASKS_AT_ONCE = 25
+"""Tasks adapted side by side; more come in turn, so that memory stays bounded."""
+
+
+def adaptation_curve(
+    loss: Loss,
+    inner: optax.GradientTransformation,
+    params: Params,
+    tasks: Task,
+    num_steps: int,
+    key: jax.Array,
+    attack_size: float,
+    num_members: int = 5,
+    spread: float = 0.05,
+    metric: Loss | None = None,
+) -> jax.Array:
+    """Query loss before adaptation and after each inner step, for each task: `evaluate.adaptation_curve` with all this.
+
+    With `spread=0` the step sizes are those of `inner` and only the adversarial examples are new; with `attack_size=0`
+    only the step sizes are. With both 0 this is `evaluate.adaptation_curve`.
+
+    Cost: K gradients on the support set become about K (3 E + 4 + K (E + 1)), most of them on the K (E + 1) adversarial
+    copies of it. Memory: grows with these copies, not with K otherwise.
+
+    Args:
+      loss: scalar of (params, (inputs, targets)), descended on the support set and reported on the query set.
+      inner: the inner step rule with the base step, for instance optax.sgd(0.01). Its update of each layer is scaled.
+      params: the checkpoint, where every task starts.
+      tasks: a batch of tasks whose batches are pairs (inputs, targets), inputs of a floating-point type.
+      num_steps: K >= 0 inner steps, of the members and of theta.
+      key: a jax.random.key for the members.
+      attack_size: eps >= 0, by which each number of the inputs is moved, in their units; small against their spread.
+      num_members: E >= 2.
+      spread: relative standard deviation of the members' parameters, at least 0 and below 1.
+      metric: scalar of (params, batch), measured on each query set, for instance losses.accuracy(apply); by default
+        the loss.
+
+    Returns:
+      An array of shape [num_steps + 1, num_tasks]; evaluate.score(curve[-1]) says how sure it is. A warning tells if
+      some tasks diverged.
+
+    Raises:
+      ValueError, TypeError: if an argument is not as described; the message names it.
+    """
+    metric = metric or loss
+    _require.function(loss=loss, metric=metric)
+    _require.transformation(inner=inner)
+    _require.count(num_steps=num_steps)
+    _require.count(at_least=2, num_members=num_members)
+    _require.not_negative(attack_size=attack_size)
+    _require.fraction(spread=spread)
+    _require.random_key(key=key)
+    _require.float_params(params)
+    _require.task_batch(tasks)
+    _require_pair(tasks.support)
+    curve = _compiled_curve(loss, metric, inner, num_steps, num_members, params, tasks, key, attack_size, spread)
+    evaluate.warn_of_failures(curve)
+    return curve
+
+
+def fgsm(loss: Loss, params: Params, batch: Batch, attack_size: jax.typing.ArrayLike) -> Batch:
+    """The batch (inputs, targets) with each number of its inputs moved by `attack_size`, the way the loss rises."""
+    inputs, targets = batch
+    return inputs + attack_size * jnp.sign(_input_gradient(loss, params, batch)), targets
+
+
+def ufgsm(loss: Loss, params: Params, members: Params, batch: Batch, attack_size: jax.typing.ArrayLike) -> Batch:
+    """FGSM that moves each number the less, the better the members agree on its gradient.
+
+    Args:
+      loss: scalar of (params, (inputs, targets)).
+      params: whose loss is to rise.
+      members: params with one more leading axis, which counts the members.
+      batch: (inputs, targets).
+      attack_size: the distance where they agree least; it is zero where they agree best, in each example.
+
+    Returns:
+      A batch like `batch`.
+    """
+    inputs, targets = batch
+    doubt = _disagreement(jax.vmap(_input_gradient, in_axes=(None, 0, None))(loss, members, batch))
+    within_example = tuple(range(1, doubt.ndim))
+    low, high = (extreme(doubt, axis=within_example, keepdims=True) for extreme in (jnp.min, jnp.max))
+    doubt = (doubt - low) / jnp.where(high > low, high - low, 1)
+    return inputs + attack_size * doubt * jnp.sign(_input_gradient(loss, params, batch)), targets
+
+
+def relative_step_sizes(members: Params) -> Params:
+    """USA: the factor of the base step in each layer, larger where the members agree better.
+
+    A layer is one array of params, a kernel and its bias being two, as in the authors' code. Where no members disagree
+    at all, every factor is 1.
+
+    Args:
+      members: params with one more leading axis, which counts the members.
+
+    Returns:
+      A scalar for each array of params, in a pytree like params. Their mean, each counted as often as its array has
+      elements, is 1.
+    """
+    leaves, structure = jax.tree.flatten(members)
+    disagreement = jnp.stack([_disagreement(leaf).mean() for leaf in leaves])
+    sizes = disagreement.max() + disagreement.min() - disagreement
+    mean = jnp.average(sizes, weights=jnp.array([leaf[0].size for leaf in leaves]))
+    factors = jnp.where(mean > 0, sizes / mean, 1)
+    return jax.tree.unflatten(
+        structure, [factor.astype(leaf.dtype) for factor, leaf in zip(factors, leaves, strict=True)]
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _compiled_curve(loss, metric, inner, num_steps, num_members, params, tasks, key, attack_size, spread):
+    loss, metric = _require.scalar(loss), _require.scalar(metric)
+
+    def one_task(task_and_key):
+        task, key = task_and_key
+        members = jax.vmap(lambda key: _neighbour(params, key, spread))(jax.random.split(key, num_members))
+        factors, met = _adapt_members(loss, inner, params, members, task.support, num_steps, attack_size, spread)
+        layerwise = _layerwise(inner, factors)
+
+        def step(state, _):
+            batches = (task.support, fgsm(loss, state.params, task.support, attack_size), met)
+            state = inner_loop.step(lambda phi: _mean_loss(loss, phi, batches), layerwise, state)
+            return state, metric(state.params, task.query)
+
+        _, values = jax.lax.scan(step, inner_loop.init(layerwise, params), length=num_steps)
+        return jnp.concatenate([metric(params, task.query)[None], values])
+
+    keys = jax.random.split(key, len(jax.tree.leaves(tasks)[0]))
+    return jax.lax.map(one_task, (tasks, keys), batch_size=_TASKS_AT_ONCE).T
+
+
+def _neighbour(params, key, spread):
+    """A member's start: params o (1 + spread N(0, 1))."""
+    return jax.tree.map(lambda leaf, noise: leaf * (1 + spread * noise), params, optax.tree.random_like(key, params))
+
+
+def _adapt_members(loss, inner, params, members, support, num_steps, attack_size, spread):
+    """What the members leave behind: their last factors of the step sizes, and one batch of all that attacked them."""
+    differ = spread > 0  # equal members still disagree by rounding, which USA and UFGSM would magnify
+
+    def step(carry, _):
+        states, factors = carry
+        attacks = jax.vmap(lambda phi: fgsm(loss, phi, support, attack_size))(states.params)
+        uncertain = ufgsm(loss, params, states.params, support, jnp.where(differ, attack_size, 0))
+
+        def one_member(state, attack):
+            return inner_loop.step(
+                lambda phi: _mean_loss(loss, phi, (support, attack)), _layerwise(inner, factors), state
+            )
+
+        states = jax.vmap(one_member)(states, attacks)
+        met = jax.tree.map(lambda many, one: jnp.concatenate([many, one[None]]), attacks, uncertain)
+        factors = optax.tree.where(differ, relative_step_sizes(states.params), even)
+        return (states, factors), met
+
+    even = jax.tree.map(lambda leaf: jnp.ones((), leaf.dtype), params)
+    states = jax.vmap(lambda phi: inner_loop.init(_layerwise(inner, even), phi))(members)
+    (_, factors), met = jax.lax.scan(step, (states, even), length=num_steps)
+    return factors, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[3:]), met)  # [step, member, example, ...]
+
+
+def _layerwise(inner, factors):
+    """That rule, with each layer's update times its factor."""
+    return optax.chain(inner, optax.stateless(lambda updates, _: optax.tree.mul(updates, factors)))
+
+
+def _mean_loss(loss, params, batches):
+    return sum(loss(params, batch) for batch in batches) / len(batches)
+
+
+def _input_gradient(loss, params, batch):
+    inputs, targets = batch
+    return jax.grad(lambda inputs: loss(params, (inputs, targets)))(inputs)
+
+
+def _disagreement(members):
+    """Standard deviation over the leading axis; without the shift, rounding would make equal members disagree."""
+    return jnp.std(members - members[0], axis=0)
+
+
+def _require_pair(support):
+    if not isinstance(support, tuple) or len(support) != 2:
+        raise TypeError(f"tasks.support must be a pair (inputs, targets), but it is a {type(support).__name__}.")
+    dtype = jnp.result_type(support[0])
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(
+            f"The inputs of tasks.support must be floating-point numbers, for FGSM moves them; they are {dtype}."
+        )

@@ -1,0 +1,1 @@
+"""How the meta-parameters learn from a batch of tasks."""

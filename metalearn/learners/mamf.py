@@ -1,0 +1,151 @@
+"""MAMF: fine-tune on one random sub-task after another, with no outer loop.  (Wang et al. 2022, arXiv 2203.04904)
+
+    T_1, ..., T_K   uniform random n-subsets of the N labels,   K = round(log d / log(1 - n/N))
+    theta_k         = fine-tune(theta_{k-1} on T_k),            each with a fresh optimiser
+
+A label is missed by one subset with probability 1 - n/N, hence by all K with about d. Classical fine-tuning is one
+task of all N labels. Seen from here, MAMF is Reptile with one task a step and outer rate 1.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from metalearn import _require
+from metalearn.adaptation.inner import descend
+from metalearn.losses import Apply
+from metalearn.task import Loss, Params, Task
+
+
+def mamf(loss: Loss, inner: optax.GradientTransformation, num_steps: int) -> Callable[[Params, Task], Params]:
+    """Fine-tuning on a sequence of tasks, each from where the last one ended.
+
+    There is no query set: a step descends the loss on all examples of its task, support and query joined. The paper's
+    epochs of minibatches are full-batch steps here, which is the same where a task fits into one minibatch.
+    Cost: `num_steps` gradients a task. Memory: flat in everything but the tasks themselves.
+
+    Args:
+      loss: scalar loss of (params, batch).
+      inner: the step rule; the paper takes Adam. What it remembers is dropped after each task.
+      num_steps: steps on each task, >= 1.
+
+    Returns:
+      A function (params, tasks) -> params. Tasks is a batch of tasks, trained on in its order; with one task of all
+      labels this is classical fine-tuning. At meta-test start every task from the returned params (as
+      evaluate.meta_test does), not from where the last one ended.
+
+    Raises:
+      ValueError, TypeError: if an argument is not as described; the message names it.
+    """
+    loss = _require.scalar(loss)
+    _require.transformation(inner=inner)
+    _require.count(at_least=1, num_steps=num_steps)
+
+    def fine_tune(params, tasks):
+        _require.float_params(params)
+        _require.task_batch(tasks)
+
+        def on_one_task(params, task):
+            batch = jax.tree.map(lambda *halves: jnp.concatenate(halves), *task)
+            return descend(lambda phi: loss(phi, batch), inner, num_steps, params), None
+
+        end, _ = jax.lax.scan(on_one_task, params, tasks)
+        return end
+
+    return fine_tune
+
+
+def tasks_to_cover(num_ways: int, num_labels: int, miss_probability: float = 1e-3) -> int:
+    """The paper's K: how many uniform n-subsets of N labels leave a given label out with probability about d.
+
+    The chance is (1 - n/N)^K. The paper rounds K to the nearest number; where that is down, the chance is above d, by
+    at most a factor (1 - n/N)^-1/2. That *some* label is left out is up to N times as likely.
+
+    Args:
+      num_ways: n, from 1 to N.
+      num_labels: N.
+      miss_probability: d, above 0 and below 1; the paper's is 0.001.
+
+    Raises:
+      ValueError: if an argument is not as described.
+    """
+    _require.count(at_least=1, num_ways=num_ways, num_labels=num_labels)
+    _at_most("num_ways", num_ways, "labels", num_labels)
+    _require.positive(miss_probability=miss_probability)
+    _require.fraction(miss_probability=miss_probability)
+    if num_ways == num_labels:
+        return 1
+    return max(1, round(math.log(miss_probability) / math.log1p(-num_ways / num_labels)))
+
+
+def uniform_tasks(examples: jax.typing.ArrayLike, num_ways: int, num_support: int) -> Callable[[jax.Array, int], Task]:
+    """Tasks of `num_ways` labels, every subset of the labels as likely as any other.
+
+    Args:
+      examples: the examples of each label, shape [num_labels, num_examples, ...].
+      num_ways: n, from 1 to num_labels.
+      num_support: how many of a label's examples are support, the first ones; the rest are query. At least one each.
+
+    Returns:
+      A function (key, num_tasks) -> batch of tasks. A batch is (inputs [num_tasks, examples, ...], labels
+      [num_tasks, examples]); labels are rows of `examples`, in ascending order, not renumbered within the task.
+
+    Raises:
+      ValueError: if an argument is not as described.
+    """
+    examples = jnp.asarray(examples)
+    if examples.ndim < 2:
+        raise ValueError(
+            f"examples must have shape [num_labels, num_examples, ...], but it has {list(examples.shape)}."
+        )
+    num_labels, num_examples = examples.shape[:2]
+    _require.count(at_least=1, num_ways=num_ways, num_support=num_support)
+    _at_most("num_ways", num_ways, "labels", num_labels)
+    _at_most("num_support", num_support, "examples of a label but one", num_examples - 1)
+
+    def draw(key):
+        labels = jnp.sort(jax.random.permutation(key, num_labels)[:num_ways])
+        support, query = jnp.split(examples[labels], [num_support], axis=1)
+        return Task(_flattened(support, labels), _flattened(query, labels))
+
+    def sample_tasks(key, num_tasks):
+        _require.count(at_least=1, num_tasks=num_tasks)
+        return jax.vmap(draw)(jax.random.split(key, num_tasks))
+
+    return sample_tasks
+
+
+def among_present(measure: Callable[[Apply], Loss], apply: Apply) -> Loss:
+    """A loss or metric that chooses only among the labels which occur in its batch: the n-way loss of a sub-task.
+
+    Args:
+      measure: losses.cross_entropy or losses.accuracy.
+      apply: (params, inputs) -> logits [num_examples, num_labels] for all labels.
+
+    Returns:
+      The measure of (params, (inputs, labels)), the logits of the other labels being minus infinity.
+    """
+    _require.function(measure=measure, apply=apply)
+
+    def measured(params, batch):
+        def masked(params, inputs):
+            logits = apply(params, inputs)
+            return jnp.where(jnp.isin(jnp.arange(logits.shape[-1]), batch[1]), logits, -jnp.inf)
+
+        return measure(masked)(params, batch)
+
+    return measured
+
+
+def _flattened(inputs, labels):
+    """[ways, shots, ...] -> a batch of ways * shots examples."""
+    shots = inputs.shape[1]
+    return inputs.reshape(-1, *inputs.shape[2:]), jnp.repeat(labels, shots)
+
+
+def _at_most(name, value, what, limit):
+    if value > limit:
+        raise ValueError(f"{name} must be at most {limit}, the number of {what}, but it is {value}.")

@@ -1,0 +1,228 @@
+"""MOML: one adapted model is remembered per task, and averages the noise of small batches over the task's visits.
+
+(Wang, Yuan, Ying & Yang 2021, arXiv 2106.04911; h_i, f_i: task i's loss on fresh support and query examples,
+a: inner step, b: memory rate, e: outer step)
+
+    u_i <- (1 - b) u_i + b (w - a grad h_i(w))                     for the tasks i of the batch; the others keep theirs
+    w   <- w - e mean_i (I - a hess h_i(w)) grad f_i(u_i)
+
+Where support examples are few, w - a grad h_i(w) is noisy, and grad f_i at a noisy point is on average not grad f_i at
+the mean point. MAML, which is MOML with b = 1, therefore ends away from the solution, however many steps it takes.
+
+LocalMOML is for tasks that are devices of a network, where a round of communication is what costs. The server sends w;
+each client takes some of these steps alone, its memory made anew; the server averages what they send back.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from metalearn import _require
+from metalearn.adaptation.inner import descend
+from metalearn.learners.meta_learner import MetaInfo, MetaLearner, MetaState, all_finite, mean_where
+from metalearn.task import Loss, Params
+from metalearn.tasks.population import ClientData, IndexedTasks
+
+
+class MOMLState(NamedTuple):
+    """What MOML carries from step to step.
+
+    Attributes:
+      params: the start w from which tasks adapt.
+      opt_state: what the outer transformation remembers.
+      step: how many outer steps were taken, an int32 scalar.
+      memory: u_i of every task, a pytree like params whose arrays have one more leading axis, [num_all_tasks].
+      visited: which tasks have been met, shape [num_all_tasks].
+    """
+
+    params: Params
+    opt_state: Any
+    step: jax.Array
+    memory: Params
+    visited: jax.Array
+
+
+def moml(
+    loss: Loss,
+    inner: optax.GradientTransformation,
+    outer: optax.GradientTransformation,
+    num_all_tasks: int,
+    memory_rate: float,
+) -> MetaLearner:
+    """Meta-training on a finite population of tasks, a few tasks and a few examples a step.
+
+    At a task's first visit its memory becomes w - a grad h_i(w), as with b = 1. The authors' code adapts to every task
+    before the first step instead, which needs data of all tasks at once.
+
+    Cost: 2 gradients and a Hessian-vector product a task. Memory: num_all_tasks copies of params. Biased, less so the
+    smaller b; a small b also remembers where w was 1 / b visits ago, so it wants a small outer step. The paper's second
+    version, which moves the memories of absent tasks too, is noisier by num_all_tasks / num_tasks and is not here.
+
+    A task whose memory, loss or gradient is not finite is left out and keeps its memory, as in `meta_learner`. If an id
+    occurs several times in a batch, each occurrence starts from the old memory, and the mean of theirs becomes the new.
+
+    Args:
+      loss: scalar loss of (params, batch).
+      inner: the rule of the one inner step, for instance optax.sgd(0.01).
+      outer: any optax transformation.
+      num_all_tasks: how many tasks there are, >= 1.
+      memory_rate: b, above 0 and at most 1.
+
+    Returns:
+      A MetaLearner whose state is a MOMLState and whose batches are IndexedTasks, as drawn by tasks.Population.
+      `MetaInfo.query_loss` is f_i(u_i). An id that is not in 0 ... num_all_tasks - 1 raises ValueError; in a compiled
+      step, which cannot raise, its task counts as not finite.
+
+    Raises:
+      ValueError, TypeError: if an argument is not as described; the message names it.
+    """
+    loss = _require.scalar(loss)
+    _require.transformation(inner=inner, outer=outer)
+    _require.count(at_least=1, num_all_tasks=num_all_tasks)
+    _require.rate(memory_rate=memory_rate)
+    move = functools.partial(_move, loss, inner)
+
+    def init(params):
+        _require.float_params(params)
+        memory = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_all_tasks, *jnp.shape(leaf))), params)
+        return MOMLState(
+            params, outer.init(params), jnp.zeros((), jnp.int32), memory, jnp.zeros(num_all_tasks, jnp.bool)
+        )
+
+    def step(state, batch):
+        ids = _known_ids(batch, num_all_tasks)
+        rates = jnp.where(state.visited[ids], memory_rate, 1.0)
+        remembered = jax.tree.map(lambda leaf: leaf[ids], state.memory)
+        moved, query_loss, gradients = jax.vmap(move, in_axes=(None, 0, 0, 0))(
+            state.params, remembered, rates, batch.tasks
+        )
+        finite = (ids >= 0) & (ids < num_all_tasks) & jax.vmap(all_finite)((moved, query_loss, gradients))
+
+        gradient = jax.tree.map(lambda leaf: mean_where(finite, leaf), gradients)
+        updates, opt_state = outer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        params, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(finite.any(), new, old), (params, opt_state), (state.params, state.opt_state)
+        )
+
+        # JAX writes equal ids in any order: what is written for them must be equal too.
+        same_task = finite & (ids[:, None] == ids)
+        moved = jax.tree.map(lambda leaf: jax.vmap(mean_where, in_axes=(0, None))(same_task, leaf), moved)
+        target = jnp.where(finite, ids, num_all_tasks)  # outside, so that nothing is written
+        memory = jax.tree.map(lambda leaf, new: leaf.at[target].set(new, mode="drop"), state.memory, moved)
+        visited = state.visited.at[target].set(True, mode="drop")
+        info = MetaInfo(query_loss, optax.tree.norm(gradient), finite)
+        return MOMLState(params, opt_state, state.step + 1, memory, visited), info
+
+    return MetaLearner(init, step)
+
+
+def local_moml(
+    loss: Loss, inner: optax.GradientTransformation, outer: optax.GradientTransformation, memory_rate: float
+) -> MetaLearner:
+    """Federated meta-training: every step of the learner is one round of communication.
+
+    Each client of a round starts from w_i = w and u_i = w - a grad h_i(w), takes H steps of MOML on (w_i, u_i), and the
+    server's new w is the mean of the w_i. With one step and b = 1 a round is a step of MAML.
+
+    Cost: 2 H + 1 gradients and H Hessian-vector products a client. Memory: no client keeps anything between rounds.
+    Biased as MOML is, and with H > 1 also because clients drift apart between rounds: the end moves by O(e H).
+
+    Args:
+      loss: scalar loss of (params, batch).
+      inner: the rule of the one inner step, for instance optax.sgd(0.01).
+      outer: the rule of the local steps, any optax transformation; its state is made anew in each round.
+      memory_rate: b, above 0 and at most 1.
+
+    Returns:
+      A MetaLearner whose state is a MetaState, its `step` the number of rounds, and whose batches are ClientData, as
+      drawn by tasks.Clients. `MetaInfo` holds each client's f_i(u_i), averaged over its local steps, and the length of
+      the gradient averaged over clients and steps. A client that is not finite is left out.
+
+    Raises:
+      ValueError, TypeError: if an argument is not as described; the message names it.
+    """
+    loss = _require.scalar(loss)
+    _require.transformation(inner=inner, outer=outer)
+    _require.rate(memory_rate=memory_rate)
+
+    def client(params, first, local):
+        adapted = jax.vmap(lambda support: _adapt(loss, inner, params, support))(first)
+        memory = jax.tree.map(lambda leaf: leaf.mean(axis=0), adapted)
+
+        def local_step(carry, task):
+            params, opt_state, memory = carry
+            memory, query_loss, gradient = _move(loss, inner, params, memory, memory_rate, task)
+            updates, opt_state = outer.update(gradient, opt_state, params)
+            return (optax.apply_updates(params, updates), opt_state, memory), (query_loss, gradient)
+
+        (params, _, _), history = jax.lax.scan(local_step, (params, outer.init(params), memory), local)
+        return params, *jax.tree.map(lambda leaf: leaf.mean(axis=0), history)
+
+    def init(params):
+        _require.float_params(params)
+        return MetaState(params, optax.EmptyState(), jnp.zeros((), jnp.int32))
+
+    def step(state, data):
+        _check_client_data(data)
+        moved, query_loss, gradients = jax.vmap(client, in_axes=(None, 0, 0))(state.params, data.first, data.local)
+        finite = jax.vmap(all_finite)((moved, query_loss, gradients))
+        params = jax.tree.map(
+            lambda new, old: jnp.where(finite.any(), mean_where(finite, new), old), moved, state.params
+        )
+        gradient = jax.tree.map(lambda leaf: mean_where(finite, leaf), gradients)
+        info = MetaInfo(query_loss, optax.tree.norm(gradient), finite)
+        return MetaState(params, state.opt_state, state.step + 1), info
+
+    return MetaLearner(init, step)
+
+
+def _adapt(loss, inner, params, support):
+    """w - a grad h(w)."""
+    return descend(lambda phi: loss(phi, support), inner, 1, params)
+
+
+def _move(loss, inner, params, memory, rate, task):
+    """One task's new memory, the query loss there, and the gradient for params."""
+    adapted, transpose_jacobian = jax.vjp(lambda w: _adapt(loss, inner, w, task.support), params)
+    memory = jax.tree.map(lambda u, phi: ((1 - rate) * u + rate * phi).astype(u.dtype), memory, adapted)
+    query_loss, slope = jax.value_and_grad(loss)(memory, task.query)
+    (gradient,) = transpose_jacobian(slope)
+    return memory, query_loss, gradient
+
+
+def _known_ids(batch, num_all_tasks):
+    if not isinstance(batch, IndexedTasks):
+        raise TypeError(
+            "tasks must be a tasks.IndexedTasks(ids, tasks), as drawn by tasks.Population, "
+            f"but it is a {type(batch).__name__}."
+        )
+    num_tasks = _require.task_batch(batch.tasks)
+    ids = jnp.asarray(batch.ids)
+    if not jnp.issubdtype(ids.dtype, jnp.integer) or ids.shape != (num_tasks,):
+        raise ValueError(
+            f"ids must be {num_tasks} whole numbers, one for each task, but it is {ids.dtype}{list(ids.shape)}."
+        )
+    if not isinstance(ids, jax.core.Tracer):
+        values = np.asarray(ids)  # numpy also answers while a step around it is being compiled
+        if values.min() < 0 or values.max() >= num_all_tasks:
+            raise ValueError(f"ids must be at least 0 and below num_all_tasks, {num_all_tasks}, but they are {values}.")
+    return ids.astype(jnp.promote_types(ids.dtype, jnp.int32))  # a small type could not hold num_all_tasks
+
+
+def _check_client_data(data):
+    if not isinstance(data, ClientData):
+        raise TypeError(
+            "tasks must be a tasks.ClientData(first, local), as drawn by tasks.Clients, "
+            f"but it is a {type(data).__name__}."
+        )
+    _require.task_batch(data.local)
+    _require.same_leading_axis("clients", data)
+    one_client = jax.tree.map(lambda leaf: leaf[0], data)
+    for counts, part in (("support sets", one_client.first), ("local steps", one_client.local)):
+        if _require.same_leading_axis(counts, part) == 0:
+            raise ValueError(f"The number of {counts} must be at least 1.")
