@@ -5,7 +5,7 @@ learner = meta_learner(meta_gradient, optax.adam(1e-3))
 result = fit(learner, params, tasks.Sinusoid(), num_steps=10_000, meta_batch_size=25, key=jax.random.key(0))
 """
 
-from metalearn import losses, models, outer, plots, tasks, theory
+from metalearn import losses, models, outer, plots, tasks, testing, theory
 from metalearn.adaptation import inner, kernel
 from metalearn.evaluation import meta_test as evaluate
 from metalearn.evaluation import repurpose
@@ -64,6 +64,7 @@ __all__ = [
     "repurpose",
     "task_weights",
     "tasks",
+    "testing",
     "theory",
     "two_tower",
     "zero_head",
