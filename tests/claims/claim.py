@@ -1,4 +1,4 @@
-"""What the README's table says of each system: where it comes from, what it costs, and what was measured."""
+"""What the page of systems says of each: where it comes from, what it computes, what it costs, what was measured."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -9,20 +9,22 @@ class Claim(NamedTuple):
     """One paper's key claim, on a synthetic problem that takes seconds.
 
     Attributes:
-      order: the row's place in the table.
+      order: its place on the page.
+      title: the name of the method.
       system: the functions of the library, in backquotes.
       paper: authors, year and link.
       exact: what the system computes exactly, and what it does not.
       cost: gradients a task, in terms of K.
       memory: how it grows with K.
-      finding: what was measured, in words, with the figures as {name:.2g}.
+      finding: what was measured, in sentences for a newcomer, with the figures as {name:.2g}.
       measure: () -> the figures by name; deterministic.
       holds: whether the figures say what `finding` says, with a margin.
-      rtol: how far a figure may lie from what the README shows. Rounding differs from machine to machine; a closed form
+      rtol: how far a figure may lie from what the page shows. Rounding differs from machine to machine; a closed form
         keeps its figures, a network trained in float32 does not.
     """
 
     order: int
+    title: str
     system: str
     paper: str
     exact: str
@@ -37,10 +39,13 @@ class Claim(NamedTuple):
         """The measured figures; measured once a process."""
         return _measured(self.measure)
 
-    def row(self) -> str:
-        """The row of the table, in Markdown."""
-        cells = (*self[1:6], self.finding.format(**self.figures()))
-        return f"| {' | '.join(cells)} |"
+    def section(self) -> str:
+        """Its section of the page, in Markdown."""
+        return (
+            f"## {self.title}\n\n{self.system} · {self.paper}\n\n"
+            f"- **Exact:** {self.exact}\n- **Cost of a task:** {self.cost}\n- **Memory:** {self.memory}\n\n"
+            f"{self.finding.format(**self.figures())}\n"
+        )
 
 
 @functools.cache

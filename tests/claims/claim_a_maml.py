@@ -45,15 +45,17 @@ def measure():
 
 CLAIM = Claim(
     order=5,
+    title="A-MAML",
     system="`a_maml`",
     paper="Li, Wang, Narayan, Kirby & Zhe 2023, [2110.08432](https://arxiv.org/abs/2110.08432)",
-    exact="the gradient after its K steps; for the flow, O(K^-5) away",
+    exact="the gradient of the loss after its K solver steps, which are O(K⁻⁵) away from the gradient flow",
     cost="23 K gradients, 7 K of them differentiated",
     memory="3 √(2 K) copies of the parameters",
     finding=(
-        "With 96 gradients forwards the meta-gradient is {adjoint:.1g} from that of the exact flow, relative, and "
-        "backpropagation through 96 gradient steps {unrolled:.1g}. With 1024 steps it works in the memory of "
-        "{checkpoints:.0f} copies of the parameters, backpropagation without checkpoints in that of {path:.0f}."
+        "For adaptation by a gradient flow, A-MAML with 96 gradients in its forward solve is {adjoint:.1g} away "
+        "from the exact meta-gradient, relative to its norm. Backpropagation through 96 gradient steps, which only "
+        "approximate the flow, is {unrolled:.1g} away. With 1024 steps A-MAML works in the memory of "
+        "{checkpoints:.0f} copies of the parameters, where backpropagation without checkpoints needs {path:.0f}."
     ),
     measure=measure,
     holds=lambda f: f["adjoint"] < f["unrolled"] / 1000 and f["checkpoints"] < f["path"] / 5,

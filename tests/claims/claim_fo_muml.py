@@ -50,15 +50,18 @@ def measure():
 
 CLAIM = Claim(
     order=3,
+    title="FO-MuML",
     system="`fo_muml`",
     paper="Mishchenko, Hanzely & Richtárik 2023, [2301.06806](https://arxiv.org/abs/2301.06806)",
-    exact="the gradient of the Moreau envelope, up to (a L)^(K+1)",
+    exact="the gradient of the Moreau envelope, up to a relative error of (α L)^(K+1)",
     cost="K + 1 gradients",
-    memory="flat",
+    memory="flat in K",
     finding=(
-        "With every further inner step training ends {ratio:.2g} times as far from the Moreau optimum, at "
-        "a L = {contraction:.2g}. With one random task a step, noise dominates: the mean squared distance is {one:.2g} "
-        "with 1 inner step, {four:.2g} with 4, and {quarter:.2g} with 1 and a quarter of the outer step."
+        "Each further inner step finds the gradient of the Moreau envelope more precisely. At α L = "
+        "{contraction:.2g} every step multiplies the distance from the optimum of the envelope, at which outer "
+        "training ends, by {ratio:.2g}. When each outer step sees a single random task, noise hides this: the mean "
+        "squared distance is {one:.2g} with one inner step and {four:.2g} with four, and a quarter of the outer "
+        "learning rate helps more ({quarter:.2g} with one inner step)."
     ),
     measure=measure,
     holds=lambda f: (

@@ -60,14 +60,17 @@ def measure():
 
 CLAIM = Claim(
     order=11,
+    title="HF-MAML",
     system="`hf_maml`",
     paper="Fallah, Mokhtari & Ozdaglar 2020, [1908.10400](https://arxiv.org/abs/1908.10400)",
-    exact="on quadratics; else O(e^2) from the gradient after K steps, e being the length of the shift",
+    exact="on quadratic losses; elsewhere up to O(δ²) in the length δ of the shift",
     cost="3 K + 1 gradients",
     memory="2 K copies of the parameters",
     finding=(
-        "Where FO-MAML ends, the exact gradient is {floor:.2g} long with an inner step of a = 0.1, and falls like "
-        "a^{power:.2g}. Where HF-MAML ends, it is at least {times:.3g} times shorter."
+        "Outer training with FO-MAML ends where the exact meta-gradient still has norm {floor:.2g} at α = 0.1; "
+        "this remainder falls like α^{power:.2g}. HF-MAML replaces the Hessian-vector products that FO-MAML leaves "
+        "out by differences of gradients. Where it ends, the exact meta-gradient is at least {times:.3g} times "
+        "smaller."
     ),
     measure=measure,
     holds=lambda f: 0.85 < f["power"] < 1.15 and f["times"] > 100 and f["moves"] < 1e-9,

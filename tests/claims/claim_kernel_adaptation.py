@@ -48,14 +48,19 @@ def measure():
 
 CLAIM = Claim(
     order=10,
-    system="`kernel_adaptation`, `task_weights`: a reconstruction from the abstract",
+    title="Kernel adaptation and task weights",
+    system="`kernel_adaptation`, `task_weights`",
     paper="Park & Kang 2024, [2411.00404](https://arxiv.org/abs/2411.00404)",
-    exact="kernel regression in closed form; with a linear model's tangent kernel it is iMAML",
-    cost="one kernel matrix and n³ for n support examples; no inner steps",
-    memory="no inner steps",
-    finding="A toy, with 20 % outlier tasks: the distance from the centre of the others is {uniform:.2g} with equal "
-    "weights, {inverse:.2g} with inverse losses, {agreement:.2g} with gradient agreement. Weighing hard "
-    "tasks more makes it worse, {softmax:.2g}. The paper's kernel, weights and experiments were not available.",
+    exact="kernel regression in closed form, which for the tangent kernel of a linear model is iMAML",
+    cost="one kernel matrix and n³ for n support examples",
+    memory="no inner steps are kept",
+    finding=(
+        "This is a reconstruction from the abstract; the paper's own kernel, weights and experiments were not "
+        "available. In a population with 20 % outlier tasks, outer training with equal weights ends at a distance "
+        "of {uniform:.2g} from the centre of the other tasks. Weights that are inverse to the loss bring it to "
+        "{inverse:.2g}, and weights by agreement of gradients to {agreement:.2g}. Giving hard tasks more weight "
+        "makes it worse, {softmax:.2g}."
+    ),
     measure=measure,
     holds=lambda f: 10 * f["inverse"] < f["uniform"] and 2 * f["agreement"] < f["uniform"] < f["softmax"] / 1.5,
 )

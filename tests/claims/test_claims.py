@@ -1,12 +1,12 @@
-"""Each paper's key claim, measured; and the README says what was measured."""
+"""Each paper's central claim, measured; and the page of systems says what was measured."""
 
 import re
 
+import page
 import pytest
-import table
 
-pytestmark = pytest.mark.usefixtures("optimised")  # the claims train models
-CLAIMS = {claim.system: claim for claim in table.claims()}
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimised")]  # the claims train models
+CLAIMS = {claim.system: claim for claim in page.claims()}
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
@@ -17,14 +17,14 @@ def test_claim(system):
 
 
 @pytest.mark.parametrize("system", CLAIMS)
-def test_readme_says_what_was_measured(system):
+def test_the_page_says_what_was_measured(system):
     """The words exactly; the figures, which differ in their last digits from machine to machine, within rtol."""
-    row = CLAIMS[system].row()
-    said = [line for line in table.stored() if NUMBER.sub("#", line) == NUMBER.sub("#", row)]
-    assert said, f"write the table anew: python {table.__file__.split('/')[-3:]}"
-    measured, shown = ([float(number) for number in NUMBER.findall(line)] for line in (row, said[0]))
+    section = CLAIMS[system].section()
+    said = [text for text in page.stored() if NUMBER.sub("#", text) == NUMBER.sub("#", section)]
+    assert said, "write the page anew: python tests/claims/page.py"
+    measured, shown = ([float(number) for number in NUMBER.findall(text)] for text in (section, said[0]))
     assert measured == pytest.approx(shown, rel=CLAIMS[system].rtol)
 
 
-def test_readme_has_no_other_row():
-    assert len(table.stored()) == len(CLAIMS)
+def test_the_page_has_no_other_section():
+    assert len(page.stored()) == len(CLAIMS)
