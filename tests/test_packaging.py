@@ -148,7 +148,9 @@ def test_no_file_names_a_machine_or_a_registry(pattern):
 
 
 def test_the_readme_quotes_the_benchmarks_as_they_were_measured():
-    (quoted,) = re.findall(r"^On two cores.*?(?=\n\n)", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    (quoted,) = re.findall(
+        r"^On two cores.*?(?=\n\n)", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
     figures = re.findall(r"\d+\.\d+(?: ms)?", quoted)
     measured = (ROOT / "tests/benchmarks/RESULTS.md").read_text("utf-8")
     assert len(figures) >= 3

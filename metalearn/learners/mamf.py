@@ -1,10 +1,13 @@
 """MAMF: fine-tune on one random sub-task after another, with no outer loop.  (Wang et al. 2022, arXiv 2203.04904)
 
-    T_1, ..., T_K   uniform random n-subsets of the N labels,   K = round(log d / log(1 - n/N))
-    theta_k         = fine-tune(theta_{k-1} on T_k),            each with a fresh optimiser
+::
 
-A label is missed by one subset with probability 1 - n/N, hence by all K with about d. Classical fine-tuning is one
-task of all N labels. Seen from here, MAMF is Reptile with one task a step and outer rate 1.
+    T_1, ..., T_J   uniform random n-subsets of the N labels,   J = round(log d / log(1 - n/N))
+    θ_j             = fine-tune(θ_{j-1} on T_j),                each with a new state of the optimizer
+
+A label is missed by one subset with probability 1 - n/N, hence by all J with a probability of about d. Classical
+fine-tuning is one task of all N labels. Seen from here, MAMF is Reptile with one task a step and an outer learning rate
+of 1.
 """
 
 import math
@@ -25,20 +28,16 @@ def mamf(loss: Loss, inner: optax.GradientTransformation, num_steps: int) -> Cal
 
     There is no query set: a step descends the loss on all examples of its task, support and query joined. The paper's
     epochs of minibatches are full-batch steps here, which is the same where a task fits into one minibatch.
-    Cost: `num_steps` gradients a task. Memory: flat in everything but the tasks themselves.
 
     Args:
       loss: scalar loss of (params, batch).
-      inner: the step rule; the paper takes Adam. What it remembers is dropped after each task.
-      num_steps: steps on each task, >= 1.
+      inner: the optimizer; the paper takes Adam. What it remembers is dropped after each task.
+      num_steps: K >= 1, steps on each task.
 
     Returns:
       A function (params, tasks) -> params. Tasks is a batch of tasks, trained on in its order; with one task of all
-      labels this is classical fine-tuning. At meta-test start every task from the returned params (as
-      evaluate.meta_test does), not from where the last one ended.
-
-    Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
+      labels this is classical fine-tuning. At meta-test start every task from the returned params, as
+      `evaluate.meta_test` does, and not from where the last one ended.
     """
     loss = _require.scalar(loss)
     _require.transformation(inner=inner)

@@ -1,16 +1,18 @@
-"""MOML: one adapted model is remembered per task, and averages the noise of small batches over the task's visits.
+"""MOML: one adapted model is remembered for each task, and averages the noise of small batches over the task's visits.
 
-(Wang, Yuan, Ying & Yang 2021, arXiv 2106.04911; h_i, f_i: task i's loss on fresh support and query examples,
-a: inner step, b: memory rate, e: outer step)
+(Wang, Yuan, Ying & Yang 2021, arXiv 2106.04911)::
 
-    u_i <- (1 - b) u_i + b (w - a grad h_i(w))                     for the tasks i of the batch; the others keep theirs
-    w   <- w - e mean_i (I - a hess h_i(w)) grad f_i(u_i)
+    u_i ← (1 - b) u_i + b (θ - α ∇h_i(θ))              for the tasks i of the batch; the others keep theirs
+    θ   ← θ - η mean_i (I - α ∇²h_i(θ)) ∇f_i(u_i)
 
-Where support examples are few, w - a grad h_i(w) is noisy, and grad f_i at a noisy point is on average not grad f_i at
-the mean point. MAML, which is MOML with b = 1, therefore ends away from the solution, however many steps it takes.
+    h_i, f_i: loss of task i on new support and query examples;  b: memory rate
 
-LocalMOML is for tasks that are devices of a network, where a round of communication is what costs. The server sends w;
-each client takes some of these steps alone, its memory made anew; the server averages what they send back.
+Where support examples are few, θ - α ∇h_i(θ) is noisy, and the expectation of ∇f_i at a noisy point is not ∇f_i at the
+mean point. MAML, which is MOML with b = 1, therefore converges to a point away from the solution, however many steps it
+takes.
+
+LocalMOML is for tasks that are devices of a network, where a round of communication is what costs. The server sends θ;
+each client takes some of these steps alone, with a new memory; the server averages what the clients send back.
 """
 
 import functools
@@ -32,8 +34,8 @@ class MOMLState(NamedTuple):
     """What MOML carries from step to step.
 
     Attributes:
-      params: the start w from which tasks adapt.
-      opt_state: what the outer transformation remembers.
+      params: the initialization θ.
+      opt_state: what the outer optimizer remembers.
       step: how many outer steps were taken, an int32 scalar.
       memory: u_i of every task, a pytree like params whose arrays have one more leading axis, [num_all_tasks].
       visited: which tasks have been met, shape [num_all_tasks].
@@ -55,20 +57,18 @@ def moml(
 ) -> MetaLearner:
     """Meta-training on a finite population of tasks, a few tasks and a few examples a step.
 
-    At a task's first visit its memory becomes w - a grad h_i(w), as with b = 1. The authors' code adapts to every task
-    before the first step instead, which needs data of all tasks at once.
-
-    Cost: 2 gradients and a Hessian-vector product a task. Memory: num_all_tasks copies of params. Biased, less so the
-    smaller b; a small b also remembers where w was 1 / b visits ago, so it wants a small outer step. The paper's second
-    version, which moves the memories of absent tasks too, is noisier by num_all_tasks / num_tasks and is not here.
+    At a task's first visit its memory becomes θ - α ∇h_i(θ), as with b = 1. The authors' code adapts to every task
+    before the first step instead, which needs data of all tasks at once. A smaller b has less bias, but it also
+    remembers where θ was 1/b visits ago, so it wants a small outer learning rate. The paper's second version, which
+    moves the memories of absent tasks too, is noisier by num_all_tasks / num_tasks and is not here.
 
     A task whose memory, loss or gradient is not finite is left out and keeps its memory, as in `meta_learner`. If an id
     occurs several times in a batch, each occurrence starts from the old memory, and the mean of theirs becomes the new.
 
     Args:
       loss: scalar loss of (params, batch).
-      inner: the rule of the one inner step, for instance optax.sgd(0.01).
-      outer: any optax transformation.
+      inner: the optimizer of the single inner step, for instance optax.sgd(0.01).
+      outer: the outer optimizer, any optax transformation.
       num_all_tasks: how many tasks there are, >= 1.
       memory_rate: b, above 0 and at most 1.
 
@@ -76,9 +76,6 @@ def moml(
       A MetaLearner whose state is a MOMLState and whose batches are IndexedTasks, as drawn by tasks.Population.
       `MetaInfo.query_loss` is f_i(u_i). An id that is not in 0 ... num_all_tasks - 1 raises ValueError; in a compiled
       step, which cannot raise, its task counts as not finite.
-
-    Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
     """
     loss = _require.scalar(loss)
     _require.transformation(inner=inner, outer=outer)
@@ -126,25 +123,21 @@ def local_moml(
 ) -> MetaLearner:
     """Federated meta-training: every step of the learner is one round of communication.
 
-    Each client of a round starts from w_i = w and u_i = w - a grad h_i(w), takes H steps of MOML on (w_i, u_i), and the
-    server's new w is the mean of the w_i. With one step and b = 1 a round is a step of MAML.
-
-    Cost: 2 H + 1 gradients and H Hessian-vector products a client. Memory: no client keeps anything between rounds.
-    Biased as MOML is, and with H > 1 also because clients drift apart between rounds: the end moves by O(e H).
+    Each client of a round starts from θ_i = θ and u_i = θ - α ∇h_i(θ), takes H steps of MOML on (θ_i, u_i), and the
+    server's new θ is the mean of the θ_i. With one step and b = 1 a round is a step of MAML. No client keeps anything
+    between rounds. The bias is that of MOML, and with H > 1 there is another, because clients drift apart between
+    rounds: the point of convergence moves by O(η H).
 
     Args:
       loss: scalar loss of (params, batch).
-      inner: the rule of the one inner step, for instance optax.sgd(0.01).
-      outer: the rule of the local steps, any optax transformation; its state is made anew in each round.
+      inner: the optimizer of the single inner step, for instance optax.sgd(0.01).
+      outer: the optimizer of the local steps, any optax transformation; its state is made anew in each round.
       memory_rate: b, above 0 and at most 1.
 
     Returns:
       A MetaLearner whose state is a MetaState, its `step` the number of rounds, and whose batches are ClientData, as
-      drawn by tasks.Clients. `MetaInfo` holds each client's f_i(u_i), averaged over its local steps, and the length of
+      drawn by tasks.Clients. `MetaInfo` holds each client's f_i(u_i), averaged over its local steps, and the norm of
       the gradient averaged over clients and steps. A client that is not finite is left out.
-
-    Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
     """
     loss = _require.scalar(loss)
     _require.transformation(inner=inner, outer=outer)
@@ -182,7 +175,7 @@ def local_moml(
 
 
 def _adapt(loss, inner, params, support):
-    """w - a grad h(w)."""
+    """θ - α ∇h(θ)."""
     return descend(lambda phi: loss(phi, support), inner, 1, params)
 
 

@@ -1,6 +1,8 @@
 """How much each task of a batch counts in the outer step, for the argument `task_weights` of `meta_learner`.
 
-    mean gradient = sum_i w_i g_i / sum_i w_i             w_i = w(loss_i, g_i), a number: nothing is differentiated
+::
+
+    mean gradient = Σ_i w_i g_i / Σ_i w_i             w_i = w(loss_i, g_i), held constant
 
 Each function here makes one such w: (query losses [num_tasks], gradients with a leading task axis) -> [num_tasks].
 They are this library's reading of the second idea in the abstract of Park & Kang 2024 (arXiv 2411.00404), which gives
@@ -20,13 +22,13 @@ TaskWeights = Callable[[jax.Array, Params], jax.Array]
 
 
 def gradient_agreement(temperature: float) -> TaskWeights:
-    """w_i = exp(cos(g_i, u) / T), u the mean of the directions g_j / |g_j|: tasks that pull with the others count more.
+    """w_i = exp(cos(g_i, u) / T), u the mean of the directions g_j / ‖g_j‖: tasks that agree count more.
 
-    The mean of directions is a vote of all tasks alike. The mean gradient would point where the longest gradients do,
-    those of outliers.
+    The mean of directions is a vote of all tasks alike. The mean gradient would point where the largest gradients do,
+    which are those of outliers.
 
     Args:
-      temperature: T > 0; no weight is more than exp(2 / T) times another.
+      temperature: T > 0; no weight is more than exp(2/T) times another.
 
     Raises:
       ValueError: if T is not positive.

@@ -1,14 +1,13 @@
-"""FO-MuML: first-order MAML descends a Moreau envelope, the better the more often its inner step is repeated.
+"""FO-MuML: first-order MAML whose repeated inner step finds the gradient of a Moreau envelope.
 
-(Mishchenko, Hanzely & Richtarik 2023, arXiv 2301.06806; h: support loss, a: inner step)
+(Mishchenko, Hanzely & Richtárik 2023, arXiv 2301.06806)::
 
-    F(theta)      = min_z  h(z) + 1/(2a) ||z - theta||^2
-    grad F(theta) = (theta - z*) / a = grad h(z*),    z* = theta - a grad h(z*)
+    F(θ)  = min_z  h(z) + 1/(2α) ‖z - θ‖²                                     h: support loss
+    ∇F(θ) = (θ - z*) / α = ∇h(z*),    z* = θ - α ∇h(z*)
 
-    z_0 = theta,   z_{l+1} = theta - a grad h(z_l),   grad F(theta) ~ grad h(z_s)            every step starts at theta
+    z_0 = θ,   z_{k+1} = θ - α ∇h(z_k),   ∇F(θ) ≈ ∇h(z_K)                     every step starts at θ
 
-One step is FO-MAML with the support set in both roles. (The abstract was read; the name FO-MuML and the form of the
-iteration are given from memory.)
+One step is FO-MAML with the support set in both roles.
 """
 
 import jax
@@ -21,21 +20,17 @@ from metalearn.task import Loss, MetaGradient
 def fo_muml(loss: Loss, step_size: float, num_steps: int) -> MetaGradient:
     """The support gradient at the end of the anchored iteration, near the gradient of the Moreau envelope.
 
-    There is one loss a task: the query set only serves for the reported value. Cost: s + 1 gradients a task (and one
-    loss). Memory: flat in s. Biased, by at most (a L)^(s+1) of the gradient, where h is convex with curvatures up to
-    L < 1 / a; with a L >= 1 the iteration need not converge. More steps go no further towards the minimum of h, as
-    they would in `fo_maml`: they find z* better.
+    There is one loss a task: the query set only serves for the reported value. The bias is at most (α L)^(K+1) of the
+    gradient, where h is convex with curvatures up to L < 1/α; with α L >= 1 the iteration need not converge. More steps
+    do not go further towards the minimum of h, as they would in `fo_maml`: they find z* more precisely.
 
     Args:
       loss: scalar loss of (params, batch).
-      step_size: a > 0, in units of params / gradient; 1 / a is the proximal strength of `imaml`.
-      num_steps: s >= 0; with 0 this is the plain gradient of the support loss.
+      step_size: α > 0, in units of params / gradient; 1/α is the proximal strength λ of `imaml`.
+      num_steps: K >= 0; with 0 this is the plain gradient of the support loss.
 
     Returns:
-      A function (params, task) -> (query loss at z_s, grad h(z_s)); the gradient is a pytree like params.
-
-    Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
+      A function (params, task) -> (query loss at z_K, ∇h(z_K)); the gradient is a pytree like params.
     """
     loss = _require.scalar(loss)
     _require.positive(step_size=step_size)

@@ -1,10 +1,12 @@
 """HF-MAML: MAML without Hessians.  (Fallah, Mokhtari & Ozdaglar 2020, arXiv 1908.10400)
 
-    grad F(theta) = v - a H v,   v = grad f(phi_1),   H = hess h(theta)                   h: support, f: query
-    H v           ~ [grad h(theta + e v/|v|) - grad h(theta - e v/|v|)] |v| / (2 e)       error O(e^2)
+::
 
-This is the paper's single step of gradient descent. Here every Hessian-vector product of `maml` is such a difference,
-so the same code takes K steps of any inner rule.
+    ∇F(θ) = v - α H v,   v = ∇f(φ_1),   H = ∇²h(θ)                            h: support loss, f: query loss
+    H v   ≈ [∇h(θ + ν v/‖v‖) - ∇h(θ - ν v/‖v‖)] ‖v‖ / (2 ν)                   error O(ν²)
+
+This is the paper's single gradient step. Here every Hessian-vector product of `maml` is replaced by such a difference,
+so the same code takes K steps of any inner optimizer.
 """
 
 import jax
@@ -19,24 +21,19 @@ from metalearn.task import Loss, MetaGradient
 def hf_maml(loss: Loss, inner: optax.GradientTransformation, num_steps: int, perturbation: float) -> MetaGradient:
     """`maml` in which every Hessian-vector product is a central difference of two gradients.
 
-    Cost: 3 K + 1 gradients a task, and no second derivative. Memory: 2 K copies of params, and of no layer's outputs.
-    Biased by O(e^2), with a factor that grows with the third derivatives of h; exact where h is quadratic.
-
-    Choosing e: it is how far params are moved, whatever the length of v; the paper's step is e / |v|. Rounding adds an
-    error of about 1e-7 |grad h| / e in float32, so take 1e-3 to 1e-1 there, and 1e-5 to 1e-3 in float64, for params
-    of size 1.
+    No second derivative is taken. The bias is O(ν²), with a factor that grows with the third derivatives of h; where h
+    is quadratic the gradient is exact. The perturbation ν is the distance by which params are moved, whatever the norm
+    of v (the paper's step is ν / ‖v‖). Rounding adds an error of about 1e-7 ‖∇h‖ / ν in float32, so take ν between 1e-3
+    and 1e-1 there, and between 1e-5 and 1e-3 in float64, for params of size 1.
 
     Args:
       loss: scalar loss of (params, batch).
-      inner: the inner step rule, for instance optax.sgd(0.01).
+      inner: the inner optimizer, for instance optax.sgd(0.01).
       num_steps: K >= 0; the paper's algorithm has 1.
-      perturbation: e > 0, in units of params.
+      perturbation: ν > 0, in units of params.
 
     Returns:
-      A function (params, task) -> (query loss at phi_K, meta-gradient); the gradient is a pytree like params.
-
-    Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
+      A function (params, task) -> (query loss at φ_K, meta-gradient); the gradient is a pytree like params.
     """
     _require.positive(perturbation=perturbation)
     return maml(_hessian_free(_require.scalar(loss), perturbation), inner, num_steps)

@@ -1,10 +1,12 @@
 """Adaptation by kernel regression, a RECONSTRUCTION from the abstract.  (Park & Kang 2024, arXiv 2411.00404)
 
-    f(x) = f_theta(x) + k(x, X) (k(X, X) + r I)^-1 (Y - f_theta(X))                       X, Y: support, r: ridge
+::
 
-The abstract says that the inner loop is a closed form in function space, and that the outer loop weighs the tasks'
-losses. It names no kernel and no weights: the equation, `kernel.tangent`, `kernel.gaussian` and `task_weights` are this
-library's, not the paper's.
+    f(x) = f_θ(x) + k(x, X) (k(X, X) + r I)⁻¹ (Y - f_θ(X))                    X, Y: support set, r: ridge
+
+The abstract says that the inner loop is a closed form in function space, and that the outer loop weighs the losses of
+the tasks. It names no kernel and no weights: the equation, `kernel.tangent`, `kernel.gaussian` and `task_weights` are
+this library's, not the paper's.
 """
 
 import jax
@@ -19,11 +21,9 @@ def kernel_adaptation(apply: Apply, kernel: kernels.Kernel, ridge: float) -> Met
     """The gradient of the query loss after kernel regression on the support set.
 
     The loss is the mean squared error. Where the model is linear in its parameters and the kernel is its tangent
-    kernel, this is the objective of `imaml` with l = ridge and half the sum of squares for the support loss. At
-    meta-test adapt alike, with `kernel.query_losses(kernel.regression(apply, kernel, ridge), params, tasks)`.
-
-    Cost: one evaluation of the kernel, its derivative, and n^3 for n support examples. Memory: that of the kernel.
-    Exact.
+    kernel, this is the objective of `imaml` with λ = ridge and half the sum of squares for the support loss. At
+    meta-test adapt alike, with `kernel.query_losses(kernel.regression(apply, kernel, ridge), params, tasks)`. The
+    gradient is exact.
 
     Args:
       apply: f, (params, inputs) -> outputs, shape [num_examples, ...]; a batch is (inputs, targets).
@@ -33,9 +33,6 @@ def kernel_adaptation(apply: Apply, kernel: kernels.Kernel, ridge: float) -> Met
 
     Returns:
       A function (params, task) -> (query loss of f, meta-gradient); the gradient is a pytree like params.
-
-    Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
     """
     _require.function(apply=apply, kernel=kernel)
     _require.positive(ridge=ridge)

@@ -1,10 +1,12 @@
-"""MAML: learn the start from which a few gradient steps go far.  (Finn, Abbeel & Levine 2017, arXiv 1703.03400)
+"""MAML: learn the initialization from which a few gradient steps go far.  (Finn et al. 2017, arXiv 1703.03400)
 
-    F(theta)      = f(phi_K),   phi_0 = theta,   phi_{k+1} = phi_k - a grad h(phi_k)      h: support, f: query
-    grad F(theta) = (I - a H_0) (I - a H_1) ... (I - a H_{K-1}) grad f(phi_K),            H_k = hess h(phi_k)
+::
+
+    F(θ)  = f(φ_K),   φ_0 = θ,   φ_{k+1} = φ_k - α ∇h(φ_k)             h: support loss, f: query loss
+    ∇F(θ) = (I - α H_0) (I - α H_1) ... (I - α H_{K-1}) ∇f(φ_K),       H_k = ∇²h(φ_k)
 
 FO-MAML, from the same paper, replaces every factor by I. Resampling (Ji, Yang & Liang 2022, arXiv 2002.07836) takes
-each step, and with it H_k, on data of its own: h becomes h_k. A given support set is their finite-sum case.
+each step, and with it H_k, on data of its own, so that h becomes h_k. A given support set is their finite-sum case.
 """
 
 import jax
@@ -18,26 +20,21 @@ from metalearn.task import Loss, MetaGradient
 def maml(
     loss: Loss, inner: optax.GradientTransformation, num_steps: int, resample: bool = False, remat: bool = False
 ) -> MetaGradient:
-    """The exact gradient of the query loss after `num_steps` inner steps.
+    """The exact gradient of the query loss after `num_steps` inner steps, by unrolled differentiation.
 
-    Differentiates through the inner loop. Cost: K + 1 gradients forwards and K Hessian-vector products backwards, each
-    about two gradients. Memory: grows linearly with K, or with `remat` like sqrt(K). Many steps want small ones: see
-    theory.largest_stable_step.
+    Many inner steps want a small inner learning rate: see `theory.largest_stable_step`.
 
     Args:
       loss: scalar loss of (params, batch).
-      inner: the inner step rule, for instance optax.sgd(0.01).
+      inner: the inner optimizer, for instance optax.sgd(0.01).
       num_steps: K >= 0; with 0 this is the plain gradient of the query loss, as in joint training.
       resample: whether each inner step has a batch of its own. The support arrays of a task then have one more leading
         axis, of length K, which counts the steps: [K, num_examples, ...], in a batch of tasks [num_tasks, K, ...].
-      remat: whether the way back recomputes the inner steps, about sqrt(K) at a time, instead of keeping them all: the
-        same gradient for up to 2 K gradients more, for networks and numbers of steps that do not fit into memory.
+      remat: whether backpropagation recomputes the inner steps, about √K at a time, instead of keeping them all. The
+        gradient is the same; it is meant for networks and numbers of steps that do not fit into memory.
 
     Returns:
-      A function (params, task) -> (query loss at phi_K, meta-gradient); the gradient is a pytree like params.
-
-    Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
+      A function (params, task) -> (query loss at φ_K, meta-gradient); the gradient is a pytree like params.
     """
     loss = _require.scalar(loss)
     _require.flag(remat=remat)
@@ -53,22 +50,19 @@ def maml(
 
 
 def fo_maml(loss: Loss, inner: optax.GradientTransformation, num_steps: int, resample: bool = False) -> MetaGradient:
-    """The query gradient at the adapted parameters, grad f(phi_K), as if moving theta moved phi_K as much.
+    """The query gradient at the adapted parameters, ∇f(φ_K), as if moving θ moved φ_K as much.
 
-    Cost: K + 1 gradients a task. Memory: flat in K. Biased: the factors (I - a H_k) are missing, so the error is
-    O(a K) and the outer loop ends at a point where the gradient of F is not zero.
+    It is biased: the factors (I - α H_k) are missing, so the error is O(α K), and outer training converges to a point
+    where the gradient of F is not zero.
 
     Args:
       loss: scalar loss of (params, batch).
-      inner: the inner step rule, for instance optax.sgd(0.01).
+      inner: the inner optimizer, for instance optax.sgd(0.01).
       num_steps: K >= 0.
       resample: whether each inner step has a batch of its own, as in `maml`.
 
     Returns:
-      A function (params, task) -> (query loss at phi_K, meta-gradient); the gradient is a pytree like params.
-
-    Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
+      A function (params, task) -> (query loss at φ_K, meta-gradient); the gradient is a pytree like params.
     """
     loss = _require.scalar(loss)
     adapt = _adaptation(loss, inner, num_steps, resample)
@@ -80,7 +74,7 @@ def fo_maml(loss: Loss, inner: optax.GradientTransformation, num_steps: int, res
 
 
 def _adaptation(loss, inner, num_steps, resample, remat=False):
-    """The function (theta, support) -> phi_K."""
+    """The function (θ, support) -> φ_K."""
     _require.transformation(inner=inner)
     _require.count(num_steps=num_steps)
     _require.flag(resample=resample)

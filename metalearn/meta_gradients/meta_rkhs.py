@@ -1,9 +1,11 @@
-"""Meta-RKHS: no inner loop, but a regulariser or a closed form.  (Zhou, Wang, Xian, Chen & Xu 2021, arXiv 2102.03909)
+"""Meta-RKHS: a regularizer or a closed form in place of the inner loop.  (Zhou et al. 2021, arXiv 2102.03909)
 
-    I    F(theta) = L(theta) - a |grad L(theta)|^2            one step of size a, to first order in a
-    II   F(theta) = L(f_t),   f_t = f_theta + k(., X) k(X, X)^-1 (I - exp(-t k(X, X))) (Y - f_theta(X))
+::
 
-In II the model's tangent kernel k stands still: f_t is where gradient flow on 1/2 sum |f(X) - Y|^2 is at time t.
+    I    F(θ) = ℓ(θ) - α ‖∇ℓ(θ)‖²                      one step with learning rate α, to first order in α
+    II   F(θ) = ℓ(f_t),   f_t = f_θ + k(·, X) k(X, X)⁻¹ (I - exp(-t k(X, X))) (Y - f_θ(X))
+
+In II the model's tangent kernel k stands still, and f_t is where gradient flow on 1/2 Σ |f(X) - Y|² is at time t.
 """
 
 import math
@@ -65,11 +67,9 @@ def meta_rkhs_i(loss: Loss, step_size: float, cap: float | None = 0.9) -> MetaGr
 def meta_rkhs_ii(apply: Apply, time: float, num_steps: int = 8) -> MetaGradient:
     """The gradient of the query loss after adaptation by `gradient_flow`, through the kernel.
 
-    The loss is the mean squared error. Params trained like this are made for this adaptation: at meta-test take it too,
-    with `kernel.query_losses(gradient_flow(apply, time), params, tasks)`, and not gradient steps.
-
-    Cost: with n support and m query examples, 2 n + m gradients of one example's output, then as many derivatives of
-    these, and n^3. Memory: that many gradients side by side. Exact for f_t as `gradient_flow` computes it.
+    The loss is the mean squared error. Params that were trained like this are made for this adaptation: use it at
+    meta-test too, with `kernel.query_losses(gradient_flow(apply, time), params, tasks)`, and not gradient steps.
+    The gradient is exact for f_t as `gradient_flow` computes it.
 
     Args:
       apply: (params, inputs) -> outputs, shape [num_examples, ...]; a batch is (inputs, targets).
@@ -78,9 +78,6 @@ def meta_rkhs_ii(apply: Apply, time: float, num_steps: int = 8) -> MetaGradient:
 
     Returns:
       A function (params, task) -> (query loss of f_t, meta-gradient); the gradient is a pytree like params.
-
-    Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
     """
     return jax.value_and_grad(kernel.query_loss(gradient_flow(apply, time, num_steps)))
 
@@ -88,21 +85,20 @@ def meta_rkhs_ii(apply: Apply, time: float, num_steps: int = 8) -> MetaGradient:
 def gradient_flow(apply: Apply, time: float, num_steps: int = 8) -> kernel.Predictor:
     """The adapted model of II: f_t, with m = num_steps implicit steps in the place of the exponential.
 
-        exp(-t k) ~ (I + t k / m)^-m        each step a ridge regression, with ridge m / t; error O(1 / m)
+    ::
 
-    This needs no inverse of k, and no small step: every factor lies between 0 and 1, whatever t. One step is kernel
+        exp(-t k) ≈ (I + t k / m)^-m        each step a ridge regression, with ridge m / t; error O(1/m)
+
+    This needs no inverse of k and no small step: every factor lies between 0 and 1, whatever t is. One step is kernel
     ridge regression; infinite time is interpolation, where k(X, X) must not be singular.
 
     Args:
       apply: (params, inputs) -> outputs, shape [num_examples, ...], for each example by itself.
-      time: t > 0, in units of 1 / k; math.inf for the end of the flow.
+      time: t > 0, in units of 1/k; math.inf for the end of the flow.
       num_steps: m >= 1.
 
     Returns:
       A function (params, support, inputs) -> outputs of the adapted model; support is (inputs, targets).
-
-    Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
     """
     if not (isinstance(time, float) and time == math.inf):
         _require.positive(time=time)

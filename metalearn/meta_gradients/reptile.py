@@ -1,6 +1,8 @@
-"""Reptile: move the start towards where adaptation ends.  (Nichol, Achiam & Schulman 2018, arXiv 1803.02999, alg. 1)
+"""Reptile: move the initialization towards the adapted parameters.  (Nichol, Achiam & Schulman 2018, arXiv 1803.02999)
 
-theta <- theta + e (phi_K - theta),   that is, gradient descent with rate e along   g(theta) = theta - phi_K
+::
+
+    θ ← θ + η (φ_K - θ),   which is gradient descent with learning rate η along   g(θ) = θ - φ_K
 """
 
 import optax
@@ -11,23 +13,23 @@ from metalearn.task import Loss, MetaGradient
 
 
 def reptile(loss: Loss, inner: optax.GradientTransformation, num_steps: int) -> MetaGradient:
-    """The displacement theta - phi_K of the inner loop on the support set.
+    """The displacement θ - φ_K of the inner loop on the support set.
 
-    The query set only serves for the reported loss. The displacement has the units of params, not of a gradient:
-    with optax.sgd(e) outside, the step is the paper's. Cost: K gradients a task (and one loss). Memory: flat in K.
-    Biased: it is not the gradient of the query loss after adaptation.
+    The query set only serves for the reported loss. The displacement has the units of params, not of a gradient: with
+    optax.sgd(η) as outer optimizer, the step is the paper's. It is biased, because it is not the gradient of the query
+    loss after adaptation.
 
     Args:
       loss: scalar loss of (params, batch).
-      inner: the inner step rule, for instance optax.sgd(0.01).
+      inner: the inner optimizer, for instance optax.sgd(0.01).
       num_steps: K >= 1.
 
     Returns:
-      A function (params, task) -> (query loss at phi_K, theta - phi_K); the second is a pytree like params.
+      A function (params, task) -> (query loss at φ_K, θ - φ_K); the second is a pytree like params.
 
     Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it. The function itself raises where
-        `inner` moves only a part of params, as in ANIL: the rest has no displacement, and would never be learned.
+      ValueError: at the first call, if `inner` moves only a part of params, as in ANIL: the rest has no displacement,
+        and would never be learned.
     """
     loss = _require.scalar(loss)
     _require.transformation(inner=inner)

@@ -1,9 +1,11 @@
 """The zeroing trick: every task starts from a head that knows no class.  (Kao, Chiu & Chen 2022, arXiv 2106.15367)
 
-    F_0(theta) = F(Z theta),    grad F_0(theta) = Z grad F(Z theta)          Z sets the head's weights and biases to 0
+::
 
-With the head at 0, first-order MAML updates the encoder by a supervised contrastive loss; a head that is not 0
-adds noise, which `theory.contrastive_split` shows term by term.
+    F_0(θ) = F(Z θ),    ∇F_0(θ) = Z ∇F(Z θ)            Z sets the weights and biases of the head to 0
+
+With the head at 0, first-order MAML updates the encoder by a supervised contrastive loss. A head that is not 0 adds
+noise, which `theory.contrastive_split` shows term by term.
 """
 
 from collections.abc import Callable
@@ -18,13 +20,10 @@ from metalearn.task import MetaGradient, Params
 def zeroing_trick(meta_gradient: MetaGradient, head: Callable[[Params], Params]) -> MetaGradient:
     """That meta-gradient, taken where the head is zero.
 
-    The trick has a second half: at meta-test, adapt from `zero_head(params, head)`.
-
-    The gradient of the head is 0, for its value is never used. The authors let the outer rule move the head and set it
-    to 0 again before the next step. With a rule that treats each number by itself, such as optax.adam, that trains the
-    same encoder; a rule that looks at the length of the gradient, such as outer.clipped_sgd, here sees the encoder's.
-
-    Cost and memory: those of `meta_gradient`, and so is what it computes exactly.
+    The trick has a second half: at meta-test, adapt from `zero_head(params, head)`. The gradient of the head is 0,
+    because its value is never used. The authors let the outer optimizer move the head, and set it to 0 again before the
+    next step. With an optimizer that treats each number by itself, such as optax.adam, that trains the same encoder;
+    one that looks at the norm of the gradient, such as outer.clipped_sgd, sees that of the encoder here.
 
     Args:
       meta_gradient: (params, task) -> (query loss, gradient), for instance fo_maml(loss, optax.sgd(0.1), 5).
@@ -35,7 +34,6 @@ def zeroing_trick(meta_gradient: MetaGradient, head: Callable[[Params], Params])
       A function (params, task) -> (query loss, meta-gradient); the gradient is a pytree like params.
 
     Raises:
-      TypeError: if an argument is no function.
       ValueError: at the first call, if `head` does not return a part of params.
     """
     _require.function(meta_gradient=meta_gradient, head=head)

@@ -1,14 +1,14 @@
 """How fast the gradient of multi-step MAML can change.  (Ji, Yang & Liang 2022, arXiv 2002.07836)
 
-Let the loss of a task have a gradient with Lipschitz constant L and a Hessian with Lipschitz constant r, and adapt to
-it by N gradient steps of size a. Each factor (I - a H_k) of the Jacobian is at most 1 + a L, hence
+Let the loss of a task have a gradient with Lipschitz constant L and a Hessian with Lipschitz constant ρ, and adapt to
+it by K gradient steps with learning rate α. Each factor (I - α H_k) of the Jacobian is at most 1 + α L, hence::
 
-    |hess F(w)| <= (1 + a L)^(2N) L  +  C |grad loss(w)|,      C = (r / L) (1 + a L)^(2N-1) ((1 + a L)^N - 1)
+    ‖∇²F(θ)‖ ≤ (1 + α L)^(2K) L  +  C ‖∇ℓ(θ)‖,      C = (ρ/L) (1 + α L)^(2K-1) ((1 + α L)^K - 1)
 
-The first term is the curvature at the end of the path, seen through the Jacobian twice. The second is the change of the
-Jacobian: sum over k of  a r (1 + a L)^k (1 + a L)^(N-1)  times the gradient at the end, (1 + a L)^N |grad loss(w)|.
-Both are powers of 1 + a L: for F to be about as smooth as the loss, the inner step must shrink like 1/N, which is the
-paper's message. The constants are those of the derivation above.
+The first term is the curvature at the adapted parameters, multiplied by the Jacobian from both sides. The second is the
+change of the Jacobian: the sum over k of  α ρ (1 + α L)^k (1 + α L)^(K-1)  times the gradient at the adapted
+parameters, (1 + α L)^K ‖∇ℓ(θ)‖. Both are powers of 1 + α L: for F to be about as smooth as the loss, α must shrink
+like 1/K, which is the paper's message. The constants are those of the derivation above.
 """
 
 import jax
