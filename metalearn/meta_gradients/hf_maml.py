@@ -14,10 +14,12 @@ import jax.numpy as jnp
 import optax
 
 from metalearn import _require
+from metalearn._cost import costs
 from metalearn.meta_gradients.maml import maml
 from metalearn.task import Loss, MetaGradient
 
 
+@costs("3*K + 1", copies="2*K + 3", outputs="3")
 def hf_maml(loss: Loss, inner: optax.GradientTransformation, num_steps: int, perturbation: float) -> MetaGradient:
     """`maml` in which every Hessian-vector product is a central difference of two gradients.
 

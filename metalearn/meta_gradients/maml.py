@@ -13,10 +13,13 @@ import jax
 import optax
 
 from metalearn import _require
+from metalearn._cost import costs
 from metalearn.adaptation.inner import descend, descend_on_batches
 from metalearn.task import Loss, MetaGradient
 
 
+@costs("3*K + 1", "K", copies="2*sqrt(K) + 4", outputs="4", variant="with remat")
+@costs("K + 1", "K", copies="K + 2", outputs="2*K + 2")
 def maml(
     loss: Loss, inner: optax.GradientTransformation, num_steps: int, resample: bool = False, remat: bool = False
 ) -> MetaGradient:
@@ -49,6 +52,7 @@ def maml(
     return meta_gradient
 
 
+@costs("K + 1", copies="1", outputs="1.5")
 def fo_maml(loss: Loss, inner: optax.GradientTransformation, num_steps: int, resample: bool = False) -> MetaGradient:
     """The query gradient at the adapted parameters, ∇f(φ_K), as if moving θ moved φ_K as much.
 

@@ -8,10 +8,12 @@
 import optax
 
 from metalearn import _require
+from metalearn._cost import costs
 from metalearn.adaptation.inner import adapting, descend
 from metalearn.task import Loss, MetaGradient
 
 
+@costs("K", losses=1, copies="1.5", outputs="1.5")
 def reptile(loss: Loss, inner: optax.GradientTransformation, num_steps: int) -> MetaGradient:
     """The displacement θ - φ_K of the inner loop on the support set.
 

@@ -12,6 +12,7 @@ import math
 from typing import NamedTuple
 
 from metalearn import _require
+from metalearn._cost import COSTS
 from metalearn.meta_gradients.fo_b_maml import STENCILS
 
 
@@ -32,20 +33,6 @@ class Cost(NamedTuple):
     communication: float
 
 
-# name -> (gradients, copies of the parameters, copies of the layer outputs); K steps, L leaning solutions, U upright
-# ones, C steps of CG.
-_COUNTS = {
-    "maml": lambda K, L, U, C: (3 * K + 1, K + 2, 2 * K + 2),
-    "maml with remat": lambda K, L, U, C: (5 * K + 1, 2 * math.sqrt(K) + 4, 4),
-    "fo_maml": lambda K, L, U, C: (K + 1, 1, 1.5),
-    "reptile": lambda K, L, U, C: (K + 1 / 3, 1.5, 1.5),
-    "hf_maml": lambda K, L, U, C: (3 * K + 1, 2 * K + 3, 3),
-    "imaml": lambda K, L, U, C: (K + 1 + 2 * (C + 1), 6, 4.5),
-    "fo_b_maml": lambda K, L, U, C: ((2 * L + U) * K + 1 / 3, 4 * L + U, 3 * L),
-    "fo_b_maml_limit": lambda K, L, U, C: (6 * K + 1 / 3, 8, 6),
-}
-
-
 def cost(
     method: str,
     num_params: int,
@@ -62,7 +49,7 @@ def cost(
     """Predicts what one outer step costs, to about a factor 1.5.
 
     Args:
-      method: "maml", "maml with remat", "fo_maml", "reptile", "hf_maml", "imaml", "fo_b_maml" or "fo_b_maml_limit".
+      method: the name of a method whose docstring states a cost, such as "fo_b_maml", or "maml with remat".
       num_params: parameters of the network, each as often as it is used for an example.
       num_steps: K >= 1 inner steps.
       num_tasks: tasks of the outer step, over all devices.
@@ -76,8 +63,8 @@ def cost(
     Raises:
       ValueError: if the method or the estimator is unknown or a count too small.
     """
-    if method not in _COUNTS:
-        raise ValueError(f"method must be one of {', '.join(map(repr, _COUNTS))}, but it is {method!r}.")
+    if method not in COSTS:
+        raise ValueError(f"method must be one of {', '.join(map(repr, sorted(COSTS)))}, but it is {method!r}.")
     _require.count(
         at_least=1,
         num_params=num_params,
@@ -92,8 +79,10 @@ def cost(
     if estimator not in STENCILS:
         raise ValueError(f"estimator must be one of {', '.join(map(repr, STENCILS))}, but it is {estimator!r}.")
     offsets = STENCILS[estimator][0]
-    upright = offsets.count(0.0)
-    gradients, copies, outputs = _COUNTS[method](num_steps, len(offsets) - upright, upright, cg_steps)
+    unperturbed = offsets.count(0.0)
+    gradients, copies, outputs = COSTS[method].evaluate(
+        K=num_steps, P=len(offsets) - unperturbed, U=unperturbed, C=cg_steps
+    )
     tasks_here = math.ceil(num_tasks / num_devices)
     return Cost(
         gradients,

@@ -1,8 +1,11 @@
 """What the page of systems says of each: where it comes from, what it computes, what it costs, what was measured."""
 
 import functools
+import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
+
+from metalearn._cost import COSTS
 
 
 class Claim(NamedTuple):
@@ -14,11 +17,10 @@ class Claim(NamedTuple):
       system: the functions of the library, in backquotes.
       paper: authors, year and link.
       exact: what the system computes exactly, and what it does not.
-      cost: gradients a task, in terms of K.
-      memory: how it grows with K.
       finding: what was measured, in sentences for a newcomer, with the figures as {name:.2g}.
       measure: () -> the figures by name; deterministic.
       holds: whether the figures say what `finding` says, with a margin.
+      cost: what a task costs, in a sentence, where no formula of the library says it.
       rtol: how far a figure may lie from what the page shows. Rounding differs from machine to machine; a closed form
         keeps its figures, a network trained in float32 does not.
     """
@@ -28,11 +30,10 @@ class Claim(NamedTuple):
     system: str
     paper: str
     exact: str
-    cost: str
-    memory: str
     finding: str
     measure: Callable[[], Mapping[str, float]]
     holds: Callable[[Mapping[str, float]], bool]
+    cost: str = ""
     rtol: float = 0.1
 
     def figures(self) -> Mapping[str, float]:
@@ -43,9 +44,17 @@ class Claim(NamedTuple):
         """Its section of the page, in Markdown."""
         return (
             f"## {self.title}\n\n{self.system} · {self.paper}\n\n"
-            f"- **Exact:** {self.exact}\n- **Cost of a task:** {self.cost}\n- **Memory:** {self.memory}\n\n"
+            f"- **Exact:** {self.exact}\n{self._costs()}\n"
             f"{self.finding.format(**self.figures())}\n"
         )
+
+    def _costs(self):
+        """A line for each function whose cost the library knows, or else `cost`."""
+        names = re.findall(r"`(\w+)`", self.system)
+        known = {name: cost for name, cost in COSTS.items() if name.split()[0] in names}
+        if not known:
+            return f"- {self.cost}\n"
+        return "".join(f"- {cost.sentence(f'`{name}`')}\n" for name, cost in known.items())
 
 
 @functools.cache

@@ -49,8 +49,6 @@ CLAIM = Claim(
     system="`a_maml`",
     paper="Li, Wang, Narayan, Kirby & Zhe 2023, [2110.08432](https://arxiv.org/abs/2110.08432)",
     exact="the gradient of the loss after its K solver steps, which are O(K⁻⁵) away from the gradient flow",
-    cost="23 K gradients, 7 K of them differentiated",
-    memory="3 √(2 K) copies of the parameters",
     finding=(
         "For adaptation by a gradient flow, A-MAML with 96 gradients in its forward solve is {adjoint:.1g} away "
         "from the exact meta-gradient, relative to its norm. Backpropagation through 96 gradient steps, which only "

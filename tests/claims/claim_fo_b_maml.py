@@ -108,8 +108,6 @@ CLAIM = Claim(
         "when the inner loops have converged, up to an error O(ν) for `forward` and O(ν²) for `symmetric`; "
         "the limit ν → 0 has no such error"
     ),
-    cost="4 K gradients, and 3 K for `forward`; the limit takes 2 K gradients and 2 K Hessian-vector products",
-    memory="flat in K",
     finding=(
         "Outer training on quadratic tasks ends where the meta-objective is stationary: the norm of the exact "
         "meta-gradient falls to {fo_b_maml:.2g} of what it was at the initialization. The cheaper methods, each "

@@ -64,8 +64,6 @@ CLAIM = Claim(
     system="`hf_maml`",
     paper="Fallah, Mokhtari & Ozdaglar 2020, [1908.10400](https://arxiv.org/abs/1908.10400)",
     exact="on quadratic losses; elsewhere up to O(δ²) in the length δ of the shift",
-    cost="3 K + 1 gradients",
-    memory="2 K copies of the parameters",
     finding=(
         "Outer training with FO-MAML ends where the exact meta-gradient still has norm {floor:.2g} at α = 0.1; "
         "this remainder falls like α^{power:.2g}. HF-MAML replaces the Hessian-vector products that FO-MAML leaves "

@@ -48,8 +48,6 @@ CLAIM = Claim(
         "when both the inner loop and conjugate gradients have converged; on an unconverged inner loop it can "
         "be far off"
     ),
-    cost="K + 1 gradients, and a Hessian-vector product for each step of conjugate gradients",
-    memory="flat in K",
     finding=(
         "On quadratic tasks with a weak proximal term the median error of one task's meta-gradient is less than 1e-6 % "
         "after 1000 inner steps. After 5 inner steps, which are far from converged, it is {imaml_5:.3g} %, because "

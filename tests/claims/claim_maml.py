@@ -68,8 +68,6 @@ CLAIM = Claim(
         "`maml` is the gradient of the loss after K steps, on one support set or on a new batch at each step "
         "(`resample`); `fo_maml` has a bias O(α K)"
     ),
-    cost="K + 1 gradients and K Hessian-vector products; `fo_maml` K + 1 gradients",
-    memory="grows with K, or like √K with `remat`; `fo_maml` is flat",
     finding=(
         "The paper shows that more inner steps make the meta-objective less smooth unless the inner learning rate "
         "falls. On tasks with wavy losses the largest curvature of the meta-objective grows {fixed:.2g}-fold from "

@@ -52,8 +52,6 @@ CLAIM = Claim(
     system="`reptile`",
     paper="Nichol, Achiam & Schulman 2018, [1803.02999](https://arxiv.org/abs/1803.02999)",
     exact="not the gradient of the loss after adaptation; to first order in α it lies between joint training and MAML",
-    cost="K gradients",
-    memory="flat in K",
     finding=(
         "On quadratic tasks with a small inner learning rate and five inner steps, Reptile converges to a point "
         "{reptile:.3g} of the way from the solution of joint training to that of MAML, where the expansion in α "
