@@ -1,5 +1,7 @@
 """Images and captions in one space: a small CLIP.  (Radford et al. 2021, arXiv 2103.00020)
 
+::
+
     logits_ij   = exp(s) cos(image_i, caption_j)                                    s: the logit scale, learned
     contrastive = (cross-entropy of each image over the captions + of each caption over the images) / 2
 

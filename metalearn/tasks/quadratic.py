@@ -11,7 +11,7 @@ from metalearn.task import Task
 
 
 class QuadraticBatch(NamedTuple):
-    """The quadratic 1/2 (phi - minimum)^T hessian (phi - minimum).
+    """The quadratic 1/2 (φ - minimum)ᵀ hessian (φ - minimum).
 
     Attributes:
       hessian: symmetric, shape [dim, dim].
@@ -55,7 +55,7 @@ class Quadratic:
 
     @staticmethod
     def loss(params: jax.Array, batch: QuadraticBatch) -> jax.Array:
-        """1/2 (params - minimum)^T hessian (params - minimum), a scalar."""
+        """1/2 (params - minimum)ᵀ hessian (params - minimum), a scalar."""
         offset = params - batch.minimum
         return 0.5 * offset @ batch.hessian @ offset
 

@@ -1,16 +1,16 @@
 """What first-order MAML teaches an encoder, split in two.  (Kao, Chiu & Chen 2022, arXiv 2106.15367)
 
-Let a linear head W (logits z = phi W, softmax p) take one step of size a on the mean cross-entropy of the n support
-examples s, the encoder phi standing still:  W1 = W + a/n sum_s phi(s) (1[y_s] - p(s))^T.  Then the loss of a query
-example q after that step has in the features of q the gradient
+Let a linear head W (logits φᵀ W, softmax p) take one step with learning rate α on the mean cross-entropy of the n
+support examples s, while the features φ stay as they are:  W₁ = W + α/n Σ_s φ(s) (1[y_s] - p(s))ᵀ.  Then the loss of a
+query example q after that step has in the features of q the gradient::
 
-    W1 (p(q) - 1[y_q]) =  W (p(q) - 1[y_q])            interference: what the head happened to be
-                        + a/n sum_s c_qs phi(s)        contrastive: nearer to support examples with c_qs < 0
+    W₁ (p(q) - 1[y_q]) =  W (p(q) - 1[y_q])            interference: what the head happened to be
+                        + α/n Σ_s c_qs φ(s)            contrastive: nearer to support examples with c_qs < 0
 
-    c_qs = p_{y_s}(q) + p_{y_q}(s) - <p(q), p(s)> - 1[y_s = y_q]
+    c_qs = p_{y_s}(q) + p_{y_q}(s) - ⟨p(q), p(s)⟩ - 1[y_s = y_q]
 
 with p(s) before the step and p(q) after it. With a zero head p(s) is uniform, so that c_qs = p_{y_s}(q) - 1[y_s = y_q]:
-no interference, examples of one class attract and those of different classes repel each other.
+there is no interference, and examples of one class attract while those of different classes repel each other.
 """
 
 from typing import NamedTuple
@@ -52,12 +52,12 @@ def contrastive_split(
     """Splits the gradient that first-order MAML sends into the encoder, for one inner step on the head alone.
 
     Args:
-      features_support: phi(s), shape [num_support, num_features].
+      features_support: φ(s), shape [num_support, num_features].
       labels_support: y_s, whole numbers, shape [num_support].
-      features_query: phi(q), shape [num_query, num_features].
+      features_query: φ(q), shape [num_query, num_features].
       labels_query: y_q, whole numbers, shape [num_query].
       head: W before the step, shape [num_features, num_classes]. A bias is a row of W for a feature that is always 1.
-      step_size: a > 0 of the inner step.
+      step_size: α > 0, the learning rate of the inner step.
 
     Returns:
       A ContrastiveSplit.

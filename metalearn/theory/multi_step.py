@@ -20,16 +20,16 @@ from metalearn import _require
 def smoothness_bound(
     step_size: float, num_steps: int, smoothness: float, hessian_lipschitz: float, gradient_norm: jax.typing.ArrayLike
 ) -> np.ndarray:
-    """The bound on |hess F(w)|, the curvature of the loss after adaptation, where support and query are one loss.
+    """The bound on ‖∇²F(θ)‖, the curvature of the loss after adaptation, where support and query are one loss.
 
     Averaged over tasks, with the mean of their gradient norms, it bounds the curvature of the meta-objective.
 
     Args:
-      step_size: a > 0.
-      num_steps: N >= 0.
+      step_size: α > 0.
+      num_steps: K >= 0.
       smoothness: L > 0, the largest |curvature| of the loss.
-      hessian_lipschitz: r > 0, how fast its Hessian changes.
-      gradient_norm: |grad loss(w)| before adaptation; any shape.
+      hessian_lipschitz: ρ > 0, how fast its Hessian changes.
+      gradient_norm: ‖∇ℓ(θ)‖ before adaptation; any shape.
 
     Returns:
       An array of the shape of `gradient_norm`.
@@ -45,12 +45,14 @@ def smoothness_bound(
 
 
 def largest_stable_step(num_steps: int, smoothness: float) -> float:
-    """The largest a with (1 + a L)^(2N) <= 2: the curvature at the end of the path is at most doubled.
+    """The largest α with (1 + α L)^(2K) ≤ 2: the curvature at the adapted parameters is at most doubled.
 
-        a = (2^(1/(2N)) - 1) / L,   which is between ln 2 / (2 N L) and 1 / (2 N L)
+    ::
+
+        α = (2^(1/(2K)) - 1) / L,   which is between ln 2 / (2 K L) and 1 / (2 K L)
 
     Args:
-      num_steps: N >= 1.
+      num_steps: K >= 1.
       smoothness: L > 0, the largest |curvature| of the loss.
 
     Raises:

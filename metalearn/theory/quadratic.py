@@ -1,16 +1,16 @@
 """Quadratic tasks solved exactly.
 
-Adaptation to a quadratic support loss with Hessian H and minimum m is affine in the start:
+Adaptation to a quadratic support loss with Hessian H and minimum m is affine in the initialization θ::
 
-    phi(theta) = m + J (theta - m),      J = (I - a H)^K             K gradient steps of size a
-                                         J = l (H + l I)^-1          the proximal problem with strength l
-                                         J = exp(-T H)               the gradient flow for a time T
+    φ(θ) = m + J (θ - m),      J = (I - α H)^K             K gradient steps with learning rate α
+                               J = λ (H + λ I)⁻¹           the proximal problem with strength λ
+                               J = exp(-T H)               the gradient flow for a time T
 
-Everything else follows from J. With the query loss f(phi) = 1/2 (phi - q)^T A (phi - q):
+Everything else follows from J. With the query loss f(φ) = 1/2 (φ - q)ᵀ A (φ - q)::
 
-    F(theta) = f(phi(theta)),    grad F(theta) = J^T A (phi(theta) - q)
+    F(θ) = f(φ(θ)),    ∇F(θ) = Jᵀ A (φ(θ) - q)
 
-The Moreau envelope of h is a quadratic too, with Hessian (I + a H)^-1 H and minimum m.
+The Moreau envelope of h is a quadratic too, with Hessian (I + α H)⁻¹ H and minimum m.
 """
 
 from typing import NamedTuple
@@ -22,18 +22,18 @@ from metalearn.task import Task
 
 
 class Quadratics(NamedTuple):
-    """A batch of quadratic tasks under one rule of adaptation. Arrays are float64 numpy; params has shape [dim].
+    """A batch of quadratic tasks with one way of adapting to them. Arrays are float64 numpy; params has shape [dim].
 
     Attributes:
       tasks: as drawn by tasks.Quadratic, one leading axis for tasks.
-      jacobian: J = d phi / d theta of each task, shape [num_tasks, dim, dim].
+      jacobian: J = ∂φ/∂θ of each task, shape [num_tasks, dim, dim].
     """
 
     tasks: Task
     jacobian: np.ndarray
 
     def adapted(self, params: np.ndarray) -> np.ndarray:
-        """Each task's adapted parameters phi(theta), shape [num_tasks, dim]."""
+        """Each task's adapted parameters φ(θ), shape [num_tasks, dim]."""
         minimum = self.tasks.support.minimum
         return minimum + _apply(self.jacobian, np.asarray(params, np.float64) - minimum)
 
@@ -63,7 +63,7 @@ class Quadratics(NamedTuple):
 
 
 def unrolled(tasks: Task, step_size: float, num_steps: int) -> Quadratics:
-    """Adaptation by `num_steps` gradient steps of `step_size`, as in MAML: J = (I - a H)^K.
+    """Adaptation by `num_steps` gradient steps of `step_size`, as in MAML: J = (I - α H)^K.
 
     Raises:
       ValueError: if the step size is not positive or the number of steps negative.
@@ -76,7 +76,7 @@ def unrolled(tasks: Task, step_size: float, num_steps: int) -> Quadratics:
 
 
 def proximal(tasks: Task, proximal_strength: float) -> Quadratics:
-    """Adaptation to the minimum of h(phi) + l/2 ||phi - theta||^2, as in iMAML and FO-B-MAML: J = l (H + l I)^-1.
+    """Adaptation to the minimum of h(φ) + λ/2 ‖φ - θ‖², as in iMAML and FO-B-MAML: J = λ (H + λ I)⁻¹.
 
     Raises:
       ValueError: if the strength is not positive.
@@ -89,7 +89,7 @@ def proximal(tasks: Task, proximal_strength: float) -> Quadratics:
 
 
 def flow(tasks: Task, horizon: float) -> Quadratics:
-    """Adaptation by the gradient flow d phi / dt = -grad h(phi) for a time `horizon`, as in A-MAML: J = exp(-T H).
+    """Adaptation by the gradient flow dφ/dt = -∇h(φ) for a time `horizon`, as in A-MAML: J = exp(-T H).
 
     Raises:
       ValueError: if the horizon is not positive.
@@ -101,10 +101,10 @@ def flow(tasks: Task, horizon: float) -> Quadratics:
 
 
 def moreau(tasks: Task, step_size: float) -> Quadratics:
-    """The Moreau envelopes min_z h(z) + 1/(2a) ||z - theta||^2 of the support losses h, as in FO-MuML.
+    """The Moreau envelopes min_z h(z) + 1/(2α) ‖z - θ‖² of the support losses h, as in FO-MuML.
 
     Each is given as the query loss of a task that does not adapt, J = I. It is attained at
-    z = proximal(tasks, 1 / step_size).adapted(theta).
+    z = proximal(tasks, 1 / step_size).adapted(θ).
 
     Raises:
       ValueError: if the step size is not positive.
