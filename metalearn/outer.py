@@ -5,11 +5,10 @@ from the solution is then needlessly small near it; a step of bounded length is 
 All three are optax transformations, to be used wherever optax.sgd could be.
 """
 
-import jax
 import jax.numpy as jnp
 import optax
 
-from metalearn import _require
+from metalearn import _norm, _require
 
 
 def clipped_sgd(learning_rate: optax.ScalarOrSchedule, max_norm: float) -> optax.GradientTransformation:
@@ -60,16 +59,10 @@ def normalized_sgd_momentum(learning_rate: optax.ScalarOrSchedule, momentum: flo
 
 
 def _with_length(new_length):
-    """Turns a gradient g into the vector of length new_length(||g||) in the same direction; zero stays zero.
-
-    The squares of numbers below 1e-19 or above 1e19 do not fit into float32. Optax's own rules then see a length of 0
-    or infinity: the step explodes or vanishes. So the largest entry is divided out first.
-    """
+    """Turns a gradient g into the vector of length new_length(||g||) in the same direction; zero stays zero."""
 
     def update(gradient, params=None):
-        largest = optax.tree.norm(gradient, ord=jnp.inf)
-        scaled = jax.tree.map(lambda leaf: leaf / jnp.where(largest > 0, largest, 1), gradient)
-        length = jnp.maximum(optax.tree.norm(scaled), 1)  # at least 1 already, unless all is zero
-        return optax.tree.scale(new_length(largest * length) / length, scaled)
+        unit, norm = _norm.direction(gradient)
+        return optax.tree.scale(new_length(norm), unit)
 
     return optax.stateless(update)

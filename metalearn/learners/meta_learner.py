@@ -1,13 +1,14 @@
-"""The outer loop's step: map a meta-gradient over a batch of tasks, average, apply the outer rule."""
+"""The outer step: map a meta-gradient over a batch of tasks, average, apply the outer optimizer."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from metalearn import _require
+from metalearn import _norm, _require
 from metalearn.learners.task_weights import TaskWeights
 from metalearn.task import MetaGradient, Params, Task
 
@@ -16,8 +17,8 @@ class MetaState(NamedTuple):
     """What meta-training carries from step to step.
 
     Attributes:
-      params: the start from which tasks adapt.
-      opt_state: what the outer transformation remembers.
+      params: the meta-parameters θ, the initialization from which tasks adapt.
+      opt_state: the state of the outer optimizer.
       step: how many outer steps were taken, an int32 scalar.
     """
 
@@ -31,7 +32,8 @@ class MetaInfo(NamedTuple):
 
     Attributes:
       query_loss: the loss after adaptation, shape [num_tasks].
-      grad_norm: length of the averaged meta-gradient before the outer rule, a scalar.
+      grad_norm: the norm of the averaged meta-gradient before the outer optimizer, a scalar. It is right at any scale:
+        squares that do not fit into the floating-point type do no harm.
       finite: which tasks gave a finite loss and gradient, and a weight that is finite and not negative, shape
         [num_tasks]; the others were left out.
     """
@@ -65,8 +67,9 @@ def meta_learner(
     is left, or every weight is 0, the step changes nothing but the count.
 
     Args:
-      meta_gradient: (params, task) -> (query loss, gradient), for instance maml(loss, optax.sgd(0.01), 5).
-      outer: any optax transformation, for instance optax.adam(1e-3) or outer.normalized_sgd(0.01).
+      meta_gradient: (params, task) -> (query loss, gradient), for instance maml(loss, optax.sgd(0.01), 5). The loss is a
+        scalar, and the gradient has the structure and the shapes of params.
+      outer: the outer optimizer, any optax transformation, for instance optax.adam(1e-3) or outer.normalized_sgd(0.01).
       task_weights: (query losses [num_tasks], gradients with a leading task axis) -> weights [num_tasks], not negative,
         of any sum; for instance task_weights.inverse_loss(0.1). A failed task is shown to it as a loss and a gradient
         of 0. By default all tasks count the same.
@@ -79,7 +82,8 @@ def meta_learner(
 
     Raises:
       TypeError: if an argument is of the wrong kind; `init` and `step` raise for params and tasks they cannot use.
-      ValueError: at the first step, if `task_weights` does not return one number for each task.
+      TypeError, ValueError: at the first step, if `meta_gradient` does not return a pair (scalar loss, gradient like
+        params), or `task_weights` does not return one number for each task.
     """
     _require.function(meta_gradient=meta_gradient)
     _require.transformation(outer=outer)
@@ -96,7 +100,7 @@ def meta_learner(
         _require.task_batch(tasks)
 
         def of_one(task):
-            return meta_gradient(state.params, task)
+            return _checked(meta_gradient(state.params, task), state.params)
 
         if tasks_at_once is None:
             query_loss, gradients = jax.vmap(of_one)(tasks)
@@ -111,10 +115,33 @@ def meta_learner(
             (params, opt_state),
             (state.params, state.opt_state),
         )
-        info = MetaInfo(query_loss, optax.tree.norm(gradient), finite)
+        info = MetaInfo(query_loss, _norm.norm(gradient), finite)
         return MetaState(params, opt_state, state.step + 1), info
 
     return MetaLearner(init, step)
+
+
+def _checked(result, params):
+    """The same pair of (query loss, gradient), if it is one. Only shapes are looked at, so a compiled step is as fast."""
+    if not isinstance(result, (tuple, list)) or len(result) != 2:
+        what = f"{len(result)} values" if isinstance(result, (tuple, list)) else f"a {type(result).__name__}"
+        raise TypeError(f"meta_gradient must return a pair (query loss, gradient), but it returned {what}.")
+    loss, gradient = result
+    if _kind(loss) != "float[]":
+        raise ValueError(f"meta_gradient must return a scalar query loss first, but it is {_kind(loss)}.")
+    if jax.tree.structure(gradient) != jax.tree.structure(params):
+        raise ValueError(
+            "meta_gradient must return a gradient with the structure of params, "
+            f"{_short(jax.tree.structure(params))}, but it is {_short(jax.tree.structure(gradient))}."
+        )
+    expected = jax.tree_util.tree_leaves_with_path(params)
+    for (path, parameter), leaf in zip(expected, jax.tree.leaves(gradient), strict=True):
+        if _kind(leaf) != _kind(parameter):
+            raise ValueError(
+                "meta_gradient must return a gradient with the shapes of params, but for params"
+                f"{jax.tree_util.keystr(path)}, {_kind(parameter)}, it is {_kind(leaf)}."
+            )
+    return result
 
 
 def _mean(task_weights, query_loss, gradients):
@@ -158,6 +185,19 @@ def mean_where(weights: jax.Array, leaf: jax.Array) -> jax.Array:
     column = _per_task(weights, leaf)
     total = jnp.sum(jnp.where(column > 0, column * leaf, 0), axis=0)  # an entry to leave out may be NaN
     return (total / jnp.where(weights.any(), weights.sum(), 1)).astype(leaf.dtype)
+
+
+def _kind(value):
+    """For instance float[3, 2], whatever the precision; the type of what is no array."""
+    if not isinstance(value, (jax.Array, np.ndarray, np.generic, float, int)):
+        return f"a {type(value).__name__}"
+    dtype = jnp.result_type(value)
+    return f"{'float' if jnp.issubdtype(dtype, jnp.floating) else dtype}{list(jnp.shape(value))}"
+
+
+def _short(structure):
+    text = str(structure).removeprefix("PyTreeDef")
+    return text if len(text) < 120 else text[:117] + "..."
 
 
 def _per_task(values, leaf):

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from metalearn import _require
+from metalearn import _norm, _require
 from metalearn.adaptation.inner import descend
 from metalearn.learners.meta_learner import MetaInfo, MetaLearner, MetaState, all_finite, mean_where
 from metalearn.task import Loss, Params
@@ -112,7 +112,7 @@ def moml(
         target = jnp.where(finite, ids, num_all_tasks)  # outside, so that nothing is written
         memory = jax.tree.map(lambda leaf, new: leaf.at[target].set(new, mode="drop"), state.memory, moved)
         visited = state.visited.at[target].set(True, mode="drop")
-        info = MetaInfo(query_loss, optax.tree.norm(gradient), finite)
+        info = MetaInfo(query_loss, _norm.norm(gradient), finite)
         return MOMLState(params, opt_state, state.step + 1, memory, visited), info
 
     return MetaLearner(init, step)
@@ -168,7 +168,7 @@ def local_moml(
             lambda new, old: jnp.where(finite.any(), mean_where(finite, new), old), moved, state.params
         )
         gradient = jax.tree.map(lambda leaf: mean_where(finite, leaf), gradients)
-        info = MetaInfo(query_loss, optax.tree.norm(gradient), finite)
+        info = MetaInfo(query_loss, _norm.norm(gradient), finite)
         return MetaState(params, state.opt_state, state.step + 1), info
 
     return MetaLearner(init, step)

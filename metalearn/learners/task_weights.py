@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from metalearn import _require
+from metalearn import _norm, _require
 from metalearn.task import Params
 
 TaskWeights = Callable[[jax.Array, Params], jax.Array]
@@ -36,8 +36,8 @@ def gradient_agreement(temperature: float) -> TaskWeights:
     _require.positive(temperature=temperature)
 
     def weights(losses, gradients):
-        directions = jax.vmap(_direction)(gradients)
-        vote = _direction(jax.tree.map(lambda leaf: leaf.mean(axis=0), directions))
+        directions, _ = jax.vmap(_norm.direction)(gradients)
+        vote, _ = _norm.direction(jax.tree.map(lambda leaf: leaf.mean(axis=0), directions))
         return jnp.exp(jax.vmap(lambda direction: optax.tree.vdot(direction, vote))(directions) / temperature)
 
     return weights
@@ -67,9 +67,3 @@ def loss_softmax(temperature: float) -> TaskWeights:
     """
     _require.positive(temperature=temperature)
     return lambda losses, gradients: jax.nn.softmax(losses / temperature)
-
-
-def _direction(tree):
-    """The same direction with length 1; zero stays zero."""
-    length = optax.tree.norm(tree)
-    return jax.tree.map(lambda leaf: leaf / jnp.where(length > 0, length, 1), tree)
