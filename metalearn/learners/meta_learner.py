@@ -67,8 +67,8 @@ def meta_learner(
     is left, or every weight is 0, the step changes nothing but the count.
 
     Args:
-      meta_gradient: (params, task) -> (query loss, gradient), for instance maml(loss, optax.sgd(0.01), 5). The loss is a
-        scalar, and the gradient has the structure and the shapes of params.
+      meta_gradient: (params, task) -> (query loss, gradient), for instance maml(loss, optax.sgd(0.01), 5). The loss
+        is a scalar, and the gradient has the structure and the shapes of params.
       outer: the outer optimizer, any optax transformation, for instance optax.adam(1e-3) or outer.normalized_sgd(0.01).
       task_weights: (query losses [num_tasks], gradients with a leading task axis) -> weights [num_tasks], not negative,
         of any sum; for instance task_weights.inverse_loss(0.1). A failed task is shown to it as a loss and a gradient
@@ -122,7 +122,7 @@ def meta_learner(
 
 
 def _checked(result, params):
-    """The same pair of (query loss, gradient), if it is one. Only shapes are looked at, so a compiled step is as fast."""
+    """The same pair of (query loss, gradient), if it is one. Only shapes are looked at, which costs nothing in a program."""
     if not isinstance(result, (tuple, list)) or len(result) != 2:
         what = f"{len(result)} values" if isinstance(result, (tuple, list)) else f"a {type(result).__name__}"
         raise TypeError(f"meta_gradient must return a pair (query loss, gradient), but it returned {what}.")

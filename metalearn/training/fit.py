@@ -16,48 +16,37 @@ its own:
 Checkpoints then belong on a disk that all processes share.
 """
 
-import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from metalearn import _require
 from metalearn.learners.meta_learner import MetaLearner, MetaState
 from metalearn.task import Params, Task
+from metalearn.training import checkpoints, fingerprint
 from metalearn.training.checkpoints import CheckpointError, Checkpoints
+from metalearn.training.loop import History
+from metalearn.training.sources import Batches, Sampler, TasksEndedError
 
 NUM_CALLS = 100
-"""A run is cut into about so many compiled calls; the bar moves and Ctrl-C is heard between two of them."""
-
-
-class History(NamedTuple):
-    """What happened at each outer step, as numpy arrays of shape [num_steps].
-
-    Attributes:
-      query_loss: loss after adaptation, averaged over the tasks that were finite; NaN where none was.
-      grad_norm: length of the meta-gradient before the outer rule.
-      num_failed: how many tasks were left out because their inner loop was not finite.
-    """
-
-    query_loss: np.ndarray
-    grad_norm: np.ndarray
-    num_failed: np.ndarray
+"""A run is cut into about so many compiled calls; between two of them the bar moves and the callback is called."""
 
 
 class FitResult(NamedTuple):
     """What `fit` returns.
 
     Attributes:
-      params: the meta-learned start.
+      params: the meta-learned parameters.
       history: a History.
-      state: the learner's last state.
+      state: the learner's last state, from which another `fit` can go on.
     """
 
     params: Params
@@ -80,123 +69,240 @@ class DivergedError(FloatingPointError):
 
 def fit(
     learner: MetaLearner,
-    params: Params,
-    sample_tasks: Callable[[jax.Array, int], Task],
+    params: Params | MetaState,
+    tasks: Callable[[jax.Array, int], Task] | Iterable[Task],
     num_steps: int,
-    meta_batch_size: int,
-    key: jax.Array,
+    meta_batch_size: int | None = None,
+    key: jax.Array | None = None,
     progress: bool = True,
     checkpoint_dir: str | os.PathLike | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    callback: Callable[[int, MetaState, History], bool | None] | None = None,
 ) -> FitResult:
     """Meta-trains for `num_steps` outer steps.
 
-    The run depends only on its arguments: the tasks of step t are drawn with jax.random.fold_in(key, t). A second call
-    with the same learner and sampler compiles nothing.
+    With a sampler, the run depends only on its arguments: the tasks of step t are drawn with jax.random.fold_in(key, t),
+    and a second call with the same learner and sampler compiles nothing. With an iterable, each step takes one batch.
+
+    A callback sees the run between its compiled calls. Validation, early stopping and keeping the best parameters take
+    three lines each; `score` stands for your own validation, for instance with evaluate.meta_test:
+
+    >>> import jax, jax.numpy as jnp, metalearn as ml, optax
+    >>> family = ml.tasks.Quadratic(dim=2)
+    >>> learner = ml.meta_learner(ml.maml(family.loss, optax.sgd(0.5), num_steps=1), optax.sgd(0.1))
+    >>> score = lambda params: float(jnp.sum(params**2))
+    >>> def run(callback):
+    ...     start, key = jnp.array([3.0, -2.0]), jax.random.key(0)
+    ...     return ml.fit(learner, start, family, 200, 4, key, progress=False, callback=callback)
+
+    >>> scores = []  # validation
+    >>> def validate(step, state, history):
+    ...     scores.append((step, score(state.params)))
+    >>> result = run(validate)
+    >>> len(scores), scores[-1][0]
+    (100, 200)
+
+    >>> def stop_early(step, state, history):  # early stopping
+    ...     losses = history.query_loss
+    ...     return step >= 40 and losses[-20:].mean() > losses[-40:-20].mean()
+    >>> len(run(stop_early).history.query_loss) < 200
+    True
+
+    >>> best = []  # the best parameters
+    >>> def keep_best(step, state, history):
+    ...     best[:] = min([*best, (score(state.params), step, state.params)], key=lambda entry: entry[:2]),
+    >>> result = run(keep_best)
+    >>> best[0][0] <= score(result.params)
+    True
 
     Args:
-      learner: from `meta_learner`, or any pair (init, step) like it.
-      params: where to begin, any pytree of floating-point arrays.
-      sample_tasks: (key, number) -> a batch of that many tasks; it is compiled with the step.
-      num_steps: outer steps to take, >= 1.
-      meta_batch_size: tasks per outer step, >= 1.
-      key: a jax.random.key.
+      learner: from `meta_learner`, `moml` or `local_moml`, or any pair (init, step) like theirs.
+      params: the initialization, any pytree of floating-point arrays; or a state of the learner, such as `result.state`,
+        to go on from. The steps are counted on, so two runs of 100 steps give the numbers of one of 200 to the last bit.
+      tasks: a sampler, that is a pure function (key, number) -> a batch of that many tasks, which is compiled with the
+        step; arrays that it captures are given to the program and are no constants of it. Or an iterable of Task
+        batches as NumPy, PyTorch, TensorFlow or JAX arrays: a list, a generator, a DataLoader, a grain or tf.data
+        pipeline. The next batch is read while a step is computed. An iterable that can be read again is read again when
+        it ends; an iterator that ends before the run raises TasksEndedError. All batches have the same shapes. What is
+        both callable and iterable counts as a sampler.
+      num_steps: outer steps of this run, >= 1, counted from `params` (from where it began if a checkpoint is found).
+      meta_batch_size: with a sampler, tasks per outer step, >= 1. An iterable is called without.
+      key: with a sampler, a jax.random.key. An iterable is called without.
       progress: whether to draw a progress bar.
       checkpoint_dir: where to keep the run, with Orbax: every ten seconds or so, and at the end. If there is a
-        checkpoint already, the run goes on from it, and ends with the same numbers to the last bit as one that was
-        never stopped. A killed run is taken up by the same call; a finished one is made longer with more steps.
+        checkpoint of the same run already, the run goes on from it, and ends with the same numbers to the last bit as
+        one that was never stopped. A killed run is taken up by the same call; a finished one is made longer with more
+        steps. From an iterable, the batches that were used are read once more and compared with what was used, so
+        it has to give the same ones each time: seed what shuffles it. A directory serves one run, and one process at a
+        time.
       mesh: devices to share the work, for instance jax.make_mesh((8,), ("tasks",)). Each adapts its part of the tasks:
-        meta_batch_size must be a multiple of the length of the axis "tasks". The mesh may have more axes; parameters
-        that are sharded over them stay so, and others are copied to every device.
+        their number must be a multiple of the length of the axis "tasks". The mesh may have more axes; parameters that
+        are sharded over them stay so, and others are copied to every device. Of several processes, each is given the
+        same batches.
+      callback: (number of outer steps so far, learner's state, History of this run) -> True to stop, otherwise False or
+        None. It is called after each of the about 100 compiled calls into which a run is cut (or after every step,
+        if there are fewer), before the checkpoint is written. It does not belong to what a checkpoint holds.
 
     Returns:
-      A FitResult. Interrupted by Ctrl-C, the result reached so far.
+      A FitResult. Stopped by the callback or by Ctrl-C, the result reached so far.
 
     Raises:
-      CheckpointError: when a checkpoint is damaged, or of a run with other arguments, or cannot be written.
-      DivergedError: when all tasks of a step are non-finite; it says what to lower and holds the result so far.
+      CheckpointError: when a checkpoint is damaged, or of another run (its parameters, sampler, batches, key or learner
+        are not these), or in use by another process, or cannot be written. What is on disk is left as it was.
+      DivergedError: when all tasks of a step are non-finite; it says what to look at and holds the result so far.
+      TasksEndedError: when an iterator ends before the run; it holds the result so far.
       ValueError, TypeError: if an argument is not as described; the message names it.
     """
-    _require.count(at_least=1, num_steps=num_steps, meta_batch_size=meta_batch_size)
-    _require.function(sample_tasks=sample_tasks)
-    _require.hashable(learner=learner, sample_tasks=sample_tasks)
-    _require.random_key(key=key)
+    _require.count(at_least=1, num_steps=num_steps)
     if not (hasattr(learner, "init") and hasattr(learner, "step")):
         raise TypeError(f"learner must come from meta_learner, but it is a {type(learner).__name__}.")
-    state, places = (learner.init(params), None) if mesh is None else _spread(mesh, learner, params, meta_batch_size)
-    history = History(np.zeros(0), np.zeros(0), np.zeros(0, int))
-    checkpoints = None
+    _require.hashable(learner=learner)
+    if callback is not None:
+        _require.function(callback=callback)
     if checkpoint_dir is not None:
-        seed = np.asarray(jax.random.key_data(key)).tolist()
-        checkpoints = Checkpoints(checkpoint_dir, {"key": seed, "meta_batch_size": int(meta_batch_size)}, state)
-        found = checkpoints.restore()
-        if found is not None:
-            state, history = found[0], History(**found[1])
-    done, parts = len(history.query_loss), [history]
+        checkpoint_dir = checkpoints.local(checkpoint_dir)
+    state = _first_state(learner, params)
+    source: Sampler | Batches
+    if callable(tasks):
+        source = Sampler(tasks, meta_batch_size, key)
+    else:
+        source = Batches(tasks, meta_batch_size, key, num_steps, marked=checkpoint_dir is not None)
+    places = None
+    if mesh is not None:
+        state, places = _spread(mesh, state, source.num_tasks)
+    source.place(places)
+    if checkpoint_dir is None:
+        return _train(learner, state, source, num_steps, progress, None, places, callback)
+    run = {**source.identity(), "learner": _program_of(learner.step, state, source.example)}
+    with Checkpoints(checkpoint_dir, run, state) as kept:
+        return _train(learner, state, source, num_steps, progress, kept, places, callback)
+
+
+def _train(learner, state, source, num_steps, progress, kept, places, callback):
+    """The loop over compiled calls, and what happens between them. `kept` are the run's Checkpoints, or None."""
+    first_step, parts = int(state.step), [History(np.zeros(0), np.zeros(0), np.zeros(0, int))]
+    if kept is not None and (found := kept.restore()) is not None:
+        state, parts = found[0], [History(**found[1])]
+        _go_past(source, len(parts[0].query_loss), found[2])
+    done = len(parts[0].query_loss)
     if done > num_steps:
         raise ValueError(f"checkpoint_dir holds a run of {done} steps, so num_steps must be at least that.")
+    saved, stopped = done, False
     capacity = -(-num_steps // NUM_CALLS)
 
     def reached():
         return FitResult(state.params, History(*map(np.concatenate, zip(*parts, strict=True))), state)
 
     def save():
+        nonlocal saved
+        if kept is None or saved == done:
+            return
         try:
-            checkpoints.save(state, reached().history._asdict())
+            with checkpoints.uninterrupted() as interrupts:
+                kept.save(state, reached().history._asdict(), source.mark)
+            saved = done
         except CheckpointError as error:
             error.result = reached()
             raise
+        if interrupts:
+            raise KeyboardInterrupt
 
-    silent = not progress or jax.process_index() > 0
     with tqdm(
         total=num_steps,
         initial=done,
-        disable=silent,
+        disable=not progress or jax.process_index() > 0,
         file=sys.stdout,
         unit=" step",
         ncols=72,  # one line of a narrow notebook
         mininterval=0.5,
     ) as bar:
         try:
-            while done < num_steps:
-                count = min(capacity, num_steps - done)
-                after, part = _run(learner, sample_tasks, meta_batch_size, capacity, places, state, key, count)
-                # JAX computes in the background: the wait is here, and with it nearly every Ctrl-C.
-                part = History(*(np.asarray(leaf)[:count] for leaf in part))
-                state, done = after, done + count
-                parts.append(part)
-                bar.update(count)
-                bar.set_postfix_str(f"query loss {np.mean(part.query_loss):.3g}", refresh=False)
-                if (part.num_failed == meta_batch_size).any():
-                    break
-                if checkpoints is not None and (done == num_steps or checkpoints.due()):
+            while done < num_steps and not stopped:
+                after, part, mark = source.advance(learner, places, state, capacity, min(capacity, num_steps - done))
+                if len(part.query_loss):
+                    state, source.mark, done = after, mark, done + len(part.query_loss)
+                    parts.append(part)
+                    bar.update(len(part.query_loss))
+                    bar.set_postfix_str(f"query loss {np.mean(part.query_loss):.3g}", refresh=False)
+                    if np.isnan(part.query_loss).any():  # no task was finite
+                        break
+                    if callback is not None:
+                        stopped = _wants_to_stop(callback, first_step + done, state, reached().history)
+                if source.failure is not None:
+                    raise source.failure
+                if kept is not None and (stopped or done == num_steps or kept.due()):
                     save()
         except KeyboardInterrupt:
-            bar.write(f"Interrupted after {done} of {num_steps} steps; what was reached is returned.")
-            if checkpoints is not None and jax.process_count() == 1:  # several would have to agree on the step
+            with checkpoints.uninterrupted():  # a second one changes nothing
+                bar.write(f"Interrupted after {done} of {num_steps} steps; what was reached is returned.")
+                if jax.process_count() == 1:  # several would have to agree on the step
+                    save()
+        except CheckpointError:
+            raise
+        except Exception as error:  # of the callback or the iterable: what was reached is not lost
+            if isinstance(error, TasksEndedError):
+                error.result = reached()
+            if jax.process_count() == 1:
                 save()
+            raise
 
     result = reached()
-    failed = np.flatnonzero(result.history.num_failed == meta_batch_size)
-    if failed.size:
+    diverged = np.flatnonzero(np.isnan(result.history.query_loss))
+    if diverged.size:
         raise DivergedError(
-            f"At outer step {failed[0]} the inner loop of every task ended in infinity or NaN. Lower the learning rate "
-            "of `inner` (for a proximal method also check that it is below 2 / (curvature + proximal_strength)), then "
-            "`perturbation` if the method has one (estimator='three_point' leaves each problem its minimum), then "
-            "the learning rate of `outer`. A singular kernel needs a lower `time` or a higher `ridge`. "
-            "What was reached is in this error's `result`.",
+            f"At outer step {first_step + diverged[0]} the loss or the gradient of every task was infinite or NaN. "
+            "Look at the tasks first: NaN in the data, or labels outside 0 ... number of classes - 1, give such losses. "
+            "Then lower the learning rate of `inner` (for a proximal method also check that it is below 2 / (curvature + "
+            "proximal_strength)), then `perturbation` if the method has one (estimator='three_point' leaves each "
+            "problem its minimum), then the learning rate of `outer`. A singular kernel needs a lower `time` or a "
+            "higher `ridge`. What was reached is in this error's `result`.",
             result,
         )
     return result
 
 
-def _spread(mesh, learner, params, meta_batch_size):
-    """(The first state, on the mesh's devices; where tasks and then each array of the state are to be.)"""
+def _first_state(learner, params):
+    """The learner's state at the beginning of the run, as JAX arrays."""
+    if isinstance(params, FitResult):
+        raise TypeError("params is a FitResult: give its `params` to begin anew, or its `state` to go on from there.")
+    if not _is_state(params):
+        return jax.tree.map(_as_jax, learner.init(params))
+    state, expected = jax.tree.map(_as_jax, params), jax.tree.map(_as_jax, learner.init(params.params))
+    if jax.tree.structure(state) != jax.tree.structure(expected):
+        raise ValueError(
+            "params is the state of another learner, whose optimizer or memory is built otherwise: "
+            f"{_built(jax.tree.structure(state))}, and here {_built(jax.tree.structure(expected))}."
+        )
+    for (path, leaf), other in zip(jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(expected), strict=True):
+        if (leaf.shape, leaf.dtype) != (other.shape, other.dtype):
+            raise ValueError(
+                f"params is the state of another learner: its {jax.tree_util.keystr(path)} is "
+                f"{leaf.dtype}{list(leaf.shape)}, and here {other.dtype}{list(other.shape)}."
+            )
+    return state
+
+
+def _built(structure):
+    return str(structure).removeprefix("PyTreeDef")[:120]
+
+
+def _is_state(params):
+    """Whether this is a learner's state; parameters hold floating-point arrays only, and so no count of steps."""
+    step = getattr(params, "step", None)
+    return hasattr(params, "params") and hasattr(step, "dtype") and jnp.issubdtype(step.dtype, jnp.integer)
+
+
+def _as_jax(leaf):
+    return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf, jnp.result_type(leaf))
+
+
+def _spread(mesh, state, num_tasks):
+    """(The state on the mesh's devices; where tasks and then each array of the state are to be.)"""
     _require.mesh(mesh=mesh)
-    if meta_batch_size % mesh.shape["tasks"]:
+    if num_tasks % mesh.shape["tasks"]:
         raise ValueError(
             f"meta_batch_size must be a multiple of the {mesh.shape['tasks']} devices along the mesh's axis 'tasks', "
-            f"but it is {meta_batch_size}."
+            f"but it is {num_tasks}."
         )
     automatic = Mesh(mesh.devices, mesh.axis_names)  # the compiler splits what is not said; make_mesh's says all
 
@@ -205,33 +311,42 @@ def _spread(mesh, learner, params, meta_batch_size):
         sharded = isinstance(sharding, NamedSharding) and sharding.mesh.axis_names == mesh.axis_names
         return jax.device_put(leaf, NamedSharding(automatic, sharding.spec if sharded else PartitionSpec()))
 
-    state = jax.tree.map(put, learner.init(jax.tree.map(put, params)))
+    state = jax.tree.map(put, state)
     return state, (
         NamedSharding(automatic, PartitionSpec("tasks")),
         *(leaf.sharding for leaf in jax.tree.leaves(state)),
     )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def _run(learner, sample_tasks, meta_batch_size, capacity, places, state, key, count):
-    """Takes `count` outer steps, at most `capacity`: one program serves every call of a run, the last included."""
+def _program_of(step, state, tasks):
+    """The fingerprint of a learner's step."""
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
+    return fingerprint.of_program(jax.make_jaxpr(step)(shapes, tasks))
 
-    def body(i, carry):
-        state, history = carry
-        tasks = sample_tasks(jax.random.fold_in(key, state.step), meta_batch_size)
-        if places is not None:
-            tasks = jax.lax.with_sharding_constraint(tasks, places[0])
-        state, info = learner.step(state, tasks)
-        row = History(
-            jnp.nanmean(jnp.where(info.finite, info.query_loss, jnp.nan)),
-            info.grad_norm,
-            jnp.sum(~info.finite, dtype=jnp.int32),
+
+def _go_past(source, num_steps, mark):
+    """Takes an iterable to where the run was stopped, if it still gives the batches that were used."""
+    try:
+        source.skip(num_steps)
+    except TasksEndedError as error:
+        raise CheckpointError(
+            f"checkpoint_dir holds a run of {num_steps} steps, but tasks gives fewer batches. Give the iterable "
+            "that the run had, from its beginning."
+        ) from error
+    if source.mark != mark:
+        raise CheckpointError(
+            f"checkpoint_dir is of another run: the first {num_steps} batches of tasks are not those that it used. An "
+            "iterable must give the same batches every time; seed what shuffles it. Nothing was changed."
         )
-        return state, jax.tree.map(lambda column, value: column.at[i].set(value), history, row)
 
-    blank = History(jnp.zeros(capacity), jnp.zeros(capacity), jnp.zeros(capacity, jnp.int32))
-    state, history = jax.lax.fori_loop(0, count, body, (state, blank))
-    if places is not None:
-        leaves, structure = jax.tree.flatten(state)
-        state = jax.tree.unflatten(structure, map(jax.lax.with_sharding_constraint, leaves, places[1:]))
-    return state, history
+
+def _wants_to_stop(callback, step, state, history):
+    """What the callback says; of several processes, the first one decides."""
+    answer = callback(step, state, history)
+    if answer is not None and not (
+        isinstance(answer, bool) or (getattr(answer, "dtype", None) == bool and answer.shape == ())
+    ):
+        raise TypeError(f"callback must return True to stop, False or None to go on, but it returned {answer!r:.80}.")
+    if jax.process_count() > 1:
+        answer = multihost_utils.broadcast_one_to_all(np.array(bool(answer)))
+    return bool(answer)
