@@ -27,6 +27,7 @@ from metalearn.models import two_tower
 from metalearn.task import Task
 from metalearn.training.checkpoints import CheckpointError
 from metalearn.training.fit import DivergedError, fit
+from metalearn.training.sources import TasksEndedError
 
 __all__ = [
     "CheckpointError",
@@ -36,6 +37,7 @@ __all__ = [
     "MetaLearner",
     "MetaState",
     "Task",
+    "TasksEndedError",
     "a_maml",
     "evaluate",
     "fit",

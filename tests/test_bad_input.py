@@ -46,8 +46,8 @@ def step(params=START, tasks=None, meta_gradient=None):
     return learner.step(learner.init(params), fake_tasks(2, 2) if tasks is None else tasks)
 
 
-def fit(learner=None, params=START, sample_tasks=family, num_steps=3, meta_batch_size=2, key=KEY):
-    return ml.fit(learner or ml.meta_learner(maml(), SGD), params, sample_tasks, num_steps, meta_batch_size, key, False)
+def fit(learner=None, params=START, tasks=family, num_steps=3, meta_batch_size=2, key=KEY):
+    return ml.fit(learner or ml.meta_learner(maml(), SGD), params, tasks, num_steps, meta_batch_size, key, False)
 
 
 def curve(loss=line_loss, inner=SGD, params=START, tasks=None, num_steps=1):
@@ -179,12 +179,12 @@ CASES = {
     "fit: steps as a float": (lambda: fit(num_steps=1e4), ValueError, f"num_steps must be a {WHOLE} 1.*10000.0"),
     "fit: no tasks": (lambda: fit(meta_batch_size=0), ValueError, f"meta_batch_size must be a {WHOLE} 1"),
     "fit: sampler is a batch": (
-        lambda: fit(sample_tasks=fake_tasks(2, 2)),
+        lambda: fit(tasks=fake_tasks(2, 2)),
         TypeError,
-        f"sample_tasks {FUNCTION}.*Task",
+        r"tasks must be a sampler.*it is a Task.*\[batch\]",
     ),
     "fit: sampler gives no task": (
-        lambda: fit(sample_tasks=lambda key, n: (1, 2)),
+        lambda: fit(tasks=lambda key, n: (1, 2)),
         TypeError,
         r"tasks must be a metalearn.Task\(support, query\)",
     ),
@@ -192,9 +192,9 @@ CASES = {
     "fit: key is a seed": (lambda: fit(key=0), TypeError, r"key must be a jax.random.key"),
     "fit: whole-number params": (lambda: fit(params=jnp.array([1, 2])), TypeError, "params must be a floating-point"),
     "fit: sampler cannot be hashed": (
-        lambda: fit(sample_tasks=ml.tasks.Sinusoid(amplitude=[0.1, 5.0])),
+        lambda: fit(tasks=ml.tasks.Sinusoid(amplitude=[0.1, 5.0])),
         TypeError,
-        "sample_tasks must be hashable",
+        "tasks must be hashable",
     ),
     # evaluation
     "curve: negative steps": (lambda: curve(num_steps=-1), ValueError, f"num_steps must be a {WHOLE} 0"),

@@ -16,7 +16,7 @@ import optax
 import pytest
 
 import metalearn as ml
-from metalearn.training import checkpoints
+from metalearn.training import checkpoints, loop
 
 START = {"slope": jnp.array([3.0, -2.0]), "offset": jnp.ones((40, 40))}
 KEY = jax.random.key(7)
@@ -71,8 +71,7 @@ def test_checkpoints_do_not_pile_up(save_always, tmp_path):
 
 
 def test_an_interrupted_run_goes_on(never_stopped, tmp_path, monkeypatch):
-    module = sys.modules["metalearn.training.fit"]
-    run, calls = module._run, []
+    run, calls = loop.sampled_steps, []
 
     def interrupt(*args):
         calls.append(args)
@@ -80,7 +79,7 @@ def test_an_interrupted_run_goes_on(never_stopped, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return run(*args)
 
-    monkeypatch.setattr(module, "_run", interrupt)
+    monkeypatch.setattr(loop, "sampled_steps", interrupt)
     reached = fit(300, tmp_path)
     assert reached.state.step == len(reached.history.query_loss) == 57
     assert_same_bits(fit(300, tmp_path), never_stopped)
@@ -195,7 +194,7 @@ import sys
 sys.path.insert(0, {tests!r})
 import jax
 jax.config.update("jax_disable_most_optimizations", True)
-from metalearn.training import checkpoints
+from metalearn.training import checkpoints, loop
 import test_checkpoints
 checkpoints.SECONDS_BETWEEN_SAVES = 0.0
 print("ready", flush=True)

@@ -28,8 +28,8 @@ def from_bank(key, num_tasks):
     return jax.tree.map(lambda leaf: leaf[which], bank)
 
 
-def fit(learner=learner, params=START, sample_tasks=from_bank, num_steps=7, meta_batch_size=4, key=KEY, progress=False):
-    return ml.fit(learner, params, sample_tasks, num_steps, meta_batch_size, key, progress)
+def fit(learner=learner, params=START, tasks=from_bank, num_steps=7, meta_batch_size=4, key=KEY, progress=False):
+    return ml.fit(learner, params, tasks, num_steps, meta_batch_size, key, progress)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_the_run_depends_on_the_key_alone():
 
 def test_fit_finds_the_stationary_point():
     """On one fixed batch of tasks, training ends where the closed form says that the meta-gradient is zero."""
-    result = fit(sample_tasks=lambda key, num_tasks: bank, meta_batch_size=64, num_steps=700)
+    result = fit(tasks=lambda key, num_tasks: bank, meta_batch_size=64, num_steps=700)
     exact = ml.theory.unrolled(bank, 0.5, 2)
     np.testing.assert_allclose(result.params, exact.stationary_point(), atol=1e-3)
     assert result.history.query_loss[-1] == pytest.approx(exact.objective(exact.stationary_point()), rel=1e-4)
@@ -88,11 +88,11 @@ def test_a_second_run_compiles_nothing():
         traces.append(num_tasks)
         return from_bank(key, num_tasks)
 
-    fit(sample_tasks=counted, num_steps=250)
-    assert set(traces) == {4}
+    fit(tasks=counted, num_steps=250)
+    assert traces == [4, 4]  # once to be compiled, once to see whether it depends on its key alone
     before = len(traces)
-    fit(sample_tasks=counted, num_steps=250)
-    fit(sample_tasks=counted, num_steps=250, key=jax.random.key(1), params=jnp.zeros(2))
+    fit(tasks=counted, num_steps=250)
+    fit(tasks=counted, num_steps=250, key=jax.random.key(1), params=jnp.zeros(2))
     assert len(traces) == before
 
 
@@ -180,15 +180,15 @@ def test_a_diverging_inner_loop_says_what_to_lower_and_keeps_the_start():
 
 
 def interrupted_after(monkeypatch, num_calls):
-    module = importlib.import_module("metalearn.training.fit")
-    run, calls = module._run, itertools.count()
+    module = importlib.import_module("metalearn.training.loop")
+    run, calls = module.sampled_steps, itertools.count()
 
     def interrupted(*arguments, **keywords):
         if next(calls) == num_calls:
             raise KeyboardInterrupt
         return run(*arguments, **keywords)
 
-    monkeypatch.setattr(module, "_run", interrupted)
+    monkeypatch.setattr(module, "sampled_steps", interrupted)
 
 
 def test_ctrl_c_returns_what_was_reached(monkeypatch, plain_loop, capsys):
@@ -202,8 +202,8 @@ def test_ctrl_c_returns_what_was_reached(monkeypatch, plain_loop, capsys):
 
 def test_ctrl_c_while_waiting_leaves_state_and_history_in_step(monkeypatch):
     """JAX computes in the background, so the interrupt comes when the history of a call is read."""
-    module = importlib.import_module("metalearn.training.fit")
-    run, calls = module._run, itertools.count()
+    module = importlib.import_module("metalearn.training.loop")
+    run, calls = module.sampled_steps, itertools.count()
 
     class Interrupted:
         def __array__(self, *arguments, **keywords):
@@ -213,7 +213,7 @@ def test_ctrl_c_while_waiting_leaves_state_and_history_in_step(monkeypatch):
         state, history = run(*arguments, **keywords)
         return (state, module.History(*[Interrupted()] * 3)) if next(calls) == 2 else (state, history)
 
-    monkeypatch.setattr(module, "_run", interrupted)
+    monkeypatch.setattr(module, "sampled_steps", interrupted)
     result = fit()
     assert result.state.step == len(result.history.query_loss) == 2
 

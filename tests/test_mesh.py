@@ -16,6 +16,8 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 import metalearn as ml
+from metalearn.training import loop
+from metalearn.training.sources import Sampler
 
 
 class Transformer(nnx.Module):
@@ -72,9 +74,14 @@ def test_each_device_does_its_part_of_the_work():
     module = importlib.import_module("metalearn.training.fit")
 
     def temporary(num_tasks, mesh=None):
-        spread = module._spread(mesh, learner, PARAMS, num_tasks) if mesh else (learner.init(PARAMS), None)
-        state, places = spread
-        program = module._run.lower(learner, draw, num_tasks, 1, places, state, jax.random.key(0), 1)
+        state, places = learner.init(PARAMS), None
+        if mesh is not None:
+            state, places = module._spread(mesh, state, num_tasks)
+        source = Sampler(draw, num_tasks, jax.random.key(0))
+        source.place(places)
+        program = loop.sampled_steps.lower(
+            learner, source._draw, 1, places, source._constants, state, jax.random.key(0), 1
+        )
         return program.compile().memory_analysis().temp_size_in_bytes
 
     shared = temporary(16, jax.make_mesh((8,), ("tasks",)))

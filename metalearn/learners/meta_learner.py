@@ -122,7 +122,7 @@ def meta_learner(
 
 
 def _checked(result, params):
-    """The same pair of (query loss, gradient), if it is one. Only shapes are looked at, which costs nothing in a program."""
+    """The same pair (query loss, gradient), if it is one. It looks at shapes only, which costs a program nothing."""
     if not isinstance(result, (tuple, list)) or len(result) != 2:
         what = f"{len(result)} values" if isinstance(result, (tuple, list)) else f"a {type(result).__name__}"
         raise TypeError(f"meta_gradient must return a pair (query loss, gradient), but it returned {what}.")

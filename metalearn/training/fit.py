@@ -81,8 +81,8 @@ def fit(
 ) -> FitResult:
     """Meta-trains for `num_steps` outer steps.
 
-    With a sampler, the run depends only on its arguments: the tasks of step t are drawn with jax.random.fold_in(key, t),
-    and a second call with the same learner and sampler compiles nothing. With an iterable, each step takes one batch.
+    With a sampler the run depends only on its arguments: the tasks of step t are drawn with jax.random.fold_in(key, t).
+    A second call with the same learner and sampler compiles nothing. With an iterable, each step takes one batch.
 
     A callback sees the run between its compiled calls. Validation, early stopping and keeping the best parameters take
     three lines each; `score` stands for your own validation, for instance with evaluate.meta_test:
@@ -117,14 +117,14 @@ def fit(
 
     Args:
       learner: from `meta_learner`, `moml` or `local_moml`, or any pair (init, step) like theirs.
-      params: the initialization, any pytree of floating-point arrays; or a state of the learner, such as `result.state`,
-        to go on from. The steps are counted on, so two runs of 100 steps give the numbers of one of 200 to the last bit.
-      tasks: a sampler, that is a pure function (key, number) -> a batch of that many tasks, which is compiled with the
+      params: the initialization, any pytree of floating-point arrays. Or a state of the learner to go on from, such as
+        `result.state`: steps are counted on, so 100 steps and 100 more give the numbers of 200 to the last bit.
+      tasks: a sampler, which is a pure function (key, number) -> a batch of that many tasks. It is compiled with the
         step; arrays that it captures are given to the program and are no constants of it. Or an iterable of Task
-        batches as NumPy, PyTorch, TensorFlow or JAX arrays: a list, a generator, a DataLoader, a grain or tf.data
-        pipeline. The next batch is read while a step is computed. An iterable that can be read again is read again when
-        it ends; an iterator that ends before the run raises TasksEndedError. All batches have the same shapes. What is
-        both callable and iterable counts as a sampler.
+        batches of NumPy, PyTorch, TensorFlow or JAX arrays, all of the same shapes: a list, a generator, a DataLoader,
+        a grain or tf.data pipeline. The next batch is read while a step is computed. What can be read again is read
+        again when it ends; an iterator that ends before the run raises TasksEndedError. What is both callable and
+        iterable counts as a sampler.
       num_steps: outer steps of this run, >= 1, counted from `params` (from where it began if a checkpoint is found).
       meta_batch_size: with a sampler, tasks per outer step, >= 1. An iterable is called without.
       key: with a sampler, a jax.random.key. An iterable is called without.
@@ -250,12 +250,12 @@ def _train(learner, state, source, num_steps, progress, kept, places, callback):
     diverged = np.flatnonzero(np.isnan(result.history.query_loss))
     if diverged.size:
         raise DivergedError(
-            f"At outer step {first_step + diverged[0]} the loss or the gradient of every task was infinite or NaN. "
-            "Look at the tasks first: NaN in the data, or labels outside 0 ... number of classes - 1, give such losses. "
-            "Then lower the learning rate of `inner` (for a proximal method also check that it is below 2 / (curvature + "
-            "proximal_strength)), then `perturbation` if the method has one (estimator='three_point' leaves each "
-            "problem its minimum), then the learning rate of `outer`. A singular kernel needs a lower `time` or a "
-            "higher `ridge`. What was reached is in this error's `result`.",
+            f"At outer step {first_step + diverged[0]} the loss or the gradient of every task was infinite or NaN. NaN "
+            "in the data does that, and so do labels outside 0 ... number of classes - 1. If the tasks are in order: "
+            "Lower the learning rate of `inner` (for a proximal method also check that it is below "
+            "2 / (curvature + proximal_strength)), then `perturbation` if the method has one (estimator='three_point' "
+            "leaves each problem its minimum), then the learning rate of `outer`. A singular kernel needs a lower "
+            "`time` or a higher `ridge`. What was reached is in this error's `result`.",
             result,
         )
     return result
@@ -343,9 +343,8 @@ def _go_past(source, num_steps, mark):
 def _wants_to_stop(callback, step, state, history):
     """What the callback says; of several processes, the first one decides."""
     answer = callback(step, state, history)
-    if answer is not None and not (
-        isinstance(answer, bool) or (getattr(answer, "dtype", None) == bool and answer.shape == ())
-    ):
+    a_bool = isinstance(answer, (bool, np.bool_)) or (isinstance(answer, jax.Array) and answer.dtype == jnp.bool_)
+    if answer is not None and not (a_bool and np.shape(answer) == ()):
         raise TypeError(f"callback must return True to stop, False or None to go on, but it returned {answer!r:.80}.")
     if jax.process_count() > 1:
         answer = multihost_utils.broadcast_one_to_all(np.array(bool(answer)))

@@ -22,7 +22,7 @@ class History(NamedTuple):
     num_failed: np.ndarray
 
 
-def blank(num_steps: int) -> History:
+def blank(num_steps):
     """A History to be filled in by a compiled program."""
     return History(jnp.zeros(num_steps), jnp.zeros(num_steps), jnp.zeros(num_steps, jnp.int32))
 
