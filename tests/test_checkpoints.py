@@ -26,21 +26,33 @@ def loss(params, batch):
     return jnp.mean((params["slope"] - batch) ** 2) + jnp.mean(params["offset"] ** 2)
 
 
-def draw(key, num_tasks):
-    points = jax.random.normal(key, (num_tasks, 6, 2))
+def draw(key, num_tasks, spread=1.0):
+    points = spread * jax.random.normal(key, (num_tasks, 6, 2))
     return ml.Task(points[:, :3], points[:, 3:])
 
 
-learner = ml.meta_learner(ml.maml(loss, optax.sgd(0.1), 2), optax.adam(0.01))
+def built(inner=optax.sgd(0.1), outer=optax.adam(0.01), method=ml.maml, loss=loss):
+    return ml.meta_learner(method(loss, inner, 2), outer)
 
 
-def fit(num_steps, directory=None, *, learner=learner, params=START, key=KEY, meta_batch_size=4):
-    return ml.fit(learner, params, draw, num_steps, meta_batch_size, key, progress=False, checkpoint_dir=directory)
+learner = built()
+
+
+def fit(num_steps, directory=None, *, learner=learner, params=START, sampler=draw, key=KEY, meta_batch_size=4):
+    return ml.fit(learner, params, sampler, num_steps, meta_batch_size, key, progress=False, checkpoint_dir=directory)
 
 
 @pytest.fixture(scope="module")
 def never_stopped():
     return fit(300)
+
+
+@pytest.fixture(scope="module")
+def three_steps(tmp_path_factory):
+    """A directory with a run of three steps, that no test may change."""
+    directory = tmp_path_factory.mktemp("three")
+    fit(3, directory)
+    return directory
 
 
 @pytest.fixture
@@ -90,30 +102,42 @@ def test_a_diverged_run_keeps_the_checkpoint_before(save_always, tmp_path):
         tasks = draw(key, num_tasks)
         return tasks._replace(query=jnp.where(jnp.sum(tasks.query) > 8, jnp.nan, tasks.query))
 
+    def poisoned_fit(num_steps):
+        return ml.fit(learner, START, poisoned, num_steps, 4, KEY, False, tmp_path)
+
     with pytest.raises(ml.DivergedError):
-        ml.fit(learner, START, poisoned, 300, 4, KEY, False, tmp_path)
+        poisoned_fit(300)
     kept = max(int(path.name) for path in tmp_path.iterdir())
     assert 0 < kept < 300
-    assert np.isfinite(fit(kept, tmp_path).history.query_loss).all()
+    assert np.isfinite(poisoned_fit(kept).history.query_loss).all()
 
 
 @pytest.mark.parametrize(
     ("change", "names"),
     [
-        ({"key": jax.random.key(8)}, "key"),
-        ({"meta_batch_size": 5}, "meta_batch_size"),
-        ({"params": {**START, "slope": jnp.ones(3)}}, "state"),
-        ({"params": jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), START)}, "state"),
-        ({"params": {"slope": START["slope"]}}, "state"),
-        ({"learner": ml.meta_learner(ml.maml(loss, optax.sgd(0.1), 2), optax.sgd(0.01))}, "state"),
+        ({"key": jax.random.key(8)}, "key is"),
+        ({"meta_batch_size": 5}, "meta_batch_size is 4, and here it is 5"),
+        ({"params": {**START, "slope": jnp.ones(3)}}, "state is"),
+        ({"params": jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), START)}, "state is"),
+        ({"params": {"slope": START["slope"]}}, "state is"),
+        ({"learner": built(outer=optax.sgd(0.01))}, "state is"),
+        ({"params": {**START, "slope": jnp.array([3.0, -2.000001])}}, "initial parameters have"),
+        ({"params": learner.init(START)._replace(step=jnp.array(1))}, "initial state has"),
+        ({"sampler": lambda key, number: draw(key, number, spread=2.0)}, "sampler draws"),
+        ({"sampler": [draw(KEY, 4)], "key": None, "meta_batch_size": None}, "sampler draws"),
+        ({"learner": built(optax.sgd(0.01))}, "learner computes"),
+        ({"learner": built(outer=optax.adam(0.011))}, "learner computes"),
+        ({"learner": built(outer=optax.adam(optax.linear_schedule(0.01, 0.0, 99)))}, "state is"),
+        ({"learner": built(method=ml.fo_maml)}, "learner computes"),
+        ({"learner": built(loss=lambda params, batch: 2 * loss(params, batch))}, "learner computes"),
     ],
 )
-def test_the_checkpoint_of_another_run_is_refused_and_kept(change, names, tmp_path):
-    fit(3, tmp_path)
-    before = contents(tmp_path)
-    with pytest.raises(ml.CheckpointError, match=f"another run: its {names} is"):
-        fit(6, tmp_path, **change)
-    assert contents(tmp_path) == before
+def test_the_checkpoint_of_another_run_is_refused_and_kept(change, names, three_steps):
+    """A sweep over learning rates, or anything else, in one directory: nothing is mixed, and nothing is lost."""
+    before = contents(three_steps)
+    with pytest.raises(ml.CheckpointError, match=f"another run: its {names}"):
+        fit(6, three_steps, **change)
+    assert contents(three_steps) == before
 
 
 def test_fewer_steps_than_there_are_is_an_error(tmp_path):
@@ -154,6 +178,152 @@ def test_damage_to_any_file_is_refused_or_harmless(damage, tmp_path):
         path.write_bytes(data)
     assert errors >= 3
     assert_same_bits(fit(3, tmp_path), whole)
+
+
+def test_a_damaged_checkpoint_is_refused_without_a_word_of_orbax(tmp_path, capfd):
+    fit(3, tmp_path)
+    largest = max((tmp_path / "3" / "state").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+    largest.write_bytes(largest.read_bytes()[:-9])
+    capfd.readouterr()
+    with pytest.raises(ml.CheckpointError, match="is damaged"):
+        fit(3, tmp_path)
+    gc.collect()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_run_killed_before_its_checksums_were_written_goes_on(never_stopped, tmp_path):
+    fit(110, tmp_path)
+    (tmp_path / "110" / "SHA256SUMS").unlink()
+    assert_same_bits(fit(300, tmp_path), never_stopped)
+
+
+@pytest.mark.parametrize(
+    ("directory", "error"),
+    [("", ValueError), (" ", ValueError), (3, TypeError), (b"x", TypeError), ("gs://x", ValueError)],
+)
+def test_what_is_no_path_is_refused(directory, error, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match="checkpoint_dir must be"):
+        fit(3, directory)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fit(3, "~/run")
+    assert (tmp_path / "run" / "3").is_dir()
+
+
+OTHER = """
+import os, sys
+sys.path.insert(0, {tests!r})
+import jax
+jax.config.update("jax_disable_most_optimizations", True)
+import metalearn as ml
+import test_checkpoints
+try:
+    test_checkpoints.fit(3, sys.argv[1])
+except ml.CheckpointError as error:
+    print(error)
+else:
+    print("used")
+"""
+
+
+def test_another_process(tmp_path):
+    """It is refused while this one uses the directory; then it finds its own run again, program and all."""
+    command = [sys.executable, "-c", OTHER.format(tests=os.path.dirname(__file__)), tmp_path]
+    said = []
+
+    def meanwhile(step, state, history):
+        if step == 1:
+            with pytest.raises(ml.CheckpointError, match=f"in use by process {os.getpid()} on "):
+                fit(3, tmp_path)
+            said.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    ml.fit(learner, START, draw, 3, 4, KEY, False, tmp_path, callback=meanwhile)
+    assert f"in use by process {os.getpid()} on " in said[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["3"]
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert again.stdout == "used\n"
+
+
+def test_ctrl_c_twice_ends_calmly(never_stopped, tmp_path, monkeypatch):
+    """The first one ends the run, the second one meets the checkpoint that is being written."""
+    save, run, calls = checkpoints.Checkpoints.save, loop.sampled_steps, []
+
+    def interrupted_save(*args):
+        signal.raise_signal(signal.SIGINT)
+        save(*args)
+
+    def interrupt(*args):
+        calls.append(args)
+        if len(calls) == 20:
+            signal.raise_signal(signal.SIGINT)
+        return run(*args)
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "save", interrupted_save)
+    monkeypatch.setattr(loop, "sampled_steps", interrupt)
+    assert fit(300, tmp_path).state.step == 57
+    monkeypatch.undo()
+    assert_same_bits(fit(300, tmp_path), never_stopped)
+
+
+# Batches from outside.
+
+
+def batches(num_steps, seed=0):
+    """Always the same ones, as NumPy arrays."""
+    rng = np.random.default_rng(seed)
+    for _ in range(num_steps):
+        points = rng.normal(size=(4, 6, 2))
+        yield ml.Task(points[:, :3], points[:, 3:])
+
+
+def fit_batches(num_steps, directory=None, tasks=None, **options):
+    tasks = batches(num_steps) if tasks is None else tasks
+    return ml.fit(learner, START, tasks, num_steps, progress=False, checkpoint_dir=directory, **options)
+
+
+@pytest.fixture(scope="module")
+def never_stopped_batches():
+    return fit_batches(30)
+
+
+def test_a_run_on_an_iterable_goes_on_where_it_was(never_stopped_batches, tmp_path):
+    fit_batches(11, tmp_path)
+    assert_same_bits(fit_batches(30, tmp_path), never_stopped_batches)
+
+
+def test_an_exception_in_the_callback_or_the_iterable_loses_nothing(never_stopped_batches, tmp_path):
+    def fail(step, state, history):
+        if step == 5:
+            raise ZeroDivisionError
+
+    def failing():
+        yield from batches(9)
+        raise EOFError
+
+    with pytest.raises(ZeroDivisionError):
+        fit_batches(30, tmp_path, callback=fail)
+    assert (tmp_path / "5").is_dir()
+    with pytest.raises(EOFError):
+        fit_batches(30, tmp_path, failing())
+    assert (tmp_path / "9").is_dir()
+    with pytest.raises(ml.TasksEndedError, match="ended after 12 batches") as caught:
+        fit_batches(30, tmp_path, batches(12))
+    assert caught.value.result.state.step == 12
+    assert_same_bits(fit_batches(30, tmp_path), never_stopped_batches)
+
+
+def test_other_batches_are_refused(tmp_path):
+    fit_batches(5, tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(ml.CheckpointError, match="the first 5 batches of tasks are not those"):
+        fit_batches(9, tmp_path, batches(9, seed=1))
+    with pytest.raises(ml.CheckpointError, match="gives fewer batches"):
+        fit_batches(9, tmp_path, batches(4))
+    assert contents(tmp_path) == before
 
 
 def test_a_folder_that_is_no_checkpoint_is_refused_and_kept(tmp_path):

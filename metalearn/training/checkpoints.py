@@ -1,6 +1,7 @@
 """Checkpoints of a run, kept by Orbax: each is written whole or not at all, and never over those of another run."""
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -8,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ _SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng
 _CAUSES = {
     "meta_batch_size": ("sampler", "learner"),
     "settings of jax": ("sampler", "learner"),
-    "state": ("learner", "initial parameters", "initial state"),
+    "state": ("initial parameters", "initial state"),
     "initial parameters": ("initial state",),
 }
 _MEANING = {
@@ -54,12 +55,13 @@ class CheckpointError(RuntimeError):
 class Checkpoints:
     """The checkpoints in one directory, of one run, and a lock that keeps other processes out of it."""
 
-    def __init__(self, directory: str | os.PathLike, run: dict, state: Any):
+    def __init__(self, directory: str | os.PathLike, run: dict, learner: Callable[[], str], state: Any):
         """Takes the lock; nothing else is written yet.
 
         Args:
           directory: where they are, or will be, an absolute path.
           run: what makes this run the one that it is: a name for each aspect, and its value or fingerprint.
+          learner: gives the fingerprint of the step; called when it is needed, since the step has to be traced for it.
           state: the run's first state.
         """
         import orbax.checkpoint as ocp  # here, since it takes two seconds
@@ -67,9 +69,10 @@ class Checkpoints:
         self._ocp = ocp
         self._directory = Path(directory)
         self._state = state
+        self._learner = functools.cache(learner)
         self._run = {
-            **run,
             "state": _layout(state),
+            **run,
             "initial parameters": fingerprint.of_arrays(state.params),
             "initial state": fingerprint.of_arrays(state),
             "settings of jax": {name: str(getattr(jax.config, name)) for name in _SETTINGS},
@@ -105,7 +108,13 @@ class Checkpoints:
         self._saved_at = time.monotonic()
         if step == self._manager.latest_step():
             return
-        run = {**self._run, "versions": self._versions, "mark": mark, "checksum": fingerprint.of_arrays(state, history)}
+        run = {
+            **self._run,
+            "learner": self._learner(),
+            "versions": self._versions,
+            "mark": mark,
+            "checksum": fingerprint.of_arrays(state, history),
+        }
         try:
             self._manager.save(
                 step,
@@ -153,6 +162,8 @@ class Checkpoints:
     def _compare(self, folder, run):
         """Raises CheckpointError if the checkpoint is of another run, and says what is different."""
         different = [name for name, mine in self._run.items() if run.get(name) != mine]
+        if "state" not in different and run.get("learner") != self._learner():
+            different.append("learner")
         for cause in _CAUSES:
             if cause in different:  # then these are different as well, and nobody wonders why
                 different = [name for name in different if name not in _CAUSES[cause]]

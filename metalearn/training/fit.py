@@ -173,8 +173,12 @@ def fit(
     source.place(places)
     if checkpoint_dir is None:
         return _train(learner, state, source, num_steps, progress, None, places, callback)
-    run = {**source.identity(), "learner": _program_of(learner.step, state, source.example)}
-    with Checkpoints(checkpoint_dir, run, state) as kept:
+
+    def program():
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
+        return fingerprint.of_program(jax.make_jaxpr(learner.step)(shapes, source.example))
+
+    with Checkpoints(checkpoint_dir, source.identity(), program, state) as kept:
         return _train(learner, state, source, num_steps, progress, kept, places, callback)
 
 
@@ -316,12 +320,6 @@ def _spread(mesh, state, num_tasks):
         NamedSharding(automatic, PartitionSpec("tasks")),
         *(leaf.sharding for leaf in jax.tree.leaves(state)),
     )
-
-
-def _program_of(step, state, tasks):
-    """The fingerprint of a learner's step."""
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
-    return fingerprint.of_program(jax.make_jaxpr(step)(shapes, tasks))
 
 
 def _go_past(source, num_steps, mark):
