@@ -31,8 +31,8 @@ def draw(key, num_tasks, spread=1.0):
     return ml.Task(points[:, :3], points[:, 3:])
 
 
-def built(inner=optax.sgd(0.1), outer=optax.adam(0.01), method=ml.maml, loss=loss):
-    return ml.meta_learner(method(loss, inner, 2), outer)
+def built(inner=None, outer=None, method=ml.maml, loss=loss):
+    return ml.meta_learner(method(loss, inner or optax.sgd(0.1), 2), outer or optax.adam(0.01))
 
 
 learner = built()

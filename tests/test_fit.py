@@ -1,5 +1,6 @@
 """The training loop is the plain loop over learner.step, only faster; and it stops in good order."""
 
+import doctest
 import importlib
 import itertools
 
@@ -12,6 +13,8 @@ import pytest
 from flax import nnx
 
 import metalearn as ml
+from metalearn.training import loop
+from metalearn.training.sources import Sampler
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -124,6 +127,219 @@ def test_an_nnx_state_is_trained():
     assert result.history.query_loss[-20:].mean() < result.history.query_loss[:20].mean()
 
 
+def test_a_run_goes_on_from_a_state(plain_loop):
+    """100 steps and 151 more are 251 steps to the last bit, with the tasks that belong to them."""
+    whole, first = fit(num_steps=251), fit(num_steps=100)
+    second = fit(params=first.state, num_steps=151)
+    chex.assert_trees_all_equal(second.state, whole.state)
+    chex.assert_trees_all_equal(np.concatenate([first.history, second.history], axis=1), np.array(whole.history))
+    assert second.state.step == 251
+
+
+def test_what_is_no_state_of_the_learner_is_refused():
+    result = fit(num_steps=1)
+    momentum = ml.meta_learner(ml.maml(family.loss, optax.sgd(0.5), num_steps=2), optax.sgd(0.05, momentum=0.9))
+    with pytest.raises(TypeError, match=r"params is a FitResult.*its `state` to go on"):
+        fit(params=result)
+    with pytest.raises(ValueError, match="state of another learner"):
+        fit(momentum, params=result.state)
+    with pytest.raises(
+        ValueError, match=r"state of another learner: its .opt_state.*float32\[2\], and here float32\[3\]"
+    ):
+        fit(params=result.state._replace(params=jnp.zeros(3)))
+
+
+# Batches from outside.
+
+
+def host_batches(num_steps):
+    """What the sampler draws for these steps, as NumPy arrays."""
+    return [jax.tree.map(np.asarray, from_bank(jax.random.fold_in(KEY, t), 4)) for t in range(num_steps)]
+
+
+HOST_BATCHES = host_batches(6)
+
+
+def fit_batches(tasks, num_steps=6, params=START, **options):
+    return ml.fit(learner, params, tasks, num_steps, progress=False, **options)
+
+
+def test_an_iterable_of_the_same_batches_gives_the_same_run(plain_loop):
+    result = fit_batches(HOST_BATCHES)
+    chex.assert_trees_all_close(result.state, plain_loop[0][6], rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_equal(fit_batches(iter(HOST_BATCHES)), result)
+    chex.assert_trees_all_equal(fit_batches(jax.tree.map(jnp.asarray, HOST_BATCHES)), result)
+
+
+def test_a_list_is_read_again_and_a_generator_is_not():
+    twice = fit_batches(HOST_BATCHES, 12)
+    chex.assert_trees_all_equal(fit_batches(HOST_BATCHES * 2, 12), twice)
+    with pytest.raises(ml.TasksEndedError, match="ended after 6 batches") as caught:
+        fit_batches(iter(HOST_BATCHES), 12)
+    chex.assert_trees_all_equal(caught.value.result, fit_batches(HOST_BATCHES))
+
+
+def test_one_generator_serves_one_run_after_another():
+    stream = iter(HOST_BATCHES * 2)
+    first = fit_batches(stream, 7)
+    assert fit_batches(stream, 5, params=first.state).state.step == 12
+    chex.assert_trees_all_equal(fit_batches(HOST_BATCHES, 5, params=fit_batches(HOST_BATCHES, 12).state).state.step, 17)
+
+
+def test_a_loader_may_fill_its_buffers_anew():
+    def refilled():
+        buffer = jax.tree.map(np.empty_like, HOST_BATCHES[0])
+        for batch in HOST_BATCHES:
+            jax.tree.map(lambda to, new: np.copyto(to, new), buffer, batch)
+            yield buffer
+
+    chex.assert_trees_all_equal(fit_batches(refilled()), fit_batches(HOST_BATCHES))
+
+
+def test_the_next_batch_is_read_while_a_step_is_computed():
+    """When the first step is still waited for, the second batch has been read; never more than one is ahead."""
+    read = []
+
+    def watched():
+        for number, batch in enumerate(HOST_BATCHES, start=1):
+            read.append(number)
+            yield batch
+
+    seen = []
+    fit_batches(watched(), callback=lambda step, state, history: seen.append((step, read[-1])))
+    assert seen == [(1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 6)]
+
+
+class Foreign:
+    """An array of another library: it can be read by NumPy."""
+
+    def __init__(self, array):
+        self._array = array
+
+    def __array__(self, dtype=None, copy=None):
+        return self._array.astype(np.float64 if dtype is None else dtype)
+
+
+def test_arrays_of_other_libraries():
+    foreign = [jax.tree.map(Foreign, batch) for batch in HOST_BATCHES]
+    chex.assert_trees_all_equal(fit_batches(foreign), fit_batches(HOST_BATCHES))
+
+
+one = HOST_BATCHES[0]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "error", "message"),
+    [
+        (one, TypeError, r"it is a Task. One batch .* is given as \[batch\]"),
+        (3, TypeError, "must be a sampler.*or an iterable of Task batches, but it is a int"),
+        ([], RuntimeError, "ended after 0 batches"),
+        ([tuple(one)], TypeError, "batch 1 is a tuple"),
+        ([one, one.support.hessian], TypeError, "batch 2 is a ndarray"),
+        (
+            [one, jax.tree.map(lambda leaf: leaf[:3], one)],
+            ValueError,
+            r"Batch 2.*\[3, 2, 2\], but .*\[4, 2, 2\].*drop_last",
+        ),
+        ([one, one._replace(query=one.query.minimum)], ValueError, "Batch 2 of tasks is built otherwise"),
+        ([one._replace(query=np.array(["cat"] * 4))], TypeError, "Batch 1 of tasks.query.*cannot be made an array"),
+        ([one._replace(query=np.full(4, 2**40))], ValueError, "do not fit into int32"),
+        (lambda: None, TypeError, r"a sampler that takes \(key, number\)"),
+    ],
+)
+def test_what_is_no_iterable_of_batches_is_refused(tasks, error, message):
+    with pytest.raises(error, match=message):
+        fit_batches(tasks, **({"meta_batch_size": 4, "key": KEY} if callable(tasks) else {}))
+
+
+def test_a_sampler_and_an_iterable_want_other_arguments():
+    with pytest.raises(ValueError, match="meta_batch_size belongs to a sampler"):
+        fit_batches(HOST_BATCHES, meta_batch_size=4)
+    with pytest.raises(ValueError, match="key belongs to a sampler"):
+        fit_batches(HOST_BATCHES, key=KEY)
+    with pytest.raises(ValueError, match="meta_batch_size must be a whole number"):
+        fit_batches(from_bank)
+    with pytest.raises(TypeError, match="tasks is a generator function"):
+        fit_batches(host_generator)
+
+
+def host_generator():
+    yield from HOST_BATCHES
+
+
+# Samplers that are none.
+
+
+@jax.jit
+def jitted_noise(key):
+    return jnp.asarray(np.random.default_rng().normal(size=(4, 2)))
+
+
+def with_minima(minima):
+    return bank._replace(
+        **{
+            part: jax.tree.map(lambda leaf: leaf[:4], getattr(bank, part))._replace(minimum=minima)
+            for part in bank._fields
+        }
+    )
+
+
+counter = itertools.count(1)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        lambda key, number: with_minima(np.random.default_rng().normal(size=(number, 2)).astype(np.float32)),
+        lambda key, number: with_minima(jitted_noise(key)),
+        lambda key, number: with_minima(jax.random.normal(key, (number, 2)) * next(counter)),
+        lambda key, number: with_minima(np.random.default_rng(int(key[0])).normal(size=(number, 2))),
+    ],
+    ids=["NumPy", "NumPy under jit", "a counter", "a seed from the key"],
+)
+def test_a_sampler_that_does_not_draw_by_its_key_is_refused(sampler):
+    """Compiled, it would give the same batch at every step."""
+    with pytest.raises((ValueError, TypeError), match="is given as an iterable of Task batches"):
+        fit(tasks=sampler)
+
+
+def test_a_sampler_of_another_number_of_tasks_is_refused():
+    with pytest.raises(ValueError, match="tasks returned 64 tasks, but meta_batch_size is 4"):
+        fit(tasks=lambda key, number: bank)
+
+
+def test_arrays_that_a_sampler_captures_are_no_part_of_the_program():
+    source = Sampler(from_bank, 4, KEY)
+    source.place(None)
+    program = loop.sampled_steps.lower(learner, source._draw, 1, None, source._constants, learner.init(START), KEY, 1)
+    assert "tensor<64x2x2xf32>" in program.as_text().partition("{")[2].partition("{")[0], "an argument"
+    assert "dense<" not in "".join(line for line in program.as_text().splitlines() if "64x2" in line)
+
+
+# The callback.
+
+
+def test_the_callback_sees_the_run_and_may_stop_it():
+    seen = []
+
+    def watch(step, state, history):
+        seen.append((step, int(state.step), len(history.query_loss)))
+        return step >= 103
+
+    first = fit(num_steps=100)
+    result = ml.fit(learner, first.state, from_bank, 250, 4, KEY, progress=False, callback=watch)
+    assert seen == [(103, 103, 3)]
+    chex.assert_trees_all_equal(result.state, fit(num_steps=103).state)
+    with pytest.raises(TypeError, match=r"callback must return True to stop.*3.5"):
+        ml.fit(learner, START, from_bank, 2, 4, KEY, progress=False, callback=lambda *_: 3.5)
+
+
+def test_the_examples_of_the_docstring():
+    """Validation, early stopping and the best parameters."""
+    module = importlib.import_module("metalearn.training.fit")
+    assert doctest.testmod(module) == (0, 17)
+
+
 # What is shown.
 
 
@@ -177,6 +393,12 @@ def test_a_diverging_inner_loop_says_what_to_lower_and_keeps_the_start():
         fit(diverging)
     assert isinstance(caught.value, FloatingPointError)
     np.testing.assert_array_equal(caught.value.result.params, START)
+
+
+def test_nan_everywhere_is_an_error_that_mentions_labels():
+    poisoned = jax.tree.map(lambda leaf: jnp.full_like(leaf[:4], jnp.nan), bank)
+    with pytest.raises(ml.DivergedError, match=r"outer step 0 .*labels outside"):
+        fit(tasks=lambda key, number: poisoned)
 
 
 def interrupted_after(monkeypatch, num_calls):

@@ -141,3 +141,32 @@ def test_bfloat16_means_over_many_tasks_keep_small_contributions():
     assert state.params.dtype == jnp.bfloat16
     np.testing.assert_array_equal(state.params.astype(np.float32), -1.0)
     assert float(info.grad_norm) == pytest.approx(2**0.5, rel=1e-2)
+
+
+@pytest.mark.parametrize("exponent", [-25, 0, 25])
+def test_the_norm_of_the_gradient_at_any_scale(exponent):
+    """Over the whole range of float32, where squares vanish or overflow."""
+    gradient = {"a": jnp.array([3.0, 0.0]) * 10.0**exponent, "b": jnp.array(4.0) * 10.0**exponent}
+    learner = ml.meta_learner(lambda params, task: (task.query, gradient), optax.sgd(1.0))
+    tasks = ml.Task(jnp.zeros(2), jnp.zeros(2))
+    _, info = learner.step(learner.init(jax.tree.map(jnp.zeros_like, gradient)), tasks)
+    assert float(info.grad_norm) == pytest.approx(5 * 10.0**exponent, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("result", "error", "message"),
+    [
+        (None, TypeError, "must return a pair.*a NoneType"),
+        ((jnp.zeros(()), {"a": jnp.zeros(2)}, 0), TypeError, "must return a pair.*3 values"),
+        ((jnp.zeros(2), {"a": jnp.zeros(2)}), ValueError, r"a scalar query loss first, but it is float\[2\]"),
+        (((jnp.zeros(()), 1), {"a": jnp.zeros(2)}), ValueError, "a scalar query loss first, but it is a tuple"),
+        ((jnp.zeros(()), jnp.zeros(())), ValueError, "the structure of params"),
+        ((jnp.zeros(()), {"a": jnp.zeros(())}), ValueError, r"for params\['a'\], float\[2\], it is float\[\]"),
+        ((jnp.zeros(()), {"a": jnp.zeros(2, int)}), ValueError, r"for params\['a'\], float\[2\], it is int32\[2\]"),
+    ],
+)
+def test_what_is_no_meta_gradient_is_refused(result, error, message):
+    """A gradient of shape () would be broadcast in silence."""
+    learner = ml.meta_learner(lambda params, task: result, optax.sgd(1.0))
+    with pytest.raises(error, match=message):
+        learner.step(learner.init({"a": jnp.zeros(2)}), ml.Task(jnp.zeros(2), jnp.zeros(2)))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -277,9 +278,13 @@ def _array(name, leaf):
         return leaf
     try:
         array = np.array(leaf)
+        if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool):
+            raise TypeError(f"its elements are of type {array.dtype}.")
         dtype = jax.dtypes.canonicalize_dtype(array.dtype)
     except Exception as error:
-        raise TypeError(f"{name}, a {type(leaf).__name__}, cannot be made an array: {_first_line(error)}") from error
+        raise TypeError(
+            f"{name}, a {type(leaf).__name__}, cannot be made an array of numbers: {_first_line(error)}"
+        ) from error
     if array.size and array.dtype.kind in "iu" and dtype != array.dtype:
         low, high = array.min(), array.max()
         if low < np.iinfo(dtype).min or high > np.iinfo(dtype).max:
