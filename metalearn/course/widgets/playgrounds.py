@@ -109,8 +109,8 @@ def _data() -> dict[str, dict[str, Any]]:
 
 def pack(params: Params) -> str:
     """The parameters of an `MLP` as text: of each layer the kernel, row by row, then the bias, in base64 of float32."""
-    layers = params["layers"]
-    leaves = [np.asarray(layers[i][part][...], "<f4").ravel() for i in range(len(layers)) for part in ("kernel", "bias")]
+    layers = [params["layers"][i] for i in range(len(params["layers"]))]
+    leaves = [np.asarray(layer[part][...], "<f4").ravel() for layer in layers for part in ("kernel", "bias")]
     return base64.b64encode(np.concatenate(leaves).tobytes()).decode()
 
 
@@ -118,14 +118,15 @@ def unpack(text: str, sizes: Sequence[int] = SIZES) -> nnx.State:
     """The inverse of `pack`: parameters for `functional(MLP(sizes))`, in float32."""
     params, _ = ml.models.functional(ml.models.MLP(sizes, rngs=nnx.Rngs(0)))
     numbers = np.frombuffer(base64.b64decode(text), "<f4")
+    needed = sum(leaf.size for leaf in jax.tree.leaves(params))
+    if numbers.size != needed:
+        raise ValueError(f"text must hold {needed} numbers for sizes {tuple(sizes)}, but it holds {numbers.size}.")
     position = 0
     for i in range(len(sizes) - 1):
         for part in ("kernel", "bias"):
             leaf = params["layers"][i][part]
             leaf[...] = jax.numpy.asarray(numbers[position : position + leaf[...].size].reshape(leaf[...].shape))
             position += leaf[...].size
-    if position != numbers.size:
-        raise ValueError(f"text must hold {position} numbers for sizes {tuple(sizes)}, but it holds {numbers.size}.")
     return params
 
 
