@@ -12,6 +12,7 @@ from lab import RULES
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 import metalearn as ml
+from metalearn.course.publishing import builder
 from metalearn.course.widgets import playgrounds
 
 PLACES = [(0.1, 0.3), (0.25, 0.6), (0.4, 0.8), (0.7, 0.2), (0.9, 0.5)]  # fractions of the plane's width and height
@@ -64,7 +65,8 @@ def test_in_jupyterlab_with_and_without_its_kernel(open_lab, tmp_path, record_pr
     folder = tmp_path / "written"
     folder.mkdir()
     code = 'from metalearn.course import playground\n\nplayground("adapt_a_sine")'
-    nbformat.write(new_notebook(cells=[new_code_cell(code, id="a")]), folder / "play.ipynb")
+    written = new_notebook(cells=[new_code_cell(code, id="a")], metadata=builder.NOTEBOOK_METADATA)
+    nbformat.write(written, folder / "play.ipynb")
     with open_lab(folder) as lab:
         lab.page.set_viewport_size({"width": 1280, "height": 1000})
         notebook = lab.open("play.ipynb")
@@ -103,10 +105,11 @@ def test_in_jupyterlab_with_and_without_its_kernel(open_lab, tmp_path, record_pr
         lab.page.wait_for_timeout(1000)
         saved = nbformat.read(lab.folder / "play.ipynb", as_version=4)
         assert saved.cells[0].outputs
-        nbformat.write(new_notebook(cells=[*saved.cells, new_markdown_cell("another")]), lab.folder / "changed.ipynb")
+        saved.cells.append(new_markdown_cell("Another text, so that the signature is another's."))
+        nbformat.write(saved, lab.folder / "changed.ipynb")
         for name in ("play.ipynb", "changed.ipynb"):
             lab.open(name)
-            asleep.get_by_text("run this cell again").wait_for()
+            asleep.filter(visible=True).get_by_text("run this cell again").wait_for()
             assert lab.page.get_by_text("model not found").filter(visible=True).count() == 0
             lab.screenshot(f"playground-asleep-{name}")
 

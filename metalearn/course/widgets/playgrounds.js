@@ -40,13 +40,13 @@ const unique = (name) => `metalearn-${name}-${Math.random().toString(36).slice(2
 class Panel {
   constructor({ x, y, xTicks, yTicks, xName, yName, height, right = 14, xText = say, yText = say, ...attributes }) {
     Object.assign(this, { x, y, xTicks, yTicks, xName, yName, height, right, xText, yText });
-    const id = unique("panel");
+    const id = unique("frame");
     this.frame = svg("rect");
     this.axes = svg("g", { class: "axes", "aria-hidden": "true" });
     this.lines = svg("g", { "clip-path": `url(#${id})` });
     this.marks = svg("g");
     const clip = svg("clipPath", { id }, this.frame);
-    this.element = svg("svg", { class: "panel", ...attributes }, clip, this.axes, this.lines, this.marks);
+    this.element = svg("svg", { class: "mp-panel", ...attributes }, clip, this.axes, this.lines, this.marks);
   }
 
   // Fits the drawing to the room there is, so that text keeps its size; false if the panel is not on the page.
@@ -112,7 +112,7 @@ class Panel {
     for (const each of seen) lowest = (each.at = clamp(each.at, lowest, this.bottom)) + room;
     let highest = this.bottom;
     for (const each of seen.reverse()) highest = (each.at = Math.min(each.at, highest)) - room;
-    return seen.map(({ name, kind, at }) => this.text(this.end + 6, at + 4, name, { class: `name ${kind}` }));
+    return seen.map(({ name, kind, at }) => this.text(this.end + 6, at + 4, name, { class: `mp-name ${kind}` }));
   }
 }
 
@@ -129,9 +129,9 @@ function table(caption, heads, rows) {
 }
 
 function slider(name, properties, describe) {
-  const shown = element("output");
+  const shown = element("span", { className: "mp-value", ariaHidden: "true" }); // said by the slider itself
   const input = element("input", { type: "range", ...properties });
-  const update = () => (shown.value = input.ariaValueText = describe());
+  const update = () => (shown.textContent = input.ariaValueText = describe());
   return { input, update, label: element("label", {}, element("span", {}, name), input), shown };
 }
 
@@ -143,8 +143,8 @@ const NETWORKS = {
   random: { name: "random", label: "random" },
 };
 const RATES = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1];
-const MOST_STEPS = 50;
-const MOST_POINTS = 12;
+const MOST_STEPS = 30; // with the most points, all of them within a frame
+const MOST_POINTS = 10;
 const FIRST_POINTS = [-4.2, -2.4, -0.6, 1.5, 3.6].map((x) => [x, 3.5 * Math.sin(x - 0.8)]);
 
 // The parameters of a network: for each layer its kernel [inputs, outputs], row by row, and its bias.
@@ -161,11 +161,11 @@ function forward(layers, x) {
   const values = [Float64Array.of(x)];
   layers.forEach(({ kernel, bias }, depth) => {
     const before = values[depth];
-    const after = Float64Array.from(bias);
-    before.forEach((value, i) => {
-      if (value === 0) return;
-      for (let j = 0; j < after.length; j++) after[j] += value * kernel[i * after.length + j];
-    });
+    const after = bias.slice();
+    for (let i = 0, place = 0; i < before.length; i++, place += after.length) {
+      const value = before[i];
+      if (value !== 0) for (let j = 0; j < after.length; j++) after[j] += value * kernel[place + j];
+    }
     if (depth < layers.length - 1) for (let j = 0; j < after.length; j++) after[j] = Math.max(after[j], 0);
     values.push(after);
   });
@@ -186,24 +186,30 @@ function gradientStep(layers, points, rate) {
     const values = forward(layers, x);
     let delta = Float64Array.of((2 / points.length) * (values.at(-1)[0] - y));
     for (let depth = layers.length - 1; depth >= 0; depth--) {
-      const before = values[depth];
-      const { kernel } = layers[depth];
+      const [before, { kernel }, { kernel: ofKernel, bias: ofBias }] = [values[depth], layers[depth], gradient[depth]];
       const backward = new Float64Array(before.length);
       const width = delta.length;
-      for (let j = 0; j < width; j++) gradient[depth].bias[j] += delta[j];
-      for (let i = 0; i < before.length; i++) {
-        if (depth > 0 && before[i] <= 0) continue; // a relu that is off passes nothing on
+      for (let j = 0; j < width; j++) ofBias[j] += delta[j];
+      for (let i = 0, place = 0; i < before.length; i++, place += width) {
+        const value = before[i];
+        if (depth > 0 && value <= 0) continue; // a relu that is off passes nothing on
+        let sum = 0;
         for (let j = 0; j < width; j++) {
-          gradient[depth].kernel[i * width + j] += before[i] * delta[j];
-          backward[i] += kernel[i * width + j] * delta[j];
+          ofKernel[place + j] += value * delta[j];
+          sum += kernel[place + j] * delta[j];
         }
+        backward[i] = sum;
       }
       delta = backward;
     }
   }
-  return layers.map((layer, depth) => ({
-    kernel: layer.kernel.map((value, i) => value - rate * gradient[depth].kernel[i]),
-    bias: layer.bias.map((value, i) => value - rate * gradient[depth].bias[i]),
+  const moved = (numbers, slopes) => {
+    for (let i = 0; i < numbers.length; i++) slopes[i] = numbers[i] - rate * slopes[i];
+    return slopes;
+  };
+  return layers.map(({ kernel, bias }, depth) => ({
+    kernel: moved(kernel, gradient[depth].kernel),
+    bias: moved(bias, gradient[depth].bias),
   }));
 }
 
@@ -218,7 +224,7 @@ function adaptASine(card, data, tell) {
   const helpId = unique("help");
   const plane = new Panel({
     ...{ x: [-5, 5], y: [-6, 6], xTicks: [-4, -2, 0, 2, 4], yTicks: [-5, 0, 5], xName: "x", yName: "y" },
-    ...{ height: 340, right: 64, tabindex: 0, role: "application", class: "panel plane" },
+    ...{ height: 340, right: 64, tabindex: 0, role: "application", class: "mp-panel plane" },
     ...{ "aria-label": "Plane of support points", "aria-describedby": helpId },
   });
   const losses = new Panel({
@@ -235,7 +241,7 @@ function adaptASine(card, data, tell) {
   const now = element("span");
   const numbers = table("Loss on your points", ["initialization", "k\u00a0=\u00a00", now], Object.values(rows).map((r) => r.row));
   const buttons = {
-    play: element("button", { type: "button", className: "main" }),
+    play: element("button", { type: "button", className: "mp-main" }),
     step: element("button", { type: "button" }, "One step"),
     reset: element("button", { type: "button" }, "Back to k = 0"),
     another: element("button", { type: "button" }, "Another sine"),
@@ -248,7 +254,7 @@ function adaptASine(card, data, tell) {
   );
   const help = element(
     "p",
-    { className: "note", id: helpId },
+    { className: "mp-note", id: helpId },
     "Click into the plane to place a point, drag a point to move it, click it to remove it. " +
       "With the keyboard: the arrow keys move a cross, Enter places a point there, Delete removes the nearest one.",
   );
@@ -263,8 +269,8 @@ function adaptASine(card, data, tell) {
         { className: "control-area" },
         element("div", { className: "buttons" }, ...Object.values(buttons)),
         element("div", { className: "slider" }, rates.label, rates.shown),
-        help,
       ),
+      help,
     ),
   );
 
@@ -543,15 +549,15 @@ function perturbTheProblem(card, problem, tell) {
   const described = { role: "img", height: 270 };
   const left = new Panel({
     ...{ x: [-2.5, 2.5], y: [-5.5, 10.5], xTicks: [-2, 0, 2], yTicks: [-5, 0, 5, 10], xName: "parameter φ" },
-    ...{ yName: "perturbed objective", ...described, class: "panel draggable" },
+    ...{ yName: "perturbed objective", ...described, class: "mp-panel draggable" },
   });
   const middle = new Panel({
     ...{ x: [-1, 1], y: [-2.4, 1], xTicks: [-1, 0, 1], yTicks: [-2, -1, 0, 1], xName: "perturbation ν" },
-    ...{ yName: "its minimum", right: 82, ...described, class: "panel draggable" },
+    ...{ yName: "its minimum", right: 82, ...described, class: "mp-panel draggable" },
   });
   const right = new Panel({
     ...{ x: [-6, 0], y: [-10, 1], xTicks: [-6, -4, -2, 0], yTicks: [-9, -6, -3, 0], xText: power, yText: power },
-    ...{ xName: "size of ν", yName: "relative error in float32", ...described, class: "panel draggable" },
+    ...{ xName: "size of ν", yName: "relative error in float32", ...described, class: "mp-panel draggable" },
   });
   const all = [left, middle, right];
 
@@ -575,11 +581,11 @@ function perturbTheProblem(card, problem, tell) {
   const flip = element("button", { type: "button" }, "Change the sign of ν");
   const note = element(
     "p",
-    { className: "note" },
+    { className: "mp-note" },
     "Drag in any of the three pictures, or use the slider: its scale is logarithmic, so a small ν is within reach.",
   );
   const titled = (title, panel, area) =>
-    element("div", { className: area }, element("p", { className: "panel-title" }, title), panel.element);
+    element("div", { className: area }, element("p", { className: "mp-panel-title" }, title), panel.element);
   card.append(
     element(
       "div",
@@ -593,8 +599,8 @@ function perturbTheProblem(card, problem, tell) {
         { className: "control-area" },
         element("div", { className: "slider" }, size.label, size.shown),
         element("div", { className: "buttons" }, flip),
-        note,
       ),
+      note,
     ),
   );
 
@@ -602,7 +608,13 @@ function perturbTheProblem(card, problem, tell) {
   function draw() {
     if (!all.map((panel) => panel.resize()).every(Boolean)) return;
     const widths = all.map((panel) => panel.width).join();
-    if (widths !== drawn) all.forEach((panel) => panel.drawAxes());
+    if (widths !== drawn) {
+      all.forEach((panel) => panel.drawAxes());
+      right.lines.replaceChildren(
+        ...KINDS.map((kind, i) => right.path(exponents, truncated[i], `${kind} thin`)),
+        ...KINDS.flatMap((kind, i) => exponents.map((e, j) => right.dot(e, rounded[i][j], kind, 2))),
+      );
+    }
     drawn = widths;
     const [here, opposite] = [minimum(problem, nu), minimum(problem, -nu)];
     const value = (at) => (phi) => objective(problem, at, phi);
@@ -619,7 +631,7 @@ function perturbTheProblem(card, problem, tell) {
         ["moving", "ν", here, value(nu)(here), sign()],
       ].map(([kind, index, x, y, side]) =>
         left.text(left.px(x) + 14 * side, left.py(y) + 20, subscript("φ", index), {
-          ...{ class: `name ${kind}`, "text-anchor": side < 0 ? "end" : "start" },
+          ...{ class: `mp-name ${kind}`, "text-anchor": side < 0 ? "end" : "start" },
         }),
       ),
     );
@@ -640,17 +652,13 @@ function perturbTheProblem(card, problem, tell) {
       middle.dot(-nu, opposite, "symmetric"),
       middle.dot(nu, here, "moving filled", 7),
       ...middle.labels(Object.keys(secants).map((kind) => ({ name: kind, kind, y: at(kind, 1) }))),
-      middle.text(middle.px(-0.8), middle.py(minima[10]) + 20, subscript("φ", "ν"), { class: "name moving" }),
+      middle.text(middle.px(-0.8), middle.py(minima[10]) + 20, subscript("φ", "ν"), { class: "mp-name moving" }),
     );
 
     const marked = Math.log10(Math.abs(nu));
-    right.lines.replaceChildren(
-      ...KINDS.map((kind, i) => right.path(exponents, truncated[i], `${kind} thin`)),
-      ...KINDS.flatMap((kind, i) => exponents.map((e, j) => right.dot(e, rounded[i][j], kind, 2))),
-      svg("line", { class: "present", x1: right.px(marked), x2: right.px(marked), y1: right.top, y2: right.bottom }),
-    );
     const errors = KINDS.map((kind) => error(kind, nu, Math.fround));
     right.marks.replaceChildren(
+      svg("line", { class: "present", x1: right.px(marked), x2: right.px(marked), y1: right.top, y2: right.bottom }),
       ...KINDS.map((kind, i) => right.dot(marked, Math.log10(Math.max(errors[i], 1e-9)), `${kind} filled`, 6)),
       right.text(right.px(-5.9), right.top + 14, "rounding", { class: "remark" }),
       right.text(right.px(-0.8), right.bottom - 8, "truncation", { class: "remark", "text-anchor": "end" }),
@@ -766,9 +774,9 @@ function mount(place, name, data) {
   live.setAttribute("role", "status");
   const card = element(
     "div",
-    { className: "card", role: "group", ariaLabel: title },
-    element("p", { className: "title" }, title),
-    element("p", { className: "subtitle" }, subtitle),
+    { className: "mp-card", role: "group", ariaLabel: title },
+    element("p", { className: "mp-title" }, title),
+    element("p", { className: "mp-subtitle" }, subtitle),
   );
   place.classList.add("metalearn-playground");
   place.dataset.lmSuppressShortcuts = true; // else JupyterLab takes the arrow keys and Enter for itself

@@ -41,9 +41,8 @@ ASLEEP = "To use this playground, run this cell again: the kernel that showed it
 
 # Where JupyterLab no longer has the widget, the sentence takes its place; where it has it, the sentence is gone.
 _ASLEEP_STYLE = """\
-.jp-OutputArea:has(.metalearn-playground) > .jp-OutputArea-child:has(.metalearn-asleep),
-.jp-OutputArea:has(.metalearn-asleep):not(:has(.metalearn-playground))
-  > .jp-OutputArea-child:has([data-mime-type="application/vnd.jupyter.widget-view+json"]) { display: none }
+.jp-OutputArea-child:has(.metalearn-asleep):has(+ * .metalearn-playground),
+.jp-OutputArea-child:has(.metalearn-asleep) + :not(:has(.metalearn-playground)) { display: none }
 .metalearn-asleep { animation: metalearn-asleep 0s 2s both }
 @keyframes metalearn-asleep { from { visibility: hidden } }"""
 
