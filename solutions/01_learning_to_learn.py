@@ -34,7 +34,25 @@ from flax import nnx
 
 import metalearn as ml
 from metalearn import plots
-from metalearn.course import check, explore, predict, progress, quiz
+from metalearn.course import check, explore, playground, predict, progress, quiz
+
+# %% [markdown]
+# ## Five points, three networks
+#
+# Below are five points of a sine curve, and three copies of one small network. They differ only in their
+# initialization. The first was drawn at random, the second was trained on the pooled points of very many sine curves,
+# and the third was *meta-trained*, in a way that lesson 02 explains. All three now take the same gradient steps on the
+# five points.
+#
+# Before the first step, the second and the third curve look almost the same. Which of the three do you expect to pass
+# through the points after three steps? Decide before you press *One step*.
+
+# %%
+playground("adapt_a_sine")
+
+# %% [markdown]
+# What you have just seen is learning to learn. The rest of this lesson measures how far the other two networks get, and
+# why no training can carry them further.
 
 # %% [markdown]
 # ## Ten points of a curve you have not seen

@@ -35,7 +35,25 @@ from flax import nnx
 
 import metalearn as ml
 from metalearn import plots
-from metalearn.course import check, explore, predict, progress, quiz
+from metalearn.course import check, explore, playground, predict, progress, quiz
+
+# %% [markdown]
+# ## Two curves that look alike
+#
+# Here are the three networks of lesson 01 again: from a random initialization, from joint training, and from MAML. The
+# last two begin with nearly the same curve, and so with nearly the same loss. This time, put the points where *you* want
+# them: drag them, or remove them all and click new ones.
+#
+# Can you find five points that the network from MAML fits badly after three steps? Think first about which curves it has
+# met in its training, and then try a straight line.
+
+# %%
+playground("adapt_a_sine")
+
+# %% [markdown]
+# A few gradient steps turn one of these curves into a new sine and leave the other behind, although neither their network
+# nor their loss at the beginning tells them apart. What differs is how their loss *changes* with a step. This lesson finds
+# the gradient that trains for exactly that.
 
 # %% [markdown]
 # ## Where would you start?

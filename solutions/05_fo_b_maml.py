@@ -37,7 +37,25 @@ import optax
 
 import metalearn as ml
 from metalearn import plots
-from metalearn.course import check, explore, predict, progress, quiz
+from metalearn.course import check, explore, playground, predict, progress, quiz
+
+# %% [markdown]
+# ## Perturb a problem, and its minimum moves
+#
+# The open circle is the minimum of an inner problem with a single parameter φ. Add a little of the query loss to that
+# problem, ν times the loss, and the minimum moves to the filled circle. The picture in the middle draws where it is for
+# every ν. Its tangent at ν = 0 is what this lesson is after, because up to a constant factor its slope is the
+# meta-gradient. Each chord estimates that slope from two minima, without any second derivative.
+#
+# Which of the two chords comes closer to the tangent, and does a smaller ν always bring it closer still? Decide before
+# you drag ν below 0.001.
+
+# %%
+playground("perturb_the_problem")
+
+# %% [markdown]
+# Three things in these pictures need an explanation: why the slope of the tangent is the meta-gradient, how quickly each
+# chord approaches it, and what ends the improvement. They are the three parts of this lesson.
 
 # %% [markdown]
 # ## Where lesson 04 left us

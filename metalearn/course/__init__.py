@@ -4,6 +4,7 @@ check("02.meta_gradient", my_function)     is it right, and if not, what is it?
 hint("02.meta_gradient")                   one more hint at each call
 predict("02.nudge", "How much is left?")   commit before the result is shown; then .reveal(truth)
 explore(draw, "what is seen", nu=(0, 1, 0.1))
+playground("adapt_a_sine")                 goes on in the browser, without the kernel
 quiz("02"), progress()
 """
 
@@ -17,6 +18,7 @@ from metalearn.course.exercises.checking import check, hint
 from metalearn.course.records.overview import export_progress, import_progress, progress
 from metalearn.course.widgets.explorer import explore
 from metalearn.course.widgets.forms import Prediction, predict, quiz
+from metalearn.course.widgets.playgrounds import playground
 
 __all__ = [
     "Prediction",
@@ -25,6 +27,7 @@ __all__ = [
     "export_progress",
     "hint",
     "import_progress",
+    "playground",
     "predict",
     "progress",
     "quiz",

@@ -28,7 +28,7 @@ def show_html(text: str, plain: str) -> None:
 def show_widget(widget: ipywidgets.DOMWidget, plain: str, png: bytes = b"") -> None:
     """Display a widget; where there is no kernel to drive it, a picture or plain text.
 
-    All are one bundle, so that a viewer shows exactly one of them.
+    All are one bundle, so that a viewer shows exactly one of them. If `plain` is empty, another output says it.
     """
     bundle: dict[str, Any] = {
         "application/vnd.jupyter.widget-view+json": {
@@ -36,8 +36,9 @@ def show_widget(widget: ipywidgets.DOMWidget, plain: str, png: bytes = b"") -> N
             "version_minor": 0,
             "model_id": widget.model_id,
         },
-        "text/plain": plain,
     }
+    if plain:
+        bundle["text/plain"] = plain
     if png:
         bundle["image/png"] = base64.b64encode(png).decode()
     _show(bundle)
@@ -51,5 +52,5 @@ def inline_html(text: str) -> str:
 def _show(bundle: dict[str, Any]) -> None:
     if in_notebook():
         display(bundle, raw=True)
-    else:
+    elif "text/plain" in bundle:
         print(bundle["text/plain"])

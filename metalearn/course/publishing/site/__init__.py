@@ -16,6 +16,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
 from metalearn.course.publishing import builder
+from metalearn.course.widgets import playgrounds
 
 REQUIRED = ("myst_nb", "sphinx_book_theme", "sphinx-mathjax-offline")
 PAGES = Path(__file__).parent
@@ -53,6 +54,8 @@ def build(root: Path, to: Path) -> bool:
         for name in COPIED:
             (pages / name).parent.mkdir(exist_ok=True)
             shutil.copy(root / name, pages / name)
+        page = pages / "playgrounds.md"
+        page.write_text(playgrounds.alive(page.read_text("utf-8")), "utf-8")
         (pages / "lessons").mkdir()
         for source in builder.sources(root):
             lesson = nbformat.read(root / "lessons" / f"{source.stem}.ipynb", as_version=4)
@@ -64,7 +67,9 @@ def build(root: Path, to: Path) -> bool:
 
 
 def to_page(solution: NotebookNode, stubs: Mapping[str, str]) -> NotebookNode:
-    """A lesson to read: executed, each exercise with its stub in sight and its answer folded, widgets as pictures.
+    """A lesson to read: executed, each exercise with its stub in sight and its answer folded.
+
+    Of widgets it shows the picture; a playground is alive there, since it needs no kernel.
 
     Args:
       solution: the executed notebook; it is changed.
@@ -80,8 +85,10 @@ def to_page(solution: NotebookNode, stubs: Mapping[str, str]) -> NotebookNode:
             cell.metadata.tags.append("hide-input")
         elif "question" in cell.metadata:
             cell.source = f"<details>\n<summary>{SHOW}</summary>\n\n{cell.source}\n\n</details>"
-        for output in cell.get("outputs", []):
-            _without_kernel(output)
+        if cell.cell_type == "code":
+            for output in cell.outputs:
+                _without_kernel(output)
+            cell.outputs = [output for output in cell.outputs if output.get("data") != {}]
         cells.append(cell)
     solution.cells = cells
     solution.metadata.pop("widgets", None)
@@ -89,8 +96,10 @@ def to_page(solution: NotebookNode, stubs: Mapping[str, str]) -> NotebookNode:
 
 
 def _without_kernel(output: NotebookNode) -> None:
-    """Leaves of a widget what can be seen without a kernel: its picture with alternative text, or its text."""
+    """Leaves of a widget what can be seen without a kernel: a playground, a picture with alternative text, or text."""
     data = output.get("data", {})
+    if "text/html" in data:
+        data["text/html"] = playgrounds.alive(data["text/html"])
     if WIDGET not in data:
         return
     del data[WIDGET]
