@@ -17,7 +17,7 @@ def progress(lesson: str | None = None) -> None:
       lesson: the number of a lesson, such as "02"; all lessons if None.
 
     Raises:
-      ValueError: if there is no such lesson.
+      TypeError, ValueError: if there is no such lesson.
     """
     stored = record.read()
     lessons = exercise.numbers() if lesson is None else [lesson]
