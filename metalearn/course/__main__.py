@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         return options.run(options)
     except ModuleNotFoundError as error:
         parser.error(_what_to_install(error))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
 
 

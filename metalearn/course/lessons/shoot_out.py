@@ -568,7 +568,7 @@ def main(settings: Settings = SETTINGS) -> None:
 
 
 def command(arguments: list[str] | None = None) -> None:
-    """The command line. It has no options: the settings are in `SETTINGS`, so that the record follows from this file."""
+    """The command line. It has no options: settings are in `SETTINGS`, so that the record follows from this file."""
     parser = argparse.ArgumentParser(prog="python -m metalearn.course.lessons.shoot_out", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.parse_args(arguments)
