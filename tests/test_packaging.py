@@ -56,6 +56,7 @@ assert dict(jax.config.values) == settings, "import metalearn.course has changed
 metalearn.course.setup()
 assert "--xla_backend_optimization_level=1" in os.environ["XLA_FLAGS"].split() and os.environ["NPROC"] == "1"
 assert jax.config.jax_compilation_cache_dir.startswith(os.environ["XDG_CACHE_HOME"])
+jax.config.update("jax_num_cpu_devices", 2)  # raises if an import has started XLA, which reads XLA_FLAGS only then
 changed = dict(os.environ)
 metalearn.course.setup()
 assert dict(os.environ) == changed
