@@ -5,6 +5,8 @@ learner = meta_learner(meta_gradient, optax.adam(1e-3))
 result = fit(learner, params, tasks.Sinusoid(), num_steps=10_000, meta_batch_size=25, key=jax.random.key(0))
 """
 
+from importlib.metadata import PackageNotFoundError, version
+
 from metalearn import losses, models, outer, plots, tasks, testing, theory
 from metalearn.adaptation import inner, kernel
 from metalearn.evaluation import meta_test as evaluate
@@ -28,6 +30,11 @@ from metalearn.task import Task
 from metalearn.training.checkpoints import CheckpointError
 from metalearn.training.fit import DivergedError, fit
 from metalearn.training.sources import TasksEndedError
+
+try:
+    __version__ = version("metalearn-course")
+except PackageNotFoundError:  # the folder is on the path, and was never installed
+    __version__ = "0+unknown"
 
 __all__ = [
     "CheckpointError",

@@ -1,15 +1,17 @@
 """Every figure that the lessons draw, in one style, each with a text that says what is to be seen."""
 
+from __future__ import annotations
+
 import base64
 import html
 import io
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.rcsetup import cycler
+
+if TYPE_CHECKING:  # loaded by the first figure, since the library is used without any
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe & Ito's colours stay apart for colour-blind readers; dashes and markers carry the same distinction in print.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -24,7 +26,6 @@ _STYLE: dict = {
     "grid.alpha": 0.3,
     "legend.frameon": False,
     "lines.linewidth": 2,
-    "axes.prop_cycle": cycler(color=COLORS, linestyle=DASHES),
 }
 
 
@@ -39,7 +40,12 @@ def subplots(num_columns: int = 1, height: float = 3.2, **options) -> tuple[Figu
     Returns:
       (figure, axes), with axes an array of shape [num_columns].
     """
-    with matplotlib.rc_context(_STYLE):
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.rcsetup import cycler
+
+    cycle = cycler(color=COLORS, linestyle=DASHES)
+    with matplotlib.rc_context(_STYLE | {"axes.prop_cycle": cycle}):
         figure = Figure(figsize=(4.5 if num_columns == 1 else 7.0, height), layout="constrained")
         axes = figure.subplots(1, num_columns, squeeze=False, **options)[0]
     return figure, axes
@@ -136,7 +142,7 @@ def lines(
         axes.set_yscale("log")
     axes.set(**{name: limits for name, limits in (("xlim", xlim), ("ylim", ylim)) if limits is not None})
     label(axes, xlabel, ylabel, title)
-    return cast(Figure, axes.get_figure(root=True))
+    return cast("Figure", axes.get_figure(root=True))
 
 
 def adaptation(curves: dict[str, np.ndarray], ylabel: str = "query loss", log: str = "") -> Figure:

@@ -56,8 +56,10 @@ from jax.flatten_util import ravel_pytree
 
 import metalearn as ml
 from metalearn import plots
-from metalearn.course import check, explore, predict, progress, quiz
+from metalearn.course import check, explore, predict, progress, quiz, setup
 from metalearn.task import Batch, Loss, Params
+
+setup()  # compile for many small programs, and keep what was compiled
 
 # %% [markdown]
 # ## Two numbers to find

@@ -35,7 +35,9 @@ from flax import nnx
 
 import metalearn as ml
 from metalearn import plots
-from metalearn.course import check, explore, playground, predict, progress, quiz
+from metalearn.course import check, explore, playground, predict, progress, quiz, setup
+
+setup()  # compile for many small programs, and keep what was compiled
 
 # %% [markdown]
 # ## Two curves that look alike

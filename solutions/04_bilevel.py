@@ -38,7 +38,9 @@ from jax.flatten_util import ravel_pytree
 
 import metalearn as ml
 from metalearn import plots
-from metalearn.course import check, explore, predict, progress, quiz
+from metalearn.course import check, explore, predict, progress, quiz, setup
+
+setup()  # compile for many small programs, and keep what was compiled
 
 # %% [markdown]
 # ## A long walk forgets its start

@@ -37,7 +37,9 @@ import optax
 
 import metalearn as ml
 from metalearn import plots
-from metalearn.course import check, explore, playground, predict, progress, quiz
+from metalearn.course import check, explore, playground, predict, progress, quiz, setup
+
+setup()  # compile for many small programs, and keep what was compiled
 
 # %% [markdown]
 # ## Perturb a problem, and its minimum moves

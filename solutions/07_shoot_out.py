@@ -39,8 +39,10 @@ from tqdm import tqdm
 
 import metalearn as ml
 from metalearn import plots
-from metalearn.course import check, explore, predict, progress, quiz
+from metalearn.course import check, explore, predict, progress, quiz, setup
 from metalearn.course.lessons import shoot_out
+
+setup()  # compile for many small programs, and keep what was compiled
 
 # %% [markdown]
 # ## Six methods, two objectives

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import pytest
 
 import metalearn as ml
+from metalearn.course import setup
 
+setup()  # as a lesson does
 # The tests compile hundreds of small programs and run each of them once, so compiling is what they cost.
 jax.config.update("jax_disable_most_optimizations", True)
 # The lessons keep on disk what they compiled. The outcome of a test must not depend on what ran before.

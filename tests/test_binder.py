@@ -20,7 +20,8 @@ from metalearn.course.publishing import badges
 ROOT = Path(__file__).parents[1]
 BINDER = ROOT / "binder"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-DIRECT = {canonicalize_name(r.name): r for r in map(Requirement, PROJECT["dependencies"])}
+LEARNERS = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["course"]]
+DIRECT = {canonicalize_name(r.name): r for r in map(Requirement, LEARNERS)}
 PINS = {canonicalize_name(r.name): r for r in map(Requirement, (BINDER / "requirements.txt").read_text().splitlines())}
 # Binder runs Linux and the Python of runtime.txt, whatever machine the tests run on.
 BINDER_MACHINE = {

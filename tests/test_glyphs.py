@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from matplotlib import ft2font
 from matplotlib.figure import Figure
+from matplotlib.path import Path as Outline
 from problems import assert_clear_error
 
 from metalearn import tasks
@@ -95,7 +96,7 @@ def test_ink_is_the_area_of_the_outline(character):
         font = ft2font.FT2Font(Path(matplotlib.get_data_path(), "fonts/ttf", f"{face}.ttf"))
         font.set_size(28, 72)
         font.load_char(ord(character), flags=ft2font.LoadFlags.NO_HINTING)
-        polygons = glyphs.Outline(*font.get_path()).to_polygons()
+        polygons = Outline(*font.get_path()).to_polygons()
         area = abs(sum(np.sum(p[:-1, 0] * p[1:, 1] - p[1:, 0] * p[:-1, 1]) / 2 for p in polygons))
         assert picture.sum() == pytest.approx(area, rel=0.02)
 

@@ -2,16 +2,23 @@
 
 import argparse
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-from metalearn.course.publishing import badges, builder, site
-from metalearn.course.publishing.release import release
+from metalearn.course import _what_to_install
+from metalearn.course.publishing import badges
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 if all went well, 1 if a lesson fails or has drifted."""
-    parser = argparse.ArgumentParser(prog="python -m metalearn.course")
-    commands = parser.add_subparsers(required=True)
+    parser = argparse.ArgumentParser(
+        prog="python -m metalearn.course",
+        description="Make what the course is published as, from the sources of its lessons.",
+        epilog=_what_is_here(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers()
 
     command = commands.add_parser("build", help="build lessons from their sources")
     _add_lessons(command)
@@ -39,10 +46,32 @@ def main(arguments: list[str] | None = None) -> int:
     command.set_defaults(run=_badge)
 
     options = parser.parse_args(arguments)
+    if options.run is None:
+        parser.print_help()
+        return 0
     try:
         return options.run(options)
-    except (ValueError, ModuleNotFoundError) as error:
+    except ModuleNotFoundError as error:
+        parser.error(_what_to_install(error))
+    except (ValueError, OSError) as error:
         parser.error(str(error))
+
+
+def _what_is_here() -> str:
+    """What can be done in this folder, with what is installed."""
+    lines = []
+    if not list(Path("solutions").glob("[0-9][0-9]_*.py")):
+        lines.append(
+            "There are no lessons in this folder, and none in the installed package: they are in the course's\n"
+            "repository. Run the commands there, or name its folder with --root. What the package has is the library\n"
+            "(import metalearn) and what the lessons import (from metalearn.course import check, hint, quiz, ...)."
+        )
+    if find_spec("ipywidgets") is None or find_spec("jupytext") is None:
+        lines.append(
+            "JupyterLab and what else the lessons need is not installed, so that only the library works. It comes\n"
+            'with the extra `course`: pip install "metalearn-course[course]".'
+        )
+    return "\n\n".join(lines)
 
 
 def _add_lessons(command: argparse.ArgumentParser) -> None:
@@ -54,7 +83,12 @@ def _add_root(command: argparse.ArgumentParser) -> None:
     command.add_argument("--root", type=Path, default=Path("."), help="folder of lessons/ and solutions/")
 
 
+# Each command imports what it needs, which may not be installed.
+
+
 def _build(options: argparse.Namespace) -> int:
+    from metalearn.course.publishing import builder
+
     if options.check:
         complaints = builder.check(options.root, options.slug)
         print("\n".join(complaints) or "all notebooks match their sources")
@@ -63,12 +97,16 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _release(options: argparse.Namespace) -> int:
+    from metalearn.course.publishing.release import release
+
     for notebook in release(options.root, options.to, options.slug, options.seed):
         print(notebook)
     return 0
 
 
 def _site(options: argparse.Namespace) -> int:
+    from metalearn.course.publishing import site
+
     if not site.build(options.root, options.to):
         return 1
     print(options.to / "index.html")
@@ -76,6 +114,8 @@ def _site(options: argparse.Namespace) -> int:
 
 
 def _badge(options: argparse.Namespace) -> int:
+    from metalearn.course.publishing import builder
+
     repository = badges.web_address(options.repo) if options.repo else badges.published(options.root)
     if repository is None:
         raise ValueError("--repo URL must say where the course is published, as pyproject.toml does not")

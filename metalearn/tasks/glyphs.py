@@ -13,6 +13,8 @@ Four of the twelve pictures of CYRILLIC SMALL LETTER YU (sans, sans bold, mono o
         :#+     .+#####+:         +####     :++#####+:.           ##.   .+###+.          :++++      .:++#+++:.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import os
@@ -21,22 +23,21 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
-from matplotlib import ft2font
-from matplotlib.backends.backend_agg import RendererAgg
-from matplotlib.figure import Figure
-from matplotlib.path import Path as Outline
-from matplotlib.transforms import Affine2D
 
 from metalearn import _require
 from metalearn._cache import cache_directory
 from metalearn.task import Task
 from metalearn.tasks import _episode
+
+if TYPE_CHECKING:  # loaded by what draws
+    from matplotlib.figure import Figure
+    from matplotlib.ft2font import FT2Font
+    from matplotlib.path import Path as Outline
 
 TRAIN_SCRIPTS = ("LATIN", "GREEK", "CYRILLIC")
 TEST_SCRIPTS = ("ARMENIAN", "GEORGIAN")
@@ -149,6 +150,8 @@ def gallery(characters: Sequence[str]) -> Figure:
     unknown = set(characters) - set(names())
     if unknown or not characters:
         raise ValueError(f"characters must be some of glyphs.names(), but they are {characters!r:.100}.")
+    from matplotlib.figure import Figure
+
     rows = images()[[names().index(name) for name in characters]]
     figure = Figure(figsize=(7, 0.42 * len(characters) + 0.2), layout="constrained")
     axes = figure.subplots()
@@ -170,6 +173,9 @@ def _of_scripts(wanted: tuple[str, ...], size: int) -> np.ndarray:
 
 @functools.cache
 def _glyphs(size: int) -> _Drawn:
+    import matplotlib
+    from matplotlib import ft2font
+
     makers = f"v{_VERSION}-matplotlib{matplotlib.__version__}-freetype{ft2font.__freetype_version__}"
     path = cache_directory() / f"glyphs-{size}-{makers}.npz"
     drawn = _read(path, size)
@@ -209,7 +215,10 @@ def _write(path: Path, drawn: _Drawn) -> None:
 
 
 def _drawn(size: int) -> _Drawn:
-    fonts = [ft2font.FT2Font(Path(matplotlib.get_data_path(), "fonts/ttf", f"{face}.ttf")) for face in FACES]
+    import matplotlib
+    from matplotlib.ft2font import FT2Font
+
+    fonts = [FT2Font(Path(matplotlib.get_data_path(), "fonts/ttf", f"{face}.ttf")) for face in FACES]
     if size != _SIZE:
         codes = _glyphs(_SIZE).codes
         return _Drawn(
@@ -228,9 +237,12 @@ def _drawn(size: int) -> _Drawn:
     return _Drawn(np.array(list(kept), np.uint32), np.array(list(kept.values())))
 
 
-def _outline(font: ft2font.FT2Font, code: int) -> Outline:
+def _outline(font: FT2Font, code: int) -> Outline:
     """The outline of a glyph around the origin, in ems; of no points for a blank."""
-    font.load_char(code, flags=ft2font.LoadFlags.NO_SCALE)
+    from matplotlib.ft2font import LoadFlags
+    from matplotlib.path import Path as Outline
+
+    font.load_char(code, flags=LoadFlags.NO_SCALE)
     points, kinds = font.get_path()
     placed = kinds != Outline.CLOSEPOLY  # what closes a curve has no place of its own
     if placed.any():
@@ -241,6 +253,9 @@ def _outline(font: ft2font.FT2Font, code: int) -> Outline:
 
 def _pictures(outlines: list[Outline], size: int) -> np.ndarray:
     """One character in all typefaces: shape [12, size, size], uint8."""
+    from matplotlib.backends.backend_agg import RendererAgg
+    from matplotlib.transforms import Affine2D
+
     renderer = RendererAgg(size * len(outlines), size, 72)
     context = renderer.new_gc()
     context.set_linewidth(0)

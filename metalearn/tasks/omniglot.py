@@ -13,7 +13,6 @@ from pathlib import Path, PurePosixPath
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.image import imread
 
 from metalearn import _require
 from metalearn.task import Task
@@ -114,6 +113,8 @@ def drawings(directory: str | Path, split: str = "background", size: int = 28) -
             f"{name} is damaged or not the one of the data set: its MD5 is {checksum} instead of {CHECKSUMS[name]}. "
             f"Get it from {source}."
         )
+    from matplotlib.image import imread  # here, so that the library loads no matplotlib
+
     characters: dict[PurePosixPath, list[np.ndarray]] = {}
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         for member in sorted(archive.namelist()):

@@ -75,7 +75,7 @@ def squeezed(text):
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """The folder of the website, made by the documented command."""
-    folder = tmp_path_factory.mktemp("site")
+    folder = tmp_path_factory.mktemp("site") / "html"
     command = [sys.executable, "-m", "metalearn.course", "site", "--root", ROOT, "--to", folder]
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr

@@ -13,7 +13,7 @@ def progress_file(tmp_path, monkeypatch):
     """A learner's empty folder; the path at which progress will be stored."""
     monkeypatch.setattr(record, "_kept", None)
     path = tmp_path / "progress.json"
-    monkeypatch.setenv("METALEARN_PROGRESS", str(path))
+    monkeypatch.setattr(record, "PATH", path)
     return path
 
 

@@ -151,7 +151,7 @@ def test_the_cell_installs_what_is_missing_on_colab_and_does_nothing_elsewhere(p
         check=True,
     )
     if (place, package) == ("colab", "missing"):
-        assert f"pip: install --quiet git+{GITHUB}" in ran.stdout
+        assert f"pip: install --quiet metalearn-course[course] @ git+{GITHUB}" in ran.stdout
     else:
         assert ran.stdout == ""
 

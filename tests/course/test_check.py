@@ -441,8 +441,9 @@ def test_cells_of_a_notebook(progress_file, tmp_path):
     cells = [
         "import sys\n"
         f"sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
-        "from metalearn.course import check, explore, exercise, predict\n"
-        "import metalearn.course.exercises.checking, toy\n"
+        "from metalearn.course import check, explore, predict\n"
+        "from metalearn.course.exercises import exercise\n"
+        "import toy\n"
         "exercise.find = lambda id: next(e for e in toy.EXERCISES if e.id == id)",
         "def f(points, scale):\n    print('hello')\n    return toy.scaled_mean(points, scale)\n"
         "check('99.scaled_mean', f)",

@@ -141,7 +141,7 @@ def test_a_commitment_to_a_question_that_changed_is_forgotten(stored):
 def test_mistakes_of_a_lesson_are_errors():
     with pytest.raises(ValueError, match="without"):
         predict("99.choice", "What?", options=("$a$", "b"))
-    with pytest.raises(ValueError, match="'explodes' is none of grows, shrinks, stays"):
+    with pytest.raises(ValueError, match=r"truth must be one of 'grows', 'shrinks', 'stays' .* but it is 'explodes'"):
         _choice().reveal("explodes")
 
 

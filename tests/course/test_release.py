@@ -277,7 +277,7 @@ def wrong(lesson):
         if "exercise" in cell.metadata:
             id, function = re.match(r'check\("(.+)", (\w+)\)', cells[f"{name}-check"].source).groups()
             lookup = f'exercise.find("{id}").misconceptions[0].function'
-            written[name] = f"from metalearn.course import exercise\n\n{function} = {lookup}"
+            written[name] = f"from metalearn.course.exercises import exercise\n\n{function} = {lookup}"
     return written
 
 

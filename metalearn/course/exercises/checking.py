@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from metalearn import plots
+from metalearn import _require, plots
 from metalearn.course.exercises import exercise as exercises
 from metalearn.course.exercises.grading import Comparison, grade
 from metalearn.course.records import record
@@ -24,7 +24,11 @@ def check(exercise_id: str, function: Any, seed: int = 0) -> None:
       exercise_id: written above the exercise, such as "02.meta_gradient".
       function: your function itself, not its result.
       seed: draws the arguments that it is tried on.
+
+    Raises:
+      TypeError, ValueError: if there is no such exercise, or seed is not a whole number of at least 0.
     """
+    _require.count(seed=seed)
     exercise = exercises.find(exercise_id)
     verdict = grade(exercise, function, seed)
     show_markdown(f"**{HEADINGS[verdict.status]}** {verdict.message}")
@@ -35,7 +39,14 @@ def check(exercise_id: str, function: Any, seed: int = 0) -> None:
 
 
 def hint(exercise_id: str) -> None:
-    """Show a hint for an exercise; each call shows the next one."""
+    """Show a hint for an exercise; each call shows the next one.
+
+    Args:
+      exercise_id: written above the exercise, such as "02.meta_gradient".
+
+    Raises:
+      TypeError, ValueError: if there is no such exercise.
+    """
     hints = exercises.find(exercise_id).hints
     number = _shown.get(exercise_id, 0) + 1
     if number > len(hints):

@@ -134,8 +134,14 @@ def find(exercise_id: str) -> Exercise:
     """The exercise with this id.
 
     Raises:
+      TypeError: if exercise_id is no string.
       ValueError: if there is none; the message lists the nearest ids.
     """
+    if not isinstance(exercise_id, str):
+        raise TypeError(
+            "exercise_id, the first argument, must be the id that is written above the exercise, such as "
+            f'"02.meta_gradient", but it is {_named(exercise_id)}.'
+        )
     lesson = exercise_id.partition(".")[0]
     candidates = _module(lesson).EXERCISES if lesson in numbers() else ()
     for exercise in candidates:
@@ -150,8 +156,11 @@ def quiz_of(lesson: str) -> tuple[Question, ...]:
     """The quiz of a lesson, given by its number such as "02".
 
     Raises:
+      TypeError: if lesson is no string.
       ValueError: if there is no such lesson.
     """
+    if not isinstance(lesson, str):
+        raise TypeError(f'lesson must be a number in quotes, such as "02", but it is {_named(lesson)}.')
     if lesson not in numbers():
         raise ValueError(f"no lesson has the number {lesson!r}; there are {', '.join(numbers()) or 'none'}")
     return _module(lesson).QUIZ
@@ -166,6 +175,11 @@ def numbers() -> list[str]:
     """The numbers of the lessons that have exercises: "00", "01", ..."""
     modules = (module.name for module in pkgutil.iter_modules(lessons.__path__))
     return sorted(name.removeprefix("lesson_") for name in modules if name.startswith("lesson_"))
+
+
+def _named(value: Any) -> str:
+    """A value in a message: itself where it is short, and otherwise its type."""
+    return repr(value) if isinstance(value, int | float | None) else f"a {type(value).__name__}"
 
 
 def _module(lesson: str) -> Any:

@@ -4,6 +4,7 @@
 function does. The function runs in a thread of its own, so that an endless loop can be stopped.
 """
 
+import contextlib
 import ctypes
 import inspect
 import threading
@@ -313,7 +314,9 @@ def _describe(tree: Any) -> str:
 
 
 def _compact(tree: Any) -> str:
-    shape = getattr(tree, "shape", () if isinstance(tree, int | float | complex) else None)
+    shape = () if isinstance(tree, int | float | complex) else None
+    with contextlib.suppress(Exception):  # a class of the learner's own may raise anything
+        shape = getattr(tree, "shape", shape)
     if isinstance(shape, tuple) and (not isinstance(tree, np.ndarray) or _is_numeric(tree)):
         return str(list(shape)) if shape else "a number"
     if tree is None:

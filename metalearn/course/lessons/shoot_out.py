@@ -7,6 +7,7 @@ configurations to be tuned over, and for each seed the same first network and th
 is chosen on validation tasks; the test tasks are looked at once, with the configuration that was chosen.
 """
 
+import argparse
 import dataclasses
 import functools
 import itertools
@@ -29,6 +30,7 @@ from jax.interpreters import partial_eval
 from tqdm import tqdm
 
 import metalearn as ml
+from metalearn.course.process import setup
 
 RECORD = Path(__file__).with_name("shoot_out.json")
 VALIDATION_TASKS, TEST_TASKS = 500, 1_000
@@ -565,5 +567,14 @@ def main(settings: Settings = SETTINGS) -> None:
     RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-if __name__ == "__main__":
+def command(arguments: list[str] | None = None) -> None:
+    """The command line. It has no options: settings are in `SETTINGS`, so that the record follows from this file."""
+    parser = argparse.ArgumentParser(prog="python -m metalearn.course.lessons.shoot_out", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.parse_args(arguments)
+    setup()  # as in the lesson, which runs one of these runs again
     main()
+
+
+if __name__ == "__main__":
+    command()

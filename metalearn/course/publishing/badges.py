@@ -54,7 +54,7 @@ import importlib.util
 import sys
 
 if "google.colab" in sys.modules and importlib.util.find_spec("metalearn") is None:
-    %pip install --quiet git+{repository}"""
+    %pip install --quiet "metalearn-course[course] @ git+{repository}\""""
 
 
 def binder(repository: str, branch: str, lesson: str) -> str:
@@ -100,7 +100,9 @@ def markdown(repository: str, branch: str, lessons: Sequence[str], hub: str = HU
 
 def notes(repository: str, root: Path) -> list[str]:
     """What the links need before they work, a line each."""
-    needed = [f"A JupyterHub needs nbgitpuller and this course: pip install git+{repository}"]
+    needed = [
+        f'A JupyterHub needs nbgitpuller and this course: pip install "metalearn-course[course] @ git+{repository}"'
+    ]
     if colab(repository, "", "") is None:
         needed.append("Colab opens notebooks from GitHub only, so there is no link to it.")
     elif published(root) != repository:

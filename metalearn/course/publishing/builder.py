@@ -206,7 +206,10 @@ def sources(root: Path, slugs: Sequence[str] = ()) -> list[Path]:
     """
     paths = sorted((root / "solutions").glob("[0-9][0-9]_*.py"))
     if not paths:
-        raise ValueError(f"no lesson source (solutions/NN_slug.py) under {root.resolve()}")
+        raise ValueError(
+            f"no lesson source (solutions/NN_slug.py) under {root.resolve()}; run this in the course's repository, or "
+            "name its folder with --root"
+        )
     names = {name: path for path in paths for name in (path.stem, path.stem[3:])}
     if unknown := [slug for slug in slugs if slug not in names]:
         raise ValueError(f"no such lesson: {', '.join(unknown)} (there are {', '.join(p.stem for p in paths)})")

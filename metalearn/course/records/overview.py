@@ -17,7 +17,7 @@ def progress(lesson: str | None = None) -> None:
       lesson: the number of a lesson, such as "02"; all lessons if None.
 
     Raises:
-      ValueError: if there is no such lesson.
+      TypeError, ValueError: if there is no such lesson.
     """
     stored = record.read()
     lessons = exercise.numbers() if lesson is None else [lesson]
@@ -46,14 +46,19 @@ def export_progress() -> str:
 
 
 def import_progress(text: str) -> None:
-    """Add the progress in a text from `export_progress` to what is stored here; the text wins where both speak."""
+    """Add the progress in a text from `export_progress` to what is stored here; the text wins where both speak.
+
+    Raises:
+      TypeError: if it is no text.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"text must be the string that export_progress() returned, but it is a {type(text).__name__}.")
     try:
         added = record.parse(text)
     except ValueError:
         show_markdown("This is not a text from `export_progress()`. Nothing was changed.")
         return
-    stored = record.read()
-    record.replace({section: stored[section] | added[section] for section in record.SECTIONS})
+    record.merge(added)
     show_markdown(f"Progress added: {len(added['passed'])} passed exercises, {len(added['predictions'])} predictions.")
 
 

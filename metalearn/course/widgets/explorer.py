@@ -1,6 +1,10 @@
 """`explore`: a figure with sliders."""
 
+import contextlib
+import inspect
 import io
+import math
+import numbers
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ from matplotlib.image import imsave
 from matplotlib.ticker import AutoLocator
 from matplotlib.transforms import Bbox
 
+from metalearn import _require
 from metalearn.course.widgets.display import show_widget
 
 DPI = 100  # the picture crosses the network at every step of a slider
@@ -62,6 +67,8 @@ class Explorer(anywidget.AnyWidget):
 
     def _png(self, figure: Figure) -> bytes:
         """As `plots.png`, in less time: one layout for all pictures, one renderer, and few ticks, which cost most."""
+        if not isinstance(figure, Figure):
+            raise TypeError(f"draw must return a figure of matplotlib, but it returned a {type(figure).__name__}")
         figure.dpi = DPI
         every_axis = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
         for axes in figure.axes:
@@ -98,10 +105,19 @@ def explore(draw: Callable[..., Figure], alt: str, **controls: Any) -> None:
         strings or numbers. A range of integers gives integers, any other gives floats.
 
     Raises:
-      ValueError: if a range has another length, or alt is empty.
+      TypeError, ValueError: if draw is no function of these controls, alt is empty, or a control is neither a list of
+        options nor a range.
     """
-    if not alt.strip():
-        raise ValueError("alt must say what the figure shows")
+    _require.function(draw=draw)
+    if not isinstance(alt, str) or not alt.strip():
+        raise ValueError(f"alt must say what the figure shows, but it is {alt!r:.60}.")
+    if not controls:
+        raise ValueError("explore needs at least one control, such as steps=(0, 10, 1).")
+    with contextlib.suppress(ValueError):  # some compiled functions do not tell their arguments
+        try:
+            inspect.signature(draw).bind(**controls)
+        except TypeError as error:
+            raise TypeError(f"draw must accept the controls {', '.join(controls)} by name: {error}.") from None
     explorer = Explorer(draw, alt, controls)
     show_widget(explorer, alt, png=explorer.png)
 
@@ -109,10 +125,19 @@ def explore(draw: Callable[..., Figure], alt: str, **controls: Any) -> None:
 def _control(name: str, control: Any) -> tuple[dict[str, Any], Any]:
     """What the browser must know of a control, and its first value."""
     if isinstance(control, list):
+        if not control or not all(isinstance(option, str | int | float) for option in control):
+            raise ValueError(
+                f"{name}: the options must be strings or numbers, at least one, but they are {control!r:.60}."
+            )
         return {"name": name, "options": control}, control[0]
-    if len(control) not in (3, 4):
-        raise ValueError(f"{name}: a range is (min, max, step) or (min, max, step, start), got {control}")
-    if not all(isinstance(bound, int) for bound in control):
-        control = tuple(map(float, control))
-    low, high, step, *start = control
-    return {"name": name, "min": low, "max": high, "step": step}, start[0] if start else low
+    if not isinstance(control, tuple) or len(control) not in (3, 4):
+        raise ValueError(f"{name}: a range is (min, max, step) or (min, max, step, start), got {control!r:.60}")
+    real = all(isinstance(bound, numbers.Real) and not isinstance(bound, bool) for bound in control)
+    whole = all(isinstance(bound, numbers.Integral) for bound in control)
+    bounds = [(int if whole else float)(bound) for bound in control] if real else [math.nan] * len(control)
+    low, high, step, start = bounds if len(bounds) == 4 else [*bounds, bounds[0]]
+    if not (-math.inf < low < high < math.inf and 0 < step < math.inf and low <= start <= high):
+        raise ValueError(
+            f"{name}: a range needs min < max, step > 0 and min <= start <= max, all finite, got {control!r:.60}"
+        )
+    return {"name": name, "min": low, "max": high, "step": step}, start

@@ -1,5 +1,9 @@
 """`predict` and `quiz`: forms that a learner fills in, each answer stored beside the lessons."""
 
+import contextlib
+import math
+import operator
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,8 +24,7 @@ class Prediction:
 
     def __init__(self, id: str, question: str, options: Sequence[str] | None, unit: str | None) -> None:
         """Build the form, filled in with what was committed on an earlier run."""
-        if options is not None and any("$" in option for option in options):
-            raise ValueError(f"prediction {id}: options are plain text, without $ (write α)")
+        _require_question(id, question, options, unit)
         self.id = id
         self.options = options
         self.unit = f" {unit}" if unit else ""
@@ -42,14 +45,9 @@ class Prediction:
           truth: the number, in the unit of the prediction; or the right option, by its text or its index.
 
         Raises:
-          ValueError: if there are options and truth is none of them.
+          ValueError: if truth is not a number where one is asked for, or none of the options.
         """
-        if self.options is None:
-            truth = float(truth)
-        elif not isinstance(truth, str):
-            truth = self.options[int(truth)]
-        elif truth not in self.options:
-            raise ValueError(f"prediction {self.id}: {truth!r} is none of {', '.join(self.options)}")
+        truth = self._number(truth) if self.options is None else self._option(truth, self.options)
         self._close("The answer has been shown.")
         if self.committed is None:
             show_markdown(f"No prediction was recorded. The answer: {self._say(truth)}.")
@@ -58,6 +56,26 @@ class Prediction:
         show_markdown(
             f"You predicted: {self._say(self.committed)}. The answer: {self._say(truth)}. "
             f"{self._judge(self.committed, truth)}"
+        )
+
+    def _number(self, truth: Any) -> float:
+        try:
+            number = math.nan if isinstance(truth, str | bytes) else float(truth)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if math.isnan(number):
+            raise ValueError(f"prediction {self.id}: truth must be a number, but it is {truth!r:.60}.")
+        return number
+
+    def _option(self, truth: Any, options: Sequence[str]) -> str:
+        if isinstance(truth, str) and truth in options:
+            return truth
+        with contextlib.suppress(TypeError):  # whole numbers, those of arrays included, are indices
+            if not isinstance(truth, bool) and operator.index(truth) in range(len(options)):
+                return options[operator.index(truth)]
+        raise ValueError(
+            f"prediction {self.id}: truth must be one of {', '.join(map(repr, options))} or the index of one, 0 to "
+            f"{len(options) - 1}, but it is {truth!r:.60}."
         )
 
     def _commit(self, _: ipywidgets.Button) -> None:
@@ -109,10 +127,32 @@ def predict(id: str, question: str, options: Sequence[str] | None = None, unit: 
 
     Returns:
       The prediction; its method `reveal` compares it with the truth.
+
+    Raises:
+      TypeError, ValueError: if an argument is not of this form.
     """
     prediction = Prediction(id, question, options, unit)
     show_widget(prediction.form, "\n".join([question, *_listed(options or ())]))
     return prediction
+
+
+def _require_question(id: Any, question: Any, options: Any, unit: Any) -> None:
+    if not isinstance(id, str) or not re.fullmatch(r"\d\d\.[a-z][a-z0-9_]*", id):
+        raise ValueError(f'id must be the number of the lesson and a name, such as "02.nudge", but it is {id!r:.60}.')
+    if not isinstance(question, str) or not question.strip():
+        raise ValueError(f"prediction {id}: question must be a text, but it is {question!r:.60}.")
+    if not isinstance(unit, str | None):
+        raise TypeError(f"prediction {id}: unit must be a text, but it is {unit!r:.60}.")
+    if options is None:
+        return
+    if not isinstance(options, list | tuple) or not all(isinstance(option, str) for option in options):
+        raise TypeError(f"prediction {id}: options must be a list of texts, but they are {options!r:.60}.")
+    if len(set(options)) != len(options) or len(options) < 2 or not all(option.strip() for option in options):
+        raise ValueError(f"prediction {id}: options must be at least two different texts, but they are {options!r}.")
+    if any("$" in option for option in options):
+        raise ValueError(f"prediction {id}: options are plain text, without $ (write α)")
+    if any(0xD800 <= ord(letter) < 0xE000 for option in options for letter in option):
+        raise ValueError(f"prediction {id}: options hold half of a surrogate pair, which is not a character.")
 
 
 def relative_error(committed: float, truth: float) -> float:
@@ -123,7 +163,11 @@ def relative_error(committed: float, truth: float) -> float:
 
 
 def quiz(lesson: str) -> None:
-    """Ask the questions at the end of a lesson, given by its number such as "02"."""
+    """Ask the questions at the end of a lesson, given by its number such as "02".
+
+    Raises:
+      TypeError, ValueError: if there is no such lesson.
+    """
     questions = quiz_of(lesson)
     forms = [question_form(f"{lesson}.{number}", question) for number, question in enumerate(questions, start=1)]
     plain = "\n\n".join("\n".join([question.prompt, *_listed(question.options)]) for question in questions)

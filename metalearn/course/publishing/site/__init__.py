@@ -63,7 +63,12 @@ def build(root: Path, to: Path) -> bool:
             page = to_page(nbformat.read(source.with_suffix(".ipynb"), as_version=4), stubs)
             nbformat.write(page, pages / "lessons" / f"{source.stem}.ipynb")
         options = ["--fail-on-warning", "--keep-going", "--quiet", "--conf-dir", str(PAGES)]
-        return sphinx([*options, "--doctree-dir", str(Path(scratch, "doctrees")), str(pages), str(to)]) == 0
+        # Not into `to` at once: myst-nb writes a folder of its own beside whatever it is given.
+        made = Path(scratch, "made", "site")
+        if sphinx([*options, "--doctree-dir", str(Path(scratch, "doctrees")), str(pages), str(made)]) != 0:
+            return False
+        shutil.copytree(made, to, dirs_exist_ok=True)
+        return True
 
 
 def to_page(solution: NotebookNode, stubs: Mapping[str, str]) -> NotebookNode:
