@@ -5,14 +5,16 @@ import inspect
 import math
 import numbers
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from metalearn.task import Loss, MetaGradient, Task
+from metalearn.task import Loss, Params, Task
+
+Result = TypeVar("Result")
 
 
 def positive(**values: Any) -> None:
@@ -193,7 +195,7 @@ def _measure(name, function, differentiable):
     return checked
 
 
-def params_and_task(meta_gradient: MetaGradient) -> MetaGradient:
+def params_and_task(meta_gradient: Callable[[Params, Task], Result]) -> Callable[[Params, Task], Result]:
     """The same meta-gradient, which says so when params or its task is none: every factory returns one of these.
 
     The checks look at shapes and types only, so they cost nothing in a compiled program.
@@ -350,12 +352,11 @@ def _rounded(value: Any) -> float:
     floats = jnp.finfo(jnp.result_type(float))
     try:
         number = float(value)
-    except OverflowError:
+    except OverflowError:  # an integer of very many digits
         return math.inf if value > 0 else -math.inf
-    if abs(number) < floats.tiny:
-        return 0.0
-    with np.errstate(over="ignore"):
-        return float(floats.dtype.type(number))
+    if abs(number) > float(floats.max):
+        return math.copysign(math.inf, number)
+    return 0.0 if abs(number) < float(floats.tiny) else float(floats.dtype.type(number))
 
 
 def _shown(value: Any) -> str:

@@ -154,7 +154,10 @@ def among_present(measure: Callable[[Apply], Loss], apply: Apply) -> Loss:
             # Added, and not put in their place, so that a NaN reaches the gradient even where no label is present.
             return logits + jnp.where(jnp.isin(jnp.arange(logits.shape[-1]), labels), 0, -jnp.inf)
 
-        return measure(masked)(params, batch)
+        loss = measure(masked)
+        if not callable(loss):
+            raise TypeError(f"measure must return a function of (params, batch), but it returned {loss!r:.80}.")
+        return loss(params, batch)
 
     return measured
 

@@ -34,6 +34,5 @@ def kernel_adaptation(apply: Apply, kernel: kernels.Kernel, ridge: float) -> Met
     Returns:
       A function (params, task) -> (query loss of f, meta-gradient); the gradient is a pytree like params.
     """
-    _require.function(apply=apply, kernel=kernel)
     _require.positive(ridge=ridge)
     return _require.params_and_task(jax.value_and_grad(kernels.query_loss(kernels.regression(apply, kernel, ridge))))

@@ -15,6 +15,7 @@ The Moreau envelope of h is a quadratic too, with Hessian (I + α H)⁻¹ H and 
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from metalearn import _require
@@ -37,8 +38,10 @@ class Quadratics(NamedTuple):
         """Each task's adapted parameters φ(θ), shape [num_tasks, dim]."""
         minimum = self.tasks.support.minimum
         _require.known(params=params)
-        _require.array(params=np.asarray(params))
-        params = np.asarray(params, np.float64)
+        params = np.asarray(params)
+        if not np.issubdtype(params.dtype, np.integer) and not jnp.issubdtype(params.dtype, jnp.floating):
+            raise TypeError(f"params must be an array of real numbers, but it is one of {params.dtype}.")
+        params = params.astype(np.float64)
         if params.shape != minimum.shape[-1:]:
             raise ValueError(f"params must have shape {list(minimum.shape[-1:])}, but it has {list(params.shape)}.")
         return minimum + _apply(self.jacobian, params - minimum)
