@@ -206,8 +206,8 @@ def params_and_task(meta_gradient: Callable[[Params, Task], Result]) -> Callable
         float_params(params)
         if not isinstance(task, Task):
             raise TypeError(f"task must be a metalearn.Task(support, query), but it is {_kind(task)}.")
-        for batch in task:
-            same_leading_axis("examples", batch)
+        arrays("examples", task.support)  # whose leading axis may count inner steps instead
+        same_leading_axis("examples", task.query)
         return meta_gradient(params, task)
 
     return checked
@@ -307,21 +307,26 @@ def all_adapt(method: str, moves: Any) -> None:
 
 def same_leading_axis(counts: str, tree: Any) -> int:
     """The length of the leading axis, which counts those; raises unless the tree holds arrays that have the same."""
-    leaves = [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
-    for path, leaf in leaves:
-        if _dtype(leaf) is None:
-            raise TypeError(
-                f"Tasks and batches must hold arrays of numbers, but {path or 'the batch'} is {_kind(leaf)}."
-            )
-    shapes = [jnp.shape(leaf) for _, leaf in leaves]
-    sizes = {shape[:1] for shape in shapes}
+    shapes = {path: jnp.shape(leaf) for path, leaf in arrays(counts, tree).items()}
+    sizes = {shape[:1] for shape in shapes.values()}
     if len(sizes) != 1 or sizes == {()}:
-        listing = [f"{path or 'batch'} {list(shape)}" for (path, _), shape in zip(leaves, shapes, strict=True)]
+        listing = [f"{path or 'batch'} {list(shape)}" for path, shape in shapes.items()]
         shown = ", ".join(listing[:6]) + (", ..." if len(listing) > 6 else "")
-        raise ValueError(
-            f"The leading axis counts {counts} and must be the same everywhere, but there is: {shown or 'no array'}."
-        )
+        raise ValueError(f"The leading axis counts {counts} and must be the same everywhere, but there is: {shown}.")
     return next(iter(sizes))[0]
+
+
+def arrays(counts: str, tree: Any) -> dict[str, Any]:
+    """The arrays of a tree by their place in it; raises if there is none, or something else."""
+    leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    for path, leaf in leaves.items():
+        if _dtype(leaf) is None:
+            raise TypeError(f"Tasks and batches must hold arrays of numbers, but {path or 'batch'} is {_kind(leaf)}.")
+    if not leaves:
+        raise ValueError(
+            f"The leading axis counts {counts} and must be the same everywhere, but there is: no array in the batch."
+        )
+    return leaves
 
 
 def _numbers(what, holds, values):

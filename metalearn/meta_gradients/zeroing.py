@@ -58,11 +58,13 @@ def zero_head(params: Params, head: Callable[[Params], Params]) -> Params:
       A pytree like params.
 
     Raises:
-      TypeError: if `head` is no function.
+      TypeError: if `head` is no function, or params holds something else than arrays.
       ValueError: if it does not return a part of params.
     """
     _require.takes("params", head=head)
     leaves, structure = jax.tree.flatten(params)
+    for leaf in leaves:
+        _require.array(**{"every leaf of params": leaf})
     # Each array is replaced by a mark, so that `head` shows which of them it selects.
     marks = [object() for _ in leaves]
     selected = {id(mark) for mark in jax.tree.leaves(head(jax.tree.unflatten(structure, marks)))}
