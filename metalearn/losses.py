@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from metalearn import _require
@@ -16,51 +17,70 @@ def mean_squared_error(apply: Apply) -> Loss:
     """mean (apply(params, x) - y)^2 over examples and outputs; x, y of shape [num_examples, ...].
 
     Raises:
-      ValueError: when predictions and targets differ in shape, which numpy would broadcast in silence.
+      ValueError: when predictions and targets differ in shape, which numpy would broadcast in silence, or hold nothing.
+      TypeError: when the batch is no pair of arrays, or the predictions are not real numbers.
     """
-    _require.function(apply=apply)
+    _require.takes("params", "inputs", apply=apply)
 
     def loss(params, batch):
-        inputs, targets = batch
-        predictions = apply(params, inputs)
+        inputs, targets = _require.pair(batch)
+        predictions = _require.returned_floats("apply", apply(params, inputs))
+        _require.array(targets=targets)
+        if jnp.iscomplexobj(targets):
+            raise TypeError(f"targets must be real numbers, but they are {jnp.result_type(targets)}.")
         if predictions.shape != jnp.shape(targets):
             raise ValueError(
                 f"predictions have shape {predictions.shape} but targets {jnp.shape(targets)}: give both one shape."
             )
+        _not_empty(predictions)
         return jnp.mean((predictions - targets) ** 2)
 
     return loss
 
 
 def cross_entropy(apply: Apply) -> Loss:
-    """Mean softmax cross-entropy, in nats, of logits [num_examples, num_classes] and whole-number labels.
+    """Mean softmax cross-entropy, in nats, of logits [num_examples, num_classes] and labels 0 ... num_classes - 1.
+
+    A compiled program cannot raise: where it meets a label out of range, the loss and its gradient are NaN.
 
     Raises:
-      ValueError, TypeError: when labels are not whole numbers of shape [num_examples].
+      ValueError: when logits and labels do not have these shapes, hold nothing, or a label is out of range.
+      TypeError: when the batch is no pair (inputs, labels), or labels are not whole numbers.
     """
-    _require.function(apply=apply)
+    _require.takes("params", "inputs", apply=apply)
 
     def loss(params, batch):
         logits, labels = _logits_and_labels(apply, params, batch)
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return jnp.mean(losses) * _one_if(_in_range(labels, logits))
 
     return loss
 
 
 def accuracy(apply: Apply) -> Loss:
-    """Fraction of examples, 0 to 1, whose largest logit is the label's: a metric, not something to descend."""
-    _require.function(apply=apply)
+    """Fraction of examples, 0 to 1, whose largest logit is the label's: a metric, not something to descend.
+
+    A model that has diverged predicts nothing, so the accuracy is NaN, and not that of a guess, where the largest logit
+    of an example is not finite. As the loss of `cross_entropy`, it is NaN where a compiled program meets a label out of
+    range.
+
+    Raises:
+      ValueError, TypeError: as `cross_entropy`.
+    """
+    _require.takes("params", "inputs", apply=apply)
 
     def metric(params, batch):
         logits, labels = _logits_and_labels(apply, params, batch)
-        return jnp.mean(jnp.argmax(logits, axis=-1) == labels)
+        predicts = jnp.isfinite(logits.max(axis=-1)).all()
+        return jnp.mean(jnp.argmax(logits, axis=-1) == labels) * _one_if(predicts & _in_range(labels, logits))
 
     return metric
 
 
 def _logits_and_labels(apply, params, batch):
-    inputs, labels = batch
-    logits = apply(params, inputs)
+    inputs, labels = _require.pair(batch, "inputs", "labels")
+    logits = _require.returned_floats("apply", apply(params, inputs))
+    _require.array(labels=labels)
     if not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
         raise TypeError(f"labels must be whole numbers (class indices), but they are {jnp.result_type(labels)}.")
     if logits.ndim != 2 or jnp.shape(labels) != logits.shape[:1]:
@@ -68,4 +88,32 @@ def _logits_and_labels(apply, params, batch):
             f"logits must have shape [num_examples, num_classes] and labels [num_examples], "
             f"but they have {list(logits.shape)} and {list(jnp.shape(labels))}."
         )
+    _not_empty(logits)
     return logits, labels
+
+
+def _in_range(labels, logits):
+    """Whether every label is a class. Those that are known at once raise if not; traced ones give a traced answer."""
+    num_classes = logits.shape[1]
+    if isinstance(labels, jax.core.Tracer):
+        wide = jnp.uint32 if jnp.issubdtype(labels.dtype, jnp.unsignedinteger) else jnp.int32  # int8 cannot hold 200
+        labels = labels.astype(jnp.promote_types(labels.dtype, wide))
+        return ((labels >= 0) & (labels < num_classes)).all()
+    values = np.asarray(labels)  # numpy also answers while a program around it is being compiled
+    wrong = values[(values < 0) | (values >= num_classes)]
+    if wrong.size:
+        raise ValueError(
+            f"labels must be whole numbers from 0 to {num_classes - 1}, as there are {num_classes} logits, "
+            f"but {wrong[0]} is among them."
+        )
+    return True
+
+
+def _one_if(condition):
+    """1 or NaN: a factor that leaves a value and its gradient as they are, to the last bit, or makes both NaN."""
+    return jnp.where(condition, 1.0, jnp.nan)
+
+
+def _not_empty(outputs):
+    if outputs.size == 0:
+        raise ValueError(f"batch must hold at least one example and output, but apply returned {list(outputs.shape)}.")

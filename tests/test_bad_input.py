@@ -1,12 +1,16 @@
 """Bad input: every mistake gets an error that names the argument and says what would be right."""
 
+import functools
+import inspect
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from flax import nnx
-from problems import assert_clear_error
+from problems import METHODS, assert_clear_error, build
 
 import metalearn as ml
 from metalearn import Task
@@ -16,6 +20,9 @@ SGD = optax.sgd(0.1)
 family = ml.tasks.Quadratic(dim=2)
 loss = family.loss
 START = jnp.zeros(2)
+
+
+PARABOLAS = Task(*[ml.tasks.QuadraticBatch(np.stack([np.eye(2)] * 2), np.ones((2, 2)))] * 2)
 
 
 def fake_tasks(*num_tasks, num_query=3):
@@ -228,6 +235,36 @@ CASES = {
         ValueError,
         r"labels \[num_examples\].*\[3, 2\] and \[3, 2\]",
     ),
+    "mse: empty": (
+        lambda: on_batch(ml.losses.mean_squared_error, jnp.ones((0, 1)), jnp.ones((0, 1))),
+        ValueError,
+        "batch must hold at least one example",
+    ),
+    "mse: complex": (
+        lambda: on_batch(ml.losses.mean_squared_error, 1j, 1j),
+        TypeError,
+        "apply must return an array of fl",
+    ),
+    "mse: model with aux": (
+        lambda: on_batch(ml.losses.mean_squared_error, (jnp.ones(3), 0), jnp.ones(3)),
+        TypeError,
+        "apply must return an array of floating-point numbers, but it returned a tuple",
+    ),
+    "mse: an array as batch": (
+        lambda: ml.losses.mean_squared_error(line)(START, jnp.ones((2, 3))),
+        TypeError,
+        r"batch must be a pair \(inputs, targets\), but it is an array of float32\[2, 3\]",
+    ),
+    "mse: model of params": (
+        lambda: ml.losses.mean_squared_error(lambda params: 0.0),
+        TypeError,
+        r"apply must be a function of \(params, inputs\)",
+    ),
+    "cross_entropy: empty": (
+        lambda: on_batch(ml.losses.cross_entropy, jnp.ones((0, 2)), jnp.ones(0, int)),
+        ValueError,
+        "batch must hold at least one example",
+    ),
     "accuracy: no model": (lambda: ml.losses.accuracy(3), TypeError, f"apply {FUNCTION}"),
     "accuracy: flat logits": (
         lambda: on_batch(ml.losses.accuracy, jnp.ones(3), jnp.ones(3, int)),
@@ -278,6 +315,27 @@ CASES = {
     "sinusoid: NaN": (lambda: ml.tasks.Sinusoid(x_range=(np.nan, 1.0)), ValueError, f"x_range .*{RANGE}"),
     "sinusoid: infinite": (lambda: ml.tasks.Sinusoid(x_range=(0.0, np.inf)), ValueError, f"x_range .*{RANGE}"),
     "sinusoid: no tasks": (lambda: ml.tasks.Sinusoid()(KEY, 0), ValueError, f"num_tasks must be a {WHOLE} 1"),
+    "sinusoid: too wide": (lambda: ml.tasks.Sinusoid(x_range=(-3e38, 3e38)), ValueError, f"x_range .*{RANGE}.*finite"),
+    "sinusoid: a seed": (lambda: ml.tasks.Sinusoid()(0, 1), TypeError, "key must be a jax.random.key"),
+    "sinusoid: keys": (
+        lambda: ml.tasks.Sinusoid()(jax.random.split(KEY), 1),
+        TypeError,
+        "key must be a jax.random.key",
+    ),
+    "quadratic: spread underflows": (lambda: ml.tasks.Quadratic(spread=1e-300), ValueError, f"spread .*{POSITIVE}"),
+    "quadratic: spread overflows": (lambda: ml.tasks.Quadratic(spread=10**999), ValueError, f"spread .*{POSITIVE}"),
+    "quadratic: complex spread": (lambda: ml.tasks.Quadratic(spread=jnp.array(1j)), ValueError, f"spread .*{POSITIVE}"),
+    "population: no task": (
+        lambda: ml.tasks.Population(3, lambda key, i: None)(KEY, 2),
+        TypeError,
+        r"draw must return a metalearn.Task\(support, query\)",
+    ),
+    "population: draw": (lambda: ml.tasks.Population(3, lambda key: None), TypeError, r"draw .*\(key, id\)"),
+    "mnist1d: digits as floats": (
+        lambda: ml.tasks.MNIST1D(digits=(1.0, 2.0, 3.0)),
+        ValueError,
+        "digits must be a tuple",
+    ),
     "quadratic: no dimension": (lambda: ml.tasks.Quadratic(dim=0), ValueError, f"dim must be a {WHOLE} 1"),
     "quadratic: no spread": (lambda: ml.tasks.Quadratic(spread=0.0), ValueError, f"spread must be a {POSITIVE}"),
     "quadratic: negative shift": (lambda: ml.tasks.Quadratic(shift=-1.0), ValueError, f"shift must be a {POSITIVE}"),
@@ -317,6 +375,42 @@ CASES = {
     ),
     "mnist1d: no tasks": (lambda: ml.tasks.MNIST1D()(KEY, 0), ValueError, f"num_tasks must be a {WHOLE} 1"),
     # theory
+    "objective: one number": (
+        lambda: ml.theory.unrolled(PARABOLAS, 0.1, 1).objective([1.0]),
+        ValueError,
+        r"params must have shape \[2\], but it has \[1\]",
+    ),
+    "unrolled: one task": (
+        lambda: ml.theory.unrolled(jax.tree.map(lambda leaf: leaf[0], PARABOLAS), 0.1, 1),
+        ValueError,
+        r"tasks.support must have a hessian \[num_tasks, dim, dim\]",
+    ),
+    "smoothness_bound: negative norm": (
+        lambda: ml.theory.smoothness_bound(0.1, 3, 1.0, 1.0, gradient_norm=-1),
+        ValueError,
+        "gradient_norm must be at least 0, but -1.0",
+    ),
+    "smoothness_bound: too large": (
+        lambda: ml.theory.smoothness_bound(1e30, 1000, 1.0, 1.0, 1.0),
+        ValueError,
+        "does not fit into float64",
+    ),
+    "cost: method": (lambda: ml.theory.cost(["maml"], 1, 1), ValueError, "method must be one of 'maml'"),
+    "contrastive_split: a NaN": (
+        lambda: ml.theory.contrastive_split([[np.nan]], [0], [[1.0]], [0], [[0.0, 0.0]], 0.1),
+        ValueError,
+        "features_support must hold finite numbers",
+    ),
+    "contrastive_split: label -1": (
+        lambda: ml.theory.contrastive_split([[1.0]], [-1], [[1.0]], [0], [[0.0, 0.0]], 0.1),
+        ValueError,
+        r"labels_support must be whole numbers from 0 to 1.*\[-1\]",
+    ),
+    "wrong_signs: one class": (
+        lambda: ml.theory.contrastive_split([[1.0]], [0], [[1.0]], [0], [[0.0, 0.0]], 0.1).wrong_signs(),
+        ValueError,
+        "no pair of different classes",
+    ),
     "unrolled: zero step": (lambda: ml.theory.unrolled(family(KEY, 2), 0.0, 1), ValueError, f"step_size .*{POSITIVE}"),
     "unrolled: negative steps": (
         lambda: ml.theory.unrolled(family(KEY, 2), 0.1, -1),
@@ -336,6 +430,145 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_the_error_names_the_argument_and_the_fix(name):
     assert_clear_error(*CASES[name])
+
+
+def kernel_methods():
+    """Those that are given a model and not a loss."""
+    return {
+        "meta_rkhs_ii": ml.meta_rkhs_ii(line, 1.0),
+        "kernel_adaptation": ml.kernel_adaptation(line, ml.kernel.gaussian(1.0), 0.1),
+    }
+
+
+def line(params, x):
+    return params[0] + params[1] * x
+
+
+ONE_TASK = jax.tree.map(lambda leaf: leaf[0], fake_tasks(1, 1))
+MANY = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), ONE_TASK)
+MEMORY = ml.tasks.IndexedTasks(jnp.arange(2), MANY)
+CLIENTS = ml.tasks.ClientData(*jax.tree.map(lambda leaf: leaf[:, None], (MANY.support, MANY)))
+
+
+def one_step(learner, tasks):
+    return lambda params, _: learner.step(learner.init(params), tasks)
+
+
+BY_LOSS = {  # every factory that is given a loss -> a function of (loss) that returns one of (params, task)
+    **{method: functools.partial(build, method) for method in METHODS},
+    "zeroing_trick": lambda loss: ml.zeroing_trick(ml.fo_maml(loss, SGD, 1), lambda params: params),
+    "moml": lambda loss: one_step(ml.moml(loss, SGD, SGD, 2, 0.5), MEMORY),
+    "local_moml": lambda loss: one_step(ml.local_moml(loss, SGD, SGD, 0.5), CLIENTS),
+    "mamf": lambda loss: lambda params, _: ml.mamf(loss, SGD, 1)(params, MANY),
+}
+NO_LOSSES = {
+    "of params alone": (lambda params: 0.0, TypeError, r"loss must be a function of \(params, batch\).*\(params\)"),
+    "of three": (lambda params, batch, key: 0.0, TypeError, r"loss must be a function of \(params, batch\)"),
+    "with aux": (
+        lambda p, b: (line_loss(p, b), b),
+        TypeError,
+        "loss must return a scalar.*tuple.*Return the loss alone",
+    ),
+    "None": (lambda p, b: None, TypeError, "loss must return a scalar, but it returned None"),
+    "text": (lambda p, b: "0.1", TypeError, "loss must return a scalar, but it returned a str"),
+    "per example": (lambda p, b: (line(p, b[0]) - b[1])[:, 0], ValueError, SCALAR),
+    "whole number": (lambda p, b: line_loss(p, b).astype(int), TypeError, "loss must return a floating-point.*int32"),
+    "a Python int": (lambda p, b: 3, TypeError, "loss must return a floating-point.*int32"),
+    "a bool": (lambda p, b: line_loss(p, b) > 1, TypeError, "loss must return a floating-point.*bool"),
+    "complex": (lambda p, b: line_loss(p, b) * 1j, TypeError, "loss must return a real number.*complex64"),
+}
+
+
+@pytest.mark.parametrize("factory", BY_LOSS)
+def test_a_function_that_is_no_loss_is_refused_by_every_factory(factory):
+    """Found while a program is traced, so nothing is compiled."""
+    for loss, kind, message in NO_LOSSES.values():
+        assert_clear_error(lambda loss=loss: jax.make_jaxpr(BY_LOSS[factory](loss))(START, ONE_TASK), kind, message)
+
+
+def test_an_error_within_a_loss_is_its_own():
+    def loss(params, batch):
+        return line_loss(params)  # a TypeError about arguments, but not those that the library gives
+
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'batch'"):
+        ml.fo_maml(loss, SGD, 1)(START, ONE_TASK)
+
+
+NO_TASK = r"task must be a metalearn.Task\(support, query\), but it is "
+NO_TASKS = {
+    "None": (None, TypeError, f"{NO_TASK}None"),
+    "a pair": (tuple(ONE_TASK), TypeError, f"{NO_TASK}a tuple"),
+    "a batch": (ONE_TASK.support[0], TypeError, f"{NO_TASK}an array of float32"),
+    "no support": (Task(None, ONE_TASK.query), ValueError, f"{RAGGED.format('examples')}.*no array"),
+    "text": (Task(ONE_TASK.support, ("a", "b")), TypeError, r"must hold arrays of numbers, but \[0\] is a str"),
+    "ragged": (Task((jnp.ones(3), jnp.ones(2)), ONE_TASK.query), ValueError, RAGGED.format("examples")),
+    "long lists": (
+        Task(ONE_TASK.support, ([1.0] * 99, [1.0] * 99)),
+        ValueError,
+        RAGGED.format("examples") + r".*\.\.\.",
+    ),
+}
+NO_PARAMS = {
+    "whole numbers": (jnp.array([1, 2]), TypeError, "params must be a floating-point array"),
+    "complex": ({"w": START * 1j}, TypeError, r"params\['w'\] must be a floating-point array"),
+    "text": (["a"], TypeError, r"params\[0\] must be a floating-point array"),
+    "None": (None, TypeError, "params holds no array"),
+    "empty": (jnp.zeros(0), TypeError, "params holds no array"),
+}
+
+
+@pytest.mark.parametrize("factory", [*METHODS, "zeroing_trick", *kernel_methods()])
+def test_params_and_task_are_checked_by_every_meta_gradient(factory):
+    meta_gradient = kernel_methods().get(factory) or BY_LOSS[factory](line_loss)
+    for task, kind, message in NO_TASKS.values():
+        assert_clear_error(lambda task=task: meta_gradient(START, task), kind, message)
+    for params, kind, message in NO_PARAMS.values():
+        assert_clear_error(lambda params=params: meta_gradient(params, ONE_TASK), kind, message)
+
+
+NUMBERS = {"proximal_strength": 2.0, "perturbation": 0.05, "step_size": 0.1, "horizon": 0.5, "cap": 0.9}
+TRACED = {
+    **{
+        method: functools.partial(build, method, line_loss, num_steps=1, cg_steps=1)
+        for method in METHODS
+        if NUMBERS.keys() & inspect.signature(getattr(ml, method)).parameters.keys()
+    },
+    "meta_rkhs_ii": lambda step_size, **_: ml.meta_rkhs_ii(line, time=step_size, num_steps=1),
+    "kernel_adaptation": lambda step_size, **_: ml.kernel_adaptation(line, ml.kernel.gaussian(step_size), step_size),
+}
+
+
+@pytest.mark.parametrize("factory", [pytest.param(f, marks=[pytest.mark.slow] * (f == "a_maml")) for f in TRACED])
+def test_every_real_number_may_be_traced(factory):
+    """Within one program, numbers that it is given and the same ones that it holds make one meta-gradient."""
+
+    @jax.jit
+    def both(numbers):
+        return [TRACED[factory](**each)(jnp.array([0.5, 0.1]), ONE_TASK) for each in (numbers, NUMBERS)]
+
+    given, held = both(NUMBERS)
+    assert np.abs(held[1]).max() > 1e-4
+    chex.assert_trees_all_close(given, held, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if "num_steps" in inspect.signature(getattr(ml, m)).parameters])
+def test_a_number_of_steps_may_not_be_traced(method):
+    def program(num_steps):
+        return build(method, line_loss, num_steps=num_steps)(START, ONE_TASK)
+
+    with pytest.raises(ValueError, match=f"num_steps must be a {WHOLE} .*Tracer"):
+        jax.make_jaxpr(program)(3)
+
+
+def test_theory_is_computed_at_once():
+    for call in (
+        lambda x: ml.theory.unrolled(PARABOLAS, x, 1),
+        lambda x: ml.theory.unrolled(PARABOLAS, 0.1, 1).objective([x, x]),
+        lambda x: ml.theory.largest_stable_step(3, x),
+        lambda x: ml.theory.smoothness_bound(0.1, 3, 1.0, 1.0, x),
+    ):
+        with pytest.raises(TypeError, match="must be known at once, but it is traced"):
+            jax.make_jaxpr(call)(0.1)
 
 
 def test_good_neighbours_of_bad_values_are_taken():

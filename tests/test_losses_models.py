@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -39,6 +40,45 @@ def test_cross_entropy_of_no_information_is_log_of_the_number_of_classes():
 def test_accuracy_is_the_fraction_of_largest_logits():
     assert losses.accuracy(identity)(1.0, (LOGITS, LABELS)) == 0.25
     assert losses.accuracy(identity)(1.0, (LOGITS, jnp.array([0, 0, 2, 0]))) == 1.0
+
+
+@pytest.mark.parametrize("bad", [-1, 3])
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.uint8, jnp.int32])
+def test_a_label_out_of_range_is_never_counted_as_a_class(bad, dtype):
+    """A known one raises, also within a compiled program; a traced one makes the loss and all its gradient NaN."""
+    labels = np.array([0, 2, 1, bad]).astype(dtype)
+    for measure in (losses.cross_entropy, losses.accuracy):
+        for call in (
+            measure(identity),
+            jax.jit(lambda weight, batch, m=measure: m(identity)(weight, (batch[0], labels))),
+        ):
+            with pytest.raises(ValueError, match=rf"labels must be whole numbers from 0 to 2.* but {labels[-1]} is"):
+                call(1.0, (LOGITS, labels))
+    value, gradient = jax.jit(jax.value_and_grad(losses.cross_entropy(identity)))(jnp.ones(3), (LOGITS, labels))
+    assert np.isnan([value, *gradient]).all()
+    assert np.isnan(jax.jit(losses.accuracy(identity))(1.0, (LOGITS, labels)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_check_of_labels_changes_no_bit(dtype):
+    def plain(weight, batch):
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(identity(weight, batch[0]), batch[1]))
+
+    weight, logits = jnp.array([0.3, -1.1, 0.7], dtype), LOGITS.astype(dtype)
+    checked, expected = (
+        jax.jit(jax.value_and_grad(loss))(weight, (logits, LABELS)) for loss in (losses.cross_entropy(identity), plain)
+    )
+    chex.assert_trees_all_equal(checked, expected)
+    chex.assert_trees_all_equal_dtypes(checked, expected)
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_a_model_without_a_prediction_has_no_accuracy(bad):
+    """The arg-max of NaN is class 0, right by chance. A logit of minus infinity only excludes a class."""
+    accuracy = losses.accuracy(identity)
+    assert np.isnan(accuracy(1.0, (LOGITS.at[1, 2].set(bad), LABELS)))
+    assert np.isnan(accuracy(1.0, (LOGITS.at[1].set(-jnp.inf), LABELS)))
+    assert accuracy(1.0, (LOGITS.at[0, 1].set(-jnp.inf), LABELS)) == 0.25
 
 
 @pytest.mark.parametrize("loss", [losses.mean_squared_error, losses.cross_entropy])

@@ -89,6 +89,18 @@ def test_the_cap_keeps_a_step_size_that_is_too_large_from_running_away(x64):
     assert after_training(0.1, 0.9) == after_training(0.1, None), "below 0.9 / (2 h) the cap is never felt"
 
 
+@pytest.mark.parametrize("offset", [1e6, 2.5, 0.0])
+def test_the_cap_measures_a_loss_from_zero_on_either_side(x64, offset):
+    """1/2 theta^2 - offset at theta = 2: a small gain on a negative loss is whole, a large one is cap |f|."""
+    task = ml.Task(jnp.zeros(1), jnp.zeros(1))
+    value, gradient = ml.meta_rkhs_i(lambda p, b: parabola(1.0)(p, b) - offset, 0.2, cap=0.9)(jnp.array(2.0), task)
+    f = 2.0 - offset
+    whole = 0.9 * abs(f) >= 0.2 * 4.0  # the gain is a |grad f|^2
+    assert value == pytest.approx(f - (0.8 if whole else 0.9 * abs(f)))
+    assert gradient == pytest.approx(2.0 - (0.8 if whole else 0.9 * np.sign(f) * 2.0))
+    assert whole == (offset != 2.5)
+
+
 # II, as any meta-gradient: its value is tested with the kernel.
 
 

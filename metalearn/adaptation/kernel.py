@@ -38,16 +38,25 @@ def tangent(apply: Apply) -> Kernel:
     Raises:
       TypeError: if `apply` is no function.
     """
-    _require.function(apply=apply)
+    _require.takes("params", "inputs", apply=apply)
 
     def outputs(params, example):
-        return apply(params, jax.tree.map(lambda leaf: leaf[None], example)).ravel()
+        inputs = jax.tree.map(lambda leaf: leaf[None], example)
+        output = _require.returned_floats("apply", apply(params, inputs))
+        if output.shape[:1] != (1,):
+            raise ValueError(
+                f"apply must return one row for each example, but for one it returned {list(output.shape)}."
+            )
+        return output.ravel()
 
     def jacobian(params, inputs):
         slopes = jax.vmap(jax.jacrev(outputs), in_axes=(None, 0))(params, inputs)
         return [_at_least_float32(leaf.reshape(leaf.shape[0] * leaf.shape[1], -1)) for leaf in jax.tree.leaves(slopes)]
 
     def kernel(params, a, b):
+        _require.float_params(params)
+        for inputs in (a, b):
+            _require.same_leading_axis("examples", inputs)
         blocks = zip(jacobian(params, a), jacobian(params, b), strict=True)
         return sum(jnp.matmul(left, right.T, precision="highest") for left, right in blocks)
 
@@ -58,7 +67,7 @@ def gaussian(length_scale: float, features: Apply | None = None) -> Kernel:
     """The kernel exp(-|z(a) - z(b)|^2 / (2 s^2)).
 
     Args:
-      length_scale: s > 0, in units of z.
+      length_scale: s > 0, in units of z; it may be traced.
       features: z, (params, inputs) -> array of shape [num_examples, ...]; by default the inputs themselves.
 
     Raises:
@@ -66,10 +75,17 @@ def gaussian(length_scale: float, features: Apply | None = None) -> Kernel:
     """
     _require.positive(length_scale=length_scale)
     if features is not None:
-        _require.function(features=features)
+        _require.takes("params", "inputs", features=features)
 
     def kernel(params, a, b):
-        left, right = (x if features is None else features(params, x) for x in (a, b))
+        left, right = (
+            _require.returned_floats("features", x if features is None else features(params, x)) for x in (a, b)
+        )
+        if left.ndim == 0 or left.shape[1:] != right.shape[1:]:
+            raise ValueError(
+                "features, or without them the inputs, must have shape [num_examples, ...], the same but for the first "
+                f"axis, but they have {list(left.shape)} and {list(right.shape)}."
+            )
         left, right = (_at_least_float32(z).reshape(len(z), -1) for z in (left, right))
         return jnp.exp(-jnp.sum((left[:, None] - right) ** 2, axis=-1) / (2 * length_scale**2))
 
@@ -82,8 +98,8 @@ def regression(apply: Apply, kernel: Kernel, ridge: jax.typing.ArrayLike, num_st
     Args:
       apply: f, (params, inputs) -> outputs, shape [num_examples, ...].
       kernel: k.
-      ridge: r >= 0, in units of k. With 0, f goes through the support set; where k(X, X) is then singular up to
-        rounding, as it is when an input comes twice, the outputs are NaN.
+      ridge: r >= 0, in units of k; it may be traced. With 0, f goes through the support set; where k(X, X) is
+        then singular up to rounding, as it is when an input comes twice, the outputs are NaN.
       num_steps: how often, >= 1.
 
     Returns:
@@ -92,24 +108,32 @@ def regression(apply: Apply, kernel: Kernel, ridge: jax.typing.ArrayLike, num_st
     Raises:
       ValueError, TypeError: if an argument is not as described; the message names it.
     """
-    _require.function(apply=apply, kernel=kernel)
-    if not (_require._is_real(ridge) and ridge == 0):
-        _require.positive(ridge=ridge)
+    _require.takes("params", "inputs", apply=apply)
+    _require.takes("params", "a", "b", kernel=kernel)
+    _require.not_negative(ridge=ridge)
     _require.count(at_least=1, num_steps=num_steps)
 
     def predict(params, support, inputs):
-        known, targets = support
-        everything = jax.tree.map(lambda *parts: jnp.concatenate(parts), known, inputs)
-        outputs = apply(params, everything)
-        num_known = len(targets)
+        known, targets = _require.pair(support)
+        _require.array(targets=targets)
+        num_known = _require.same_leading_axis("examples", support)
+        _require.same_leading_axis("examples", inputs)
+        everything = _joined(known, inputs)
+        outputs = _require.returned_floats("apply", apply(params, everything))
+        if num_known == 0:
+            raise ValueError("support must hold at least one example, but its leading axis is 0.")
+        if jnp.iscomplexobj(targets):
+            raise TypeError(f"targets must be real numbers, but they are {jnp.result_type(targets)}.")
+        if outputs.ndim == 0 or len(outputs) != len(jax.tree.leaves(everything)[0]):
+            raise ValueError(f"apply must return one row for each example, but it returned {list(outputs.shape)}.")
         if jnp.shape(targets) != outputs[:num_known].shape:
             raise ValueError(
                 f"predictions have shape {outputs[:num_known].shape} but targets {jnp.shape(targets)}: give both one "
                 "shape."
             )
-        gram = kernel(params, everything, known)
-        rows = gram.shape[1]
-        if gram.shape[0] * num_known != rows * len(outputs) or rows not in (num_known, targets.size):
+        gram = _require.returned_floats("kernel", kernel(params, everything, known))
+        rows = gram.shape[1] if gram.ndim == 2 else -1
+        if gram.ndim != 2 or gram.shape[0] * num_known != rows * len(outputs) or rows not in (num_known, targets.size):
             raise ValueError(
                 "kernel must return a matrix with one row and column for each example, or for each output, "
                 f"but for {len(outputs)} and {num_known} examples it returned shape {list(gram.shape)}."
@@ -128,14 +152,31 @@ def regression(apply: Apply, kernel: Kernel, ridge: jax.typing.ArrayLike, num_st
     return predict
 
 
+def _joined(known, inputs):
+    """The inputs of the support set, and after them the others."""
+    first, second = (
+        (jax.tree.structure(tree), [leaf.shape[1:] for leaf in jax.tree.leaves(tree)]) for tree in (known, inputs)
+    )
+    if first != second:
+        raise ValueError(
+            "The inputs of the support set and those to predict must have one structure, and examples of one shape, "
+            f"but they have {first[1]} and {second[1]}."
+        )
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), known, inputs)
+
+
 def query_loss(predict: Predictor) -> Callable[[Params, Task], jax.Array]:
     """(params, task) -> mean squared error of the adapted model on the query set."""
+    _require.takes("params", "support", "inputs", predict=predict)
 
     def loss(params, task):
-        adapted = mean_squared_error(lambda params, inputs: predict(params, task.support, inputs))
+        def outputs(params, inputs):
+            return _require.returned_floats("predict", predict(params, task.support, inputs))
+
+        adapted = mean_squared_error(outputs)
         return adapted(params, task.query)
 
-    return loss
+    return _require.params_and_task(loss)
 
 
 def query_losses(predict: Predictor, params: Params, tasks: Task) -> jax.Array:
@@ -153,7 +194,7 @@ def query_losses(predict: Predictor, params: Params, tasks: Task) -> jax.Array:
     Raises:
       ValueError, TypeError: if an argument is not as described; the message names it.
     """
-    _require.function(predict=predict)
+    _require.takes("params", "support", "inputs", predict=predict)
     _require.float_params(params)
     num_tasks = _require.task_batch(tasks)
     losses = _compiled_losses(predict, params, tasks)
@@ -185,6 +226,11 @@ def positive_solver(matrix: jax.Array) -> Callable[[jax.Array], jax.Array]:
     Returns:
       A function of right sides of shape [n] or [n, m].
     """
+    _require.array(matrix=matrix)
+    if not jnp.issubdtype(jnp.result_type(matrix), jnp.floating):
+        raise TypeError(f"matrix must hold floating-point numbers, but they are {jnp.result_type(matrix)}.")
+    if jnp.ndim(matrix) != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"matrix must have shape [n, n], but it has {list(jnp.shape(matrix))}.")
     lower = _cholesky(jax.lax.stop_gradient(matrix))
 
     def solve(_, right):

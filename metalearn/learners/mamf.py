@@ -46,6 +46,14 @@ def mamf(loss: Loss, inner: optax.GradientTransformation, num_steps: int) -> Cal
     def fine_tune(params, tasks):
         _require.float_params(params)
         _require.task_batch(tasks)
+        support, query = (
+            [leaf.shape[2:] for leaf in jax.tree.leaves(half)] + [jax.tree.structure(half)] for half in tasks
+        )
+        if support != query:
+            raise ValueError(
+                "tasks must have support and query sets of one structure, and examples of one shape, so that they can "
+                f"be joined, but they have {support} and {query}."
+            )
 
         def on_one_task(params, task):
             batch = jax.tree.map(lambda *halves: jnp.concatenate(halves), *task)
@@ -73,6 +81,7 @@ def tasks_to_cover(num_ways: int, num_labels: int, miss_probability: float = 1e-
     """
     _require.count(at_least=1, num_ways=num_ways, num_labels=num_labels)
     _at_most("num_ways", num_ways, "labels", num_labels)
+    _require.known(miss_probability=miss_probability)
     _require.positive(miss_probability=miss_probability)
     _require.fraction(miss_probability=miss_probability)
     if num_ways == num_labels:
@@ -95,10 +104,12 @@ def uniform_tasks(examples: jax.typing.ArrayLike, num_ways: int, num_support: in
     Raises:
       ValueError: if an argument is not as described.
     """
+    _require.array(examples=examples)
     examples = jnp.asarray(examples)
-    if examples.ndim < 2:
+    if examples.ndim < 2 or examples.size == 0:
         raise ValueError(
-            f"examples must have shape [num_labels, num_examples, ...], but it has {list(examples.shape)}."
+            f"examples must have shape [num_labels, num_examples, ...], none of them 0, but it has "
+            f"{list(examples.shape)}."
         )
     num_labels, num_examples = examples.shape[:2]
     _require.count(at_least=1, num_ways=num_ways, num_support=num_support)
@@ -111,6 +122,7 @@ def uniform_tasks(examples: jax.typing.ArrayLike, num_ways: int, num_support: in
         return Task(_flattened(support, labels), _flattened(query, labels))
 
     def sample_tasks(key, num_tasks):
+        _require.random_key(key=key)
         _require.count(at_least=1, num_tasks=num_tasks)
         return jax.vmap(draw)(jax.random.split(key, num_tasks))
 
@@ -126,15 +138,26 @@ def among_present(measure: Callable[[Apply], Loss], apply: Apply) -> Loss:
 
     Returns:
       The measure of (params, (inputs, labels)), the logits of the other labels being minus infinity.
+
+    Raises:
+      ValueError, TypeError: if an argument is not as described; and as `losses.cross_entropy` for labels out of range.
     """
-    _require.function(measure=measure, apply=apply)
+    _require.takes("apply", measure=measure)
+    _require.takes("params", "inputs", apply=apply)
 
     def measured(params, batch):
-        def masked(params, inputs):
-            logits = apply(params, inputs)
-            return jnp.where(jnp.isin(jnp.arange(logits.shape[-1]), batch[1]), logits, -jnp.inf)
+        _, labels = _require.pair(batch, "inputs", "labels")
+        _require.array(labels=labels)
 
-        return measure(masked)(params, batch)
+        def masked(params, inputs):
+            logits = _require.returned_floats("apply", apply(params, inputs))
+            # Added, and not put in their place, so that a NaN reaches the gradient even where no label is present.
+            return logits + jnp.where(jnp.isin(jnp.arange(logits.shape[-1]), labels), 0, -jnp.inf)
+
+        loss = measure(masked)
+        if not callable(loss):
+            raise TypeError(f"measure must return a function of (params, batch), but it returned {loss!r:.80}.")
+        return loss(params, batch)
 
     return measured
 

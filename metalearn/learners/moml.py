@@ -195,6 +195,7 @@ def _known_ids(batch, num_all_tasks):
             f"but it is a {type(batch).__name__}."
         )
     num_tasks = _require.task_batch(batch.tasks)
+    _require.array(ids=batch.ids)
     ids = jnp.asarray(batch.ids)
     if not jnp.issubdtype(ids.dtype, jnp.integer) or ids.shape != (num_tasks,):
         raise ValueError(

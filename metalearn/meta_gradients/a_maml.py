@@ -30,7 +30,8 @@ def a_maml(loss: Loss, horizon: float, num_steps: int) -> MetaGradient:
 
     Args:
       loss: scalar loss of (params, batch).
-      horizon: T > 0, in units of params / gradient, as the product of a step size and a number of steps.
+      horizon: T > 0, in units of params / gradient, as the product of a step size and a number of steps; it may be
+        traced.
       num_steps: K >= 1.
 
     Returns:
@@ -45,6 +46,7 @@ def a_maml(loss: Loss, horizon: float, num_steps: int) -> MetaGradient:
     _require.positive(horizon=horizon)
     _require.count(at_least=1, num_steps=num_steps)
 
+    @_require.params_and_task
     def meta_gradient(params, task):
         def after_adaptation(params):
             start, unravel = ravel_pytree(params)  # the solver's program is smaller for one vector

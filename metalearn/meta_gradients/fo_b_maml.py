@@ -59,8 +59,8 @@ def fo_b_maml(
       loss: scalar loss of (params, batch).
       inner: the inner step rule; it receives the gradient of v f(phi) + h(phi) + l/2 ||phi - theta||^2.
       num_steps: K >= 1.
-      proximal_strength: l > 0, in units of curvature (loss / params^2).
-      perturbation: v > 0, a pure number.
+      proximal_strength: l > 0, in units of curvature (loss / params^2); it may be traced.
+      perturbation: v > 0, a pure number; it may be traced.
       estimator: "symmetric", "forward", "three_point" or "fourth_order".
       perturbed_steps: P >= 1. When given, the K steps are taken once, unperturbed, and each solution is P steps from
         where they end. With gradient steps of size a, (I - a M)^P of the gradient is then missing, M being the Hessian
@@ -80,10 +80,11 @@ def fo_b_maml(
     _require.positive(proximal_strength=proximal_strength, perturbation=perturbation)
     if perturbed_steps is not None:
         _require.count(at_least=1, perturbed_steps=perturbed_steps)
-    if estimator not in STENCILS:
+    if not isinstance(estimator, str) or estimator not in STENCILS:
         raise ValueError(f"estimator must be one of {', '.join(map(repr, STENCILS))}, but it is {estimator!r}.")
     offsets, slope_weights, value_weights = map(np.array, STENCILS[estimator])
 
+    @_require.params_and_task
     def meta_gradient(params, task):
         start, steps = params, num_steps
         if perturbed_steps is not None:
@@ -119,7 +120,7 @@ def fo_b_maml_limit(
       loss: scalar loss of (params, batch).
       inner: the inner step rule; it receives the gradient of v f(phi) + h(phi) + l/2 ||phi - theta||^2.
       num_steps: K >= 1.
-      proximal_strength: l > 0, in units of curvature (loss / params^2).
+      proximal_strength: l > 0, in units of curvature (loss / params^2); it may be traced.
 
     Returns:
       A function (params, task) -> (query loss at phi_0, meta-gradient); the gradient is a pytree like params.
@@ -132,6 +133,7 @@ def fo_b_maml_limit(
     _require.count(at_least=1, num_steps=num_steps)
     _require.positive(proximal_strength=proximal_strength)
 
+    @_require.params_and_task
     def meta_gradient(params, task):
         adapts = adapting(inner, num_steps, params)
 

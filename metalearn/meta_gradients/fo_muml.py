@@ -26,7 +26,7 @@ def fo_muml(loss: Loss, step_size: float, num_steps: int) -> MetaGradient:
 
     Args:
       loss: scalar loss of (params, batch).
-      step_size: α > 0, in units of params / gradient; 1/α is the proximal strength λ of `imaml`.
+      step_size: α > 0, in units of params / gradient; 1/α is the proximal strength λ of `imaml`. It may be traced.
       num_steps: K >= 0; with 0 this is the plain gradient of the support loss.
 
     Returns:
@@ -36,6 +36,7 @@ def fo_muml(loss: Loss, step_size: float, num_steps: int) -> MetaGradient:
     _require.positive(step_size=step_size)
     _require.count(num_steps=num_steps)
 
+    @_require.params_and_task
     def meta_gradient(params, task):
         def anchored_step(z, _):
             return optax.tree.add_scale(params, -step_size, jax.grad(loss)(z, task.support)), None

@@ -32,7 +32,7 @@ def hf_maml(loss: Loss, inner: optax.GradientTransformation, num_steps: int, per
       loss: scalar loss of (params, batch).
       inner: the inner optimizer, for instance optax.sgd(0.01).
       num_steps: K >= 0; the paper's algorithm has 1.
-      perturbation: ν > 0, in units of params.
+      perturbation: ν > 0, in units of params; it may be traced.
 
     Returns:
       A function (params, task) -> (query loss at φ_K, meta-gradient); the gradient is a pytree like params.
@@ -44,12 +44,12 @@ def hf_maml(loss: Loss, inner: optax.GradientTransformation, num_steps: int, per
 def _hessian_free(loss, perturbation):
     """The same loss, with the same gradient; the derivative of that gradient in params is a central difference."""
 
-    def forwards(params, batch):
+    def forwards(params, batch, perturbation):
         value, gradient = jax.value_and_grad(loss)(params, batch)
-        return (value, gradient), (params, batch, gradient)
+        return (value, gradient), (params, batch, perturbation, gradient)
 
     def backwards(residuals, cotangents):
-        params, batch, gradient = residuals
+        params, batch, perturbation, gradient = residuals
         for_value, v = cotangents
         length = optax.tree.norm(v)
         shift = perturbation / jnp.where(length > 0, length, 1)
@@ -57,14 +57,15 @@ def _hessian_free(loss, perturbation):
             jax.grad(loss)(optax.apply_updates(params, optax.tree.scale(e, v)), batch) for e in (shift, -shift)
         )
         product = optax.tree.scale(1 / (2 * shift), optax.tree.sub(ahead, behind))
-        return optax.tree.cast_like(optax.tree.add_scale(product, for_value, gradient), params), None
+        return optax.tree.cast_like(optax.tree.add_scale(product, for_value, gradient), params), None, None
 
-    value_and_grad = jax.custom_vjp(jax.value_and_grad(loss))
+    value_and_grad = jax.custom_vjp(lambda params, batch, _: jax.value_and_grad(loss)(params, batch))
     value_and_grad.defvjp(forwards, backwards)
 
     def times_gradient(gradient, for_value):
-        return optax.tree.cast_like(optax.tree.scale(for_value, gradient), gradient), None
+        return optax.tree.cast_like(optax.tree.scale(for_value, gradient), gradient), None, None
 
-    hessian_free = jax.custom_vjp(loss)
+    hessian_free = jax.custom_vjp(lambda params, batch, _: loss(params, batch))
     hessian_free.defvjp(value_and_grad, times_gradient)
-    return hessian_free
+    # The perturbation is an argument and not closed over, for it may be traced.
+    return lambda params, batch: hessian_free(params, batch, perturbation)

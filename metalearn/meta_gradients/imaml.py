@@ -36,7 +36,7 @@ def imaml(
       loss: scalar loss of (params, batch).
       inner: the inner step rule; it receives the gradient of h(phi) + l/2 ||phi - theta||^2.
       num_steps: K >= 1.
-      proximal_strength: l > 0, in units of curvature (loss / params^2).
+      proximal_strength: l > 0, in units of curvature (loss / params^2); it may be traced.
       cg_steps: number of conjugate-gradient steps, >= 1. As many as there are parameters solve the system exactly.
 
     Returns:
@@ -50,6 +50,7 @@ def imaml(
     _require.count(at_least=1, num_steps=num_steps, cg_steps=cg_steps)
     _require.positive(proximal_strength=proximal_strength)
 
+    @_require.params_and_task
     def meta_gradient(params, task):
         def support_loss(phi):
             return loss(phi, task.support)

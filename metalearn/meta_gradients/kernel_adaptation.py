@@ -29,11 +29,10 @@ def kernel_adaptation(apply: Apply, kernel: kernels.Kernel, ridge: float) -> Met
       apply: f, (params, inputs) -> outputs, shape [num_examples, ...]; a batch is (inputs, targets).
       kernel: k, (params, inputs a, inputs b) -> matrix, such as kernel.tangent(apply), kernel.gaussian(0.3), or a sum
         of kernels. What it reads in params is learned.
-      ridge: r > 0, in units of k.
+      ridge: r > 0, in units of k; it may be traced.
 
     Returns:
       A function (params, task) -> (query loss of f, meta-gradient); the gradient is a pytree like params.
     """
-    _require.function(apply=apply, kernel=kernel)
     _require.positive(ridge=ridge)
-    return jax.value_and_grad(kernels.query_loss(kernels.regression(apply, kernel, ridge)))
+    return _require.params_and_task(jax.value_and_grad(kernels.query_loss(kernels.regression(apply, kernel, ridge))))

@@ -43,6 +43,7 @@ def maml(
     _require.flag(remat=remat)
     adapt = _adaptation(loss, inner, num_steps, resample, remat)
 
+    @_require.params_and_task
     def meta_gradient(params, task):
         def after_adaptation(start):
             return loss(adapt(start, task.support), task.query)
@@ -71,6 +72,7 @@ def fo_maml(loss: Loss, inner: optax.GradientTransformation, num_steps: int, res
     loss = _require.scalar(loss)
     adapt = _adaptation(loss, inner, num_steps, resample)
 
+    @_require.params_and_task
     def meta_gradient(params, task):
         return jax.value_and_grad(loss)(adapt(params, task.support), task.query)
 

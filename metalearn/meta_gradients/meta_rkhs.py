@@ -31,15 +31,17 @@ def meta_rkhs_i(loss: Loss, step_size: float, cap: float | None = 0.9) -> MetaGr
     adapt by ordinary gradient steps.
 
     F has no lower bound once a exceeds 1 / (2 curvature), as on a quadratic it is 1/2 h (1 - 2 a h) theta^2: minimised,
-    it makes gradients large. So the gain may be at most the fraction `cap` of a loss that is not negative, and
-    where it would be more, F is (1 - cap) f.
+    it makes gradients large. So the gain may be at most the fraction `cap` of |f|, and where it would be more, F is
+    f - cap |f|, which is bounded below if f is. The cap measures the loss from 0, as suits one whose best value is 0,
+    such as an error or a cross-entropy; a loss that passes through 0, such as a negative log-density, gains nothing
+    there, and is better off with cap=None and a smaller step.
 
     Cost: 2 gradients and 2 Hessian-vector products a task. Memory: flat, there is no inner loop. Exact for F.
 
     Args:
       loss: scalar loss of (params, batch).
-      step_size: a > 0, in units of params / gradient.
-      cap: at least 0 and below 1, or None for the paper's F, without a lower bound.
+      step_size: a > 0, in units of params / gradient; it may be traced.
+      cap: at least 0 and below 1, or None for the paper's F, without a lower bound; it may be traced.
 
     Returns:
       A function (params, task) -> (F, meta-gradient); the gradient is a pytree like params.
@@ -52,12 +54,13 @@ def meta_rkhs_i(loss: Loss, step_size: float, cap: float | None = 0.9) -> MetaGr
     if cap is not None:
         _require.fraction(cap=cap)
 
+    @_require.params_and_task
     def meta_gradient(params, task):
         def objective(params):
             value, query_gradient = jax.value_and_grad(loss)(params, task.query)
             support_gradient = jax.grad(loss)(params, task.support)
             gain = step_size * optax.tree.vdot(support_gradient, query_gradient)
-            return value - (gain if cap is None else jnp.minimum(gain, cap * value))
+            return value - (gain if cap is None else jnp.minimum(gain, cap * jnp.abs(value)))
 
         return jax.value_and_grad(objective)(params)
 
@@ -79,7 +82,7 @@ def meta_rkhs_ii(apply: Apply, time: float, num_steps: int = 8) -> MetaGradient:
     Returns:
       A function (params, task) -> (query loss of f_t, meta-gradient); the gradient is a pytree like params.
     """
-    return jax.value_and_grad(kernel.query_loss(gradient_flow(apply, time, num_steps)))
+    return _require.params_and_task(jax.value_and_grad(kernel.query_loss(gradient_flow(apply, time, num_steps))))
 
 
 def gradient_flow(apply: Apply, time: float, num_steps: int = 8) -> kernel.Predictor:
@@ -94,7 +97,7 @@ def gradient_flow(apply: Apply, time: float, num_steps: int = 8) -> kernel.Predi
 
     Args:
       apply: (params, inputs) -> outputs, shape [num_examples, ...], for each example by itself.
-      time: t > 0, in units of 1/k; math.inf for the end of the flow.
+      time: t > 0, in units of 1/k; math.inf for the end of the flow. It may be traced.
       num_steps: m >= 1.
 
     Returns:

@@ -37,6 +37,7 @@ def reptile(loss: Loss, inner: optax.GradientTransformation, num_steps: int) -> 
     _require.transformation(inner=inner)
     _require.count(at_least=1, num_steps=num_steps)
 
+    @_require.params_and_task
     def meta_gradient(params, task):
         _require.all_adapt("reptile", adapting(inner, num_steps, params))
         adapted = descend(lambda phi: loss(phi, task.support), inner, num_steps, params)

@@ -36,10 +36,12 @@ def zeroing_trick(meta_gradient: MetaGradient, head: Callable[[Params], Params])
     Raises:
       ValueError: at the first call, if `head` does not return a part of params.
     """
-    _require.function(meta_gradient=meta_gradient, head=head)
+    _require.takes("params", head=head)
+    _require.takes("params", "task", meta_gradient=meta_gradient)
 
+    @_require.params_and_task
     def zeroed(params, task):
-        value, gradient = meta_gradient(zero_head(params, head), task)
+        value, gradient = _require.value_and_gradient(meta_gradient(zero_head(params, head), task), params)
         return value, zero_head(gradient, head)
 
     return zeroed
@@ -56,11 +58,13 @@ def zero_head(params: Params, head: Callable[[Params], Params]) -> Params:
       A pytree like params.
 
     Raises:
-      TypeError: if `head` is no function.
+      TypeError: if `head` is no function, or params holds something else than arrays.
       ValueError: if it does not return a part of params.
     """
-    _require.function(head=head)
+    _require.takes("params", head=head)
     leaves, structure = jax.tree.flatten(params)
+    for leaf in leaves:
+        _require.array(**{"every leaf of params": leaf})
     # Each array is replaced by a mark, so that `head` shows which of them it selects.
     marks = [object() for _ in leaves]
     selected = {id(mark) for mark in jax.tree.leaves(head(jax.tree.unflatten(structure, marks)))}

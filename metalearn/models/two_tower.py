@@ -72,12 +72,15 @@ def contrastive(apply: Callable) -> Loss:
     Raises:
       ValueError: when there are not as many images as captions.
     """
-    _require.function(apply=apply)
+    _require.takes("params", "images", "captions", apply=apply)
 
     def loss(params, batch):
-        logits = apply(params, *batch)
-        if logits.ndim != 2 or logits.shape[0] != logits.shape[1]:
-            raise ValueError(f"logits must be square, one image for each caption, but they have {list(logits.shape)}.")
+        images, captions = _require.pair(batch, "images", "captions")
+        logits = _require.returned_floats("apply", apply(params, images, captions))
+        if logits.ndim != 2 or logits.shape[0] != logits.shape[1] or logits.size == 0:
+            raise ValueError(
+                f"logits must be square, one image for each caption, and not empty, but they have {list(logits.shape)}."
+            )
         pairs = jnp.arange(len(logits))
         by_image, by_caption = (
             optax.softmax_cross_entropy_with_integer_labels(rows, pairs).mean() for rows in (logits, logits.T)
@@ -96,9 +99,15 @@ def classifier(apply: Callable, captions: jax.typing.ArrayLike) -> Apply:
 
     Returns:
       A function (params, images) -> logits [num_images, num_labels].
+
+    Raises:
+      ValueError, TypeError: if an argument is not as described; the message names it.
     """
-    _require.function(apply=apply)
+    _require.takes("params", "images", "captions", apply=apply)
+    _require.array(captions=captions)
     captions = jnp.asarray(captions)
+    if captions.ndim == 0 or captions.size == 0:
+        raise ValueError(f"captions must have shape [num_labels, ...], not empty, but it has {list(captions.shape)}.")
     return lambda params, images: apply(params, images, captions)
 
 
@@ -108,10 +117,12 @@ def letter_pairs(names: Sequence[str]) -> np.ndarray:
     Case is ignored, and what is no letter is a space, as are both ends: "A" counts " A" and "A ".
 
     Raises:
-      TypeError: if names is one string.
+      TypeError: if names is one string, or no sequence of strings.
     """
     if isinstance(names, str):
         raise TypeError(f"names must be a sequence of strings, but it is one: {names!r}. Write [{names!r}].")
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"names must be a sequence of strings, but it is {names!r:.80}.")
     counts = np.zeros((len(names), NUM_LETTERS, NUM_LETTERS), np.float32)
     for row, name in zip(counts, names, strict=True):
         letters = [ord(letter) - ord("A") + 1 if "A" <= letter <= "Z" else 0 for letter in f" {name.upper()} "]

@@ -95,6 +95,7 @@ class Glyphs:
 
     def __call__(self, key: jax.Array, num_tasks: int) -> Task:
         """A batch of tasks: images [num_tasks, examples, size, size, 1] in [0, 1] and labels [num_tasks, examples]."""
+        _require.random_key(key=key)
         _require.count(at_least=1, num_tasks=num_tasks)
         # Bytes, and of these scripts only: four times smaller than floats where a compiled program holds them.
         pictures = jnp.asarray(_of_scripts(self.scripts, self.size))

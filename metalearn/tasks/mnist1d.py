@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import numbers
 
 import jax
 import jax.numpy as jnp
@@ -48,8 +49,9 @@ class MNIST1D:
         digits = self.digits
         if (
             not isinstance(digits, tuple)
+            or not all(isinstance(digit, numbers.Integral) and 0 <= digit < NUM_CLASSES for digit in digits)
+            or any(isinstance(digit, bool) for digit in digits)
             or len(set(digits)) < len(digits)
-            or not set(digits) <= set(range(NUM_CLASSES))
         ):
             raise ValueError(f"digits must be a tuple of different digits from 0 to 9, but it is {digits!r}.")
         if self.num_ways > len(self.digits):
@@ -60,6 +62,7 @@ class MNIST1D:
 
     def __call__(self, key: jax.Array, num_tasks: int) -> Task:
         """A batch of tasks: signals [num_tasks, examples, 40] and labels [num_tasks, examples]."""
+        _require.random_key(key=key)
         _require.count(at_least=1, num_tasks=num_tasks)
         data = jnp.asarray(signals()[list(self.digits)])
         sizes = *data.shape[:2], self.num_ways, self.num_shots, self.num_query

@@ -58,12 +58,14 @@ class Omniglot:
     size: int = 28
 
     def __post_init__(self):
+        if not isinstance(self.directory, (str, Path)) or not str(self.directory):
+            raise TypeError(f"directory must be the path of a folder, but it is {self.directory!r}.")
         _require.count(at_least=1, num_shots=self.num_shots, num_query=self.num_query)
         _require.count(at_least=2, num_ways=self.num_ways)
         _require.count(at_least=8, size=self.size)
         if self.size > 105:
             raise ValueError(f"size must be at most 105, the pixels of a drawing, but it is {self.size}.")
-        if self.split not in ("background", "evaluation"):
+        if not isinstance(self.split, str) or self.split not in ("background", "evaluation"):
             raise ValueError(f'split must be "background" or "evaluation", but it is {self.split!r}.')
         if not isinstance(self.rotations, bool):
             raise ValueError(f"rotations must be True or False, but it is {self.rotations!r}.")
@@ -75,6 +77,7 @@ class Omniglot:
 
     def __call__(self, key: jax.Array, num_tasks: int) -> Task:
         """A batch of tasks: images [num_tasks, examples, size, size, 1], 0 (paper) to 1 (ink), and their labels."""
+        _require.random_key(key=key)
         _require.count(at_least=1, num_tasks=num_tasks)
         drawings = jnp.asarray(self._drawings())
 

@@ -53,16 +53,25 @@ class Population:
 
     def __post_init__(self):
         _require.count(at_least=1, num_all_tasks=self.num_all_tasks)
-        _require.function(draw=self.draw)
+        _require.takes("key", "id", draw=self.draw)
 
     def __call__(self, key: jax.Array, num_tasks: int) -> IndexedTasks:
         """A batch of different tasks."""
+        _require.random_key(key=key)
         id_key, draw_key = jax.random.split(key)
         ids = self.sample_ids(id_key, num_tasks)
-        return IndexedTasks(ids, jax.vmap(self.draw)(jax.random.split(draw_key, num_tasks), ids))
+        return IndexedTasks(ids, jax.vmap(self.one_task)(jax.random.split(draw_key, num_tasks), ids))
+
+    def one_task(self, key: jax.Array, task_id: jax.Array) -> Task:
+        """What `draw` returns, which must be a Task."""
+        task = self.draw(key, task_id)
+        if not isinstance(task, Task):
+            raise TypeError(f"draw must return a metalearn.Task(support, query), but it returned {task!r:.80}.")
+        return task
 
     def sample_ids(self, key: jax.Array, num_tasks: int) -> jax.Array:
         """Different ids, an int32 array of shape [num_tasks]."""
+        _require.random_key(key=key)
         _require.count(at_least=1, num_tasks=num_tasks)
         if num_tasks > self.num_all_tasks:
             raise ValueError(f"num_tasks must be at most num_all_tasks ({self.num_all_tasks}), but it is {num_tasks}.")
@@ -93,10 +102,11 @@ class Clients:
 
     def __call__(self, key: jax.Array, num_tasks: int) -> ClientData:
         """The data of a round of `num_tasks` clients."""
+        _require.random_key(key=key)
         id_key, draw_key = jax.random.split(key)
         ids = self.population.sample_ids(id_key, num_tasks)
         keys = jax.random.split(draw_key, (num_tasks, self.num_first + self.num_local_steps))
-        draws = jax.vmap(jax.vmap(self.population.draw, in_axes=(0, None)))(keys, ids)
+        draws = jax.vmap(jax.vmap(self.population.one_task, in_axes=(0, None)))(keys, ids)
         first, local = (
             jax.tree.map(lambda leaf, part=part: leaf[:, part], draws)
             for part in (slice(self.num_first), slice(self.num_first, None))

@@ -50,12 +50,22 @@ class Quadratic:
 
     def __call__(self, key: jax.Array, num_tasks: int) -> Task:
         """A batch of tasks; support and query are QuadraticBatch with one more leading axis."""
+        _require.random_key(key=key)
         _require.count(at_least=1, num_tasks=num_tasks)
         return jax.vmap(self._draw)(jax.random.split(key, num_tasks))
 
     @staticmethod
     def loss(params: jax.Array, batch: QuadraticBatch) -> jax.Array:
         """1/2 (params - minimum)ᵀ hessian (params - minimum), a scalar."""
+        if not isinstance(batch, QuadraticBatch):
+            raise TypeError(f"batch must be a QuadraticBatch(hessian, minimum), but it is a {type(batch).__name__}.")
+        _require.array(params=params, hessian=batch.hessian, minimum=batch.minimum)
+        shape = jnp.shape(batch.minimum)
+        if len(shape) != 1 or jnp.shape(params) != shape or jnp.shape(batch.hessian) != 2 * shape:
+            raise ValueError(
+                f"params, minimum and hessian must have shapes [dim], [dim] and [dim, dim], but they have "
+                f"{list(jnp.shape(params))}, {list(shape)} and {list(jnp.shape(batch.hessian))}."
+            )
         offset = params - batch.minimum
         return 0.5 * offset @ batch.hessian @ offset
 

@@ -18,7 +18,7 @@ class Sinusoid:
     Attributes:
       num_support: support points per task, >= 1.
       num_query: query points per task, >= 1.
-      amplitude: (low, high), drawn uniformly.
+      amplitude: (low, high), drawn uniformly; these numbers, like those below, may be traced.
       phase: (low, high) in radians, drawn uniformly.
       x_range: (low, high) of the inputs, drawn uniformly.
 
@@ -38,6 +38,7 @@ class Sinusoid:
 
     def __call__(self, key: jax.Array, num_tasks: int) -> Task:
         """A batch of tasks; support and query are (x, y) with arrays of shape [num_tasks, number of points, 1]."""
+        _require.random_key(key=key)
         _require.count(at_least=1, num_tasks=num_tasks)
         num_points = self.num_support + self.num_query
         x, y = _curves(key, num_tasks, num_points, self.amplitude, self.phase, self.x_range)
@@ -46,6 +47,7 @@ class Sinusoid:
 
     def task(self, key: jax.Array, amplitude: float, phase: float) -> Task:
         """The one task with this amplitude and phase; arrays of shape [number of points, 1]."""
+        _require.number(amplitude=amplitude, phase=phase)
         one = dataclasses.replace(self, amplitude=(amplitude, amplitude), phase=(phase, phase))
         return jax.tree.map(lambda leaf: leaf[0], one(key, 1))
 

@@ -37,7 +37,13 @@ class ContrastiveSplit(NamedTuple):
     same_class: np.ndarray
 
     def wrong_signs(self) -> float:
-        """The fraction of pairs of different classes that attract each other. Pairs of one class never repel."""
+        """The fraction of pairs of different classes that attract each other. Pairs of one class never repel.
+
+        Raises:
+          ValueError: if there is no such pair.
+        """
+        if self.same_class.all():
+            raise ValueError("There is no pair of different classes, so no fraction of them has a wrong sign.")
         return float((self.coefficients[~self.same_class] < 0).mean())
 
 
@@ -65,9 +71,11 @@ def contrastive_split(
     Raises:
       ValueError: if shapes or labels do not fit together, or the step size is not positive.
     """
+    _require.known(step_size=step_size)
     _require.positive(step_size=step_size)
-    head = np.asarray(head, np.float64)
-    if head.ndim != 2:
+    step_size = float(step_size)
+    head = _require.finite_float64("head", head)
+    if head.ndim != 2 or head.shape[1] == 0:
         raise ValueError(f"head must have shape [num_features, num_classes], but it has {list(head.shape)}.")
     support, support_targets = _batch("support", features_support, labels_support, head)
     query, query_targets = _batch("query", features_query, labels_query, head)
@@ -88,15 +96,19 @@ def contrastive_split(
 
 def _batch(name, features, labels, head):
     """Features in float64, and labels as rows of the identity."""
-    features, labels = np.asarray(features, np.float64), np.asarray(labels)
+    features = _require.finite_float64(f"features_{name}", features)
+    _require.known(**{f"labels_{name}": labels})
+    labels = np.asarray(labels)
     num_features, num_classes = head.shape
-    if features.ndim != 2 or features.shape[1] != num_features or labels.shape != features.shape[:1]:
+    if features.ndim != 2 or features.shape[1] != num_features or labels.shape != features.shape[:1] or not len(labels):
         raise ValueError(
             f"features_{name} must have shape [examples, {num_features}] and labels_{name} [examples], "
             f"but they have {list(features.shape)} and {list(labels.shape)}."
         )
     if not np.issubdtype(labels.dtype, np.integer) or not np.isin(labels, np.arange(num_classes)).all():
-        raise ValueError(f"labels_{name} must be whole numbers from 0 to {num_classes - 1}, the classes of head.")
+        raise ValueError(
+            f"labels_{name} must be whole numbers from 0 to {num_classes - 1}, the classes of head, but it is {labels}."
+        )
     return features, np.eye(num_classes)[labels]
 
 

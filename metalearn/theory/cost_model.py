@@ -63,10 +63,11 @@ def cost(
     Raises:
       ValueError: if the method or the estimator is unknown or a count too small.
     """
-    if method not in COSTS:
+    if not isinstance(method, str) or method not in COSTS:
         raise ValueError(f"method must be one of {', '.join(map(repr, sorted(COSTS)))}, but it is {method!r}.")
     _require.count(
         at_least=1,
+        at_most=2**63 - 1,
         num_params=num_params,
         num_steps=num_steps,
         num_tasks=num_tasks,
@@ -75,8 +76,8 @@ def cost(
         cg_steps=cg_steps,
         itemsize=itemsize,
     )
-    _require.count(num_outputs=num_outputs)
-    if estimator not in STENCILS:
+    _require.count(at_most=2**63 - 1, num_outputs=num_outputs)
+    if not isinstance(estimator, str) or estimator not in STENCILS:
         raise ValueError(f"estimator must be one of {', '.join(map(repr, STENCILS))}, but it is {estimator!r}.")
     offsets = STENCILS[estimator][0]
     unperturbed = offsets.count(0.0)

@@ -29,19 +29,28 @@ def smoothness_bound(
       num_steps: K >= 0.
       smoothness: L > 0, the largest |curvature| of the loss.
       hessian_lipschitz: ρ > 0, how fast its Hessian changes.
-      gradient_norm: ‖∇ℓ(θ)‖ before adaptation; any shape.
+      gradient_norm: ‖∇ℓ(θ)‖ >= 0 before adaptation; any shape.
 
     Returns:
       An array of the shape of `gradient_norm`.
 
     Raises:
-      ValueError: if an argument is out of range.
+      ValueError, TypeError: if an argument is out of range, traced or no number, or the bound too large for float64.
     """
+    _require.known(step_size=step_size, smoothness=smoothness, hessian_lipschitz=hessian_lipschitz)
     _require.positive(step_size=step_size, smoothness=smoothness, hessian_lipschitz=hessian_lipschitz)
     _require.count(num_steps=num_steps)
-    growth = (1 + step_size * smoothness) ** num_steps
-    slope = hessian_lipschitz / smoothness * growth**2 / (1 + step_size * smoothness) * (growth - 1)
-    return growth**2 * smoothness + slope * np.asarray(gradient_norm, np.float64)
+    norm = _require.finite_float64("gradient_norm", gradient_norm)
+    if (norm < 0).any():
+        raise ValueError(f"gradient_norm must be at least 0, but {norm.min()} is among it.")
+    step_size, smoothness, hessian_lipschitz = map(np.float64, (step_size, smoothness, hessian_lipschitz))
+    with np.errstate(over="ignore", invalid="ignore"):
+        growth = (1 + step_size * smoothness) ** num_steps
+        slope = hessian_lipschitz / smoothness * growth**2 / (1 + step_size * smoothness) * (growth - 1)
+        bound = growth**2 * smoothness + slope * norm
+    if not np.isfinite(bound).all():
+        raise ValueError("The bound does not fit into float64: lower step_size, num_steps or smoothness.")
+    return bound
 
 
 def largest_stable_step(num_steps: int, smoothness: float) -> float:
@@ -59,5 +68,6 @@ def largest_stable_step(num_steps: int, smoothness: float) -> float:
       ValueError: if an argument is out of range.
     """
     _require.count(at_least=1, num_steps=num_steps)
+    _require.known(smoothness=smoothness)
     _require.positive(smoothness=smoothness)
-    return (2 ** (1 / (2 * num_steps)) - 1) / smoothness
+    return (2 ** (1 / (2 * num_steps)) - 1) / float(smoothness)

@@ -15,10 +15,12 @@ The Moreau envelope of h is a quadratic too, with Hessian (I + α H)⁻¹ H and 
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from metalearn import _require
 from metalearn.task import Task
+from metalearn.tasks.quadratic import QuadraticBatch
 
 
 class Quadratics(NamedTuple):
@@ -35,7 +37,14 @@ class Quadratics(NamedTuple):
     def adapted(self, params: np.ndarray) -> np.ndarray:
         """Each task's adapted parameters φ(θ), shape [num_tasks, dim]."""
         minimum = self.tasks.support.minimum
-        return minimum + _apply(self.jacobian, np.asarray(params, np.float64) - minimum)
+        _require.known(params=params)
+        params = np.asarray(params)
+        if not np.issubdtype(params.dtype, np.integer) and not jnp.issubdtype(params.dtype, jnp.floating):
+            raise TypeError(f"params must be an array of real numbers, but it is one of {params.dtype}.")
+        params = params.astype(np.float64)
+        if params.shape != minimum.shape[-1:]:
+            raise ValueError(f"params must have shape {list(minimum.shape[-1:])}, but it has {list(params.shape)}.")
+        return minimum + _apply(self.jacobian, params - minimum)
 
     def query_losses(self, params: np.ndarray) -> np.ndarray:
         """Each task's loss after adaptation, shape [num_tasks]."""
@@ -68,7 +77,7 @@ def unrolled(tasks: Task, step_size: float, num_steps: int) -> Quadratics:
     Raises:
       ValueError: if the step size is not positive or the number of steps negative.
     """
-    _require.positive(step_size=step_size)
+    step_size = _known_positive(step_size=step_size)
     _require.count(num_steps=num_steps)
     tasks = _float64(tasks)
     hessian = tasks.support.hessian
@@ -81,7 +90,7 @@ def proximal(tasks: Task, proximal_strength: float) -> Quadratics:
     Raises:
       ValueError: if the strength is not positive.
     """
-    _require.positive(proximal_strength=proximal_strength)
+    proximal_strength = _known_positive(proximal_strength=proximal_strength)
     tasks = _float64(tasks)
     hessian = tasks.support.hessian
     identity = np.eye(hessian.shape[-1])
@@ -94,7 +103,7 @@ def flow(tasks: Task, horizon: float) -> Quadratics:
     Raises:
       ValueError: if the horizon is not positive.
     """
-    _require.positive(horizon=horizon)
+    horizon = _known_positive(horizon=horizon)
     tasks = _float64(tasks)
     curvature, axes = np.linalg.eigh(tasks.support.hessian)
     return Quadratics(tasks, (axes * np.exp(-horizon * curvature)[..., None, :]) @ _transpose(axes))
@@ -109,18 +118,40 @@ def moreau(tasks: Task, step_size: float) -> Quadratics:
     Raises:
       ValueError: if the step size is not positive.
     """
-    _require.positive(step_size=step_size)
+    step_size = _known_positive(step_size=step_size)
     hessian, minimum = _float64(tasks).support
     identity = np.broadcast_to(np.eye(hessian.shape[-1]), hessian.shape)
     envelope = type(tasks.support)(np.linalg.solve(identity + step_size * hessian, hessian), minimum)
     return Quadratics(Task(envelope, envelope), identity)
 
 
+def _known_positive(**named):
+    """The one argument as a float; theory is computed at once, in float64."""
+    _require.known(**named)
+    _require.positive(**named)
+    return float(*named.values())
+
+
 def _float64(tasks):
-    _require.task_batch(tasks)
-    return Task(
-        *(batch._replace(**{k: np.asarray(v, np.float64) for k, v in batch._asdict().items()}) for batch in tasks)
-    )
+    """The tasks in float64 numpy; raises unless they are a batch of quadratics in one number of dimensions."""
+    num_tasks = _require.task_batch(tasks)
+    halves = []
+    for name, batch in tasks._asdict().items():
+        if not isinstance(batch, QuadraticBatch):
+            raise TypeError(f"tasks.{name} must be a QuadraticBatch, but it is a {type(batch).__name__}.")
+        hessian, minimum = (_require.finite_float64(f"tasks.{name}.{k}", v) for k, v in batch._asdict().items())
+        dim = minimum.shape[-1]
+        if minimum.shape != (num_tasks, dim) or hessian.shape != (num_tasks, dim, dim):
+            raise ValueError(
+                f"tasks.{name} must have a hessian [num_tasks, dim, dim] and a minimum [num_tasks, dim], "
+                f"but they have {list(hessian.shape)} and {list(minimum.shape)}."
+            )
+        if not np.allclose(hessian, _transpose(hessian), rtol=1e-4, atol=1e-6 * np.abs(hessian).max()):
+            raise ValueError(f"tasks.{name}.hessian must be symmetric, but it is not.")
+        halves.append(QuadraticBatch(hessian, minimum))
+    if halves[0].minimum.shape != halves[1].minimum.shape:
+        raise ValueError("tasks must have support and query sets in one number of dimensions, but they do not.")
+    return Task(*halves)
 
 
 def _apply(matrices, vectors):
