@@ -7,6 +7,7 @@ result = fit(learner, params, tasks.Sinusoid(), num_steps=10_000, meta_batch_siz
 
 from metalearn import losses, models, outer, plots, tasks, testing, theory
 from metalearn.adaptation import inner, kernel
+from metalearn.adaptation.inner import adapt
 from metalearn.evaluation import meta_test as evaluate
 from metalearn.evaluation import repurpose
 from metalearn.learners import task_weights
@@ -39,6 +40,7 @@ __all__ = [
     "Task",
     "TasksEndedError",
     "a_maml",
+    "adapt",
     "evaluate",
     "fit",
     "fo_b_maml",

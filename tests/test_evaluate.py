@@ -72,6 +72,43 @@ def test_divergence_is_said_and_counted():
     np.testing.assert_array_equal(np.isfinite(curve[-1]), [True, False, False])
 
 
+def test_a_diverged_task_has_no_accuracy():
+    """Whatever the metric makes of NaN logits: class 0 is right for a third of three classes, and is no answer."""
+
+    def apply(params, x):
+        return x @ params
+
+    batch = (jnp.ones((2, 6, 2)), jnp.tile(jnp.arange(3), (2, 2)))
+    tasks, loss = ml.Task(batch, batch), ml.losses.cross_entropy(apply)
+    always = {"constant": lambda params, batch: jnp.array(0.5), "whole number": lambda params, batch: jnp.array(1)}
+    for metric in always.values():
+        with pytest.warns(UserWarning, match="2 of 2 tasks ended in infinity or NaN"):
+            score = evaluate.meta_test(loss, optax.sgd(1e38), jnp.ones((2, 3)), tasks, 9, metric=metric)
+        assert np.isnan(score.mean)
+        assert evaluate.meta_test(loss, optax.sgd(0.1), jnp.ones((2, 3)), tasks, 9, metric).half_width == 0
+
+
+def test_a_proximal_term_holds_the_task_near_the_initialization():
+    """The converged loop is the closed form of the proximal problem; without a proximal strength it is not."""
+    tasks = first(30)
+    expected = ml.theory.proximal(tasks, 2.0).query_losses(START)
+    curve = evaluate.adaptation_curve(family.loss, optax.sgd(0.2), START, tasks, 60, proximal_strength=2.0)
+    np.testing.assert_allclose(curve[-1], expected, rtol=1e-3, atol=1e-5)
+    assert np.abs(evaluate.adaptation_curve(family.loss, optax.sgd(0.2), START, tasks, 60)[-1] - expected).max() > 0.1
+
+
+def test_convergence_is_what_is_left_of_the_inner_gradient_and_of_the_linear_system():
+    """On a quadratic, k steps of rate a leave prod (1 - a (curvature + strength))^k; two CG steps solve two unknowns."""
+    batch = ml.tasks.QuadraticBatch(jnp.diag(jnp.array([1.0, 3.0]))[None], jnp.zeros((1, 2)))
+    left = evaluate.convergence(family.loss, optax.sgd(0.1), START, ml.Task(batch, batch), 2, 1.0, cg_steps=1)
+    slopes = np.array([1.0, 3.0]) * START
+    expected = np.linalg.norm(slopes * (1 - 0.1 * np.array([2.0, 4.0])) ** 2) / np.linalg.norm(slopes)
+    np.testing.assert_allclose(left.inner_gradient, [expected], rtol=1e-5)
+    assert left.linear_system[0] > 0.05
+    solved = evaluate.convergence(family.loss, optax.sgd(0.1), START, ml.Task(batch, batch), 2, 1.0, cg_steps=2)
+    assert solved.linear_system[0] < 1e-5
+
+
 def test_meta_test_scores_the_last_row():
     tasks = first(300)
     curve = evaluate.adaptation_curve(family.loss, optax.sgd(0.3), START, tasks, num_steps=3)
@@ -134,4 +171,5 @@ def test_more_tasks_make_the_interval_narrower_by_the_root():
 
 
 def test_a_diverged_task_is_not_averaged_away():
-    assert np.isnan(evaluate.score([1.0, np.nan, 2.0]).mean)
+    for value in (np.nan, np.inf):
+        assert np.isnan(evaluate.score([1.0, value, 2.0])[:2]).all()

@@ -237,7 +237,7 @@ def adapt(
     >>> import metalearn as ml
     >>> loss = ml.losses.mean_squared_error(lambda slope, x: slope * x)
     >>> support = jnp.array([1.0, 2.0]), jnp.array([3.0, 6.0])
-    >>> print(ml.adapt(loss, optax.sgd(0.1), jnp.array(0.0), support, num_steps=20))
+    >>> print(ml.adapt(loss, optax.sgd(0.1), jnp.array(0.0), support, num_steps=50))
     3.0
 
     Args:

@@ -111,9 +111,10 @@ def fo_b_maml_limit(
 ) -> MetaGradient:
     """What the estimators of `fo_b_maml` tend to as ν -> 0: -λ dφ_ν/dν, by one forward derivative of the inner loop.
 
-    There is no ν to choose and no cancellation, but it is not a first-order method: the derivative of a gradient step is
-    a Hessian-vector product. Cost: 2 K gradients and as many Hessian-vector products a task. Memory: flat in K, as
-    nothing runs backwards. Exact when the inner loop has converged; before, it is what the estimators tend to at the same K.
+    There is no ν to choose and no cancellation, but it is not a first-order method: the derivative of a gradient step
+    is a Hessian-vector product. Cost: 2 K gradients and as many Hessian-vector products a task. Memory: flat in K, as
+    nothing runs backwards. Exact when the inner loop has converged; before, it is what the estimators tend to at the
+    same K.
 
     Args:
       loss: scalar loss of (params, batch).

@@ -98,5 +98,6 @@ def implicit_gradient(
     solution, _ = jax.scipy.sparse.linalg.cg(times_system, of_adapting, tol=0.0, maxiter=cg_steps)
     # Where a result is not used, the compiler leaves out its Hessian-vector product: when everything adapts, that of
     # the second half, and in `imaml` that of the residual.
-    left = jnp.linalg.norm(of_adapting - times_system(solution)) / jnp.linalg.norm(of_adapting)
+    norm = jnp.linalg.norm(of_adapting)
+    left = jnp.linalg.norm(of_adapting - times_system(solution)) / jnp.where(norm > 0, norm, 1)
     return unravel(jnp.where(mask, solution, right_side - curvature(solution))), left

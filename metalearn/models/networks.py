@@ -63,7 +63,6 @@ def _refuse_state(graph, params, rest, inputs):
         outputs = module(*inputs)
         return outputs, jax.tree.leaves(nnx.split(module, nnx.Param, ...)[2])
 
-    leaves = jax.tree.leaves(rest)
     traced, (outputs, _) = jax.make_jaxpr(call, return_shape=True)(rest)
     num_outputs = len(jax.tree.leaves(outputs))
     results = traced.jaxpr.outvars
