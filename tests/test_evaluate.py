@@ -98,7 +98,7 @@ def test_a_proximal_term_holds_the_task_near_the_initialization():
 
 
 def test_convergence_is_what_is_left_of_the_inner_gradient_and_of_the_linear_system():
-    """On a quadratic, k steps of rate a leave prod (1 - a (curvature + strength))^k; two CG steps solve two unknowns."""
+    """On a quadratic, K steps leave (1 - α (curvature + λ))^K in each direction; two CG steps solve two unknowns."""
     batch = ml.tasks.QuadraticBatch(jnp.diag(jnp.array([1.0, 3.0]))[None], jnp.zeros((1, 2)))
     left = evaluate.convergence(family.loss, optax.sgd(0.1), START, ml.Task(batch, batch), 2, 1.0, cg_steps=1)
     slopes = np.array([1.0, 3.0]) * START

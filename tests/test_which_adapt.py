@@ -1,4 +1,4 @@
-"""Which parameters adapt, and how fast, is said by the inner optimizer: ANIL and Meta-SGD, under every meta-gradient."""
+"""Which parameters adapt, and how fast, is said by the inner optimizer: ANIL and Meta-SGD, under every method."""
 
 import functools
 

@@ -308,14 +308,14 @@ class Part(NamedTuple):
     def get(self, tree: Any) -> Any:
         """The part of a pytree like the whole."""
         leaves = jax.tree.leaves(tree)
-        return self.structure.unflatten([leaves[position] for position in self.positions])
+        return jax.tree.unflatten(self.structure, [leaves[position] for position in self.positions])
 
     def set(self, tree: Any, part: Any) -> Any:
         """The whole with another part."""
         leaves, structure = jax.tree.flatten(tree)
         for position, leaf in zip(self.positions, jax.tree.leaves(part), strict=True):
             leaves[position] = leaf
-        return structure.unflatten(leaves)
+        return jax.tree.unflatten(structure, leaves)
 
 
 def part_of(params: Params, **select: Callable[[Params], Params]) -> Part:
@@ -330,7 +330,7 @@ def part_of(params: Params, **select: Callable[[Params], Params]) -> Part:
     leaves, structure = jax.tree.flatten(params)
     marks = [object() for _ in leaves]  # in the place of the arrays, they show which of them are selected
     try:
-        selected, part = jax.tree.flatten(function(structure.unflatten(marks)))
+        selected, part = jax.tree.flatten(function(jax.tree.unflatten(structure, marks)))
     except Exception as error:
         raise ValueError(
             f"{name} must return a part of params and do nothing but select it, but it raised "
