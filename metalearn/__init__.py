@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from metalearn import losses, models, outer, plots, tasks, testing, theory
 from metalearn.adaptation import inner, kernel
+from metalearn.adaptation.inner import adapt
 from metalearn.evaluation import meta_test as evaluate
 from metalearn.evaluation import repurpose
 from metalearn.learners import task_weights
@@ -46,6 +47,7 @@ __all__ = [
     "Task",
     "TasksEndedError",
     "a_maml",
+    "adapt",
     "evaluate",
     "fit",
     "fo_b_maml",

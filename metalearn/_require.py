@@ -148,6 +148,10 @@ def mesh(**values: Any) -> None:
 def transformation(**values: Any) -> None:
     """Raises TypeError unless every named value is an optax transformation."""
     for name, value in values.items():
+        if isinstance(value, optax.MultiSteps):
+            raise TypeError(
+                f"{name} is an optax.MultiSteps, which is no transformation: add .gradient_transformation()."
+            )
         if not isinstance(value, optax.GradientTransformation):
             raise TypeError(
                 f"{name} must be an optax.GradientTransformation such as optax.sgd(0.01), "

@@ -71,11 +71,6 @@ def on_batch(loss, outputs, targets):
     return loss(lambda params, inputs: outputs)(START, (jnp.zeros(3), targets))
 
 
-class Normalised(nnx.Module):
-    def __init__(self):
-        self.norm = nnx.BatchNorm(3, use_running_average=True, rngs=nnx.Rngs(0))
-
-
 WHOLE, POSITIVE, RANGE = (
     "whole number of at least",
     "finite number above 0",
@@ -212,6 +207,24 @@ CASES = {
     "curve: no tasks": (lambda: curve(tasks=fake_tasks(0, 0)), ValueError, "tasks must hold at least one task"),
     "curve: whole-number params": (lambda: curve(params=jnp.array([1, 2])), TypeError, "params must be a floating"),
     "curve: loss per example": (lambda: curve(loss=lambda p, b: b[0]), ValueError, SCALAR),
+    "curve: MultiSteps": (lambda: curve(inner=optax.MultiSteps(SGD, 2)), TypeError, "add .gradient_transformation"),
+    "curve: one task": (
+        lambda: curve(tasks=Task((jnp.ones((3, 1)), jnp.ones(3)), (jnp.ones((3, 1)), jnp.ones(3)))),
+        ValueError,
+        r"tasks must be a batch of tasks.*tasks.support\[1\] has shape \[3\].*leaf\[None\]",
+    ),
+    "meta_test: metric 0": (lambda: meta_test(0), TypeError, f"metric {FUNCTION}.*int"),
+    "meta_test: strength": (
+        lambda: ml.evaluate.meta_test(line_loss, SGD, START, fake_tasks(2, 2), 1, None, -1.0),
+        ValueError,
+        "proximal_strength must be a finite number of at least 0",
+    ),
+    "convergence: strength": (
+        lambda: ml.evaluate.convergence(line_loss, SGD, START, fake_tasks(2, 2), 1, 0.0),
+        ValueError,
+        f"proximal_strength must be a {POSITIVE}",
+    ),
+    "score: text": (lambda: ml.evaluate.score(["a", "b"]), TypeError, "values must be real numbers"),
     "meta_test: metric": (lambda: meta_test("accuracy"), TypeError, f"metric {FUNCTION}.*str"),
     "meta_test: one task": (lambda: meta_test(None, num_tasks=1), ValueError, "at least 2 tasks"),
     "meta_test: metric per example": (lambda: meta_test(lambda p, b: b[0]), ValueError, "must return a scalar"),
@@ -276,15 +289,14 @@ CASES = {
     "mlp: zero size": (lambda: ml.models.MLP((1, 0, 1), rngs=nnx.Rngs(0)), ValueError, f"sizes must be a {WHOLE} 1"),
     "mlp: float size": (lambda: ml.models.MLP((1, 4.0), rngs=nnx.Rngs(0)), ValueError, f"sizes must be a {WHOLE} 1"),
     "functional: no module": (lambda: ml.models.functional(jnp.tanh), TypeError, "module must be an nnx.Module"),
-    "functional: dropout": (
-        lambda: ml.models.functional(nnx.Dropout(0.5, rngs=nnx.Rngs(0))),
+    "functional: no parameters": (lambda: ml.models.functional(nnx.Dropout(0.5)), TypeError, "must have parameters"),
+    "mlp: a number": (lambda: ml.models.MLP(3, rngs=nnx.Rngs(0)), ValueError, "sizes must name at least .*3"),
+    "mlp: activation": (lambda: ml.models.MLP((1, 2), activation="relu", rngs=nnx.Rngs(0)), TypeError, "activation"),
+    "mlp: seed": (lambda: ml.models.MLP((1, 2), rngs=0), TypeError, r"rngs must be an nnx.Rngs such as nnx.Rngs\(0\)"),
+    "mlp: inputs": (
+        lambda: ml.models.MLP((2, 1), rngs=nnx.Rngs(0))(jnp.ones((3, 4))),
         ValueError,
-        "random numbers.*deterministic=True",
-    ),
-    "functional: running average": (
-        lambda: ml.models.functional(Normalised()),
-        ValueError,
-        r"running statistics.*module.train\(\)",
+        r"inputs must have shape \[..., 2\], but they have \[3, 4\]",
     ),
     # outer rules
     "clipped: zero rate": (lambda: ml.outer.clipped_sgd(0.0, 1.0), ValueError, f"learning_rate must be a {POSITIVE}"),

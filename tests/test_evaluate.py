@@ -72,6 +72,36 @@ def test_divergence_is_said_and_counted():
     np.testing.assert_array_equal(np.isfinite(curve[-1]), [True, False, False])
 
 
+@pytest.mark.parametrize("value", [0.5, 1])
+def test_a_diverged_task_has_no_score_whatever_the_metric(value):
+    """Accuracy, for instance, finds that NaN logits say class 0, which is right for one of three."""
+    arguments = jnp.ones(2), jax.tree.map(lambda leaf: leaf[:2], TASKS), 9, lambda params, batch: jnp.array(value)
+    with pytest.warns(UserWarning, match="2 of 2 tasks ended in infinity or NaN"):
+        assert np.isnan(evaluate.meta_test(family.loss, optax.sgd(1e25), *arguments).mean)
+    assert evaluate.meta_test(family.loss, optax.sgd(0.1), *arguments)[:2] == (value, 0)
+
+
+def test_a_proximal_term_holds_the_task_near_the_initialization():
+    """The converged loop is the closed form of the proximal problem; without a proximal strength it is not."""
+    tasks = first(30)
+    expected = ml.theory.proximal(tasks, 2.0).query_losses(START)
+    curve = evaluate.adaptation_curve(family.loss, optax.sgd(0.2), START, tasks, 60, proximal_strength=2.0)
+    np.testing.assert_allclose(curve[-1], expected, rtol=1e-3, atol=1e-5)
+    assert np.abs(evaluate.adaptation_curve(family.loss, optax.sgd(0.2), START, tasks, 60)[-1] - expected).max() > 0.1
+
+
+def test_convergence_is_what_is_left_of_the_inner_gradient_and_of_the_linear_system():
+    """On a quadratic, K steps leave (1 - α (curvature + λ))^K in each direction; two CG steps solve two unknowns."""
+    batch = ml.tasks.QuadraticBatch(jnp.diag(jnp.array([1.0, 3.0]))[None], jnp.zeros((1, 2)))
+    left = evaluate.convergence(family.loss, optax.sgd(0.1), START, ml.Task(batch, batch), 2, 1.0, cg_steps=1)
+    slopes = np.array([1.0, 3.0]) * START
+    expected = np.linalg.norm(slopes * (1 - 0.1 * np.array([2.0, 4.0])) ** 2) / np.linalg.norm(slopes)
+    np.testing.assert_allclose(left.inner_gradient, [expected], rtol=1e-5)
+    assert left.linear_system[0] > 0.05
+    solved = evaluate.convergence(family.loss, optax.sgd(0.1), START, ml.Task(batch, batch), 2, 1.0, cg_steps=2)
+    assert solved.linear_system[0] < 1e-5
+
+
 def test_meta_test_scores_the_last_row():
     tasks = first(300)
     curve = evaluate.adaptation_curve(family.loss, optax.sgd(0.3), START, tasks, num_steps=3)
@@ -134,4 +164,5 @@ def test_more_tasks_make_the_interval_narrower_by_the_root():
 
 
 def test_a_diverged_task_is_not_averaged_away():
-    assert np.isnan(evaluate.score([1.0, np.nan, 2.0]).mean)
+    for value in (np.nan, np.inf):
+        assert np.isnan(evaluate.score([1.0, value, 2.0])[:2]).all()

@@ -8,6 +8,7 @@ import optax
 import pytest
 from flax import nnx
 
+import metalearn as ml
 from metalearn import losses, models
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -118,6 +119,92 @@ def test_functional_computes_what_the_module_computes(name):
     module, x = modules()[name], jax.random.normal(jax.random.key(0), (7, 2))
     params, apply = models.functional(module)
     chex.assert_trees_all_close(jax.jit(apply)(params, x), module(x), rtol=1e-5, atol=1e-6)
+
+
+class Remembering(nnx.Variable):
+    pass
+
+
+class Stateful(nnx.Module):
+    """A layer, a normalisation that is told at each call what to use, a dropout, and a variable of its own."""
+
+    def __init__(self, dropout=0.0, reads=False, writes=False):
+        self.linear = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+        self.norm = nnx.BatchNorm(3, rngs=nnx.Rngs(0))
+        self.dropout = nnx.Dropout(dropout, rngs=nnx.Rngs(0))
+        self.memory = Remembering(jnp.ones(()))
+        self.reads, self.writes = reads, writes
+
+    def __call__(self, x, train=True):
+        x = self.dropout(self.norm(self.linear(x), use_running_average=not train))
+        if self.writes:
+            self.memory[...] += 1
+        return x + self.memory[...] if self.reads else x
+
+
+def evaluated(module):
+    module.eval()
+    return module
+
+
+X = jax.random.normal(jax.random.key(0), (7, 2))
+WRONG = {
+    "running statistics, said at the call": (lambda: (Stateful(), X, False), r"running statistics.*module.train\(\)"),
+    "running statistics": (
+        lambda: (evaluated(nnx.Sequential(nnx.BatchNorm(2, rngs=nnx.Rngs(0)))), X),
+        r"running statistics.*module.train\(\)",
+    ),
+    "dropout": (lambda: (Stateful(dropout=0.5), X), "random numbers.*deterministic=True"),
+    "a memory": (lambda: (Stateful(reads=True, writes=True), X), "reads a variable of type Remembering that each call"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_call_that_would_be_wrong_without_its_state_is_refused(name):
+    make, message = WRONG[name]
+    module, *inputs = make()
+    params, apply = models.functional(module)
+    for function in (apply, lambda params, *_: jax.jit(lambda params: apply(params, *inputs))(params)):
+        with pytest.raises(ValueError, match=message):
+            function(params, *inputs)
+
+
+RIGHT = {
+    "statistics of the batch": lambda: (Stateful(), X),
+    "a constant": lambda: (Stateful(reads=True), X),
+    "a memory that nobody reads": lambda: (Stateful(writes=True), X),
+    "dropout in eval": lambda: (evaluated(nnx.Sequential(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), nnx.Dropout(0.5))), X),
+    "dropout of rate 0": lambda: (Stateful(dropout=0.0), X),
+    "lstm": lambda: (nnx.RNN(nnx.LSTMCell(2, 3, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0)), X[None]),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_call_that_needs_no_state_is_the_module_s(name):
+    module, inputs = RIGHT[name]()
+    params, apply = models.functional(module)
+    chex.assert_trees_all_close(jax.jit(apply)(params, inputs), module(inputs), rtol=1e-5, atol=1e-6)
+
+
+def test_a_recurrent_network_is_meta_trained():
+    """A GRU learns to predict the sum of a sequence, its scale being the task's."""
+
+    class Sum(nnx.Module):
+        def __init__(self, rngs):
+            self.rnn, self.head = nnx.RNN(nnx.GRUCell(1, 4, rngs=rngs)), nnx.Linear(4, 1, rngs=rngs)
+
+        def __call__(self, sequences):
+            return self.head(self.rnn(sequences)[:, -1])
+
+    params, apply = models.functional(Sum(nnx.Rngs(0)))
+    sequences = jax.random.normal(jax.random.key(0), (3, 6, 5, 1))
+    batch = sequences, jnp.array([0.5, 1.0, 1.5])[:, None, None] * sequences.sum(axis=2)
+    meta_gradient = ml.fo_maml(losses.mean_squared_error(apply), optax.sgd(0.05), 1)
+    learner = ml.meta_learner(meta_gradient, optax.adam(0.03))
+    _, info = jax.jit(
+        lambda state: jax.lax.scan(lambda s, _: learner.step(s, ml.Task(batch, batch)), state, length=60)
+    )(learner.init(params))
+    assert info.query_loss[-1].mean() < 0.2 * info.query_loss[0].mean()
 
 
 @pytest.mark.parametrize("name", modules())

@@ -1,4 +1,4 @@
-"""The outer rules: clip, normalise, and average before normalising."""
+"""The outer optimizers: clip, normalise, and average before normalising."""
 
 import chex
 import jax
@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+import metalearn as ml
 from metalearn import outer
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -135,7 +136,7 @@ def test_a_schedule_sets_the_rate_of_each_step(name):
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_rules_are_optax_transformations(name):
+def test_outer_optimizers_are_optax_transformations(name):
     """They chain, and run in a compiled loop with a state of fixed type."""
     rule = optax.chain(RULES[name], optax.scale(2.0))
     state = rule.init(GRADIENT)
@@ -148,3 +149,13 @@ def test_rules_are_optax_transformations(name):
     chex.assert_trees_all_close(
         jax.tree.map(lambda leaf: leaf[0], updates), scaled(2.0, steps(RULES[name], [GRADIENT])[0])
     )
+
+
+def test_an_outer_optimizer_gets_the_mean_loss_of_the_finite_tasks():
+    seen = optax.GradientTransformationExtraArgs(
+        lambda params: jnp.zeros(()), lambda updates, state, params, *, value, **_: (updates, value)
+    )
+    learner = ml.meta_learner(lambda params, task: (task.query[0].sum(), params), seen)
+    batch = (jnp.array([[1.0], [3.0], [jnp.nan]]),)
+    state, _ = learner.step(learner.init(jnp.ones(2)), ml.Task(batch, batch))
+    assert state.opt_state == 2.0

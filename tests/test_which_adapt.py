@@ -1,4 +1,6 @@
-"""Which parameters adapt, and how fast, is said by the inner rule: ANIL and Meta-SGD, under every meta-gradient."""
+"""Which parameters adapt, and how fast, is said by the inner optimizer: ANIL and Meta-SGD, under every method."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from jax.flatten_util import ravel_pytree
-from problems import assert_clear_error, central_differences, flat, tanh_loss, tanh_problem
+from problems import CONTAINERS, assert_clear_error, build, central_differences, flat, tanh_loss, tanh_problem
 
 import metalearn as ml
 from metalearn import Task
@@ -143,6 +145,155 @@ def test_a_rate_known_only_at_run_time_moves_everything(transform):
     transform(moves)(jnp.full(1, STEP_SIZE))
 
 
+# The same, by a function that selects
+
+HEADS = {
+    "nnx": lambda params: params["layers"][1],
+    "linen": lambda params: params["params"]["bias"],
+    "tuple": lambda params: params[1],
+}
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_only_a_selected_part_adapts(container):
+    """In any pytree, and the clipped norm is that of the part."""
+    params, apply = CONTAINERS[container]()
+    loss, batch = ml.losses.mean_squared_error(apply), (jnp.array([[1.0], [2.0]]), jnp.array([[50.0], [0.0]]))
+    inner = ml.inner.only(HEADS[container], optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.3)))
+    step = optax.tree.sub(ml.adapt(loss, inner, params, batch, 1), params)
+    np.testing.assert_allclose(optax.tree.norm(HEADS[container](step)), 0.3, rtol=1e-6)
+    np.testing.assert_allclose(optax.tree.norm(step), 0.3, rtol=1e-6)
+
+
+def test_anil_by_a_selection_is_anil_by_a_mask():
+    params, task = tanh_problem()
+    by_selection = ml.inner.only(lambda params: params["output"], optax.sgd(STEP_SIZE))
+    expected, actual = (jax.jit(ml.maml(tanh_loss, inner, 3))(params, task) for inner in (HEAD_ONLY, by_selection))
+    assert_close(flat(actual), flat(expected), 1e-12)
+    assert ml.inner.adapting(by_selection, 2, params)["output"].all()
+    assert not ml.inner.adapting(by_selection, 2, params)["hidden"].any()
+
+
+def test_a_line_search_sees_the_loss_of_the_selected_part():
+    params, task = tanh_problem()
+    loss = functools.partial(tanh_loss, batch=task.support)
+    inner = ml.inner.only(lambda params: params["output"], optax.lbfgs())
+    adapted = jax.jit(lambda start: ml.inner.descend(loss, inner, 15, start))(params)
+    gradient = jax.jit(jax.grad(loss))(adapted)
+    np.testing.assert_array_equal(adapted["hidden"], params["hidden"])
+    assert np.linalg.norm(gradient["output"]) < 1e-6 < np.linalg.norm(gradient["hidden"])
+
+
+# What is deployed
+
+
+def test_adapt_is_the_inner_loop_that_maml_and_imaml_evaluate():
+    """The query loss at what `adapt` returns is the value of the meta-gradient."""
+    params, task = tanh_problem()
+    free = ml.adapt(tanh_loss, optax.sgd(STEP_SIZE), params, task.support, 3)
+    assert_close(tanh_loss(free, task.query), ml.fo_maml(tanh_loss, optax.sgd(STEP_SIZE), 3)(params, task)[0], 1e-12)
+    held = ml.adapt(tanh_loss, optax.sgd(STEP_SIZE), params, task.support, 300, STRENGTH)
+    value, _ = ml.imaml(tanh_loss, optax.sgd(STEP_SIZE), 300, STRENGTH, 1)(params, task)
+    assert_close(tanh_loss(held, task.query), value, 1e-12)
+    stationary = optax.tree.add_scale(jax.grad(tanh_loss)(held, task.support), STRENGTH, optax.tree.sub(held, params))
+    np.testing.assert_allclose(flat(stationary), 0, atol=1e-10)
+
+
+def test_adapt_says_that_it_diverged():
+    params, task = tanh_problem()
+    with pytest.warns(UserWarning, match="ended in infinity or NaN: lower the learning rate of `inner`"):
+        ml.adapt(lambda p, _: jnp.sum(p["output"] ** 4), optax.sgd(1e3), params, task.support, 9)
+
+
+# Optimizers with extra arguments
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [optax.chain(optax.sgd(0.2), optax.contrib.reduce_on_plateau(patience=5)), optax.lbfgs()],
+    ids=["reduce_on_plateau", "lbfgs"],
+)
+def test_optimizers_get_the_value_and_the_objective(inner):
+    params = jnp.array([1.0, -2.0])
+    adapted = ml.inner.descend(lambda phi: jnp.sum((phi - 3) ** 2), inner, 20, params)
+    np.testing.assert_allclose(adapted, 3, atol=1e-3)
+
+
+# Where the inner loop ends: implicit methods need a point where the inner gradient is zero
+
+BOX = optax.GradientTransformation(
+    lambda params: optax.EmptyState(),
+    lambda updates, state, params: (
+        jax.tree.map(lambda u, p: jnp.clip(p + u, -10.0, 10.0) - p, updates, params),
+        state,
+    ),
+)
+MOVES_AT_ZERO, STOPS_ELSEWHERE = (
+    r"there `inner` still moves params\['.*Weight decay belongs into the loss",
+    "stops else",
+)
+UNFIT = {
+    "weight decay": (optax.chain(optax.add_decayed_weights(1e-3), optax.sgd(0.1)), MOVES_AT_ZERO),
+    "decoupled decay": (optax.adamw(1e-4, weight_decay=1e-4), MOVES_AT_ZERO),
+    "decay that begins later": (optax.adamw(0.1, weight_decay=optax.linear_schedule(0.0, 0.1, 3)), MOVES_AT_ZERO),
+    "non-negative": (optax.chain(optax.sgd(0.1), optax.keep_params_nonnegative()), MOVES_AT_ZERO),
+    "box": (optax.chain(optax.sgd(0.1), BOX), MOVES_AT_ZERO),
+    "centralized": (optax.chain(optax.centralize(), optax.sgd(0.1)), STOPS_ELSEWHERE),
+}
+FIT = {
+    "momentum": optax.sgd(0.1, momentum=0.9, nesterov=True),
+    "adam": optax.adam(0.1),
+    "adam without epsilon": optax.adam(0.1, eps=0.0),
+    "yogi": optax.yogi(0.1),
+    "schedule": optax.sgd(optax.linear_schedule(0.0, 0.1, 3)),
+    "clipped": optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1)),
+    "no decay": optax.adamw(0.1, weight_decay=0.0),
+    "the head": HEAD_ONLY,
+    "if finite": optax.apply_if_finite(optax.sgd(0.1), 3),
+    "every other": optax.MultiSteps(optax.sgd(0.1), 2).gradient_transformation(),
+    "plateau": optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau()),
+}
+
+
+def stationary(inner, params=None):
+    params = tanh_problem()[0] if params is None else params
+    return ml.inner.adapting_to_stationarity("imaml", inner, 4, params)
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_an_optimizer_with_another_fixed_point_is_refused(name):
+    inner, message = UNFIT[name]
+    with pytest.raises(ValueError, match=message):
+        stationary(inner)
+
+
+@pytest.mark.parametrize("name", FIT)
+def test_an_optimizer_that_rests_where_the_gradient_is_zero_is_taken(name):
+    assert stationary(FIT[name])["output"].all()
+
+
+def test_learned_rates_are_taken():
+    assert flat(stationary(ml.inner.learned_rates(), problem_with_rates()[0]).start).all()
+
+
+@pytest.mark.parametrize("method", ["imaml", "fo_b_maml", "fo_b_maml_limit"])
+def test_every_implicit_method_refuses_weight_decay(method):
+    with pytest.raises(ValueError, match=f"^{method} differentiates the point where the inner gradient is zero"):
+        build(method, tanh_loss, UNFIT["weight decay"][0])(*tanh_problem())
+
+
+def test_a_traced_learning_rate_hides_neither_decay_nor_what_is_frozen():
+    def traced(rate):
+        with pytest.raises(ValueError, match=MOVES_AT_ZERO):
+            stationary(optax.adamw(rate))
+        assert stationary(optax.adam(rate))["hidden"].all()
+        head_only = optax.selective_transform(optax.sgd(rate), freeze_mask={"hidden": True, "output": False})
+        assert not stationary(head_only)["hidden"].any()
+        return rate
+
+    jax.jit(traced)(0.1)
+
+
 # Meta-SGD
 
 
@@ -236,7 +387,74 @@ def reptile(inner, params=None):
     return ml.reptile(loss, inner, 3)(start if params is None else params, task)
 
 
+def quadratic(phi):
+    return jnp.sum(phi**2)
+
+
+SGD, TWO = optax.sgd(0.1), jnp.ones(2)
+BATCH = (jnp.ones((3, 1)),)
+
+
+def adapt(loss=lambda p, batch: p.sum(), inner=SGD, params=TWO, support=BATCH, num_steps=1, strength=0.0):
+    return ml.adapt(loss, inner, params, support, num_steps, strength)
+
+
+POSITIVE = "finite number of at least 0"
 CASES = {
+    "descend: negative steps": (lambda: ml.inner.descend(quadratic, SGD, -3, TWO), ValueError, "num_steps .*-3"),
+    "descend: no objective": (lambda: ml.inner.descend(None, SGD, 3, TWO), TypeError, "objective must be a function"),
+    "descend: no optimizer": (lambda: ml.inner.descend(quadratic, 0.1, 3, TWO), TypeError, "inner must be an optax"),
+    "descend: MultiSteps": (
+        lambda: ml.inner.descend(quadratic, optax.MultiSteps(SGD, 2), 3, TWO),
+        TypeError,
+        r"inner is an optax.MultiSteps, which is no transformation: add .gradient_transformation\(\)",
+    ),
+    "descend: whole numbers": (
+        lambda: ml.inner.descend(quadratic, SGD, 3, jnp.ones(2, int)),
+        TypeError,
+        "params must be a floating-point array",
+    ),
+    "descend: a vector": (
+        lambda: ml.inner.descend(lambda phi: phi, SGD, 3, TWO),
+        TypeError,
+        r"inner objective must return a floating-point scalar, but it returned float\d+ of shape \[2\]",
+    ),
+    "descend: nothing": (
+        lambda: ml.inner.descend(lambda phi: None, SGD, 3, TWO),
+        TypeError,
+        "scalar, but it returned NoneType",
+    ),
+    "descend: remat": (lambda: ml.inner.descend(quadratic, SGD, 3, TWO, 3), TypeError, "remat must be True or False"),
+    "step: no state": (lambda: ml.inner.step(quadratic, SGD, TWO), TypeError, "state must be the InnerState"),
+    "proximal: negative": (lambda: ml.inner.proximal(quadratic, TWO, -1), ValueError, f"strength .*{POSITIVE}.*-1"),
+    "proximal: shapes": (
+        lambda: ml.inner.proximal(quadratic, jnp.ones(3), 1.0)(TWO),
+        ValueError,
+        r"center must have the structure and shapes of params, \(2,\), but has \(3,\)",
+    ),
+    "only: nothing": (
+        lambda: ml.inner.only(lambda params: {}, SGD).init(TWO),
+        ValueError,
+        "select must return a part of params",
+    ),
+    "only: no such part": (
+        lambda: ml.inner.only(lambda params: params["head"], SGD).init({"output": TWO}),
+        ValueError,
+        "select must return a part of params.*raised KeyError: 'head'",
+    ),
+    "only: no function": (lambda: ml.inner.only("head", SGD), TypeError, "select must be a function"),
+    "adapt: a task": (lambda: adapt(support=Task(BATCH, BATCH)), TypeError, "support must be .* task.support"),
+    "adapt: no examples": (lambda: adapt(support=None), ValueError, "leading axis counts examples.*no array"),
+    "adapt: strength": (lambda: adapt(strength=-1.0), ValueError, f"proximal_strength .*{POSITIVE}"),
+    "adapt: per example": (lambda: adapt(loss=lambda p, b: b[0]), ValueError, "loss must return a scalar"),
+    "outer: line search": (
+        lambda: ml.meta_learner(lambda p, task: (p.sum(), p), optax.lbfgs()).step(
+            ml.meta_learner(lambda p, task: (p.sum(), p), optax.lbfgs()).init(TWO),
+            Task((jnp.ones((2, 3)),), (jnp.ones((2, 3)),)),
+        ),
+        TypeError,
+        "outer has a line search.*linesearch=None",
+    ),
     "rates: zero": (lambda: ml.inner.with_rates(jnp.ones(2), 0.0), ValueError, "rate must be a finite number above 0"),
     "rates: missing": (
         lambda: ml.maml(tanh_loss, ml.inner.learned_rates(), 1)(*tanh_problem()),

@@ -1,17 +1,19 @@
-"""The inner loop: K steps of any optax transformation on one task's objective.
+"""The inner loop: K steps of an optax optimizer on the objective of one task.
 
-    phi_0 = theta,   phi_{k+1} = phi_k + update(grad objective(phi_k))
+    φ_0 = θ,   φ_{k+1} = φ_k + update(∇ objective(φ_k))
 
-The transformation also says which parameters adapt, and how fast:
+The optimizer also says which parameters adapt, and how fast:
 
     ANIL (Raghu, Raghu, Bengio & Vinyals 2019, arXiv 1909.09157): only the last layer adapts, the others are learned.
-        inner = optax.selective_transform(optax.sgd(0.1), freeze_mask={"hidden": True, "output": False})
-        (Not optax.masked: it hands the gradient of the other parameters on as their update.)
-    Meta-SGD (Li, Zhou, Chen & Li 2017, arXiv 1707.09835): each parameter has its own rate, which is learned.
+        inner = only(lambda params: params["layers"][2], optax.sgd(0.1))
+    Meta-SGD (Li, Zhou, Chen & Li 2017, arXiv 1707.09835): each parameter has its own learning rate, which is learned.
         inner = learned_rates(), with params = with_rates(params, 0.1)
 """
 
+import functools
+import inspect
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,9 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from metalearn import _require
-from metalearn.task import Batch, Loss, Params
+from metalearn.task import Batch, Loss, Params, Task
 
 Objective = Callable[[Params], jax.Array]
 
@@ -30,74 +33,130 @@ class InnerState(NamedTuple):
     """Where an inner loop stands.
 
     Attributes:
-      params: the parameters after the steps so far.
-      opt_state: what the optax transformation remembers.
+      params: φ_k, the parameters after the steps so far.
+      opt_state: what the optimizer remembers.
     """
 
     params: Params
     opt_state: Any
 
 
-def init(inner: optax.GradientTransformation, start: Params) -> InnerState:
-    """The state before the first inner step."""
-    return InnerState(start, inner.init(start))
+def init(inner: optax.GradientTransformation, params: Params) -> InnerState:
+    """The state before the first inner step, at φ_0 = `params`."""
+    _require.transformation(inner=inner)
+    _require.float_params(params)
+    return InnerState(params, inner.init(params))
 
 
 def step(objective: Objective, inner: optax.GradientTransformation, state: InnerState) -> InnerState:
-    """One inner step on `objective`: params -> scalar."""
-    gradient = jax.grad(objective)(state.params)
-    updates, opt_state = inner.update(gradient, state.opt_state, state.params)
+    """One inner step on `objective`, a function params -> scalar.
+
+    An optimizer that takes optax's extra arguments is given `value`, `grad` and `value_fn`, so that
+    optax.contrib.reduce_on_plateau and optax.lbfgs work too.
+
+    Raises:
+      TypeError, ValueError: if an argument is not as described; the message names it.
+    """
+    _require.function(objective=objective)
+    _require.transformation(inner=inner)
+    if not isinstance(state, InnerState):
+        raise TypeError(f"state must be the InnerState that inner.init returns, but it is a {type(state).__name__}.")
+    objective = _checked(objective)
+    value, gradient = jax.value_and_grad(objective)(state.params)
+    updates, opt_state = update(inner, gradient, state.opt_state, state.params, value, objective)
     return InnerState(optax.apply_updates(state.params, updates), opt_state)
 
 
-def descend(
-    objective: Objective, inner: optax.GradientTransformation, num_steps: int, start: Params, remat: bool = False
-) -> Params:
-    """The parameters after `num_steps` inner steps.
+def update(
+    optimizer: optax.GradientTransformation,
+    gradient: Params,
+    opt_state: Any,
+    params: Params,
+    value: jax.Array,
+    value_fn: Objective,
+) -> tuple[Params, Any]:
+    """What `optimizer.update` returns when it is given those of optax's extra arguments that it takes.
 
-    Differentiable in `start` and in everything `objective` closes over.
+    Args:
+      optimizer: of the inner or the outer loop.
+      gradient: of the objective in params; also the extra argument `grad`.
+      opt_state: what the optimizer remembers.
+      params: where the gradient was taken.
+      value: of the objective at params.
+      value_fn: the objective, params -> scalar, which a line search evaluates elsewhere.
+
+    Returns:
+      (updates, opt_state).
+    """
+    if not isinstance(optimizer, optax.GradientTransformationExtraArgs):
+        return optimizer.update(gradient, opt_state, params)
+    extra = {"value": value, "grad": gradient, "value_fn": value_fn}
+    taken = inspect.signature(optimizer.update).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+        extra = {name: argument for name, argument in extra.items() if name in taken}
+    return optimizer.update(gradient, opt_state, params, **extra)
+
+
+def descend(
+    objective: Objective, inner: optax.GradientTransformation, num_steps: int, params: Params, remat: bool = False
+) -> Params:
+    """φ_K, the parameters after `num_steps` inner steps from φ_0 = `params`.
+
+    Differentiable in `params` and in everything that `objective` closes over.
 
     Args:
       objective: params -> scalar, to be made small.
-      inner: the step rule, for instance optax.sgd(0.01). An adaptive rule needs `eps_root > 0` if it is
-        differentiated (optax.adam(1e-2, eps_root=1e-8)); without it the slope of the square root at a
-        zero gradient is infinite, and the meta-gradient is NaN.
+      inner: the inner optimizer, for instance optax.sgd(0.01). If the loop is differentiated, an adaptive optimizer
+        needs `eps_root > 0`, as in optax.adam(1e-2, eps_root=1e-8): without it the derivative of the square root at a
+        zero gradient is infinite, and the meta-gradient is NaN. A line search (optax.lbfgs has one by default) cannot
+        be differentiated in reverse, as `maml` does; first-order and implicit methods take it.
       num_steps: K >= 0, fixed when the program is compiled.
-      start: any pytree of floating-point arrays.
-      remat: whether a derivative of the loop recomputes what it needs, a segment at a time, instead of keeping it: one
-        more pass over the steps, and memory of about 2 sqrt(K) copies of the state instead of all intermediate values
-        of K steps.
+      params: any pytree of floating-point arrays.
+      remat: whether backpropagation through the loop recomputes what it needs, a segment of steps at a time, instead of
+        keeping it. That costs one more pass over the steps, and needs memory for about 2 sqrt(K) copies of the state
+        instead of all intermediate values of K steps.
 
     Returns:
-      A pytree like `start`.
+      A pytree like `params`.
+
+    Raises:
+      TypeError, ValueError: if an argument is not as described; the message names it.
     """
-    return _walk(lambda state, _: step(objective, inner, state), init(inner, start), None, num_steps, remat).params
+    _require.count(num_steps=num_steps)
+    _require.flag(remat=remat)
+    state = init(inner, params)
+    return _loop(lambda state, _: step(objective, inner, state), state, None, num_steps, remat).params
 
 
 def descend_on_batches(
-    loss: Loss, inner: optax.GradientTransformation, batches: Batch, start: Params, remat: bool = False
+    loss: Loss, inner: optax.GradientTransformation, batches: Batch, params: Params, remat: bool = False
 ) -> Params:
-    """The parameters after one inner step on each batch in turn: phi_{k+1} = phi_k + update(grad loss(phi_k, batch_k)).
+    """φ_K after one inner step on each batch in turn, φ_{k+1} = φ_k + update(∇ loss(φ_k, batch_k)).
 
     Args:
       loss: scalar loss of (params, batch).
-      inner: the step rule, as in `descend`.
+      inner: the inner optimizer, as in `descend`.
       batches: a batch whose arrays have one more leading axis, of length K, which counts the steps.
-      start: any pytree of floating-point arrays.
+      params: any pytree of floating-point arrays.
       remat: as in `descend`.
 
     Returns:
-      A pytree like `start`.
+      A pytree like `params`.
+
+    Raises:
+      TypeError, ValueError: if an argument is not as described; the message names it.
     """
+    _require.function(loss=loss)
+    _require.flag(remat=remat)
+    num_steps = _require.same_leading_axis("inner steps", batches)
 
     def one_step(state, batch):
         return step(lambda phi: loss(phi, batch), inner, state)
 
-    num_steps = _require.same_leading_axis("inner steps", batches)
-    return _walk(one_step, init(inner, start), batches, num_steps, remat).params
+    return _loop(one_step, init(inner, params), batches, num_steps, remat).params
 
 
-def _walk(one_step, state, batches, num_steps, remat):
+def _loop(one_step, state, batches, num_steps, remat):
     """one_step(state, batch) `num_steps` times; with remat as about sqrt(K) segments of sqrt(K) steps."""
 
     def steps(state, batches, length):
@@ -114,44 +173,314 @@ def _walk(one_step, state, batches, num_steps, remat):
     return steps(state, jax.tree.map(lambda leaf: leaf[whole:], batches), num_steps - whole)
 
 
+def _checked(objective):
+    """The same objective, which says so when its value cannot be descended. Looks at shapes only."""
+
+    def checked(params):
+        value = objective(params)
+        shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+        if not isinstance(value, float) and (shape != () or not jnp.issubdtype(dtype, jnp.floating)):
+            came = type(value).__name__ if dtype is None else f"{dtype} of shape {list(shape)}"
+            raise TypeError(f"The inner objective must return a floating-point scalar, but it returned {came}.")
+        return value
+
+    return checked
+
+
 def proximal(objective: Objective, center: Params, strength: jax.typing.ArrayLike) -> Objective:
-    """The objective with a spring to `center`: objective(phi) + strength/2 ||phi - center||^2."""
-    return lambda params: (
-        objective(params) + strength / 2 * optax.tree.norm(optax.tree.sub(params, center), squared=True)
-    )
+    """The proximal objective, objective(φ) + λ/2 ||φ - center||².
+
+    Args:
+      objective: params -> scalar.
+      center: θ, a pytree like params.
+      strength: λ >= 0, in units of curvature (loss / params²); it may be traced. With 0 this is `objective` itself.
+
+    Returns:
+      A function params -> scalar.
+
+    Raises:
+      TypeError, ValueError: if an argument is not as described; the message names it. The function itself raises if
+        its params and `center` differ in structure or shape.
+    """
+    _require.function(objective=objective)
+    _require.float_params(center)
+    _require.not_negative(strength=strength)
+    if not isinstance(strength, jax.core.Tracer) and strength == 0:
+        return objective
+
+    def proximal_objective(params):
+        shapes = [jax.tree.map(jnp.shape, tree) for tree in (params, center)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"center must have the structure and shapes of params, {shapes[0]}, but has {shapes[1]}.")
+        return objective(params) + strength / 2 * optax.tree.norm(optax.tree.sub(params, center), squared=True)
+
+    return proximal_objective
+
+
+def adapt(
+    loss: Loss,
+    inner: optax.GradientTransformation,
+    params: Params,
+    support: Batch,
+    num_steps: int,
+    proximal_strength: jax.typing.ArrayLike = 0.0,
+) -> Params:
+    """The parameters adapted to the support set of one new task: what you deploy after meta-training.
+
+        φ_0 = θ,   K inner steps on   h(φ) + λ/2 ||φ - θ||²
+
+    Take the inner optimizer, the number of steps and, after `imaml` and `fo_b_maml`, the proximal strength of
+    meta-training. The program is compiled once for each loss, optimizer and shape of the arguments. For several tasks
+    at once, use jax.vmap over `support`.
+
+    >>> import jax.numpy as jnp, optax
+    >>> import metalearn as ml
+    >>> loss = ml.losses.mean_squared_error(lambda slope, x: slope * x)
+    >>> support = jnp.array([1.0, 2.0]), jnp.array([3.0, 6.0])
+    >>> print(ml.adapt(loss, optax.sgd(0.1), jnp.array(0.0), support, num_steps=50))
+    3.0
+
+    Args:
+      loss: scalar loss of (params, batch).
+      inner: the inner optimizer, for instance optax.sgd(0.01).
+      params: θ, the meta-learned initialization, any pytree of floating-point arrays.
+      support: one batch, whose arrays have shape [num_examples, ...].
+      num_steps: K >= 0.
+      proximal_strength: λ >= 0, in units of curvature (loss / params²).
+
+    Returns:
+      φ_K, a pytree like params. A warning tells if it is not finite, except within jax.jit.
+
+    Raises:
+      TypeError, ValueError: if an argument is not as described; the message names it.
+    """
+    _require.function(loss=loss)
+    _require.transformation(inner=inner)
+    _require.hashable(loss=loss, inner=inner)
+    _require.float_params(params)
+    if isinstance(support, Task):
+        raise TypeError("support must be the support batch of one task, task.support, but it is a Task.")
+    _require.same_leading_axis("examples", support)
+    _require.count(num_steps=num_steps)
+    _require.not_negative(proximal_strength=proximal_strength)
+    adapted = _adapted(loss, inner, num_steps, params, support, none_if_zero(proximal_strength))
+    leaves = jax.tree.leaves(adapted)
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves) and not all(map(_all_finite, leaves)):
+        warnings.warn("Adaptation ended in infinity or NaN: lower the learning rate of `inner`.", stacklevel=2)
+    return adapted
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _adapted(loss, inner, num_steps, params, support, strength):
+    loss = _require.scalar(loss)
+    return descend(support_objective(loss, params, support, strength), inner, num_steps, params)
+
+
+def support_objective(loss: Loss, params: Params, support: Batch, strength: Any) -> Objective:
+    """What the inner loop of one task descends from `params`; `strength` is λ, or None for no proximal term."""
+
+    def support_loss(phi):
+        return loss(phi, support)
+
+    return support_loss if strength is None else proximal(support_loss, params, strength)
+
+
+def none_if_zero(strength: jax.typing.ArrayLike) -> jax.typing.ArrayLike | None:
+    """None for a λ that is known to be 0, so that no program contains the proximal term in vain."""
+    return None if not isinstance(strength, jax.core.Tracer) and strength == 0 else strength
+
+
+def _all_finite(leaf):
+    return bool(jnp.isfinite(leaf).all())
+
+
+class Part(NamedTuple):
+    """Which part of a pytree a function selects.
+
+    Attributes:
+      positions: where its arrays stand among the leaves of the whole.
+      structure: its own structure, as of jax.tree.structure.
+    """
+
+    positions: tuple[int, ...]
+    structure: Any
+
+    def get(self, tree: Any) -> Any:
+        """The part of a pytree like the whole."""
+        leaves = jax.tree.leaves(tree)
+        return jax.tree.unflatten(self.structure, [leaves[position] for position in self.positions])
+
+    def set(self, tree: Any, part: Any) -> Any:
+        """The whole with another part."""
+        leaves, structure = jax.tree.flatten(tree)
+        for position, leaf in zip(self.positions, jax.tree.leaves(part), strict=True):
+            leaves[position] = leaf
+        return jax.tree.unflatten(structure, leaves)
+
+
+def part_of(params: Params, **select: Callable[[Params], Params]) -> Part:
+    """The part of params that a function selects; its keyword is the name that errors give to it.
+
+    Raises:
+      TypeError: if it is no function.
+      ValueError: if it does not return a part of params.
+    """
+    ((name, function),) = select.items()
+    _require.function(**select)
+    leaves, structure = jax.tree.flatten(params)
+    marks = [object() for _ in leaves]  # in the place of the arrays, they show which of them are selected
+    try:
+        selected, part = jax.tree.flatten(function(jax.tree.unflatten(structure, marks)))
+    except Exception as error:
+        raise ValueError(
+            f"{name} must return a part of params and do nothing but select it, but it raised "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    position = {id(mark): i for i, mark in enumerate(marks)}
+    positions = tuple(position.get(id(mark), -1) for mark in selected)
+    if not positions or -1 in positions or len(set(positions)) < len(positions):
+        raise ValueError(
+            f"{name} must return a part of params, for instance its last layer, unchanged, not empty and nothing twice."
+        )
+    return Part(positions, part)
+
+
+def only(
+    select: Callable[[Params], Params], inner: optax.GradientTransformation
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer `inner` for a part of the parameters; the others stay where they are, as in ANIL.
+
+        inner = only(lambda params: params["layers"][2], optax.sgd(0.1))
+
+    The optimizer sees nothing but that part: a clipped norm, for instance, is the norm of its gradient.
+
+    Args:
+      select: params -> the part that adapts, itself a pytree; it must do nothing but select.
+      inner: any optimizer.
+
+    Returns:
+      An optax transformation.
+
+    Raises:
+      TypeError: if an argument is of the wrong kind.
+      ValueError: by `init`, if `select` does not return a part of params.
+    """
+    _require.function(select=select)
+    _require.transformation(inner=inner)
+
+    def init(params):
+        return inner.init(part_of(params, select=select).get(params))
+
+    def update_part(gradient, state, params=None, *, value=None, value_fn=None, **_):
+        part = part_of(gradient, select=select)
+        of_part = None if params is None else part.get(params)
+        updates, state = update(
+            inner, part.get(gradient), state, of_part, value, lambda adapting: value_fn(part.set(params, adapting))
+        )
+        return part.set(optax.tree.zeros_like(gradient), updates), state
+
+    return optax.GradientTransformationExtraArgs(init, update_part)
 
 
 def adapting(inner: optax.GradientTransformation, num_steps: int, params: Params) -> Params:
-    """Which parameters the rule moves: those that get an update in `num_steps` steps along a constant gradient.
+    """Which parameters the optimizer moves: those with an update in `num_steps` steps along one of two gradients.
 
-    Runs once, while a program is traced, and needs the shapes of params only. A rule whose numbers are known only when
-    the compiled program runs is taken to move everything.
+    The optimizer runs once, while a program is traced, on numbers of its own: only the shapes of params matter. For
+    its hyperparameters that are traced, some number above 0 stands in.
 
     Returns:
       A pytree like params, of boolean numpy arrays.
     """
+    probe = _probe(inner, num_steps, params)
+    return jax.tree.map(np.logical_or, probe.moved, probe.moved_by_other)
 
-    def one_step(carry, _):
-        opt_state, moved = carry
-        updates, opt_state = inner.update(optax.tree.scale(-1, ones), opt_state, ones)
-        return (opt_state, jax.tree.map(lambda before, update: before | (update != 0), moved, updates)), None
 
-    def known(leaf):
-        return np.ones(leaf.shape, bool) if isinstance(leaf, jax.core.Tracer) else np.asarray(leaf)
+def adapting_to_stationarity(
+    method: str, inner: optax.GradientTransformation, num_steps: int, params: Params
+) -> Params:
+    """`adapting`, for methods that differentiate the point where the gradient of the inner objective is zero.
 
+    Raises:
+      ValueError: unless the optimizer comes to rest at that point, and nowhere else.
+    """
+    probe = _probe(inner, num_steps, params)
+    for path, moved in jax.tree_util.tree_leaves_with_path(probe.moved_at_zero):
+        if moved.any():
+            raise ValueError(
+                f"{method} differentiates the point where the inner gradient is zero, but there `inner` still moves "
+                f"params{jax.tree_util.keystr(path)}, as weight decay, a projection and noise do. Weight decay belongs "
+                "into the loss: loss + decay / 2 * optax.tree.norm(params, squared=True). A constraint belongs into "
+                "the model, for instance jax.nn.softplus(params) for positive ones."
+            )
+    along, other = (jax.tree_util.tree_leaves_with_path(moved) for moved in (probe.moved, probe.moved_by_other))
+    for (path, one), (_, another) in zip(along, other, strict=True):
+        if (one != another).any():
+            raise ValueError(
+                f"{method} differentiates the point where the inner gradient is zero, but `inner` stops elsewhere too. "
+                f"It moves params{jax.tree_util.keystr(path)} along some gradients and not along others, as "
+                "optax.centralize does."
+            )
+    return probe.moved
+
+
+class _Probe(NamedTuple):
+    moved: Params
+    moved_by_other: Params
+    moved_at_zero: Params
+
+
+def _probe(inner, num_steps, params):
+    """Where the optimizer moves along two constant gradients, and at a zero gradient, in any of `num_steps` steps."""
+    _require.transformation(inner=inner)
+    _require.count(num_steps=num_steps)
+    _require.float_params(params)
+
+    def filled(number):
+        return jax.tree.map(lambda leaf: np.full(jnp.shape(leaf), number, jnp.result_type(leaf)), params)
+
+    def uneven(leaf):
+        return (1 + np.arange(leaf.size).reshape(leaf.shape) % 3).astype(leaf.dtype)
+
+    def moved(at, gradient, least):
+        def one_step(carry, _):
+            opt_state, moved = carry
+            updates, opt_state = update(
+                inner, gradient, opt_state, at, jnp.ones(()), lambda phi: 1 + optax.tree.vdot(gradient, phi)
+            )
+            # Adam without epsilon gives NaN at a zero gradient, which is not more than `least` either.
+            return (opt_state, jax.tree.map(lambda before, move: before | (abs(move) > least), moved, updates)), None
+
+        nowhere = optax.tree.zeros_like(at, dtype=bool)
+        return jax.lax.scan(one_step, (inner.init(at), nowhere), length=num_steps)[0][1]
+
+    # A projection shows far out, or at negative numbers: there it moves params without any gradient. What optax.yogi
+    # begins with, a mean gradient of 1e-6, is no such move.
+    smallest = min(float(jnp.finfo(jnp.result_type(leaf)).max) for leaf in jax.tree.leaves(params))
+    far = min(1e6, smallest / 4)
+    at = (filled(1), filled(1), filled(far), filled(-far))
+    gradients = (filled(-1), jax.tree.map(uneven, filled(1)), filled(0), filled(0))
+    stacked = [jax.tree.map(lambda *leaves: np.stack(leaves), *probes) for probes in (at, gradients)]
+    probes = (*stacked, np.array([0, 0, 1e-9 * far, 1e-9 * far], np.float32))
+
+    traced, shape = jax.make_jaxpr(lambda: jax.vmap(moved)(*jax.tree.map(jnp.asarray, probes)), return_shape=True)()
+    known = [_stand_in(const) if isinstance(const, jax.core.Tracer) else const for const in traced.consts]
     with jax.ensure_compile_time_eval():
-        ones = jax.tree.map(lambda leaf: jnp.ones(jnp.shape(leaf), jnp.result_type(leaf)), params)
-        nothing = optax.tree.zeros_like(ones, dtype=bool)
-        (_, moved), _ = jax.lax.scan(one_step, (inner.init(ones), nothing), length=num_steps)
-        return jax.tree.map(known, moved)
+        found = map(np.asarray, jax.jit(jaxpr_as_fun(ClosedJaxpr(traced.jaxpr, known)))())
+    along, other, far_out, below = zip(*found, strict=True)
+    unflatten = jax.tree.structure(shape).unflatten
+    return _Probe(unflatten(along), unflatten(other), unflatten(map(np.logical_or, far_out, below)))
+
+
+def _stand_in(traced):
+    return np.full(traced.shape, 0.5 if jnp.issubdtype(traced.dtype, jnp.inexact) else 1, traced.dtype)
 
 
 class WithRates(NamedTuple):
-    """Parameters that carry their own inner step sizes.
+    """Parameters that carry their own inner learning rates.
 
     Attributes:
-      start: the parameters from which tasks adapt, any pytree.
-      rates: a, a pytree like start, in units of params / gradient.
+      start: θ, the initialization from which tasks adapt, any pytree.
+      rates: α, a pytree like start, in units of params / gradient.
     """
 
     start: Params
@@ -159,20 +488,21 @@ class WithRates(NamedTuple):
 
 
 def with_rates(params: Params, rate: float) -> WithRates:
-    """The params of Meta-SGD, before meta-training: every rate is `rate` > 0."""
+    """The params of Meta-SGD before meta-training: every inner learning rate is `rate` > 0."""
+    _require.float_params(params)
     _require.positive(rate=rate)
     return WithRates(params, optax.tree.full_like(params, rate))
 
 
 def learned_rates() -> optax.GradientTransformation:
-    """Meta-SGD: phi_{k+1} = phi_k - a o grad h(phi_k), the rates `a` being part of params and learned with the start.
+    """Meta-SGD: φ_{k+1} = φ_k - α ∘ ∇h(φ_k), where the learning rates α are learned together with θ.
 
         params = with_rates(params, 0.1)
         meta_gradient = maml(lambda p, batch: loss(p.start, batch), learned_rates(), num_steps)
 
-    As in the paper a rate may become negative. It takes a derivative of the steps to learn rates, as in `maml` and
-    `hf_maml`. The others see no use in them: `fo_maml` because it ignores the steps, `imaml` and `fo_b_maml` because
-    where the inner loop ends, if it converges, does not depend on its rates. Their gradient for the rates is zero.
+    As in the paper a learning rate may become negative. Learning them takes a derivative of the steps, as in `maml` and
+    `hf_maml`. For the other methods their gradient is zero: `fo_maml` ignores the steps, and where the inner loop of
+    `imaml` and `fo_b_maml` converges to does not depend on its learning rates.
 
     Raises:
       TypeError: by `update`, if params is no WithRates.

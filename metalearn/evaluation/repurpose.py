@@ -1,19 +1,20 @@
 """Adapting a checkpoint to tasks unlike its own.  (Kwon, Na, Huang & Lacoste-Julien 2021, arXiv 2103.09027)
 
-Only a start theta and the support set (x, y) of a new task are at hand. E members start near theta and adapt. Where
-they disagree tells how far to step, and their adversarial examples become training data.
+Only an initialization θ and the support set (x, y) of a new task are at hand. E members, each a small perturbation of
+θ, adapt. Where they disagree tells how large a learning rate each layer may have, and their adversarial examples become
+training data.
 
-    members      phi^e_0 = theta o (1 + spread N(0, 1))                          element by element, e = 1 ... E
-    FGSM         x + eps sign(grad_x h(phi; x, y))                               h: loss
-    UFGSM        x + eps d o sign(grad_x h(theta; x, y)),                        d = std_e grad_x h(phi^e; x, y),
-                                                                                 from 0 to 1 within each example
-    USA          s_l = max u + min u - u_l,                                      u_l = mean of std_e phi^e_l, l: layer
-                 step of layer l = (base step) s_l / (mean of s over all parameters)
+    members      φ^e_0 = θ ∘ (1 + spread N(0, 1))                        element by element, e = 1 ... E
+    FGSM         x + ε sign(∇_x h(φ; x, y))                              h: support loss
+    UFGSM        x + ε d ∘ sign(∇_x h(θ; x, y)),                         d = std_e ∇_x h(φ^e; x, y),
+                                                                         scaled to 0 ... 1 within each example
+    USA          s_l = max u + min u - u_l,                              u_l = mean of std_e φ^e_l, l: layer
+                 learning rate of layer l = α s_l / (mean of s over all parameters)
 
-A member descends the mean of its losses on (x, y) and on its FGSM examples, with the steps of USA after the first one.
-Then theta adapts with the last steps of USA. It descends the mean of its losses on (x, y), on its own FGSM examples,
-and on all FGSM and UFGSM examples that the members met. The authors' code adds these losses; here they are averaged,
-so that a base step means the same as without them.
+A member descends the mean of its losses on (x, y) and on its FGSM examples, from its second step on with the learning
+rates of USA. Then θ adapts with the last learning rates of USA. It descends the mean of its losses on (x, y), on its
+own FGSM examples, and on all FGSM and UFGSM examples that the members met. The authors' code adds these losses; here
+they are averaged, so that a learning rate α means the same as without them.
 """
 
 import functools
@@ -45,35 +46,37 @@ def adaptation_curve(
 ) -> jax.Array:
     """Query loss before adaptation and after each inner step, for each task: `evaluate.adaptation_curve` with all this.
 
-    With `spread=0` the step sizes are those of `inner` and only the adversarial examples are new; with `attack_size=0`
-    only the step sizes are. With both 0 this is `evaluate.adaptation_curve`.
+    With `spread=0` the learning rates are those of `inner` and only the adversarial examples are new; with
+    `attack_size=0` only the learning rates are. With both 0 this is `evaluate.adaptation_curve`.
 
     Cost: K gradients on the support set become about K (3 E + 4 + K (E + 1)), most of them on the K (E + 1) adversarial
     copies of it. Memory: grows with these copies, not with K otherwise.
 
     Args:
-      loss: scalar of (params, (inputs, targets)), descended on the support set and reported on the query set.
-      inner: the inner step rule with the base step, for instance optax.sgd(0.01). Its update of each layer is scaled.
-      params: the checkpoint, where every task starts.
+      loss: scalar of (params, (inputs, targets)); the inner loop descends it on the support set, and it is reported
+        on the query set.
+      inner: the inner optimizer with learning rate α, for instance optax.sgd(0.01). Its update of each layer is scaled.
+      params: θ, the checkpoint, which is the initialization of every task.
       tasks: a batch of tasks whose batches are pairs (inputs, targets), inputs of a floating-point type.
-      num_steps: K >= 0 inner steps, of the members and of theta.
+      num_steps: K >= 0 inner steps, of the members and of θ.
       key: a jax.random.key for the members.
-      attack_size: eps >= 0, by which each number of the inputs is moved, in their units; small against their spread.
+      attack_size: ε >= 0, by which each number of the inputs is moved, in their units; small against their spread.
       num_members: E >= 2.
       spread: relative standard deviation of the members' parameters, at least 0 and below 1.
       metric: scalar of (params, batch), measured on each query set, for instance losses.accuracy(apply); by default
         the loss.
 
     Returns:
-      An array of shape [num_steps + 1, num_tasks]; evaluate.score(curve[-1]) says how sure it is. A warning tells if
-      some tasks diverged.
+      An array of shape [num_steps + 1, num_tasks], with NaN as in `evaluate.adaptation_curve`;
+      evaluate.score(curve[-1]) says how sure it is. A warning tells if some tasks diverged.
 
     Raises:
       ValueError, TypeError: if an argument is not as described; the message names it.
     """
-    metric = metric or loss
+    metric = loss if metric is None else metric
     _require.function(loss=loss, metric=metric)
     _require.transformation(inner=inner)
+    _require.hashable(loss=loss, metric=metric, inner=inner)
     _require.count(num_steps=num_steps)
     _require.count(at_least=2, num_members=num_members)
     _require.not_negative(attack_size=attack_size)
@@ -81,14 +84,20 @@ def adaptation_curve(
     _require.random_key(key=key)
     _require.float_params(params)
     _require.task_batch(tasks)
-    _require_pair(tasks.support)
+    evaluate.require_examples(tasks)
+    _require_pair("tasks.support", tasks.support)
     curve = _compiled_curve(loss, metric, inner, num_steps, num_members, params, tasks, key, attack_size, spread)
     evaluate.warn_of_failures(curve)
     return curve
 
 
 def fgsm(loss: Loss, params: Params, batch: Batch, attack_size: jax.typing.ArrayLike) -> Batch:
-    """The batch (inputs, targets) with each number of its inputs moved by `attack_size`, the way the loss rises."""
+    """The batch (inputs, targets) with each number of its inputs moved by `attack_size`, the way the loss rises.
+
+    Raises:
+      ValueError, TypeError: if an argument is not as described; the message names it.
+    """
+    _require_attack(loss, params, batch, attack_size)
     inputs, targets = batch
     return inputs + attack_size * jnp.sign(_input_gradient(loss, params, batch)), targets
 
@@ -105,7 +114,12 @@ def ufgsm(loss: Loss, params: Params, members: Params, batch: Batch, attack_size
 
     Returns:
       A batch like `batch`.
+
+    Raises:
+      ValueError, TypeError: if an argument is not as described; the message names it.
     """
+    _require_attack(loss, params, batch, attack_size)
+    _require_members(members)
     inputs, targets = batch
     doubt = _disagreement(jax.vmap(_input_gradient, in_axes=(None, 0, None))(loss, members, batch))
     within_example = tuple(range(1, doubt.ndim))
@@ -115,7 +129,7 @@ def ufgsm(loss: Loss, params: Params, members: Params, batch: Batch, attack_size
 
 
 def relative_step_sizes(members: Params) -> Params:
-    """USA: the factor of the base step in each layer, larger where the members agree better.
+    """USA: the factor of the learning rate in each layer, larger where the members agree better.
 
     A layer is one array of params, a kernel and its bias being two, as in the authors' code. Where no members disagree
     at all, every factor is 1.
@@ -126,7 +140,11 @@ def relative_step_sizes(members: Params) -> Params:
     Returns:
       A scalar for each array of params, in a pytree like params. Their mean, each counted as often as its array has
       elements, is 1.
+
+    Raises:
+      ValueError, TypeError: if members are not as described.
     """
+    _require_members(members)
     leaves, structure = jax.tree.flatten(members)
     disagreement = jnp.stack([_disagreement(leaf).mean() for leaf in leaves])
     sizes = disagreement.max() + disagreement.min() - disagreement
@@ -150,22 +168,22 @@ def _compiled_curve(loss, metric, inner, num_steps, num_members, params, tasks, 
         def step(state, _):
             batches = (task.support, fgsm(loss, state.params, task.support, attack_size), met)
             state = inner_loop.step(lambda phi: _mean_loss(loss, phi, batches), layerwise, state)
-            return state, metric(state.params, task.query)
+            return state, evaluate.finite_metric(loss, metric, state.params, task.query)
 
         _, values = jax.lax.scan(step, inner_loop.init(layerwise, params), length=num_steps)
-        return jnp.concatenate([metric(params, task.query)[None], values])
+        return jnp.concatenate([evaluate.finite_metric(loss, metric, params, task.query)[None], values])
 
     keys = jax.random.split(key, len(jax.tree.leaves(tasks)[0]))
     return jax.lax.map(one_task, (tasks, keys), batch_size=_TASKS_AT_ONCE).T
 
 
 def _neighbour(params, key, spread):
-    """A member's start: params o (1 + spread N(0, 1))."""
+    """The initialization of a member, params ∘ (1 + spread N(0, 1))."""
     return jax.tree.map(lambda leaf, noise: leaf * (1 + spread * noise), params, optax.tree.random_like(key, params))
 
 
 def _adapt_members(loss, inner, params, members, support, num_steps, attack_size, spread):
-    """What the members leave behind: their last factors of the step sizes, and one batch of all that attacked them."""
+    """What the members leave behind: their last factors of learning rates, and a batch of all that attacked them."""
     differ = spread > 0  # equal members still disagree by rounding, which USA and UFGSM would magnify
 
     def step(carry, _):
@@ -190,7 +208,7 @@ def _adapt_members(loss, inner, params, members, support, num_steps, attack_size
 
 
 def _layerwise(inner, factors):
-    """That rule, with each layer's update times its factor."""
+    """That optimizer, with each layer's update times its factor."""
     return optax.chain(inner, optax.stateless(lambda updates, _: optax.tree.mul(updates, factors)))
 
 
@@ -208,11 +226,26 @@ def _disagreement(members):
     return jnp.std(members - members[0], axis=0)
 
 
-def _require_pair(support):
-    if not isinstance(support, tuple) or len(support) != 2:
-        raise TypeError(f"tasks.support must be a pair (inputs, targets), but it is a {type(support).__name__}.")
-    dtype = jnp.result_type(support[0])
-    if not jnp.issubdtype(dtype, jnp.floating):
+def _require_pair(name, batch):
+    if not isinstance(batch, tuple) or len(batch) != 2:
+        raise TypeError(f"{name} must be a pair (inputs, targets), but it is a {type(batch).__name__}.")
+    dtype = getattr(batch[0], "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        came = type(batch[0]).__name__ if dtype is None else dtype
         raise TypeError(
-            f"The inputs of tasks.support must be floating-point numbers, for FGSM moves them; they are {dtype}."
+            f"The inputs of {name} must be one array of floating-point numbers, for FGSM moves them; they are {came}."
         )
+
+
+def _require_attack(loss, params, batch, attack_size):
+    _require.function(loss=loss)
+    _require.float_params(params)
+    _require_pair("batch", batch)
+    _require.not_negative(attack_size=attack_size)
+
+
+def _require_members(members):
+    _require.float_params(members)
+    num_members = _require.same_leading_axis("members", members)
+    if num_members < 2:
+        raise ValueError(f"members must hold at least 2 members, along the leading axis, but it holds {num_members}.")

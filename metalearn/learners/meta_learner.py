@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from metalearn import _norm, _require
+from metalearn.adaptation.inner import update
 from metalearn.learners.task_weights import TaskWeights
 from metalearn.task import MetaGradient, Params, Task
 
@@ -108,7 +109,8 @@ def meta_learner(
             query_loss, gradients = jax.lax.map(of_one, tasks, batch_size=tasks_at_once)
         gradient, finite, any_left = _mean(task_weights, query_loss, gradients)
 
-        updates, opt_state = outer.update(gradient, state.opt_state, state.params)
+        value = jnp.mean(query_loss, where=finite)
+        updates, opt_state = update(outer, gradient, state.opt_state, state.params, value, _no_line_search)
         params = optax.apply_updates(state.params, updates)
         params, opt_state = jax.tree.map(
             lambda new, old: jnp.where(any_left, new, old),
@@ -142,6 +144,13 @@ def _checked(result, params):
                 f"{jax.tree_util.keystr(path)}, {_kind(parameter)}, it is {_kind(leaf)}."
             )
     return result
+
+
+def _no_line_search(params):
+    raise TypeError(
+        "outer has a line search, which needs the meta-objective at other params than those of the step. Take it out, "
+        "as in optax.lbfgs(1e-2, linesearch=None)."
+    )
 
 
 def _mean(task_weights, query_loss, gradients):

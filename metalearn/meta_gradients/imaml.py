@@ -1,10 +1,10 @@
 """iMAML: differentiate the solution, not the path to it.  (Rajeswaran, Finn, Kakade & Levine 2019, arXiv 1909.04630)
 
-    phi(theta)    = argmin_phi  h(phi) + l/2 ||phi - theta||^2                            h: support, f: query
-    grad f(phi(theta)) = g  with  (I + H / l) g = grad f(phi),   H = hess h(phi)          l: proximal strength
+    φ*(θ)        = argmin_φ  h(φ) + λ/2 ||φ - θ||²                          h: support loss, f: query loss
+    ∇_θ f(φ*(θ)) = g  with  (I + H / λ) g = ∇f(φ*),   H = ∇²h(φ*)           λ: proximal strength
 
-The linear system is solved by conjugate gradients, which only needs products with H. When only some of the parameters
-adapt (ANIL), it is solved for these, and the others receive their part of grad f(phi) - H g / l.
+The linear system is solved by conjugate gradients, which need only Hessian-vector products. When only some of the
+parameters adapt (ANIL), it is solved for these, and the others receive their part of ∇f(φ*) - H g / λ.
 """
 
 import jax
@@ -14,8 +14,8 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from metalearn import _require
-from metalearn.adaptation.inner import adapting, descend, proximal
-from metalearn.task import Loss, MetaGradient
+from metalearn.adaptation.inner import Objective, adapting_to_stationarity, descend, proximal
+from metalearn.task import Loss, MetaGradient, Params
 
 
 def imaml(
@@ -25,25 +25,27 @@ def imaml(
     proximal_strength: float,
     cg_steps: int,
 ) -> MetaGradient:
-    """The implicit gradient at the end of an inner loop with a spring to the start.
+    """The implicit gradient at the end of an inner loop on the proximal objective.
 
     Cost: K + 1 gradients and `cg_steps` Hessian-vector products a task. Memory: flat in K. Exact when the inner loop
-    has converged and conjugate gradients too; the inner loop must converge (its step at most 2 / (L + l), with L the
-    largest curvature of h), and l must exceed every negative curvature of h. On an unconverged loop the result can be
-    wrong by several hundred per cent without looking wrong.
+    has converged and conjugate gradients too. The inner loop can converge if its learning rate is at most 2 / (L + λ),
+    with L the largest curvature of h, and if λ exceeds every negative curvature of h. Where one of the two has not
+    converged, the gradient can be wrong by several hundred per cent without looking wrong: `evaluate.convergence`
+    says, task by task, how far both have come.
 
     Args:
       loss: scalar loss of (params, batch).
-      inner: the inner step rule; it receives the gradient of h(phi) + l/2 ||phi - theta||^2.
+      inner: the inner optimizer; it receives the gradient of h(φ) + λ/2 ||φ - θ||².
       num_steps: K >= 1.
-      proximal_strength: l > 0, in units of curvature (loss / params^2); it may be traced.
+      proximal_strength: λ > 0, in units of curvature (loss / params²); it may be traced.
       cg_steps: number of conjugate-gradient steps, >= 1. As many as there are parameters solve the system exactly.
 
     Returns:
-      A function (params, task) -> (query loss at phi_K, meta-gradient); the gradient is a pytree like params.
+      A function (params, task) -> (query loss at φ_K, meta-gradient); the gradient is a pytree like params.
 
     Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
+      ValueError, TypeError: if an argument is not as described; the message names it. The function itself raises where
+        `inner` does not come to rest at φ*: weight decay, for instance, belongs into the loss.
     """
     loss = _require.scalar(loss)
     _require.transformation(inner=inner)
@@ -55,23 +57,48 @@ def imaml(
         def support_loss(phi):
             return loss(phi, task.support)
 
+        adapts = adapting_to_stationarity("imaml", inner, num_steps, params)
         adapted = descend(proximal(support_loss, params, proximal_strength), inner, num_steps, params)
         value, query_gradient = jax.value_and_grad(loss)(adapted, task.query)
-        right_side, unravel = ravel_pytree(query_gradient)  # one vector: `cg` cannot mix dtypes, params may
-        adapts = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(adapting(inner, num_steps, params))])
-
-        _, hessian_times = jax.linearize(jax.grad(support_loss), adapted)
-
-        def curvature(vector):
-            return ravel_pytree(hessian_times(unravel(vector)))[0] / proximal_strength
-
-        def times_system(vector):
-            return vector + jnp.where(adapts, curvature(vector), 0)
-
-        solution, _ = jax.scipy.sparse.linalg.cg(
-            times_system, jnp.where(adapts, right_side, 0), tol=0.0, maxiter=cg_steps
-        )
-        # When everything adapts, the compiler leaves the second half out, with its product.
-        return value, unravel(jnp.where(adapts, solution, right_side - curvature(solution)))
+        solution, _ = implicit_gradient(support_loss, adapted, query_gradient, adapts, proximal_strength, cg_steps)
+        return value, solution
 
     return meta_gradient
+
+
+def implicit_gradient(
+    support_loss: Objective,
+    adapted: Params,
+    query_gradient: Params,
+    adapts: Params,
+    proximal_strength: jax.typing.ArrayLike,
+    cg_steps: int,
+) -> tuple[Params, jax.Array]:
+    """The g of this file's second equation, and the relative residual ||∇f - (I + H / λ) g|| / ||∇f|| of its solve.
+
+    Args:
+      support_loss: h, params -> scalar.
+      adapted: φ*, as far as the inner loop has found it.
+      query_gradient: ∇f(φ*), a pytree like `adapted`.
+      adapts: which parameters adapt, a pytree of booleans like `adapted`.
+      proximal_strength: λ > 0.
+      cg_steps: number of conjugate-gradient steps.
+    """
+    right_side, unravel = ravel_pytree(query_gradient)  # one vector: `cg` cannot mix dtypes, params may
+    mask = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(adapts)])
+
+    _, hessian_times = jax.linearize(jax.grad(support_loss), adapted)
+
+    def curvature(vector):
+        return ravel_pytree(hessian_times(unravel(vector)))[0] / proximal_strength
+
+    def times_system(vector):
+        return vector + jnp.where(mask, curvature(vector), 0)
+
+    of_adapting = jnp.where(mask, right_side, 0)
+    solution, _ = jax.scipy.sparse.linalg.cg(times_system, of_adapting, tol=0.0, maxiter=cg_steps)
+    # Where a result is not used, the compiler leaves out its Hessian-vector product: when everything adapts, that of
+    # the second half, and in `imaml` that of the residual.
+    norm = jnp.linalg.norm(of_adapting)
+    left = jnp.linalg.norm(of_adapting - times_system(solution)) / jnp.where(norm > 0, norm, 1)
+    return unravel(jnp.where(mask, solution, right_side - curvature(solution))), left

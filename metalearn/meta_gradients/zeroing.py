@@ -11,9 +11,10 @@ noise, which `theory.contrastive_split` shows term by term.
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
+import optax
 
 from metalearn import _require
+from metalearn.adaptation.inner import part_of
 from metalearn.task import MetaGradient, Params
 
 
@@ -62,13 +63,7 @@ def zero_head(params: Params, head: Callable[[Params], Params]) -> Params:
       ValueError: if it does not return a part of params.
     """
     _require.takes("params", head=head)
-    leaves, structure = jax.tree.flatten(params)
-    for leaf in leaves:
+    for leaf in jax.tree.leaves(params):
         _require.array(**{"every leaf of params": leaf})
-    # Each array is replaced by a mark, so that `head` shows which of them it selects.
-    marks = [object() for _ in leaves]
-    selected = {id(mark) for mark in jax.tree.leaves(head(jax.tree.unflatten(structure, marks)))}
-    if not selected or not selected <= set(map(id, marks)):
-        raise ValueError("head must return a part of params, for instance its last layer, unchanged and not empty.")
-    zeroed = [jnp.zeros_like(leaf) if id(mark) in selected else leaf for leaf, mark in zip(leaves, marks, strict=True)]
-    return jax.tree.unflatten(structure, zeroed)
+    part = part_of(params, head=head)
+    return part.set(params, optax.tree.zeros_like(part.get(params)))

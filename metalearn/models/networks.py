@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from metalearn import _require
 from metalearn.task import Params
@@ -14,6 +15,11 @@ from metalearn.task import Params
 def functional(module: nnx.Module) -> tuple[Params, Callable]:
     """Splits a module into its parameters and a pure function of them.
 
+    What a call would update is lost, because a pure function updates nothing. So `apply` refuses what would then be
+    wrong without a word, and decides by what its outputs depend on: a dropout that is switched off passes, and so does
+    a batch normalisation that uses the statistics of its own batch. The outputs are looked at once for each shape of
+    the inputs, while the program is traced; a module without state is never looked at.
+
     Args:
       module: any nnx.Module.
 
@@ -21,25 +27,69 @@ def functional(module: nnx.Module) -> tuple[Params, Callable]:
       (params, apply): params is an nnx State, a pytree; apply(params, *inputs) calls the module with those parameters.
 
     Raises:
-      TypeError: if it is no nnx.Module.
-      ValueError: if the module draws random numbers (dropout), or normalises with running statistics: a pure function
-        cannot update either, and would be wrong without a word.
+      TypeError: if it is no nnx.Module, or has no parameters.
+      ValueError: by `apply`, if the outputs depend on random numbers (dropout), on running statistics, or on a state
+        that the call updates.
     """
     if not isinstance(module, nnx.Module):
         raise TypeError(f"module must be an nnx.Module, but it is a {type(module).__name__}.")
-    if any(getattr(part, "use_running_average", False) for _, part in nnx.iter_modules(module)):
-        raise ValueError(
-            "module normalises with running statistics, which adaptation would never update. "
-            "Call module.train() to use the batch's own statistics, or use nnx.GroupNorm."
-        )
-    parts: tuple = nnx.split(module, nnx.Param, nnx.RngState, ...)
-    graph, params, random, rest = parts
-    if jax.tree.leaves(random):
-        raise ValueError(
-            "module draws random numbers, but (params, batch) carries no key. Build its dropout with "
-            "deterministic=True and without rngs."
-        )
-    return params, lambda params, *inputs: nnx.merge(graph, params, random, rest, copy=True)(*inputs)
+    parts: tuple = nnx.split(module, nnx.Param, ...)
+    graph, params, rest = parts
+    if not jax.tree.leaves(params):
+        raise TypeError(f"module must have parameters (nnx.Param), but this {type(module).__name__} has none.")
+    seen = set()
+
+    def apply(params, *inputs):
+        if jax.tree.leaves(rest):
+            shapes = _shapes((params, inputs))
+            if shapes not in seen:
+                _refuse_state(graph, params, rest, inputs)
+                seen.add(shapes)
+        return nnx.merge(graph, params, rest, copy=True)(*inputs)
+
+    return params, apply
+
+
+def _shapes(tree):
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple(jax.typeof(leaf) if hasattr(leaf, "dtype") else repr(leaf) for leaf in leaves)
+
+
+def _refuse_state(graph, params, rest, inputs):
+    """Raises ValueError if the outputs depend on a variable of `rest` that no pure function can keep up to date."""
+
+    def call(rest):
+        module = nnx.merge(graph, params, rest, copy=True)
+        outputs = module(*inputs)
+        return outputs, jax.tree.leaves(nnx.split(module, nnx.Param, ...)[2])
+
+    traced, (outputs, _) = jax.make_jaxpr(call, return_shape=True)(rest)
+    num_outputs = len(jax.tree.leaves(outputs))
+    results = traced.jaxpr.outvars
+    _, used = dce_jaxpr(traced.jaxpr, [i < num_outputs for i in range(len(results))])
+    updated = [new is not old for new, old in zip(results[num_outputs:], traced.jaxpr.invars, strict=True)]
+    kinds = [type(variable) for _, variable in nnx.to_flat_state(rest) for _ in jax.tree.leaves(variable)]
+    for kind, is_used, is_updated in zip(kinds, used, updated, strict=True):
+        if is_used and issubclass(kind, nnx.RngState):
+            raise ValueError(
+                "module draws random numbers, but (params, batch) carries no key. Switch its dropout off: "
+                "module.eval(), or nnx.Dropout(..., deterministic=True)."
+            )
+        if is_used and issubclass(kind, nnx.BatchStat):
+            raise ValueError(
+                "module normalises with running statistics, which adaptation would never update. "
+                "Call module.train() to use the batch's own statistics, or use nnx.GroupNorm."
+            )
+        if is_used and is_updated:
+            raise ValueError(
+                f"module reads a variable of type {kind.__name__} that each call updates, but a pure function of "
+                "(params, inputs) cannot keep it. Take what it remembers out of the module, or give it as an input."
+            )
+
+
+def _require_rngs(rngs):
+    if not isinstance(rngs, nnx.Rngs):
+        raise TypeError(f"rngs must be an nnx.Rngs such as nnx.Rngs(0), but it is a {type(rngs).__name__}.")
 
 
 class MLP(nnx.Module):
@@ -54,12 +104,14 @@ class MLP(nnx.Module):
           rngs: for the initial weights, for instance nnx.Rngs(0).
 
         Raises:
-          ValueError: if there are fewer than two sizes or one is not a whole number above 0.
+          ValueError, TypeError: if an argument is not as described; the message names it.
         """
-        if len(sizes) < 2:
+        if not isinstance(sizes, Sequence) or isinstance(sizes, str) or len(sizes) < 2:
             raise ValueError(f"sizes must name at least the input and the output width, but it is {sizes!r}.")
         for size in sizes:
             _require.count(at_least=1, sizes=size)
+        _require.function(activation=activation)
+        _require_rngs(rngs)
         self.layers = nnx.List(
             nnx.Linear(width_in, width_out, rngs=rngs) for width_in, width_out in itertools.pairwise(sizes)
         )
@@ -67,6 +119,9 @@ class MLP(nnx.Module):
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """[..., sizes[0]] -> [..., sizes[-1]]."""
+        width = self.layers[0].in_features
+        if jnp.shape(inputs)[-1:] != (width,):
+            raise ValueError(f"inputs must have shape [..., {width}], but they have {list(jnp.shape(inputs))}.")
         for layer in self.layers[:-1]:
             inputs = self.activation(layer(inputs))
         return self.layers[-1](inputs)
@@ -103,9 +158,10 @@ class ConvNet(nnx.Module):
           rngs: for the initial weights, for instance nnx.Rngs(0).
 
         Raises:
-          ValueError: if an argument is not as described.
+          ValueError, TypeError: if an argument is not as described; the message names it.
         """
         _require.count(at_least=1, channels=channels, num_classes=num_classes)
+        _require_rngs(rngs)
         if not isinstance(image_shape, tuple) or len(image_shape) != 3:
             raise ValueError(f"image_shape must be (height, width, channels), but it is {image_shape!r}.")
         height, width, depth = image_shape
@@ -117,10 +173,15 @@ class ConvNet(nnx.Module):
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """[num_examples, height, width, channels] -> logits [num_examples, num_classes]."""
-        if images.ndim != 4 or images.shape[1:] != self.image_shape:
+        shape = jnp.shape(images)
+        if len(shape) != 4 or shape[0] == 0 or shape[1:] != self.image_shape:
             raise ValueError(
-                f"images must have shape [num_examples, {', '.join(map(str, self.image_shape))}], "
-                f"but they have {list(images.shape)}."
+                f"images must have shape [num_examples, {', '.join(map(str, self.image_shape))}] with at least one "
+                f"example, but they have {list(shape)}."
+            )
+        if not jnp.issubdtype(jnp.result_type(images), jnp.floating):
+            raise TypeError(
+                f"images must be floating-point numbers, of about unit size, but they are {jnp.result_type(images)}."
             )
         for block in self.blocks:
             images = block(images)
@@ -163,10 +224,18 @@ def patch_convolution(
       [num_examples, height, width, features]. Memory: kernel height times kernel width the inputs.
 
     Raises:
-      ValueError: if strides, another padding, dilation or feature groups are asked for.
+      ValueError: if the shapes do not fit, or if strides, another padding, dilation or feature groups are asked for.
     """
+    shape, window = jnp.shape(inputs), jnp.shape(kernel)
+    if len(shape) != 4 or len(window) != 4 or shape[3] != window[2]:
+        raise ValueError(
+            "inputs must have shape [num_examples, height, width, channels] and kernel [height, width, channels, "
+            f"features], but they have {list(shape)} and {list(window)}."
+        )
     plain = {"lhs_dilation": (1, 1), "rhs_dilation": (1, 1), "feature_group_count": 1, "out_sharding": None}
-    if tuple(strides) != (1, 1) or padding != "SAME" or not options.items() <= plain.items():
+    given = {name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in options.items()}
+    is_plain = all(name in plain and plain[name] == value for name, value in given.items())
+    if not isinstance(strides, Sequence) or tuple(strides) != (1, 1) or padding != "SAME" or not is_plain:
         raise ValueError('patch_convolution is for strides of 1, padding="SAME", no dilation and no feature groups.')
     height, width = inputs.shape[1:3]
     rows, columns, depth, features = kernel.shape
