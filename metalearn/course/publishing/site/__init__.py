@@ -54,8 +54,8 @@ def build(root: Path, to: Path) -> bool:
         for name in COPIED:
             (pages / name).parent.mkdir(exist_ok=True)
             shutil.copy(root / name, pages / name)
-        page = pages / "playgrounds.md"
-        page.write_text(playgrounds.alive(page.read_text("utf-8")), "utf-8")
+        playground_page = pages / "playgrounds.md"
+        playground_page.write_text(playgrounds.alive(playground_page.read_text("utf-8")), "utf-8")
         (pages / "lessons").mkdir()
         for source in builder.sources(root):
             lesson = nbformat.read(root / "lessons" / f"{source.stem}.ipynb", as_version=4)
