@@ -77,8 +77,8 @@ def _flat(tree: Any) -> np.ndarray:
 
 def _check_like(value: Any, gradient: Any, params: Params) -> None:
     assert jnp.shape(value) == (), f"The value must be a scalar, but it has shape {list(jnp.shape(value))}."
-    found, expected = jax.tree.structure(gradient), jax.tree.structure(params)
-    assert bool(found == expected), f"The gradient must be a pytree like params, {expected}, but it is {found}."
+    found, expected = str(jax.tree.structure(gradient)), str(jax.tree.structure(params))
+    assert found == expected, f"The gradient must be a pytree like params, {expected}, but it is {found}."
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         name = jax.tree_util.keystr(path)
         part = dict(jax.tree_util.tree_leaves_with_path(gradient))[path]
