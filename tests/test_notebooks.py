@@ -15,6 +15,7 @@ from metalearn.course.publishing import builder
 ROOT = Path(__file__).parents[1]
 LESSONS = sorted((ROOT / "lessons").glob("*.ipynb"))
 SOLUTIONS = sorted((ROOT / "solutions").glob("*.ipynb"))
+IN_EVERY_RUN = ("00_start_here", "02_maml")  # .ci/run executes the other lessons as well
 MEMORY_LIMIT = 1e9  # bytes: the smaller free machines have one or two GB
 NARROW = 73  # characters of code or text beside each other on a page 768 pixels wide
 PEAK_MEMORY = 'print(*(line for line in open("/proc/self/status") if line.startswith("VmHWM")))'
@@ -94,7 +95,12 @@ class TestSolution:
         assert [cell.id for cell in checks if "not yet" in text(cell).lower()] == []
 
 
-@pytest.fixture(scope="module", params=LESSONS, ids=lambda path: path.stem)
+def lesson(path):
+    marks = [pytest.mark.xdist_group(f"lesson {path.stem}"), *([] if path.stem in IN_EVERY_RUN else [pytest.mark.slow])]
+    return pytest.param(path, id=path.stem, marks=marks)
+
+
+@pytest.fixture(scope="module", params=map(lesson, LESSONS))
 def untouched(request):
     """A lesson as a learner finds it, after Run All: its notebook, wall-clock seconds and peak memory in bytes."""
     lesson = read(request.param)

@@ -1,6 +1,7 @@
 """What every meta-gradient promises, whatever its mathematics: a drop-in for jax.value_and_grad."""
 
 import functools
+import itertools
 
 import chex
 import jax
@@ -13,7 +14,7 @@ from problems import CONTAINERS, METHODS, build, flat, tanh_loss, tanh_problem
 
 import metalearn as ml
 
-pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.parametrize("method", METHODS)]
+pytestmark = pytest.mark.filterwarnings("error")
 
 INNERS = {
     "momentum": optax.sgd(0.05, momentum=0.9, nesterov=True),
@@ -29,6 +30,22 @@ sample_tasks = ml.tasks.Sinusoid(
 )
 
 
+def every_method(**choices):
+    """Each method with each combination of the choices; the tests of one method share what they compile.
+
+    A-MAML's solver takes seconds to compile, so most of its combinations are run by .ci/run only.
+    """
+
+    def case(method, *values):
+        marks = [pytest.mark.xdist_group(f"protocol {method}")]
+        if method == "a_maml" and values not in ((), ("tuple",)):
+            marks.append(pytest.mark.slow)
+        return pytest.param(method, *values, id="-".join((*values, method)), marks=marks)
+
+    combinations = itertools.product(METHODS, *choices.values())
+    return pytest.mark.parametrize(("method", *choices), [case(*combination) for combination in combinations])
+
+
 def assert_like(gradient, params):
     chex.assert_trees_all_equal_structs(gradient, params)
     chex.assert_trees_all_equal_shapes_and_dtypes(gradient, params)
@@ -40,7 +57,7 @@ def regression(container):
     return params, ml.losses.mean_squared_error(apply)
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
+@every_method(container=CONTAINERS)
 def test_any_pytree_of_params_gives_what_one_array_gives(method, container):
     params, loss = regression(container)
     task = jax.tree.map(lambda leaf: leaf[0], sample_tasks(jax.random.key(0), 1))
@@ -55,6 +72,7 @@ def test_any_pytree_of_params_gives_what_one_array_gives(method, container):
     np.testing.assert_allclose(flat(gradient), flat_gradient, atol=1e-3 * np.linalg.norm(flat_gradient))
 
 
+@every_method()
 def test_vmap_over_tasks_is_a_loop(method):
     params, _ = tanh_problem()
     tasks = [tanh_problem(seed)[1] for seed in range(3)]
@@ -71,7 +89,7 @@ def in_float32(method):
     return flat(jax.jit(build(method, tanh_loss, num_steps=2))(*tanh_problem())[1])
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@every_method(dtype=DTYPES)
 def test_dtypes_are_those_of_params(method, dtype):
     """Data stay float32, as they come; each leaf of the gradient has the dtype of its leaf of params."""
     params, task = tanh_problem()
@@ -87,6 +105,7 @@ def test_dtypes_are_those_of_params(method, dtype):
     assert cosine > (0.9999 if dtype == "float64" else 0.9)
 
 
+@every_method()
 def test_one_program_serves_new_values(method):
     """New parameters, their own outputs among them, and new tasks compile nothing."""
     chex.clear_trace_counter()  # chex knows functions by their source, and hf_maml is maml of another loss
@@ -97,7 +116,7 @@ def test_one_program_serves_new_values(method):
         params = optax.tree.add_scale(params, -0.1, gradient)
 
 
-@pytest.mark.parametrize("inner", INNERS)
+@every_method(inner=INNERS)
 def test_any_optax_rule_adapts(method, inner):
     """On a task whose query is its support, the loss falls with the inner steps; the gradient stays finite."""
     params, task = tanh_problem()
@@ -115,6 +134,7 @@ def test_any_optax_rule_adapts(method, inner):
     assert losses[1] > losses[2] or method in ("a_maml", "fo_muml", "meta_rkhs_i")
 
 
+@every_method()
 def test_the_query_set_scores_and_the_support_set_adapts(method):
     """Where the query loss is the constant 0, the value is 0, and only those that never ask it still move."""
     params, task = tanh_problem()
@@ -124,11 +144,12 @@ def test_the_query_set_scores_and_the_support_set_adapts(method):
 
     flags = jnp.ones(task.support[0].shape[0])
     silent = ml.Task((*task.support, flags), (*task.query, 0 * flags))
-    value, gradient = build(method, flagged_loss)(params, silent)
+    value, gradient = jax.jit(build(method, flagged_loss))(params, silent)
     assert value == 0
     assert (np.linalg.norm(flat(gradient)) > 1e-2) == (method in ("reptile", "fo_muml"))
 
 
+@every_method()
 def test_it_drives_a_learner(method):
     """The learner's state keeps its types, so that its steps can be scanned, and training lowers the loss."""
     params, loss = regression("nnx")
