@@ -704,10 +704,9 @@ unconverged_prediction.reveal("several times the gradient")
 worst = int(wrong[5].argmax())
 print(f"worst after 5 steps: {wrong[5][worst]:.0%}, at λ = {springs[worst]:.2g}")
 assert wrong[5][worst] > 3 and lowest[5][worst] < 0
-assert wrong[300][0] > 10 * wrong[5][0]
 assert (wrong[5][lowest[5] < 0] > 0.5).all() and (wrong[5][springs < 4] > 0.5).all()
 assert wrong[5][-1] < 0.02 and (wrong[300][springs > 9] < 0.01).all()
-assert (lowest[300][wrong[300] < 0.1] > 0).all()
+assert (wrong[300] < wrong[5])[springs > 0.3].all() and (lowest[300][wrong[300] < 0.1] > 0).all()
 
 # %%
 indefinite = [np.where(lowest[k] < 0)[0] for k in wrong]
@@ -728,7 +727,7 @@ plots.show(
     ),
     alt="Error of the implicit gradient against the strength of the spring, both logarithmic. After five steps it lies "
     "around or above one hundred per cent for all weak springs, with a peak far above that, and falls for stiff ones. "
-    "After 300 steps it begins far above the other curve, falls below it at once, and leaves the picture before a strength "
+    "After 300 steps it falls below the other curve from a strength of 0.3 on, and leaves the picture before a strength "
     "of ten. The weakest springs of both are marked: their systems are indefinite.",
 )
 
@@ -742,7 +741,7 @@ plots.show(
 #
 # At a minimum, the pulled objective cannot have negative curvature. So an indefinite system is proof that the loop has
 # not arrived. A definite one is no proof that it has: the five-step curve stays high beyond the last mark. Three hundred
-# steps repair all but the weak springs; at the weakest, the longer loop is far worse than the short one. A stiff spring
+# steps repair all but the weakest springs, for which they may be no better than five. A stiff spring
 # repairs both. Nothing in the returned vector says which case it is. **Before you trust an implicit gradient, look at the
 # last slope of the pulled objective.** It must be short, and the weaker the spring, the shorter.
 

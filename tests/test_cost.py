@@ -45,8 +45,19 @@ def problem(widths, num_examples):
     return ml.losses.mean_squared_error(apply), params, ml.Task(batch, batch), sizes
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize(("method", "build", "options"), EVERY)
+def slow_but(few, names, cases):
+    """The cases as parameters, all but those named few run by .ci/run only: each compiles as a user's programs do."""
+    return [
+        pytest.param(*case, id=name, marks=() if name in few else pytest.mark.slow)
+        for name, case in zip(names, cases, strict=True)
+    ]
+
+
+NAMES = [" ".join([name, *map(str, options.values())]) for name, _, options in EVERY]
+
+
+@pytest.mark.parametrize("network", slow_but(["outputs"], NETWORKS, zip(NETWORKS)))
+@pytest.mark.parametrize(("method", "build", "options"), slow_but(["maml"], NAMES, EVERY))
 def test_memory_is_the_compilers_within_a_factor(network, method, build, options):
     loss, params, task, sizes = problem(*NETWORKS[network])
     for num_steps in (4, 25, 100):
@@ -56,7 +67,10 @@ def test_memory_is_the_compilers_within_a_factor(network, method, build, options
         assert 1 / 1.5 < predicted / found < 1.5, (num_steps, predicted / found)
 
 
-@pytest.mark.parametrize(("method", "build", "options"), [case for case in EVERY if "remat" not in case[0]])
+@pytest.mark.parametrize(
+    ("method", "build", "options"),
+    [case for case in slow_but(["fo_b_maml"], NAMES, EVERY) if "remat" not in case.id],
+)
 def test_operations_are_the_compilers(method, build, options):
     """With one inner step and one step of conjugate gradients: the compiler counts the body of a loop once."""
     loss, params, task, sizes = problem((1, 256, 256, 1), 256)

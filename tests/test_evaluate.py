@@ -12,7 +12,7 @@ from metalearn import evaluate
 pytestmark = pytest.mark.filterwarnings("error")
 
 family = ml.tasks.Quadratic(dim=2)
-TASKS = family(jax.random.key(0), 512)
+TASKS = jax.jit(family, static_argnums=1)(jax.random.key(0), 512)  # sooner than one operation after another
 START = jnp.array([1.0, -2.0])
 loss, gradient = jax.jit(family.loss), jax.jit(jax.grad(family.loss))
 

@@ -63,8 +63,14 @@ def test_tasks_that_wait_need_no_memory_but_for_their_gradients():
     assert memory(1) < memory(None) / 20
 
 
-@pytest.mark.parametrize("num_steps", [0, 1, 2, 3, 16, 23])
-@pytest.mark.parametrize("resample", [False, True])
+@pytest.mark.parametrize(
+    ("num_steps", "resample"),
+    [
+        pytest.param(num_steps, resample, marks=() if num_steps in (0, 3, 16) else pytest.mark.slow)
+        for num_steps in (0, 1, 2, 3, 16, 23)
+        for resample in (False, True)
+    ],
+)
 def test_remat_changes_no_number(num_steps, resample, x64):
     params, task = tanh_problem()
     if resample:

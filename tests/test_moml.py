@@ -24,13 +24,16 @@ family = ml.tasks.Quadratic(dim=3)
 x64 = pytest.mark.usefixtures("x64")
 
 
-with jax.enable_x64(True):
-    FIXED = jax.tree.map(np.asarray, jax.jit(family, static_argnums=1)(jax.random.key(1), NUM_TASKS))
+@functools.cache
+def fixed():
+    """Five tasks, as NumPy arrays in float64."""
+    with jax.enable_x64(True):
+        return jax.tree.map(np.asarray, drawn(family, NUM_TASKS, jax.random.key(1)))
 
 
 def unchanging(key, i):
     """Every draw of a task is the same."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, float)[i], FIXED)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, float)[i], fixed())
 
 
 def noisy(key, i):
@@ -194,7 +197,7 @@ def test_the_noise_of_the_memory_is_b_over_2_minus_b():
 
 @x64
 def test_with_all_tasks_moml_ends_at_the_stationary_point():
-    population, exact = Population(NUM_TASKS, unchanging), theory.unrolled(FIXED, STEP_SIZE, 1)
+    population, exact = Population(NUM_TASKS, unchanging), theory.unrolled(fixed(), STEP_SIZE, 1)
     state = last_states(family.loss, OUTER, jnp.ones(3), population, 1000, NUM_TASKS, [0.1, 0.5, 1.0])
     solution = exact.stationary_point()
     np.testing.assert_allclose(state.params, np.tile(solution, (3, 1)), rtol=0, atol=1e-10)
@@ -207,7 +210,7 @@ def test_with_one_task_a_step_moml_approaches_the_stationary_point():
     """A step size like 1 / t brings the distance of plain descent down like 1 / sqrt(t)."""
     learner = ml.moml(family.loss, INNER, optax.sgd(lambda t: 5 / (t + 25)), NUM_TASKS, 0.3)
     result = ml.fit(learner, jnp.ones(3), Population(NUM_TASKS, unchanging), 20_000, 1, KEY, progress=False)
-    solution = theory.unrolled(FIXED, STEP_SIZE, 1).stationary_point()
+    solution = theory.unrolled(fixed(), STEP_SIZE, 1).stationary_point()
     assert np.linalg.norm(result.params - solution) < 0.02 * np.linalg.norm(1 - solution)
     assert result.history.num_failed.sum() == 0
 
@@ -358,7 +361,7 @@ def paths(num_local_steps):
 
 @x64
 def test_five_local_steps_save_four_of_five_rounds():
-    exact = theory.unrolled(FIXED, STEP_SIZE, 1)
+    exact = theory.unrolled(fixed(), STEP_SIZE, 1)
     target = 0.1 * np.linalg.norm(exact.meta_gradient(np.ones(3)))
     one, five = (
         np.argmax([np.linalg.norm(exact.meta_gradient(w)) < target for w in paths(num_local_steps)[0]])
@@ -371,7 +374,7 @@ def test_five_local_steps_save_four_of_five_rounds():
 @x64
 def test_clients_drift_apart_in_proportion_to_the_step_size():
     """With one local step a round, the end is the stationary point; with five it is off by O(e)."""
-    solution = theory.unrolled(FIXED, STEP_SIZE, 1).stationary_point()
+    solution = theory.unrolled(fixed(), STEP_SIZE, 1).stationary_point()
     one, five = (np.linalg.norm(paths(num_local_steps)[:, -1] - solution, axis=1) for num_local_steps in (1, 5))
     assert one.max() < 1e-10
     assert np.polyfit(np.log(DRIFT_RATES), np.log(five), 1)[0] == pytest.approx(1, abs=0.1)
@@ -606,7 +609,7 @@ CASES = {
         RAGGED.format("local steps"),
     ),
     "population: no tasks": (lambda: Population(0, unchanging), ValueError, f"num_all_tasks {WHOLE}"),
-    "population: draw": (lambda: Population(5, FIXED), TypeError, "draw must be a function.*Task"),
+    "population: draw": (lambda: Population(5, fixed()), TypeError, "draw must be a function.*Task"),
     "population: batch too large": (
         lambda: Population(5, unchanging)(KEY, 6),
         ValueError,

@@ -1,5 +1,7 @@
 """What every meta-gradient promises, whatever its mathematics: a drop-in for jax.value_and_grad."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,16 +20,25 @@ INNERS = {
 sample_tasks = ml.tasks.Sinusoid(
     num_support=4, num_query=4, amplitude=(2.0, 2.0), phase=(0.0, 0.0), x_range=(-1.0, 1.0)
 )
-every_method = pytest.mark.parametrize("method", METHODS)
 
 
-@every_method
+def every_method(**choices):
+    """Each method with each combination of the choices; the tests of one method share what they compile."""
+
+    def case(method, *values):
+        marks = pytest.mark.xdist_group(f"protocol {method}")
+        return pytest.param(method, *values, id="-".join((*values, method)), marks=marks)
+
+    combinations = itertools.product(METHODS, *choices.values())
+    return pytest.mark.parametrize(("method", *choices), [case(*combination) for combination in combinations])
+
+
+@every_method()
 def test_it_is_a_drop_in_for_value_and_grad(method):
     ml.testing.check_meta_gradient(lambda loss: build(method, loss))
 
 
-@every_method
-@pytest.mark.parametrize("inner", INNERS)
+@every_method(inner=INNERS)
 def test_adaptive_optimizers_adapt(method, inner):
     """On a task whose query is its support, the loss falls with the inner steps; the gradient stays finite."""
     params, task = tanh_problem()
@@ -44,7 +55,7 @@ def test_adaptive_optimizers_adapt(method, inner):
     assert losses[1] > losses[2] or method in ("a_maml", "fo_muml", "meta_rkhs_i")
 
 
-@every_method
+@every_method()
 def test_only_some_move_where_the_query_loss_is_constant(method):
     """Reptile and FO-MuML ask the support set alone; every other meta-gradient is then zero."""
     params, task = tanh_problem()
@@ -54,11 +65,11 @@ def test_only_some_move_where_the_query_loss_is_constant(method):
 
     flags = jnp.ones(task.support[0].shape[0])
     silent = ml.Task((*task.support, flags), (*task.query, 0 * flags))
-    _, gradient = build(method, flagged_loss)(params, silent)
+    _, gradient = jax.jit(build(method, flagged_loss))(params, silent)
     assert (np.linalg.norm(flat(gradient)) > 1e-2) == (method in ("reptile", "fo_muml"))
 
 
-@every_method
+@every_method()
 def test_it_drives_a_learner(method):
     """The learner's state keeps its types, so that its steps can be scanned, and training lowers the loss."""
     params, apply = CONTAINERS["nnx"]()

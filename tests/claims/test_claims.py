@@ -5,18 +5,22 @@ import re
 import page
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimised")]  # the claims train models
+pytestmark = pytest.mark.usefixtures("optimised")  # the claims train models
 CLAIMS = {claim.system: claim for claim in page.claims()}
+IN_EVERY_RUN = ("`hf_maml`", "`fo_muml`")  # the others train for long, and .ci/run tests them
+EVERY = pytest.mark.parametrize(
+    "system", [pytest.param(s, marks=() if s in IN_EVERY_RUN else pytest.mark.slow) for s in CLAIMS]
+)
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
-@pytest.mark.parametrize("system", CLAIMS)
+@EVERY
 def test_claim(system):
     claim = CLAIMS[system]
     assert claim.holds(claim.figures()), claim.figures()
 
 
-@pytest.mark.parametrize("system", CLAIMS)
+@EVERY
 def test_the_page_says_what_was_measured(system):
     """The words exactly; the figures, which differ in their last digits from machine to machine, within rtol."""
     section = CLAIMS[system].section()

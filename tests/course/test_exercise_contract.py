@@ -10,21 +10,33 @@ from mutants import BEGIN, END, Solution, all_solutions, mutants, mutation_score
 from toy import MEAN
 
 from metalearn.course.exercises.exercise import all_exercises, find, numbers, quiz_of
-from metalearn.course.exercises.grading import grade
+from metalearn.course.exercises.grading import grade as grade_within
 
 HIDDEN_SEED = 409_03682
 SEEDS = pytest.mark.parametrize("seed", [0, HIDDEN_SEED])
 SOLUTIONS = all_solutions()
 EXERCISES = all_exercises()
-EVERY = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
+
+
+def of_lesson(exercise, *values, id):
+    """The exercises of a lesson share what they compile, so they are tested by one process."""
+    return pytest.param(exercise, *values, id=id, marks=pytest.mark.xdist_group(f"exercises {exercise.lesson}"))
+
+
+EVERY = pytest.mark.parametrize("exercise", [of_lesson(exercise, id=exercise.id) for exercise in EXERCISES])
 EVERY_MISCONCEPTION = pytest.mark.parametrize(
     ("exercise", "misconception"),
     [
-        pytest.param(exercise, misconception, id=f"{exercise.id}-{misconception.name}")
+        of_lesson(exercise, misconception, id=f"{exercise.id}-{misconception.name}")
         for exercise in EXERCISES
         for misconception in exercise.misconceptions
     ],
 )
+
+
+def grade(*args):
+    """To compile takes long on a busy machine, which is no fault of an exercise."""
+    return grade_within(*args, timeout=120)
 
 
 # --- every exercise ------------------------------------------------------------------------------------------
