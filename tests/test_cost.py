@@ -22,6 +22,10 @@ METHODS = {
     "fo_b_maml": (lambda loss, k: ml.fo_b_maml(loss, SGD, k, 1.0, 0.1), {}),
     "fo_b_maml_limit": (lambda loss, k: ml.fo_b_maml_limit(loss, SGD, k, 1.0), {}),
 }
+NESTED = {  # loops within loops: their operations are counted in the program, not by the compiler
+    "maml with remat": METHODS["maml with remat"][0],
+    "a_maml": lambda loss, k: ml.a_maml(loss, 0.01 * k, k),
+}
 ESTIMATORS = [
     ("fo_b_maml", lambda loss, k, e=estimator: ml.fo_b_maml(loss, SGD, k, 1.0, 0.1, e), {"estimator": estimator})
     for estimator in ("forward", "three_point", "fourth_order")
@@ -78,6 +82,32 @@ def test_a_loop_of_many_steps_is_as_many_times_the_work():
 
     found = jax.jit(written_out).lower(params, task).compile().cost_analysis()["flops"]
     assert ml.theory.cost("fo_maml", num_steps=5, **sizes).flops == pytest.approx(found, rel=0.05)
+
+
+def products(jaxpr):
+    """Floating-point operations of the matrix products of a program, those in a loop as often as it runs."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left, out = equation.invars[0].aval, equation.outvars[0].aval
+            total += 2 * out.size * np.prod([left.shape[axis] for axis in contracted], dtype=int)
+        times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+        total += times * sum(map(products, jax.core.jaxprs_in_params(equation.params)))
+    return total
+
+
+@pytest.mark.parametrize("method", NESTED)
+def test_what_is_taken_again_from_checkpoints_is_counted(method):
+    """Every gradient and Hessian-vector product of the program, repeated steps included, in gradients of the loss."""
+    loss, params, task, _ = problem((64, 64, 64, 64), 100)
+
+    def operations(function, *arguments):
+        return products(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+    one = operations(jax.grad(loss), params, task.support)
+    found = operations(NESTED[method](loss, 7), params, task) / one
+    assert ml.theory.cost(method, num_params=1, num_steps=7).gradients == pytest.approx(found, rel=0.1)
 
 
 def test_devices_share_tasks_and_exchange_one_gradient():

@@ -43,6 +43,7 @@ _COUNTS = {
     "imaml": lambda K, L, U, C: (K + 1 + 2 * (C + 1), 6, 4.5),
     "fo_b_maml": lambda K, L, U, C: ((2 * L + U) * K + 1 / 3, 4 * L + U, 3 * L),
     "fo_b_maml_limit": lambda K, L, U, C: (6 * K + 1 / 3, 8, 6),
+    "a_maml": lambda K, L, U, C: (30 * K + 1, 2 * math.sqrt(K) + 25, 14),
 }
 
 
@@ -62,7 +63,8 @@ def cost(
     """Predicts what one outer step costs, to about a factor 1.5.
 
     Args:
-      method: "maml", "maml with remat", "fo_maml", "reptile", "hf_maml", "imaml", "fo_b_maml" or "fo_b_maml_limit".
+      method: "maml", "maml with remat", "fo_maml", "reptile", "hf_maml", "imaml", "fo_b_maml",
+        "fo_b_maml_limit" or "a_maml".
       num_params: parameters of the network, each as often as it is used for an example.
       num_steps: K >= 1 inner steps.
       num_tasks: tasks of the outer step, over all devices.

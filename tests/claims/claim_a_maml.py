@@ -48,8 +48,8 @@ CLAIM = Claim(
     system="`a_maml`",
     paper="Li, Wang, Narayan, Kirby & Zhe 2023, [2110.08432](https://arxiv.org/abs/2110.08432)",
     exact="the gradient after its K steps; for the flow, O(K^-5) away",
-    cost="23 K gradients, 7 K of them differentiated",
-    memory="3 √(2 K) copies of the parameters",
+    cost="30 K + 1 gradients",
+    memory="2 √K copies of the parameters, and those of one step",
     finding=(
         "With 96 gradients forwards the meta-gradient is {adjoint:.1g} from that of the exact flow, relative, and "
         "backpropagation through 96 gradient steps {unrolled:.1g}. With 1024 steps it works in the memory of "
