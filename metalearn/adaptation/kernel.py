@@ -206,7 +206,7 @@ def _on_any_platform(decomposition: Callable[..., jax.Array]) -> Callable[..., j
     On a CPU, jaxlib 0.10 shares the matrices of a batch among the threads of XLA's pool, and the thread that does so
     waits for the others. It is one of the pool itself: once as many such calls run side by side as there are threads,
     all of them wait, and the program hangs forever. Two threads and the gradient of a vmapped `cho_solve` are enough.
-    A call with a single matrix does its own work. The test `test_solvers_under_vmap_do_not_hang` shows both.
+    A call with a single matrix does its own work.
 
     The same fault in the Fourier transform: https://github.com/PyAutoLabs/PyAutoFit/issues/1530. Other faults of
     batched calls in the same pool: https://github.com/jax-ml/jax/issues/39292 (a crash) and
