@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from jax.extend.core import jaxprs_in_params
 
 import metalearn as ml
 
@@ -89,7 +90,7 @@ def products(jaxpr):
             left, out = equation.invars[0].aval, equation.outvars[0].aval
             total += 2 * out.size * np.prod([left.shape[axis] for axis in contracted], dtype=int)
         times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
-        total += times * sum(map(products, jax.core.jaxprs_in_params(equation.params)))
+        total += times * sum(map(products, jaxprs_in_params(equation.params)))
     return total
 
 
@@ -102,6 +103,14 @@ def test_what_a_maml_takes_again_from_checkpoints_is_counted():
 
     found = operations(ml.a_maml(loss, 1.0, 49), params, task) / operations(jax.grad(loss), params, task.support)
     assert ml.theory.cost("a_maml", num_params=1, num_steps=49).gradients == pytest.approx(found, rel=0.05)
+
+
+def test_memory_of_a_maml_is_the_compilers_within_a_factor():
+    """Its loops take seconds to compile, so with one network and one number of steps."""
+    loss, params, task, sizes = problem(*NETWORKS["both"])
+    program = jax.jit(ml.a_maml(loss, 1.0, 25)).lower(params, task).compile()
+    found = program.memory_analysis().temp_size_in_bytes
+    assert 1 / 1.5 < ml.theory.cost("a_maml", num_steps=25, **sizes).memory / found < 1.5
 
 
 def test_devices_share_tasks_and_exchange_one_gradient():

@@ -43,7 +43,7 @@ _COUNTS = {
     "imaml": lambda K, L, U, C: (K + 1 + 2 * (C + 1), 6, 4.5),
     "fo_b_maml": lambda K, L, U, C: ((2 * L + U) * K + 1 / 3, 4 * L + U, 3 * L),
     "fo_b_maml_limit": lambda K, L, U, C: (6 * K + 1 / 3, 8, 6),
-    "a_maml": lambda K, L, U, C: (30 * K + 1, 2 * math.sqrt(K) + 25, 14),
+    "a_maml": lambda K, L, U, C: (30 * K + 1, 2 * math.sqrt(K) + 25, 15),
 }
 
 
