@@ -1,4 +1,4 @@
-"""Where things are kept that take time to make and can be made again: drawn glyphs, the lessons' compiled programs."""
+"""Where things are kept that take time to make and can be made again: the lessons' compiled programs."""
 
 from pathlib import Path
 

@@ -1,6 +1,5 @@
 """A-MAML: the gradient of a flow, in closed form, by the equations of its paper, and as the limit of small steps."""
 
-import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +11,7 @@ from problems import assert_clear_error, flat, tanh_loss, tanh_problem
 
 import metalearn as ml
 from metalearn import Task, theory
+from metalearn.meta_gradients.a_maml import _step
 
 pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.filterwarnings("error")]
 
@@ -73,19 +73,10 @@ def test_it_is_the_closed_form_on_quadratics_to_at_least_fifth_order(quadratics,
     assert (np.log(many / few) / np.log(steps[1] / steps[0]) < -5).all()
 
 
-def test_it_solves_the_equations_of_the_paper_at_the_cost_it_states(network):
-    """On a network; 23 evaluations of a gradient a step, and one of the query loss."""
+def test_it_solves_the_equations_of_the_paper(network):
     params, task, exact = network
-    calls = []
-
-    def counted(params, batch):
-        jax.debug.callback(lambda: calls.append(1))
-        return tanh_loss(params, batch)
-
-    _, gradient = jax.jit(ml.a_maml(counted, HORIZON, 32))(params, task)
+    _, gradient = jax.jit(ml.a_maml(tanh_loss, HORIZON, 32))(params, task)
     assert relative(gradient, exact) < 5e-8
-    jax.effects_barrier()
-    assert len(calls) == pytest.approx(23 * 32, rel=0.05)
 
 
 def test_maml_tends_to_it_to_first_order(network):
@@ -123,21 +114,24 @@ def test_a_path_integrated_backwards_is_lost():
     params, task = jnp.array([1.0, 2.0]), Task(jnp.zeros(1), jnp.ones(1))
 
     def by_running_backwards(start):
-        flow = diffrax.diffeqsolve(
-            diffrax.ODETerm(lambda t, u, batch: -jax.grad(valley)(u, batch)),
-            diffrax.Tsit5(),
-            t0=0,
-            t1=horizon,
-            dt0=horizon / num_steps,
-            y0=start,
-            args=task.support,
-            adjoint=diffrax.BacksolveAdjoint(),
-        )
-        return valley(flow.ys[-1], task.query)
+        """u and p by their two equations, from T to 0, with the steps that found u(T)."""
+
+        def rate(state):
+            u, p = state
+            slope, product = jax.jvp(lambda u: jax.grad(valley)(u, task.support), (u,), (p,))
+            return jax.tree.map(lambda leaf: horizon / num_steps * leaf, (slope, product))
+
+        def forwards(u, _):
+            return _step(lambda u: -horizon / num_steps * jax.grad(valley)(u, task.support), u), None
+
+        u, _ = jax.lax.scan(forwards, start, length=num_steps)
+        state = u, jax.grad(valley)(u, task.query)
+        (_, p), _ = jax.lax.scan(lambda state, _: (_step(rate, state), None), state, length=num_steps)
+        return p
 
     exact = np.asarray(jax.jit(ml.maml(valley, optax.sgd(horizon / 20_000), 20_000))(params, task)[1])
     with_checkpoints = jax.jit(ml.a_maml(valley, horizon, num_steps))(params, task)[1]
-    backwards = jax.jit(jax.grad(by_running_backwards))(params)
+    backwards = jax.jit(by_running_backwards)(params)
     assert relative(with_checkpoints, exact) < 1e-3, "as far as gradient steps are from the flow"
     assert not relative(backwards, exact) < 1
 

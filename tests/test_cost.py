@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from jax.extend.core import jaxprs_in_params
 
 import metalearn as ml
 
@@ -92,6 +93,38 @@ def test_a_loop_of_many_steps_is_as_many_times_the_work():
 
     found = jax.jit(written_out).lower(params, task).compile().cost_analysis()["flops"]
     assert ml.theory.cost("fo_maml", num_steps=5, **sizes).flops == pytest.approx(found, rel=0.05)
+
+
+def products(jaxpr):
+    """Floating-point operations of the matrix products of a program, those in a loop as often as it runs."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left, out = equation.invars[0].aval, equation.outvars[0].aval
+            total += 2 * out.size * np.prod([left.shape[axis] for axis in contracted], dtype=int)
+        times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+        total += times * sum(map(products, jaxprs_in_params(equation.params)))
+    return total
+
+
+def test_what_a_maml_takes_again_from_checkpoints_is_counted():
+    """Every gradient and Hessian-vector product of the program, repeated steps included, in gradients of the loss."""
+    loss, params, task, _ = problem((64, 64, 64, 64), 100)
+
+    def operations(function, *arguments):
+        return products(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+    found = operations(ml.a_maml(loss, 1.0, 49), params, task) / operations(jax.grad(loss), params, task.support)
+    assert ml.theory.cost("a_maml", num_params=1, num_steps=49).gradients == pytest.approx(found, rel=0.05)
+
+
+def test_memory_of_a_maml_is_the_compilers_within_a_factor():
+    """Its loops take seconds to compile, so with one network and one number of steps."""
+    loss, params, task, sizes = problem(*NETWORKS["both"])
+    program = jax.jit(ml.a_maml(loss, 1.0, 25)).lower(params, task).compile()
+    found = program.memory_analysis().temp_size_in_bytes
+    assert 1 / 1.5 < ml.theory.cost("a_maml", num_steps=25, **sizes).memory / found < 1.5
 
 
 def test_devices_share_tasks_and_exchange_one_gradient():

@@ -1,10 +1,8 @@
-"""Glyphs: the pictures are the characters, a task leaks nothing, and the cache can only ever save time."""
+"""Glyphs: the pictures are the characters, a task leaks nothing, and the file of outlines is that of the fonts."""
 
 import doctest
 import io
-import os
 import unicodedata
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import chex
@@ -18,26 +16,15 @@ from matplotlib.path import Path as Outline
 from problems import assert_clear_error
 
 from metalearn import tasks
-from metalearn.tasks import glyphs
+from metalearn.tasks import _outlines, glyphs
 
 pytestmark = pytest.mark.filterwarnings("error")
 
 draw = jax.jit(lambda family, key, num_tasks: family(key, num_tasks), static_argnums=(0, 2))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache_home(tmp_path_factory):
-    """The glyphs are drawn once for this file, whatever is in the cache of the user."""
-    with pytest.MonkeyPatch.context() as patch:
-        home = tmp_path_factory.mktemp("cache")
-        patch.setenv("XDG_CACHE_HOME", str(home))
-        glyphs._glyphs.cache_clear()
-        yield home
-    glyphs._glyphs.cache_clear()
-
-
 @pytest.fixture(scope="module")
-def class_of(cache_home):
+def class_of():
     """picture, as bytes -> the class that it shows."""
     return {as_key(picture): c for c, pictures in enumerate(glyphs.images()) for picture in pictures}
 
@@ -136,7 +123,7 @@ def test_other_sizes_are_the_same_picture(size):
     """Wide and high characters fit too, and the mean ink is the same up to the pixel that stays free at the border."""
     fonts = [ft2font.FT2Font(Path(matplotlib.get_data_path(), "fonts/ttf", f"{face}.ttf")) for face in glyphs.FACES]
     for character in "HgǙ‰":
-        pictures = glyphs._pictures([glyphs._outline(font, ord(character)) for font in fonts], size)
+        pictures = glyphs.drawn(_outlines.from_fonts(fonts, [ord(character)]), size)[0]
         assert pictures.shape == (12, size, size)
         expected = glyphs.images()[index(unicodedata.name(character))].mean((1, 2))
         np.testing.assert_allclose(pictures.mean((1, 2)) / 255, expected, rtol=0.4 if size == 8 else 0.2)
@@ -240,118 +227,34 @@ def test_bad_input(name):
     assert_clear_error(*CASES[name])
 
 
-# The cache.
+# The file of outlines.
 
 
-@pytest.fixture
-def drawings(monkeypatch, tmp_path):
-    """The sizes that were drawn rather than read. Two plain squares are all the glyphs; each request reads the disk."""
-    drawn = []
-
-    def fake(size):
-        drawn.append(size)
-        return glyphs._Drawn(np.array([65, 66], np.uint32), np.full((2, 12, size, size), len(drawn), np.uint8))
-
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(glyphs, "_drawn", fake)
-    monkeypatch.setattr(glyphs, "_glyphs", glyphs._glyphs.__wrapped__)
-    return drawn
+def test_the_file_is_what_its_script_makes():
+    """For every fiftieth character; all of them, and that no other belongs there, by the slow test."""
+    held = _outlines.read()
+    rows = np.arange(len(held.codes)) % 50 == 0
+    made = _outlines.from_fonts(_outlines.fonts(), held.codes[rows].tolist())
+    chex.assert_trees_all_equal(made, held.of(rows))
 
 
-def cached_files(tmp_path):
-    return list(tmp_path.glob("metalearn/*"))
+@pytest.mark.slow
+def test_the_whole_file_is_what_its_script_makes():
+    chex.assert_trees_all_equal(_outlines.collect(), _outlines.read())
 
 
-def test_glyphs_are_drawn_once(drawings, tmp_path):
-    first, again = glyphs.images(9), glyphs.images(9)
-    np.testing.assert_array_equal(first, again)
-    glyphs.images(10)
-    assert drawings == [9, 10]
-    assert len(cached_files(tmp_path)) == 2, "one file a size, and no temporary one"
+def test_characters_that_look_alike_are_one_class():
+    """A, Alpha and the Cyrillic A, in this order."""
+    outlines = _outlines.from_fonts(_outlines.fonts(), [ord(character) for character in "AbΑАq"])
+    assert _outlines.distinct(outlines).tolist() == [True, True, False, False, True]
 
 
-def test_what_is_read_is_what_was_drawn(cache_home):
-    """The true glyphs, once from memory and once from the disk."""
-    before, names = glyphs._glyphs(28), glyphs.names()
-    assert cached_files(cache_home)
-    glyphs._glyphs.cache_clear()
-    chex.assert_trees_all_equal(glyphs._glyphs(28), before)
-    assert names == tuple(unicodedata.name(chr(code)) for code in before.codes)
+def test_pictures_do_not_depend_on_what_is_drawn_beside_them():
+    held = _outlines.read()
+    rows = np.isin(glyphs.scripts(), ["GEORGIAN"])
+    np.testing.assert_array_equal(glyphs.drawn(held.of(rows), 28), np.rint(255 * glyphs.images()[rows]))
 
 
-def as_npz(**arrays):
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
-
-
-CODES, PICTURES = np.array([65, 66], np.uint32), np.zeros((2, 12, 9, 9), np.uint8)
-DAMAGE = {
-    "empty": lambda whole: b"",
-    "half": lambda whole: whole[: len(whole) // 2],
-    "no_zip": lambda whole: b"glyphs" * 100,
-    "flipped_bits": lambda whole: whole[:200] + bytes(255 - byte for byte in whole[200:210]) + whole[210:],
-    "array_missing": lambda whole: as_npz(codes=CODES),
-    "other_size": lambda whole: as_npz(codes=CODES, images=PICTURES[..., 1:]),
-    "other_count": lambda whole: as_npz(codes=CODES, images=PICTURES[1:]),
-    "floats": lambda whole: as_npz(codes=CODES, images=PICTURES.astype(float)),
-    "pickled": lambda whole: as_npz(codes=CODES, images=np.array([None, None])),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_cache_is_drawn_anew_and_replaced(damage, drawings, tmp_path):
-    glyphs.images(9)
-    (path,) = cached_files(tmp_path)
-    path.write_bytes(DAMAGE[damage](path.read_bytes()))
-    assert glyphs.images(9).max() == np.float32(2) / 255, "the second drawing"
-    glyphs.images(9)
-    assert drawings == [9, 9]
-
-
-def test_a_directory_that_cannot_be_written_is_no_error(drawings, tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    glyphs.images(9)
-    assert glyphs.images(9).shape == (2, 12, 9, 9)
-    assert drawings == [9, 9]
-
-
-def test_a_full_disk_leaves_no_file(drawings, tmp_path, monkeypatch):
-    def full(file, **arrays):
-        file.write(b"half of it")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "savez_compressed", full)
-    assert glyphs.images(9).shape == (2, 12, 9, 9)
-    assert not cached_files(tmp_path)
-
-
-def test_an_interrupt_leaves_no_file(drawings, tmp_path, monkeypatch):
-    def interrupted(source, target):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "replace", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        glyphs.images(9)
-    assert not cached_files(tmp_path)
-
-
-def test_images_are_the_callers_own(drawings):
-    glyphs.images(9)[:] = 7
-    assert glyphs.images(9).max() < 1
-
-
-def test_several_writers_do_not_disturb_each_other(tmp_path):
-    """Whenever one of them is done, the file holds a whole drawing."""
-    path = tmp_path / "shared.npz"
-
-    def write(value):
-        glyphs._write(path, glyphs._Drawn(CODES, np.full_like(PICTURES, value)))
-        read = glyphs._read(path, 9)
-        assert read is not None
-        assert len(np.unique(read.images)) == 1
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(write, range(100)))
-    assert list(tmp_path.iterdir()) == [path]
+def test_images_are_the_callers_own():
+    glyphs.images()[:] = 7
+    assert glyphs.images().max() == 1

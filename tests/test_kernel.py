@@ -1,11 +1,16 @@
 """Adaptation in function space against dense linear algebra, and against training the parameters."""
 
+import re
+import subprocess
+import sys
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
+from jax.scipy.linalg import cho_factor, cho_solve
 from jax.test_util import check_grads
 from problems import assert_clear_error
 
@@ -165,6 +170,61 @@ def test_a_matrix_that_is_not_positive_has_no_solution():
     negative = positive([10.0]) - 0.2 * np.eye(6)
     assert any_nan(negative).all()
     assert not any_nan(positive([10.0])).any()
+
+
+def lapack_batches(function, *arguments):
+    """The leading axes of what each call of LAPACK in the program is given, at most; on a CPU."""
+    text = jax.jit(function).lower(*arguments).as_text()
+    shapes = re.findall(r"@lapack_\w+\(.*?\) .*?: \(tensor<([\dx]+)xf64>", text)
+    return [shape.split("x")[:-2] for shape in shapes]
+
+
+def test_calls_of_lapack_under_vmap_take_one_matrix_each():
+    """A call with a batch, from as many threads as a CPU has, never ends in jaxlib 0.10: see the slow test."""
+
+    def solution(matrices, right):
+        return jax.vmap(lambda matrix, right: kernel.positive_solver(matrix)(right))(matrices, right).sum()
+
+    def plain(matrices, right):
+        return jax.vmap(lambda matrix, right: cho_solve(cho_factor(matrix), right))(matrices, right).sum()
+
+    arguments = positive(10.0 ** np.arange(7)), np.ones((7, 6))
+    assert ["7"] in lapack_batches(jax.value_and_grad(plain), *arguments)
+    calls = lapack_batches(jax.value_and_grad(solution), *arguments)
+    assert len(calls) >= 3
+    assert all(set(batch) <= {"1"} for batch in calls), calls
+
+
+HANGS = """
+import jax, jax.numpy as jnp
+from jax.scipy.linalg import cho_factor, cho_solve
+from metalearn.adaptation.kernel import positive_solver
+
+def library(matrix, right): return positive_solver(matrix)(right)
+def plain(matrix, right): return cho_solve(cho_factor(matrix), right)
+
+def loss(x, right):
+    gram = jax.vmap(lambda x: x @ x.T + jnp.eye(len(x)))(x)
+    return jnp.sum(jax.vmap({solver})(gram, right) ** 2)
+
+@jax.jit
+def descend(x, right):
+    return jax.lax.scan(lambda x, _: (x - 1e-6 * jax.grad(loss)(x, right), None), x, length=100)[0]
+
+key = jax.random.key(0)
+jax.block_until_ready(descend(jax.random.normal(key, (50, 50, 50)), jax.random.normal(key, (50, 50, 3))))
+"""
+
+
+@pytest.mark.slow
+def test_solvers_under_vmap_do_not_hang():
+    """In a process of its own. That the plain call hangs, on two threads and jaxlib 0.10, is recorded, not required."""
+    for solver in ("library", "plain"):
+        command = [sys.executable, "-c", HANGS.format(solver=solver)]
+        try:
+            subprocess.run(command, check=True, timeout=120)
+        except subprocess.TimeoutExpired:
+            assert solver == "plain"
 
 
 # Meta-test.

@@ -202,3 +202,86 @@ def test_mnist1d_draws_all_examples(digit_of):
     batch = draw(family, jax.random.key(0), 1)
     source = {digit_of[np.asarray(signal).tobytes()] for part in batch for signal in part[0][0]}
     assert source == {(digit, example) for digit in (3, 8) for example in range(500)}
+
+
+# Episodes.
+
+SIZES = {7: 3, -2: 5, 40: 4}  # label -> examples of it
+LABELS = np.random.default_rng(0).permutation(np.repeat(list(SIZES), list(SIZES.values())))
+INPUTS = {"number": np.arange(12), "row": np.arange(12)[:, None] + np.array([0.0, 0.5])}
+
+
+@pytest.fixture(scope="module")
+def episodes():
+    """(tasks, 300 of them as numpy arrays)."""
+    made = tasks.Episodes(INPUTS, LABELS, num_ways=2, num_support=1, num_query=2)
+    return made, jax.tree.map(np.asarray, draw(made, jax.random.key(0), 300))
+
+
+def test_episodes_hold_different_examples_of_different_classes_renumbered(episodes):
+    (support, support_y), (query, query_y) = episodes[1]
+    assert support["row"].shape == (300, 2, 2)
+    assert query["row"].shape == (300, 4, 2)
+    assert support_y.dtype == np.int32
+    np.testing.assert_array_equal(support_y, np.tile([0, 1], (300, 1)))
+    np.testing.assert_array_equal(query_y, np.tile([0, 0, 1, 1], (300, 1)))
+    numbers = np.concatenate([support["number"], query["number"]], axis=1)
+    for part in (support, query):
+        np.testing.assert_array_equal(part["row"], part["number"][..., None] + [0.0, 0.5])
+    assert all(len(set(task)) == 6 for task in numbers.tolist()), "no example twice"
+    true = LABELS[numbers].reshape(300, -1)[:, [0, 2, 3, 1, 4, 5]]
+    assert (true[:, :3] == true[:, :1]).all()
+    assert (true[:, 3:] == true[:, 3:4]).all()
+    assert (true[:, 0] != true[:, 3]).all()
+
+
+def test_episodes_draw_classes_and_examples_alike(episodes):
+    """Each ordered pair of classes in a sixth of the tasks, each example of a class alike at each place."""
+    support, query = (part[0]["number"] for part in episodes[1])
+    pairs = np.unique(LABELS[support], axis=0, return_counts=True)[1]
+    assert len(pairs) == 6
+    assert np.abs(pairs / 300 - 1 / 6).max() < 4 * np.sqrt(5 / 36 / 300)
+    for label, size in SIZES.items():
+        places = np.stack([support[:, 0], query[:, 0], query[:, 1]])[:, LABELS[support[:, 0]] == label]
+        for place in places:
+            shares = np.bincount(place, minlength=12)[label == LABELS] / len(place)
+            assert np.abs(shares - 1 / size).max() < 4 * np.sqrt(1 / size / len(place))
+
+
+def test_episodes_depend_on_the_key_and_not_on_the_order_of_classes_or_later_changes(episodes):
+    inputs = jax.tree.map(np.copy, INPUTS)
+    names = np.array([{7: "b", -2: "a", 40: "c"}[label] for label in LABELS.tolist()])  # in the same order
+    made = tasks.Episodes(inputs, names, 2, 1, 2)
+    inputs["row"][:] = np.nan
+    chex.assert_trees_all_equal(draw(made, jax.random.key(0), 300), episodes[1])
+    other = draw(made, jax.random.key(1), 300)
+    assert (other.support[0]["number"] != episodes[1].support[0]["number"]).any()
+
+
+def test_all_examples_of_a_class_may_be_drawn():
+    made = tasks.Episodes(jnp.arange(6), np.repeat([1, 0], 3), num_ways=2, num_support=1, num_query=2)
+    batch = draw(made, jax.random.key(0), 8)
+    drawn = np.concatenate([batch.support[0], batch.query[0]], axis=1)
+    np.testing.assert_array_equal(np.sort(drawn, axis=1), np.tile(np.arange(6), (8, 1)))
+
+
+EPISODES = {
+    "num_ways": (dict(num_ways=1), ValueError, "num_ways must be a whole number of at least 2"),
+    "too many ways": (dict(num_ways=4), ValueError, "num_ways must be at most the 3 classes"),
+    "num_support": (dict(num_support=0), ValueError, "num_support must be"),
+    "num_query": (dict(num_query=1.5), ValueError, "num_query must be"),
+    "small class": (dict(num_query=4), ValueError, "they are 5 and class 7 has 3, as 1 more .* small classes"),
+    "float labels": (dict(labels=LABELS / 2), TypeError, r"labels must be whole numbers or strings .* float64\[12\]"),
+    "one-hot labels": (dict(labels=np.eye(12, dtype=int)), TypeError, r"labels must be .* int64\[12, 12\]"),
+    "few labels": (dict(labels=LABELS[1:]), ValueError, "labels must be as many as the 12 examples .* are 11"),
+    "ragged inputs": (dict(inputs=(np.zeros(12), np.zeros(11))), ValueError, "leading axis counts examples"),
+    "no array": (dict(inputs={"a": "b"}), TypeError, r"inputs\['a'\] must be an array of numbers"),
+}
+
+
+@pytest.mark.parametrize("case", EPISODES)
+def test_episodes_say_what_is_wrong(case):
+    change, error, message = EPISODES[case]
+    arguments = dict(inputs=INPUTS, labels=LABELS, num_ways=2, num_support=1, num_query=2) | change
+    with pytest.raises(error, match=message):
+        tasks.Episodes(**arguments)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.linalg import cho_solve
 
 from metalearn import _require
 from metalearn.losses import Apply, mean_squared_error
@@ -214,10 +215,9 @@ def _compiled_losses(predict, params, tasks):
 
 
 def positive_solver(matrix: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """right -> matrix^-1 right, for a symmetric positive definite matrix; by Cholesky's method.
+    """right -> matrix⁻¹ right, for a symmetric positive definite matrix; by Cholesky's method.
 
-    In plain jax.numpy, as LAPACK's routines under vmap and jit have been seen to hang on a busy CPU (jax 0.10.2). Meant
-    for the size of a support set. Differentiable: the derivative of a solution is another solution.
+    Meant for the size of a support set. Differentiable: the derivative of a solution is another solution.
 
     Args:
       matrix: shape [n, n]. If it is not positive definite, as when two rows are equal, solutions are NaN: where a pivot
@@ -231,10 +231,14 @@ def positive_solver(matrix: jax.Array) -> Callable[[jax.Array], jax.Array]:
         raise TypeError(f"matrix must hold floating-point numbers, but they are {jnp.result_type(matrix)}.")
     if jnp.ndim(matrix) != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"matrix must have shape [n, n], but it has {list(jnp.shape(matrix))}.")
-    lower = _cholesky(jax.lax.stop_gradient(matrix))
+    fixed = jax.lax.stop_gradient(matrix)
+    lower = _on_any_platform(jnp.linalg.cholesky)(fixed)
+    rounding = len(matrix) * jnp.finfo(matrix.dtype).eps
+    is_positive = jnp.all(jnp.diag(lower) ** 2 > rounding * jnp.diag(fixed))
+    lower = jnp.where(is_positive, lower, jnp.nan)
 
     def solve(_, right):
-        return _substitute(lower.T[::-1, ::-1], _substitute(lower, right)[::-1])[::-1]
+        return _on_any_platform(lambda lower, right: cho_solve((lower, True), right))(lower, right)
 
     def times(vector):
         return jnp.matmul(matrix, vector, precision="highest")
@@ -242,25 +246,20 @@ def positive_solver(matrix: jax.Array) -> Callable[[jax.Array], jax.Array]:
     return lambda right: jax.lax.custom_linear_solve(times, right, solve, symmetric=True)
 
 
-def _cholesky(matrix):
-    """The lower triangular matrix with lower lower^T = matrix, column by column."""
-    rounding = len(matrix) * jnp.finfo(matrix.dtype).eps
+def _on_any_platform(decomposition: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """The same function, which on a CPU takes the matrices of a batch one after another.
 
-    def column(j, lower):
-        rest = matrix[:, j] - jnp.matmul(lower, lower[j], precision="highest")
-        pivot = jnp.where(rest[j] > rounding * matrix[j, j], rest[j], jnp.nan)
-        return lower.at[:, j].set(jnp.where(jnp.arange(len(matrix)) < j, 0, rest / jnp.sqrt(pivot)))
+    On a CPU, jaxlib 0.10 shares the matrices of a batch among the threads of XLA's pool, and the thread that does so
+    waits for the others. It is one of the pool itself: once as many such calls run side by side as there are threads,
+    all of them wait, and the program hangs forever. Two threads and the gradient of a vmapped `cho_solve` are enough.
+    A call with a single matrix does its own work.
 
-    return jax.lax.fori_loop(0, len(matrix), column, jnp.zeros_like(matrix))
-
-
-def _substitute(lower, right):
-    """lower^-1 right, row by row."""
-
-    def row(j, solution):
-        return solution.at[j].set((right[j] - jnp.matmul(lower[j], solution, precision="highest")) / lower[j, j])
-
-    return jax.lax.fori_loop(0, len(lower), row, jnp.zeros_like(right))
+    The same fault in the Fourier transform: https://github.com/PyAutoLabs/PyAutoFit/issues/1530. Other faults of
+    batched calls in the same pool: https://github.com/jax-ml/jax/issues/39292 (a crash) and
+    https://github.com/jax-ml/jax/issues/36927 (slower by a factor of two to three).
+    """
+    one_by_one = jax.custom_batching.sequential_vmap(decomposition)
+    return lambda *operands: jax.lax.platform_dependent(*operands, cpu=one_by_one, default=decomposition)
 
 
 def _at_least_float32(array):

@@ -1,36 +1,57 @@
 """A-MAML: adaptation is a gradient flow, and an adjoint flow carries the meta-gradient back along it.
 
-(Li, Wang, Narayan, Kirby & Zhe 2023, arXiv 2110.08432; h: support loss, f: query loss)
+(Li, Wang, Narayan, Kirby & Zhe 2023, arXiv 2110.08432; h: support loss, f: query loss)::
 
-    F(theta)      = f(u(T)),    du/dt = -grad h(u),          u(0) = theta,           from 0 to T
-    grad F(theta) = p(0),       dp/dt = (hess h(u(t))) p,    p(T) = grad f(u(T)),    from T to 0
+    F(θ)  = f(u(T)),    du/dt = -∇h(u),          u(0) = θ,           from 0 to T
+    ∇F(θ) = p(0),       dp/dt = ∇²h(u(t)) p,     p(T) = ∇f(u(T)),    from T to 0
 
 Never find u(t) on the way back by running its own flow backwards: that multiplies every error by up to exp(L T), with L
-the largest curvature of h. Here diffrax keeps a few checkpoints of the path and repeats the steps between them.
+the largest curvature of h. Here about √K points of the path are kept as checkpoints, and the steps between two of them
+are repeated.
+
+The flow is solved by the fifth-order Runge-Kutta method of Tsitouras (2011), "Runge-Kutta pairs of order 5(4)
+satisfying only the first column simplifying assumption", Computers & Mathematics with Applications 62(2).
 """
 
 import jax
-from jax.flatten_util import ravel_pytree
+import jax.numpy as jnp
+import numpy as np
 
 from metalearn import _require
-from metalearn.task import Loss, MetaGradient
+from metalearn._cost import costs
+from metalearn.adaptation import inner
+from metalearn.task import Loss, MetaGradient, Params
+
+# Row i holds the weights, in the point where slope i is taken, of the slopes before it; the last, those in the step.
+TSITOURAS = np.array(
+    [
+        [0, 0, 0, 0, 0, 0],
+        [0.161, 0, 0, 0, 0, 0],
+        [-0.008480655492356989, 0.335480655492357, 0, 0, 0, 0],
+        [2.8971530571054935, -6.359448489975075, 4.3622954328695815, 0, 0, 0],
+        [5.325864828439257, -11.748883564062828, 7.4955393428898365, -0.09249506636175525, 0, 0],
+        [5.86145544294642, -12.92096931784711, 8.159367898576159, -0.071584973281401, -0.028269050394068383, 0],
+        [0.09646076681806523, 0.01, 0.4798896504144996, 1.379008574103742, -3.290069515436081, 2.324710524099774],
+    ]
+)
 
 
+@costs("18*K + 1", "6*K", copies="2*sqrt(K) + 25", outputs="15")
 def a_maml(loss: Loss, horizon: float, num_steps: int) -> MetaGradient:
-    """The gradient of the query loss after a gradient flow on the support set for a time T.
+    """The gradient of the query loss after a gradient flow on the support set for an inner training time T.
 
-    The flow is the limit of T / a gradient steps of size a, as a becomes small. It is solved by K equal steps of the
-    fifth-order method of Tsitouras, stable up to about T / K = 3 / L: twice the steps leave 1/32 of the error or less,
-    where gradient steps leave half. The adjoint flow is solved by the transposes of these steps, so that the gradient
-    is exact for the value returned, whatever K.
+    The flow is the limit of T/α gradient steps with a learning rate α that becomes small. It is solved by K equal steps
+    of a fifth-order method, stable up to about T/K = 3/L: twice the steps leave 1/32 of the error or less, where
+    gradient steps leave half. The adjoint flow is solved by the transposes of these steps, so that the gradient is
+    exact for the value returned, whatever K.
 
-    Cost: 6 gradients a step forwards; with the steps repeated from checkpoints on the way back 23 K in all, of which a
-    third is differentiated again. Memory: about 3 sqrt(2 K) copies of params, by virtue of the checkpoints, which
-    gradient steps could have too. The program takes seconds to compile.
+    A step takes six gradients. It is taken once forwards and twice more from a checkpoint during backpropagation, where
+    each of its gradients costs a Hessian-vector product. The checkpoints, about 2 √K copies of params, are what
+    `maml(..., remat=True)` keeps for gradient steps.
 
     Args:
       loss: scalar loss of (params, batch).
-      horizon: T > 0, in units of params / gradient, as the product of a step size and a number of steps; it may be
+      horizon: T > 0, in units of params / gradient, as the product of a learning rate and a number of steps; it may be
         traced.
       num_steps: K >= 1.
 
@@ -40,37 +61,42 @@ def a_maml(loss: Loss, horizon: float, num_steps: int) -> MetaGradient:
     Raises:
       ValueError, TypeError: if an argument is not as described; the message names it.
     """
-    import diffrax  # takes a second, which only this method is worth
-
     loss = _require.scalar(loss)
     _require.positive(horizon=horizon)
     _require.count(at_least=1, num_steps=num_steps)
 
     @_require.params_and_task
     def meta_gradient(params, task):
+        def at(u, batch):
+            return loss(jax.tree.map(lambda x, leaf: x.astype(leaf.dtype), u, params), batch)
+
+        def slope(u):
+            return jax.tree.map(lambda leaf: -horizon / num_steps * leaf, jax.grad(at)(u, task.support))
+
         def after_adaptation(params):
-            start, unravel = ravel_pytree(params)  # the solver's program is smaller for one vector
-
-            def unraveled_loss(u, batch):
-                return loss(unravel(u.astype(start.dtype)), batch)
-
-            def velocity(_, u, support):
-                return -horizon / num_steps * jax.grad(unraveled_loss)(u, support)
-
-            flow = diffrax.diffeqsolve(
-                diffrax.ODETerm(velocity),
-                diffrax.Tsit5(),
-                t0=0,
-                t1=num_steps,
-                dt0=1,  # time in steps: whole numbers are exact, so that there are neither more nor fewer
-                y0=start,
-                args=task.support,
-                adjoint=diffrax.RecursiveCheckpointAdjoint(),
-                max_steps=int(num_steps),  # a numpy integer would be traced
-                throw=False,  # a flow that runs away gives NaN, as in every other method
-            )
-            return unraveled_loss(flow.ys[-1], task.query)
+            u = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), params)
+            u = inner._walk(lambda u, _: _step(slope, u), u, None, int(num_steps), remat=True)
+            return at(u, task.query)
 
         return jax.value_and_grad(after_adaptation)(params)
 
     return meta_gradient
+
+
+def _step(slope, u: Params) -> Params:
+    """One step of Tsitouras, of length 1. The program holds one gradient, which a loop takes six times."""
+
+    def along(weights, slopes):
+        def moved(leaf, slopes):
+            return leaf + jnp.tensordot(weights.astype(leaf.dtype), slopes, axes=1, precision="highest")
+
+        return jax.tree.map(moved, u, slopes)
+
+    def stage(slopes, i):
+        found = slope(along(weights[i], slopes))
+        return jax.tree.map(lambda all_, one: all_.at[i].set(one), slopes, found), None
+
+    weights = jnp.asarray(TSITOURAS)
+    none = jax.tree.map(lambda leaf: jnp.zeros((6, *leaf.shape), leaf.dtype), u)
+    slopes, _ = jax.lax.scan(stage, none, jnp.arange(6))
+    return along(weights[6], slopes)

@@ -1,9 +1,9 @@
 """FO-B-MAML: the meta-gradient is how the adapted parameters move when the query loss perturbs the inner problem.
 
-(Chayti & Jaggi 2024, arXiv 2409.03682; h: support loss, f: query loss, λ: proximal strength, ν: perturbation)
+(Chayti & Jaggi 2024, arXiv 2409.03682; h: support loss, f: query loss, λ: proximal strength, ν: perturbation)::
 
-    φ_ν(θ)      = argmin_φ  ν f(φ) + h(φ) + λ/2 ||φ - θ||²
-    ∇ f(φ_0(θ)) = -λ dφ_ν/dν  at ν = 0
+    φ_ν(θ)      = argmin_φ  ν f(φ) + h(φ) + λ/2 ‖φ - θ‖²
+    ∇f(φ_0(θ))  = -λ dφ_ν/dν  at ν = 0
 
     forward       λ (φ_0 - φ_ν) / ν                                      error O(ν)
     symmetric     λ (φ_-ν - φ_ν) / (2 ν)                                 error O(ν²)
@@ -21,6 +21,7 @@ import numpy as np
 import optax
 
 from metalearn import _require
+from metalearn._cost import costs
 from metalearn.adaptation.inner import adapting_to_stationarity, descend, proximal
 from metalearn.task import Loss, MetaGradient
 
@@ -33,6 +34,16 @@ STENCILS = {
 }
 
 
+@costs(
+    "(2*P + U)*K",
+    losses=1,
+    copies="4*P + U",
+    outputs="3*P",
+    where=(
+        "P perturbed and U unperturbed problems are solved (forward: 1 and 1, symmetric: 2 and 0, three_point: 2 and "
+        "1, fourth_order: 4 and 0)"
+    ),
+)
 def fo_b_maml(
     loss: Loss,
     inner: optax.GradientTransformation,
@@ -44,20 +55,13 @@ def fo_b_maml(
 ) -> MetaGradient:
     """A finite difference of perturbed inner solutions.
 
-    Cost: a perturbed inner loop takes 2 K gradients and an unperturbed one K, so "forward" takes 3 K a task,
-    "symmetric" 4 K, "three_point" 5 K, "fourth_order" 8 K, each with one loss; with `perturbed_steps` P, as many times
-    P, and K. Memory: flat in K; the perturbed problems are solved side by side. Exact when the inner loops have
-    converged, up to the error in ν.
-
-    Choosing ν: a large one costs accuracy, and where -ν f enters (symmetric, fourth_order) it can leave the inner
-    problem without a minimum, so that the loop diverges: it is safe while ν (or 2 ν) times the largest curvature of f
-    stays below λ plus the smallest curvature of h. A tiny one drowns in rounding: in float32 take 0.01 to 0.1, in
-    float64 1e-4. All solutions take the same steps from the same initialization, so their distances from convergence
-    nearly cancel; only independent errors of size δ are amplified, to λ δ / ν.
+    The gradient is exact when the inner loops have converged, up to the error in ν. In float32 take ν from 0.01 to 0.1,
+    in float64 about 1e-4. A larger ν is less accurate, and where -ν f enters (symmetric, fourth_order) it must leave
+    the inner problem a minimum; a smaller one drowns in rounding. The perturbed problems are solved side by side.
 
     Args:
       loss: scalar loss of (params, batch).
-      inner: the inner optimizer; it receives the gradient of ν f(φ) + h(φ) + λ/2 ||φ - θ||².
+      inner: the inner optimizer; it receives the gradient of ν f(φ) + h(φ) + λ/2 ‖φ - θ‖².
       num_steps: K >= 1.
       proximal_strength: λ > 0, in units of curvature (loss / params²); it may be traced.
       perturbation: ν > 0, a pure number; it may be traced.
@@ -72,8 +76,8 @@ def fo_b_maml(
       interpolation, with an error of O(ν²) (symmetric) or O(ν⁴) (fourth_order); the gradient is a pytree like params.
 
     Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it. The function itself raises where
-        `inner` does not come to rest at φ_ν: weight decay, for instance, belongs into the loss.
+      ValueError: by the function itself, where `inner` does not converge to φ_ν. Weight decay, for instance, belongs
+        into the loss.
     """
     loss = _require.scalar(loss)
     _require.transformation(inner=inner)
@@ -107,19 +111,19 @@ def fo_b_maml(
     return meta_gradient
 
 
+@costs("2*K", "2*K", losses=1, copies="8", outputs="6")
 def fo_b_maml_limit(
     loss: Loss, inner: optax.GradientTransformation, num_steps: int, proximal_strength: float
 ) -> MetaGradient:
     """What the estimators of `fo_b_maml` tend to as ν -> 0: -λ dφ_ν/dν, by one forward derivative of the inner loop.
 
     There is no ν to choose and no cancellation, but it is not a first-order method: the derivative of a gradient step
-    is a Hessian-vector product. Cost: 2 K gradients and as many Hessian-vector products a task. Memory: flat in K, as
-    nothing runs backwards. Exact when the inner loop has converged; before, it is what the estimators tend to at the
-    same K.
+    is a Hessian-vector product. Nothing is backpropagated, so memory does not grow with K. The gradient is exact when
+    the inner loop has converged; before, it is what the estimators tend to at the same K.
 
     Args:
       loss: scalar loss of (params, batch).
-      inner: the inner optimizer; it receives the gradient of ν f(φ) + h(φ) + λ/2 ||φ - θ||².
+      inner: the inner optimizer; it receives the gradient of ν f(φ) + h(φ) + λ/2 ‖φ - θ‖².
       num_steps: K >= 1.
       proximal_strength: λ > 0, in units of curvature (loss / params²); it may be traced.
 
@@ -127,8 +131,8 @@ def fo_b_maml_limit(
       A function (params, task) -> (query loss at φ_0, meta-gradient); the gradient is a pytree like params.
 
     Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it. The function itself raises where
-        `inner` does not come to rest at φ_ν: weight decay, for instance, belongs into the loss.
+      ValueError: by the function itself, where `inner` does not converge to φ_ν. Weight decay, for instance, belongs
+        into the loss.
     """
     loss = _require.scalar(loss)
     _require.transformation(inner=inner)

@@ -1,6 +1,8 @@
 """iMAML: differentiate the solution, not the path to it.  (Rajeswaran, Finn, Kakade & Levine 2019, arXiv 1909.04630)
 
-    φ*(θ)        = argmin_φ  h(φ) + λ/2 ||φ - θ||²                          h: support loss, f: query loss
+::
+
+    φ*(θ)        = argmin_φ  h(φ) + λ/2 ‖φ - θ‖²                          h: support loss, f: query loss
     ∇_θ f(φ*(θ)) = g  with  (I + H / λ) g = ∇f(φ*),   H = ∇²h(φ*)           λ: proximal strength
 
 The linear system is solved by conjugate gradients, which need only Hessian-vector products. When only some of the
@@ -14,10 +16,12 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from metalearn import _require
+from metalearn._cost import costs
 from metalearn.adaptation.inner import Objective, adapting_to_stationarity, descend, proximal
 from metalearn.task import Loss, MetaGradient, Params
 
 
+@costs("K + 1", "C + 1", copies="6", outputs="4.5", where="C is the number of steps of conjugate gradients")
 def imaml(
     loss: Loss,
     inner: optax.GradientTransformation,
@@ -27,15 +31,14 @@ def imaml(
 ) -> MetaGradient:
     """The implicit gradient at the end of an inner loop on the proximal objective.
 
-    Cost: K + 1 gradients and `cg_steps` Hessian-vector products a task. Memory: flat in K. Exact when the inner loop
-    has converged and conjugate gradients too. The inner loop can converge if its learning rate is at most 2 / (L + λ),
-    with L the largest curvature of h, and if λ exceeds every negative curvature of h. Where one of the two has not
-    converged, the gradient can be wrong by several hundred per cent without looking wrong: `evaluate.convergence`
-    says, task by task, how far both have come.
+    The gradient is exact when the inner loop has converged and conjugate gradients too. The inner loop can converge if
+    its learning rate is at most 2 / (L + λ), with L the largest curvature of h, and if λ exceeds every negative
+    curvature of h. Where one of the two has not converged, the gradient can be wrong by several hundred per cent
+    without looking wrong: `evaluate.convergence` says, task by task, how far both have come.
 
     Args:
       loss: scalar loss of (params, batch).
-      inner: the inner optimizer; it receives the gradient of h(φ) + λ/2 ||φ - θ||².
+      inner: the inner optimizer; it receives the gradient of h(φ) + λ/2 ‖φ - θ‖².
       num_steps: K >= 1.
       proximal_strength: λ > 0, in units of curvature (loss / params²); it may be traced.
       cg_steps: number of conjugate-gradient steps, >= 1. As many as there are parameters solve the system exactly.

@@ -23,31 +23,30 @@ from metalearn.task import Loss, MetaGradient
 def meta_rkhs_i(loss: Loss, step_size: float, cap: float | None = 0.9) -> MetaGradient:
     """The gradient of the query loss less what one step on the support set would gain, to first order.
 
-        F(theta) = f(theta) - a <grad h(theta), grad f(theta)>                            h: support, f: query
+    ::
 
-    The paper's regulariser is a |grad L|^2 with one loss L a task. This is the same where query and support are the
-    same set, and an estimate of it without bias where they are drawn independently: the square of one noisy gradient is
-    too large on average. It differs from the loss after one step, which `maml` differentiates, by O(a^2). At meta-test
-    adapt by ordinary gradient steps.
+        F(θ) = f(θ) - α ⟨∇h(θ), ∇f(θ)⟩                                            h: support loss, f: query loss
 
-    F has no lower bound once a exceeds 1 / (2 curvature), as on a quadratic it is 1/2 h (1 - 2 a h) theta^2: minimised,
-    it makes gradients large. So the gain may be at most the fraction `cap` of |f|, and where it would be more, F is
-    f - cap |f|, which is bounded below if f is. The cap measures the loss from 0, as suits one whose best value is 0,
-    such as an error or a cross-entropy; a loss that passes through 0, such as a negative log-density, gains nothing
-    there, and is better off with cap=None and a smaller step.
+    The paper's regularizer is α ‖∇ℓ‖² with one loss ℓ a task. This is the same where query and support are the same
+    set, and an unbiased estimate of it where they are drawn independently: the square of one noisy gradient is too
+    large on average. It differs from the loss after one step, which `maml` differentiates, by O(α²). At meta-test adapt
+    by ordinary gradient steps.
 
-    Cost: 2 gradients and 2 Hessian-vector products a task. Memory: flat, there is no inner loop. Exact for F.
+    F has no lower bound once α exceeds 1/(2 L): on a quadratic with curvature L it is 1/2 L (1 - 2 α L) θ², which outer
+    training lowers by making gradients large. So the gain may be at most the fraction `cap` of |f|, and where it would
+    be more, F is f - cap |f|, which is bounded below if f is. The cap measures the loss from 0, as suits one whose best
+    value is 0, such as an error or a cross-entropy. A loss that passes through 0, such as a negative log-density, gains
+    nothing there; for it take cap=None and a smaller learning rate.
+
+    A task costs 2 gradients and 2 Hessian-vector products. The gradient is exact for F.
 
     Args:
       loss: scalar loss of (params, batch).
-      step_size: a > 0, in units of params / gradient; it may be traced.
+      step_size: α > 0, in units of params / gradient; it may be traced.
       cap: at least 0 and below 1, or None for the paper's F, without a lower bound; it may be traced.
 
     Returns:
       A function (params, task) -> (F, meta-gradient); the gradient is a pytree like params.
-
-    Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
     """
     loss = _require.scalar(loss)
     _require.positive(step_size=step_size)

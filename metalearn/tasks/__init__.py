@@ -1,5 +1,6 @@
-"""Task families: each is called with (key, num_tasks) and returns a batch of tasks."""
+"""Task distributions: each is called with (key, num_tasks) and returns a batch of tasks."""
 
+from metalearn.tasks.episodes import Episodes
 from metalearn.tasks.glyphs import Glyphs
 from metalearn.tasks.mnist1d import MNIST1D
 from metalearn.tasks.omniglot import Omniglot
@@ -11,6 +12,7 @@ __all__ = [
     "MNIST1D",
     "ClientData",
     "Clients",
+    "Episodes",
     "Glyphs",
     "IndexedTasks",
     "Omniglot",

@@ -1,6 +1,6 @@
 """Few-shot classification of letters: many classes of few examples, as in Omniglot, without a download.
 
-A class is a character, an example is a typeface: matplotlib brings twelve that share more than two thousand characters.
+A class is a character, an example is a typeface: the twelve DejaVu fonts share more than two thousand characters.
 Four of the twelve pictures of CYRILLIC SMALL LETTER YU (sans, sans bold, mono oblique and serif bold italic):
 
         :#+     .+#####+:         +####     :++#####+:.             :#+    :+###+         ++++++:      .:+++#++:.
@@ -17,37 +17,26 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
-import tempfile
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from metalearn import _require
-from metalearn._cache import cache_directory
 from metalearn.task import Task
-from metalearn.tasks import _episode
+from metalearn.tasks import _episode, _outlines
+from metalearn.tasks._outlines import FACES
 
 if TYPE_CHECKING:  # loaded by what draws
     from matplotlib.figure import Figure
-    from matplotlib.ft2font import FT2Font
-    from matplotlib.path import Path as Outline
 
 TRAIN_SCRIPTS = ("LATIN", "GREEK", "CYRILLIC")
 TEST_SCRIPTS = ("ARMENIAN", "GEORGIAN")
-FACES = (
-    *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique"),
-    *("DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSansMono-Oblique", "DejaVuSansMono-BoldOblique"),
-    *("DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSerif-BoldItalic"),
-)
 _SIZE = 28  # of a picture in pixels, where nothing else is asked for
-_VERSION = 1  # of what `_drawn` draws: another number leaves the files of before alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,11 +102,14 @@ def images(size: int = _SIZE) -> np.ndarray:
     An em is `size` pixels everywhere, so a capital is about 0.73 size high, as a digit of MNIST is, and o stays smaller
     than O. The ink is centred; what would not fit with a pixel to spare on each side is shrunk until it does.
 
-    Drawn once (seconds), then read from the user's cache directory, or drawn anew where that cannot be written. The
-    same on every call; another release of matplotlib may draw an edge a shade differently.
+    The outlines come with the package, and matplotlib fills them. Another release of it may draw an edge a shade
+    differently.
+
+    Raises:
+      ValueError: if the size is too small.
     """
     _require.count(at_least=8, size=size)
-    return _glyphs(size).images.astype(np.float32) / 255
+    return _all(size).astype(np.float32) / 255
 
 
 @functools.cache
@@ -128,7 +120,7 @@ def names() -> tuple[str, ...]:
     28 pixels, that an earlier one has too: the Greek Alpha is the Latin A, and as a class of its own it would be right
     and wrong at once.
     """
-    return tuple(unicodedata.name(chr(code)) for code in _glyphs(_SIZE).codes)
+    return tuple(unicodedata.name(chr(code)) for code in _outlines.read().codes)
 
 
 @functools.cache
@@ -154,6 +146,7 @@ def gallery(characters: Sequence[str]) -> Figure:
     from matplotlib.figure import Figure
 
     rows = images()[[names().index(name) for name in characters]]
+
     figure = Figure(figsize=(7, 0.42 * len(characters) + 0.2), layout="constrained")
     axes = figure.subplots()
     axes.imshow(rows.transpose(0, 2, 1, 3).reshape(len(characters) * _SIZE, -1), cmap="gray_r")
@@ -162,108 +155,43 @@ def gallery(characters: Sequence[str]) -> Figure:
     return figure
 
 
-class _Drawn(NamedTuple):
-    codes: np.ndarray  # code points of the classes, [num_classes], uint32
-    images: np.ndarray  # [num_classes, 12, size, size], uint8
+@functools.cache
+def _all(size: int) -> np.ndarray:
+    return drawn(_outlines.read(), size)
 
 
 @functools.cache
 def _of_scripts(wanted: tuple[str, ...], size: int) -> np.ndarray:
-    return _glyphs(size).images[np.isin(scripts(), wanted)]
+    return drawn(_outlines.read().of(np.isin(scripts(), wanted)), size)
 
 
-@functools.cache
-def _glyphs(size: int) -> _Drawn:
-    import matplotlib
-    from matplotlib import ft2font
-
-    makers = f"v{_VERSION}-matplotlib{matplotlib.__version__}-freetype{ft2font.__freetype_version__}"
-    path = cache_directory() / f"glyphs-{size}-{makers}.npz"
-    drawn = _read(path, size)
-    if drawn is None:
-        drawn = _drawn(size)
-        _write(path, drawn)
-    return drawn
-
-
-def _read(path: Path, size: int) -> _Drawn | None:
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            codes, images = arrays["codes"], arrays["images"]
-    except Exception:  # absent, unreadable or damaged in whatever way: the glyphs are drawn anew
-        return None
-    fits = (
-        codes.dtype == np.uint32 and images.dtype == np.uint8 and images.shape == (len(codes), len(FACES), size, size)
-    )
-    return _Drawn(codes, images) if fits else None
-
-
-def _write(path: Path, drawn: _Drawn) -> None:
-    """Leaves the whole file or none, whoever else writes it or whenever this process ends."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            try:
-                np.savez_compressed(file, **drawn._asdict())
-                file.close()
-                os.replace(file.name, path)
-            except BaseException:
-                file.close()
-                os.unlink(file.name)
-                raise
-    except OSError:
-        pass  # no room or no permission: the next process draws them again
-
-
-def _drawn(size: int) -> _Drawn:
-    import matplotlib
-    from matplotlib.ft2font import FT2Font
-
-    fonts = [FT2Font(Path(matplotlib.get_data_path(), "fonts/ttf", f"{face}.ttf")) for face in FACES]
-    if size != _SIZE:
-        codes = _glyphs(_SIZE).codes
-        return _Drawn(
-            codes, np.array([_pictures([_outline(font, int(code)) for font in fonts], size) for code in codes])
-        )
-    seen: set = set()
-    kept = {}
-    for code in sorted(set.intersection(*(set(font.get_charmap()) for font in fonts))):
-        outlines = [_outline(font, code) for font in fonts]
-        if unicodedata.name(chr(code), "") and all(map(len, outlines)):
-            pictures = _pictures(outlines, size)
-            looks = {picture.tobytes() for picture in pictures}
-            if not looks & seen:
-                seen |= looks
-                kept[code] = pictures
-    return _Drawn(np.array(list(kept), np.uint32), np.array(list(kept.values())))
-
-
-def _outline(font: FT2Font, code: int) -> Outline:
-    """The outline of a glyph around the origin, in ems; of no points for a blank."""
-    from matplotlib.ft2font import LoadFlags
-    from matplotlib.path import Path as Outline
-
-    font.load_char(code, flags=LoadFlags.NO_SCALE)
-    points, kinds = font.get_path()
-    placed = kinds != Outline.CLOSEPOLY  # what closes a curve has no place of its own
-    if placed.any():
-        centre = (points[placed].min(axis=0) + points[placed].max(axis=0)) / 2
-        points = np.where(placed[:, None], points - centre, 0.0)
-    return Outline(points * 64 / font.units_per_EM, kinds)
-
-
-def _pictures(outlines: list[Outline], size: int) -> np.ndarray:
-    """One character in all typefaces: shape [12, size, size], uint8."""
+def drawn(outlines: _outlines.Outlines, size: int) -> np.ndarray:
+    """The pictures of some characters: shape [num_classes, 12, size, size], uint8, 0 (paper) to 255 (ink)."""
     from matplotlib.backends.backend_agg import RendererAgg
+    from matplotlib.path import Path as Outline
     from matplotlib.transforms import Affine2D
 
-    renderer = RendererAgg(size * len(outlines), size, 72)
+    lengths = outlines.lengths.ravel()
+    ends = np.cumsum(lengths, dtype=np.int64)
+    placed = (outlines.kinds != _outlines.CLOSE)[:, None]
+    points = outlines.points / _outlines.UNITS_PER_EM
+    low = np.minimum.reduceat(np.where(placed, points, np.inf), ends - lengths)
+    high = np.maximum.reduceat(np.where(placed, points, -np.inf), ends - lengths)
+    points = np.where(placed, points - np.repeat((low + high) / 2, lengths, axis=0), 0.0)
+    scales = np.minimum(size, (size / 2 - 1) / (high - low).max(axis=1) * 2)
+    glyphs = list(zip(np.split(points, ends[:-1]), np.split(outlines.kinds, ends[:-1]), scales, strict=True))
+
+    renderer = RendererAgg(size * len(FACES), size, 72)
     context = renderer.new_gc()
     context.set_linewidth(0)
     context.set_snap(False)
-    for column, outline in enumerate(outlines):
-        scale = min(size, (size / 2 - 1) / np.abs(outline.vertices).max())
-        place = Affine2D().scale(scale).translate((column + 0.5) * size, size / 2)
-        renderer.draw_path(context, outline, place, (0.0, 0.0, 0.0))
-    coverage = np.asarray(renderer.buffer_rgba())[..., 3]
-    return coverage.reshape(size, len(outlines), size).transpose(1, 0, 2)
+    pictures = np.empty((len(outlines.codes), len(FACES), size, size), np.uint8)
+    for row, character in enumerate(pictures):
+        renderer.clear()
+        for column in range(len(FACES)):
+            vertices, kinds, scale = glyphs[row * len(FACES) + column]
+            place = Affine2D().scale(scale).translate((column + 0.5) * size, size / 2)
+            renderer.draw_path(context, Outline(vertices, kinds), place, (0.0, 0.0, 0.0))
+        coverage = np.asarray(renderer.buffer_rgba())[..., 3]
+        character[:] = coverage.reshape(size, len(FACES), size).transpose(1, 0, 2)
+    return pictures

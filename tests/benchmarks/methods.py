@@ -52,7 +52,7 @@ METHODS = {
     "maml": counted("maml", lambda loss, k: ml.maml(loss, SGD, k)),
     "maml remat": counted("maml with remat", lambda loss, k: ml.maml(loss, SGD, k, remat=True)),
     "meta_rkhs_i": Method(lambda loss, k: ml.meta_rkhs_i(loss, 0.01), lambda k: 6),
-    "a_maml": Method(lambda loss, k: ml.a_maml(loss, 0.01 * k, k), lambda k: 23 * k * 5 / 3),
+    "a_maml": counted("a_maml", lambda loss, k: ml.a_maml(loss, 0.01 * k, k)),
 }
 
 

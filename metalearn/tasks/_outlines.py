@@ -1,0 +1,127 @@
+"""The outlines of the characters of `tasks.Glyphs`, as the file that the package holds.
+
+python -m metalearn.tasks._outlines
+
+makes that file anew from the fonts of matplotlib. The outlines are those of the DejaVu fonts; see LICENSE_DEJAVU.
+"""
+
+import io
+import lzma
+import unicodedata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+FILE = Path(__file__).with_name("glyphs.npz.xz")
+FACES = (
+    *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique"),
+    *("DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSansMono-Oblique", "DejaVuSansMono-BoldOblique"),
+    *("DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSerif-BoldItalic"),
+)
+UNITS_PER_EM = 2048
+CLOSE = 79  # the kind of a point that closes a curve, which has no place of its own
+
+
+class Outlines(NamedTuple):
+    """Characters in all faces: the curves of one after those of the other, as matplotlib.path.Path has them.
+
+    Attributes:
+      codes: code points of the characters, shape [num_classes], uint32.
+      lengths: points of an outline, shape [num_classes, 12], uint16.
+      kinds: what each point is for, shape [num_points], uint8.
+      points: where it is, in units of 1 / 2048 em, shape [num_points, 2], int16.
+    """
+
+    codes: np.ndarray
+    lengths: np.ndarray
+    kinds: np.ndarray
+    points: np.ndarray
+
+    def of(self, rows: np.ndarray) -> "Outlines":
+        """Those of some characters, chosen by a boolean array of shape [num_classes]."""
+        kept = np.repeat(rows, self.lengths.sum(axis=1, dtype=np.int64))
+        return Outlines(self.codes[rows], self.lengths[rows], self.kinds[kept], self.points[kept])
+
+
+def read() -> Outlines:
+    """What the package holds."""
+    with np.load(io.BytesIO(lzma.decompress(FILE.read_bytes()))) as arrays:
+        outlines = Outlines(**arrays)
+    return outlines._replace(points=np.cumsum(outlines.points, axis=0, dtype=np.int16))
+
+
+def write(outlines: Outlines) -> None:
+    """Keeps them in the package; points as differences, which take less room."""
+    buffer = io.BytesIO()
+    steps = np.diff(outlines.points, axis=0, prepend=np.zeros((1, 2), np.int16))
+    np.savez(buffer, **outlines._replace(points=np.asfortranarray(steps))._asdict())
+    FILE.write_bytes(lzma.compress(buffer.getvalue(), preset=9 | lzma.PRESET_EXTREME))
+
+
+def fonts() -> list[Any]:
+    """The twelve faces, in the order of FACES."""
+    import matplotlib
+    from matplotlib.ft2font import FT2Font
+
+    return [FT2Font(Path(matplotlib.get_data_path(), "fonts/ttf", f"{face}.ttf")) for face in FACES]
+
+
+def from_fonts(faces: list[Any], codes: list[int]) -> Outlines:
+    """The outlines of these characters."""
+    from matplotlib.ft2font import LoadFlags
+
+    points, kinds, lengths = [], [], []
+    for code in codes:
+        for face in faces:
+            face.load_char(code, flags=LoadFlags.NO_SCALE)
+            places, what = face.get_path()
+            points.append(np.rint(64 * places).astype(np.int16))
+            kinds.append(what.astype(np.uint8))
+            lengths.append(len(what))
+    return Outlines(
+        np.array(codes, np.uint32),
+        np.array(lengths, np.uint16).reshape(-1, len(faces)),
+        np.concatenate(kinds),
+        np.concatenate(points),
+    )
+
+
+def candidates(faces: list[Any]) -> list[int]:
+    """Code points of the characters that all faces have, but for blanks and unnamed ones."""
+    from matplotlib.ft2font import LoadFlags
+
+    def has_ink(code):
+        for face in faces:
+            face.load_char(code, flags=LoadFlags.NO_SCALE)
+            if not len(face.get_path()[1]):
+                return False
+        return True
+
+    shared = set.intersection(*(set(face.get_charmap()) for face in faces))
+    return [code for code in sorted(shared) if unicodedata.name(chr(code), "") and has_ink(code)]
+
+
+def distinct(outlines: Outlines) -> np.ndarray:
+    """Which of the characters have no picture, of 28 pixels, that an earlier one has too; a boolean array."""
+    from metalearn.tasks.glyphs import drawn
+
+    seen: set[bytes] = set()
+    kept = []
+    for pictures in drawn(outlines, 28):
+        looks = {picture.tobytes() for picture in pictures}
+        kept.append(not looks & seen)
+        if kept[-1]:
+            seen |= looks
+    return np.array(kept)
+
+
+def collect() -> Outlines:
+    """All that the file holds, from the fonts of matplotlib."""
+    faces = fonts()
+    outlines = from_fonts(faces, candidates(faces))
+    return outlines.of(distinct(outlines))
+
+
+if __name__ == "__main__":
+    write(collect())
