@@ -1,8 +1,14 @@
 """metalearn: gradient-based meta-learning in JAX, where every algorithm reads like its paper.
 
-meta_gradient = maml(loss, optax.sgd(0.01), num_steps=1)
-learner = meta_learner(meta_gradient, optax.adam(1e-3))
-result = fit(learner, params, tasks.Sinusoid(), num_steps=10_000, meta_batch_size=25, key=jax.random.key(0))
+::
+
+    meta_gradient = maml(loss, optax.sgd(0.01), num_steps=1)
+    learner = meta_learner(meta_gradient, optax.adam(1e-3))
+    result = fit(learner, params, tasks.Sinusoid(), num_steps=10_000, meta_batch_size=25, key=jax.random.key(0))
+
+Everything that is public checks its arguments: what is not as its docstring says raises a ValueError or a TypeError
+that names the argument, what came, and what would be right. A docstring has a section "Raises" only for what goes
+beyond that.
 """
 
 from importlib.metadata import PackageNotFoundError, version

@@ -53,9 +53,6 @@ def step(objective: Objective, inner: optax.GradientTransformation, state: Inner
 
     An optimizer that takes optax's extra arguments is given `value`, `grad` and `value_fn`, so that
     optax.contrib.reduce_on_plateau and optax.lbfgs work too.
-
-    Raises:
-      TypeError, ValueError: if an argument is not as described; the message names it.
     """
     _require.function(objective=objective)
     _require.transformation(inner=inner)
@@ -118,14 +115,11 @@ def descend(
 
     Returns:
       A pytree like `params`.
-
-    Raises:
-      TypeError, ValueError: if an argument is not as described; the message names it.
     """
     _require.count(num_steps=num_steps)
     _require.flag(remat=remat)
     state = init(inner, params)
-    return _loop(lambda state, _: step(objective, inner, state), state, None, num_steps, remat).params
+    return repeat(lambda state, _: step(objective, inner, state), state, None, num_steps, remat).params
 
 
 def descend_on_batches(
@@ -142,9 +136,6 @@ def descend_on_batches(
 
     Returns:
       A pytree like `params`.
-
-    Raises:
-      TypeError, ValueError: if an argument is not as described; the message names it.
     """
     _require.function(loss=loss)
     _require.flag(remat=remat)
@@ -153,10 +144,10 @@ def descend_on_batches(
     def one_step(state, batch):
         return step(lambda phi: loss(phi, batch), inner, state)
 
-    return _loop(one_step, init(inner, params), batches, num_steps, remat).params
+    return repeat(one_step, init(inner, params), batches, num_steps, remat).params
 
 
-def _loop(one_step, state, batches, num_steps, remat):
+def repeat(one_step, state, batches, num_steps, remat):
     """one_step(state, batch) `num_steps` times; with remat as about sqrt(K) segments of sqrt(K) steps."""
 
     def steps(state, batches, length):
@@ -199,7 +190,7 @@ def proximal(objective: Objective, center: Params, strength: jax.typing.ArrayLik
       A function params -> scalar.
 
     Raises:
-      TypeError, ValueError: if an argument is not as described; the message names it. The function itself raises if
+      ValueError, TypeError: if an argument is not as described; the message names it. The function itself raises if
         its params and `center` differ in structure or shape.
     """
     _require.function(objective=objective)
@@ -250,9 +241,6 @@ def adapt(
 
     Returns:
       φ_K, a pytree like params. A warning tells if it is not finite, except within jax.jit.
-
-    Raises:
-      TypeError, ValueError: if an argument is not as described; the message names it.
     """
     _require.function(loss=loss)
     _require.transformation(inner=inner)
@@ -401,7 +389,7 @@ def adapting_to_stationarity(
     """`adapting`, for methods that differentiate the point where the gradient of the inner objective is zero.
 
     Raises:
-      ValueError: unless the optimizer comes to rest at that point, and nowhere else.
+      ValueError: unless that point is the fixed point of the optimizer, and the only one.
     """
     probe = _probe(inner, num_steps, params)
     for path, moved in jax.tree_util.tree_leaves_with_path(probe.moved_at_zero):

@@ -70,9 +70,6 @@ def gaussian(length_scale: float, features: Apply | None = None) -> Kernel:
     Args:
       length_scale: s > 0, in units of z; it may be traced.
       features: z, (params, inputs) -> array of shape [num_examples, ...]; by default the inputs themselves.
-
-    Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
     """
     _require.positive(length_scale=length_scale)
     if features is not None:
@@ -105,9 +102,6 @@ def regression(apply: Apply, kernel: Kernel, ridge: jax.typing.ArrayLike, num_st
 
     Returns:
       A Predictor; its support is (inputs, targets), and targets have the shape of outputs.
-
-    Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
     """
     _require.takes("params", "inputs", apply=apply)
     _require.takes("params", "a", "b", kernel=kernel)
@@ -191,9 +185,6 @@ def query_losses(predict: Predictor, params: Params, tasks: Task) -> jax.Array:
     Returns:
       An array of shape [num_tasks], for instance for `evaluate.score`. A warning tells if the kernel of some was
       singular.
-
-    Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
     """
     _require.takes("params", "support", "inputs", predict=predict)
     _require.float_params(params)

@@ -69,9 +69,6 @@ def adaptation_curve(
     Returns:
       An array of shape [num_steps + 1, num_tasks], with NaN as in `evaluate.adaptation_curve`;
       evaluate.score(curve[-1]) says how sure it is. A warning tells if some tasks diverged.
-
-    Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
     """
     metric = loss if metric is None else metric
     _require.function(loss=loss, metric=metric)
@@ -92,11 +89,7 @@ def adaptation_curve(
 
 
 def fgsm(loss: Loss, params: Params, batch: Batch, attack_size: jax.typing.ArrayLike) -> Batch:
-    """The batch (inputs, targets) with each number of its inputs moved by `attack_size`, the way the loss rises.
-
-    Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
-    """
+    """The batch (inputs, targets) with each number of its inputs moved by `attack_size`, the way the loss rises."""
     _require_attack(loss, params, batch, attack_size)
     inputs, targets = batch
     return inputs + attack_size * jnp.sign(_input_gradient(loss, params, batch)), targets
@@ -114,9 +107,6 @@ def ufgsm(loss: Loss, params: Params, members: Params, batch: Batch, attack_size
 
     Returns:
       A batch like `batch`.
-
-    Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
     """
     _require_attack(loss, params, batch, attack_size)
     _require_members(members)

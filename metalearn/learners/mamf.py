@@ -75,9 +75,6 @@ def tasks_to_cover(num_ways: int, num_labels: int, miss_probability: float = 1e-
       num_ways: n, from 1 to N.
       num_labels: N.
       miss_probability: d, above 0 and below 1; the paper's is 0.001.
-
-    Raises:
-      ValueError: if an argument is not as described.
     """
     _require.count(at_least=1, num_ways=num_ways, num_labels=num_labels)
     _at_most("num_ways", num_ways, "labels", num_labels)
@@ -100,9 +97,6 @@ def uniform_tasks(examples: jax.typing.ArrayLike, num_ways: int, num_support: in
     Returns:
       A function (key, num_tasks) -> batch of tasks. A batch is (inputs [num_tasks, examples, ...], labels
       [num_tasks, examples]); labels are rows of `examples`, in ascending order, not renumbered within the task.
-
-    Raises:
-      ValueError: if an argument is not as described.
     """
     _require.array(examples=examples)
     examples = jnp.asarray(examples)
@@ -140,7 +134,7 @@ def among_present(measure: Callable[[Apply], Loss], apply: Apply) -> Loss:
       The measure of (params, (inputs, labels)), the logits of the other labels being minus infinity.
 
     Raises:
-      ValueError, TypeError: if an argument is not as described; and as `losses.cross_entropy` for labels out of range.
+      ValueError: by the measure, as `losses.cross_entropy` for labels out of range.
     """
     _require.takes("apply", measure=measure)
     _require.takes("params", "inputs", apply=apply)

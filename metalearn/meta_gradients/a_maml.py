@@ -57,9 +57,6 @@ def a_maml(loss: Loss, horizon: float, num_steps: int) -> MetaGradient:
 
     Returns:
       A function (params, task) -> (query loss at u(T), meta-gradient); the gradient is a pytree like params.
-
-    Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
     """
     loss = _require.scalar(loss)
     _require.positive(horizon=horizon)
@@ -75,7 +72,7 @@ def a_maml(loss: Loss, horizon: float, num_steps: int) -> MetaGradient:
 
         def after_adaptation(params):
             u = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), params)
-            u = inner._walk(lambda u, _: _step(slope, u), u, None, int(num_steps), remat=True)
+            u = inner.repeat(lambda u, _: _step(slope, u), u, None, int(num_steps), remat=True)
             return at(u, task.query)
 
         return jax.value_and_grad(after_adaptation)(params)

@@ -99,9 +99,6 @@ def classifier(apply: Callable, captions: jax.typing.ArrayLike) -> Apply:
 
     Returns:
       A function (params, images) -> logits [num_images, num_labels].
-
-    Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
     """
     _require.takes("params", "images", "captions", apply=apply)
     _require.array(captions=captions)

@@ -37,7 +37,7 @@ class Episodes:
       num_query: query examples per class, >= 1; every class has at least num_support + num_query examples.
 
     Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it, and a class that is too small.
+      ValueError: if a class has too few examples; the message names it.
     """
 
     inputs: Batch

@@ -45,7 +45,7 @@ class Population:
       draw: (key, id) -> Task, fresh examples of the task with that id, which is an int32 scalar of a compiled program.
 
     Raises:
-      ValueError, TypeError: if an argument is not as described, or more tasks are asked for than there are.
+      ValueError: if more tasks are asked for than there are.
     """
 
     num_all_tasks: int
@@ -86,9 +86,6 @@ class Clients:
       population: whose tasks the clients are.
       num_local_steps: H >= 1, the steps a client takes in a round, each with its own draw.
       num_first: draws whose support sets make the first adaptation of a round, >= 1.
-
-    Raises:
-      ValueError, TypeError: if an argument is not as described.
     """
 
     population: Population

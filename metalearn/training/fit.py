@@ -151,7 +151,6 @@ def fit(
         are not these), or in use by another process, or cannot be written. What is on disk is left as it was.
       DivergedError: when all tasks of a step are non-finite; it says what to look at and holds the result so far.
       TasksEndedError: when an iterator ends before the run; it holds the result so far.
-      ValueError, TypeError: if an argument is not as described; the message names it.
     """
     _require.count(at_least=1, num_steps=num_steps)
     if not (hasattr(learner, "init") and hasattr(learner, "step")):
