@@ -76,7 +76,8 @@ def test_each_device_does_its_part_of_the_work():
     def temporary(num_tasks, mesh=None):
         state, places = learner.init(PARAMS), None
         if mesh is not None:
-            state, places = module._spread(mesh, state, num_tasks)
+            state = module._spread(mesh, state)
+            places = module._places(mesh, state, num_tasks)
         source = Sampler(draw, num_tasks, jax.random.key(0))
         source.place(places)
         program = loop.sampled_steps.lower(

@@ -160,6 +160,9 @@ def fit(
         _require.function(callback=callback)
     if checkpoint_dir is not None:
         checkpoint_dir = checkpoints.local(checkpoint_dir)
+    if mesh is not None:
+        _require.mesh(mesh=mesh)
+        params = _spread(mesh, params)  # before `init`, whose arrays are then split as the parameters are
     state = _first_state(learner, params)
     source: Sampler | Batches
     if callable(tasks):
@@ -168,7 +171,8 @@ def fit(
         source = Batches(tasks, meta_batch_size, key, num_steps, marked=checkpoint_dir is not None)
     places = None
     if mesh is not None:
-        state, places = _spread(mesh, state, source.num_tasks)
+        state = _spread(mesh, state)
+        places = _places(mesh, state, source.num_tasks)
     source.place(places)
     if checkpoint_dir is None:
         return _train(learner, state, source, num_steps, progress, None, places, callback)
@@ -299,26 +303,30 @@ def _as_jax(leaf):
     return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf, jnp.result_type(leaf))
 
 
-def _spread(mesh, state, num_tasks):
-    """(The state on the mesh's devices; where tasks and then each array of the state are to be.)"""
-    _require.mesh(mesh=mesh)
+def _spread(mesh, tree):
+    """The arrays on the mesh's devices: split where they are split over its axes, or else a copy on each."""
+
+    def put(leaf):
+        sharding = getattr(leaf, "sharding", None)
+        sharded = isinstance(sharding, NamedSharding) and sharding.mesh.axis_names == mesh.axis_names
+        return jax.device_put(leaf, NamedSharding(_automatic(mesh), sharding.spec if sharded else PartitionSpec()))
+
+    return jax.tree.map(put, tree)
+
+
+def _places(mesh, state, num_tasks):
+    """Where tasks and then each array of the state are to be."""
     if num_tasks % mesh.shape["tasks"]:
         raise ValueError(
             f"meta_batch_size must be a multiple of the {mesh.shape['tasks']} devices along the mesh's axis 'tasks', "
             f"but it is {num_tasks}."
         )
-    automatic = Mesh(mesh.devices, mesh.axis_names)  # the compiler splits what is not said; make_mesh's says all
+    return NamedSharding(_automatic(mesh), PartitionSpec("tasks")), *(leaf.sharding for leaf in jax.tree.leaves(state))
 
-    def put(leaf):
-        sharding = getattr(leaf, "sharding", None)
-        sharded = isinstance(sharding, NamedSharding) and sharding.mesh.axis_names == mesh.axis_names
-        return jax.device_put(leaf, NamedSharding(automatic, sharding.spec if sharded else PartitionSpec()))
 
-    state = jax.tree.map(put, state)
-    return state, (
-        NamedSharding(automatic, PartitionSpec("tasks")),
-        *(leaf.sharding for leaf in jax.tree.leaves(state)),
-    )
+def _automatic(mesh):
+    """The same mesh, on which the compiler splits what is not said; that of jax.make_mesh wants all to be said."""
+    return Mesh(mesh.devices, mesh.axis_names)
 
 
 def _go_past(source, num_steps, mark):

@@ -36,13 +36,15 @@ def sampled_steps(learner, draw, capacity, places, constants, state, key, count)
         tasks = draw(constants, jax.random.fold_in(key, state.step))
         return _outer_step(learner, places, state, history, i, tasks)
 
-    return jax.lax.fori_loop(0, count, body, (state, blank(capacity)))
+    state, history = jax.lax.fori_loop(0, count, body, (state, blank(capacity)))
+    return _in_place(places, state), history
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def one_step(learner, places, state, history, i, tasks):
     """Takes one outer step on a batch of tasks, and writes it to row i of the history."""
-    return _outer_step(learner, places, state, history, i, tasks)
+    state, history = _outer_step(learner, places, state, history, i, tasks)
+    return _in_place(places, state), history
 
 
 def _outer_step(learner, places, state, history, i, tasks):
@@ -54,7 +56,12 @@ def _outer_step(learner, places, state, history, i, tasks):
         info.grad_norm,
         jnp.sum(~info.finite, dtype=jnp.int32),
     )
-    if places is not None:
-        leaves, structure = jax.tree.flatten(state)
-        state = jax.tree.unflatten(structure, map(jax.lax.with_sharding_constraint, leaves, places[1:]))
     return state, jax.tree.map(lambda column, value: column.at[i].set(value), history, row)
+
+
+def _in_place(places, state):
+    """The state on the devices where it was."""
+    if places is None:
+        return state
+    leaves, structure = jax.tree.flatten(state)
+    return jax.tree.unflatten(structure, map(jax.lax.with_sharding_constraint, leaves, places[1:]))
