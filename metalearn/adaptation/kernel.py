@@ -108,10 +108,11 @@ def regression(apply: Apply, kernel: Kernel, ridge: jax.typing.ArrayLike, num_st
     Raises:
       ValueError, TypeError: if an argument is not as described; the message names it.
     """
-    _require.takes("params", "inputs", apply=apply)
-    _require.takes("params", "a", "b", kernel=kernel)
+    _require.function(apply=apply, kernel=kernel)
     _require.not_negative(ridge=ridge)
     _require.count(at_least=1, num_steps=num_steps)
+    _require.takes("params", "inputs", apply=apply)
+    _require.takes("params", "a", "b", kernel=kernel)
 
     def predict(params, support, inputs):
         known, targets = _require.pair(support)

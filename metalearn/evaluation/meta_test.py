@@ -128,7 +128,7 @@ def warn_of_failures(curve: jax.Array, stacklevel: int = 3) -> None:
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _compiled_curve(loss, metric, inner, num_steps, params, tasks):
-    loss, metric = _require.scalar(loss), _require.scalar(metric)
+    loss, metric = _require.scalar(loss), _require.metric(metric)
 
     def one_task(task):
         def step(state, _):
