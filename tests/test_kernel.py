@@ -256,7 +256,11 @@ CASES = {
     "gaussian: features as data": (lambda: kernel.gaussian(1.0, ones), TypeError, f"features {FUNCTION}"),
     "regression: no model": (lambda: kernel.regression(3, linear, 1.0), TypeError, f"apply {FUNCTION}"),
     "regression: kernel as a matrix": (lambda: kernel.regression(linear, ones, 1.0), TypeError, f"kernel {FUNCTION}"),
-    "regression: negative ridge": (lambda: kernel.regression(linear, linear, -1.0), ValueError, f"ridge .*{POSITIVE}"),
+    "regression: negative ridge": (
+        lambda: kernel.regression(linear, linear, -1.0),
+        ValueError,
+        "ridge must be .*at least 0",
+    ),
     "regression: no step": (lambda: kernel.regression(linear, linear, 1.0, 0), ValueError, "num_steps .*at least 1"),
     "predict: flat targets": (
         lambda: gradient_flow(linear, 1.0)(PARAMS, (SUPPORT[0], SUPPORT[1][:, 0]), QUERY[0]),

@@ -98,7 +98,7 @@ CASES = {
     "kernel not built": (
         lambda: ml.kernel_adaptation(network, kernel.tangent, 1.0)(*tanh_problem()),
         TypeError,
-        "tangent",
+        r"kernel must be a function of \(params, a, b\)",
     ),
 }
 

@@ -103,10 +103,11 @@ def regression(apply: Apply, kernel: Kernel, ridge: jax.typing.ArrayLike, num_st
     Returns:
       A Predictor; its support is (inputs, targets), and targets have the shape of outputs.
     """
-    _require.takes("params", "inputs", apply=apply)
-    _require.takes("params", "a", "b", kernel=kernel)
+    _require.function(apply=apply, kernel=kernel)
     _require.not_negative(ridge=ridge)
     _require.count(at_least=1, num_steps=num_steps)
+    _require.takes("params", "inputs", apply=apply)
+    _require.takes("params", "a", "b", kernel=kernel)
 
     def predict(params, support, inputs):
         known, targets = _require.pair(support)

@@ -221,7 +221,7 @@ def finite_metric(loss: Loss, metric: Loss, params: Params, query: Batch) -> jax
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _compiled_curve(loss, metric, inner, num_steps, params, tasks, strength):
-    loss, metric = _require.scalar(loss), _require.scalar(metric)
+    loss, metric = _require.scalar(loss), _require.metric(metric)
 
     def one_task(task):
         objective = inner_loop.support_objective(loss, params, task.support, strength)

@@ -147,7 +147,7 @@ def relative_step_sizes(members: Params) -> Params:
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _compiled_curve(loss, metric, inner, num_steps, num_members, params, tasks, key, attack_size, spread):
-    loss, metric = _require.scalar(loss), _require.scalar(metric)
+    loss, metric = _require.scalar(loss), _require.metric(metric)
 
     def one_task(task_and_key):
         task, key = task_and_key
