@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 from toy import MEAN, scaled_mean
 
-from metalearn.course import check, explore, hint, predict, progress, quiz
+from metalearn.course import check, explore, hint, playground, predict, progress, quiz
 from metalearn.course.exercises.grading import grade
 from metalearn.course.exercises.hidden_tests import hidden_test
 
@@ -31,6 +31,12 @@ def test_the_id_of_an_exercise_is_a_text(call, value):
 def test_the_number_of_a_lesson_is_a_text(call, value):
     with pytest.raises(TypeError, match='lesson must be a number in quotes, such as "02", but it is'):
         call(value)
+
+
+@pytest.mark.parametrize("name", [None, "adapt_a_cosine", *NO_TEXT], ids=repr)
+def test_a_playground_is_one_of_those_there_are(name):
+    with pytest.raises(ValueError, match="name must be one of 'adapt_a_sine', 'perturb_the_problem', but it is"):
+        playground(name)
 
 
 @pytest.mark.parametrize("seed", [None, "0", -1, 0.5, True, [0]], ids=repr)

@@ -71,7 +71,7 @@ def playground(name: str) -> None:
     Raises:
       ValueError: if there is no playground of this name.
     """
-    if name not in ALTERNATIVE_TEXTS:
+    if not isinstance(name, str) or name not in ALTERNATIVE_TEXTS:
         raise ValueError(f"name must be one of {', '.join(map(repr, ALTERNATIVE_TEXTS))}, but it is {name!r}.")
     sentence = f'<p class="metalearn-asleep" data-playground="{name}">{ASLEEP}</p>'
     show_html(f"{sentence}<style>{_ASLEEP_STYLE}</style>", plain=ALTERNATIVE_TEXTS[name])
