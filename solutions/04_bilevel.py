@@ -521,7 +521,7 @@ def flat_loss(phi, batch):
     return loss(unravel(phi), batch)
 
 
-network_hessian = jax.jit(jax.hessian(flat_loss))
+network_gradient, network_hessian = jax.jit(jax.grad(flat_loss)), jax.jit(jax.hessian(flat_loss))
 strength = strengths[best]
 flat_adapted = ravel_pytree(jax.tree.map(lambda leaf: leaf[best, 4].astype(jnp.float64), adapted))[0]
 curvatures = np.linalg.eigvalsh(network_hessian(flat_adapted, task64.support))
@@ -536,7 +536,7 @@ cg_prediction = predict(
 
 # %%
 scaled = np.asarray(network_hessian(flat_adapted, task64.support)) / strength
-b = np.asarray(jax.grad(flat_loss)(flat_adapted, task64.query))
+b = np.asarray(network_gradient(flat_adapted, task64.query))
 exact = np.linalg.solve(np.eye(len(b)) + scaled, b)
 cg_errors, neumann_errors = (
     np.linalg.norm(method(lambda v: scaled @ v, b, 30) - exact, axis=1) / np.linalg.norm(exact)
@@ -671,15 +671,13 @@ unconverged_prediction = predict(
 def loop_and_solve(num_steps):
     """A function of the spring: (exact gradient of the loop, where it ended)."""
 
-    def end(start, strength):
+    def loss_and_end(start, strength):
         pulled = ml.inner.proximal(lambda phi: flat_loss(phi, task64.support), start, strength)
-        return ml.inner.descend(pulled, optax.sgd(0.004), num_steps, start)
+        end = ml.inner.descend(pulled, optax.sgd(0.004), num_steps, start)
+        return flat_loss(end, task64.query), end
 
-    def both(strength):
-        through_loop = jax.grad(lambda start: flat_loss(end(start, strength), task64.query))(flat_start)
-        return through_loop, end(flat_start, strength)
-
-    return jax.jit(jax.vmap(both))
+    both = jax.grad(loss_and_end, has_aux=True)
+    return jax.jit(jax.vmap(lambda strength: both(flat_start, strength)))
 
 
 springs = 10.0 ** np.arange(-1, 2.26, 0.25)
@@ -690,10 +688,10 @@ for num_steps in (5, 300):
     wrong[num_steps], lowest[num_steps], last_slopes = [], [], []
     for spring, exact, end in zip(springs, exact_gradients, loop_ends, strict=True):
         system = np.asarray(network_hessian(end, task64.support)) / spring + np.eye(len(end))
-        implicit = np.linalg.solve(system, jax.grad(flat_loss)(end, task64.query))
+        implicit = np.linalg.solve(system, network_gradient(end, task64.query))
         wrong[num_steps].append(np.linalg.norm(implicit - exact) / np.linalg.norm(exact))
         lowest[num_steps].append(np.linalg.eigvalsh(system)[0])
-        pulled_slope = jax.grad(flat_loss)(end, task64.support) + spring * (end - flat_start)
+        pulled_slope = network_gradient(end, task64.support) + spring * (end - flat_start)
         last_slopes.append(float(jnp.linalg.norm(pulled_slope)))
     wrong[num_steps], lowest[num_steps] = np.array(wrong[num_steps]), np.array(lowest[num_steps])
     for i in (0, 2, 4, 6, 8, 12):

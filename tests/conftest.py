@@ -1,8 +1,10 @@
 """Fixtures shared by the tests of the library."""
 
 import os
+import re
 import sys
 import tempfile
+from pathlib import Path
 
 # What one process of this run has compiled, its other processes need not compile again: the workers, and the kernels
 # and scripts that tests start. It lies in a new folder, so the outcome of a test does not depend on an earlier run.
@@ -27,7 +29,13 @@ import metalearn as ml
 from metalearn.course import setup
 
 setup()  # as a lesson does
-LONGEST = ("test_notebooks.py", "test_claims.py", "test_protocol.py", "test_exercise_contract.py")
+
+PARTS = {  # of the longest files: what in a test's name says to which part it belongs
+    "test_notebooks.py": r"TestUntouchedLesson.*\[(\w+)\]",
+    "test_claims.py": r"\[(.+)\]",
+    "test_protocol.py": r"(\w+)\]$",
+    "test_exercise_contract.py": r"(\d\d)\.",
+}
 
 # The tests compile hundreds of small programs and run each of them once, so compiling is what they cost.
 jax.config.update("jax_disable_most_optimizations", True)
@@ -35,16 +43,28 @@ jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_num_cpu_devices", 8)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """The tests of one file share what they compile, so one process runs them, unless they name a group of their own.
+def group_of(nodeid):
+    """Tests that share what they compile, and so are run by one process: those of a file, or of a part of it."""
+    file, _, test = nodeid.partition("::")
+    part = re.search(PARTS.get(Path(file).name, r"$^"), test)
+    return f"{file} {part[1]}" if part else file
 
-    What takes longest begins first.
-    """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+def pytest_collection_modifyitems(items):
+    """What takes longest begins first, so that no process is alone at the end."""
+    items.sort(key=lambda item: item.path.name not in PARTS)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """One group to a process at a time. (The marker for this, xdist_group, does nothing in xdist 3.8 on pytest 9.2.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group_of(nodeid)
+
+    return Groups(config, log)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -23,14 +23,10 @@ sample_tasks = ml.tasks.Sinusoid(
 
 
 def every_method(**choices):
-    """Each method with each combination of the choices; the tests of one method share what they compile."""
-
-    def case(method, *values):
-        marks = pytest.mark.xdist_group(f"protocol {method}")
-        return pytest.param(method, *values, id="-".join((*values, method)), marks=marks)
-
+    """Each method with each combination of the choices, its name last, by which conftest.py tells them apart."""
     combinations = itertools.product(METHODS, *choices.values())
-    return pytest.mark.parametrize(("method", *choices), [case(*combination) for combination in combinations])
+    cases = [pytest.param(method, *values, id="-".join((*values, method))) for method, *values in combinations]
+    return pytest.mark.parametrize(("method", *choices), cases)
 
 
 @every_method()

@@ -17,17 +17,11 @@ SEEDS = pytest.mark.parametrize("seed", [0, HIDDEN_SEED])
 SOLUTIONS = all_solutions()
 EXERCISES = all_exercises()
 
-
-def of_lesson(exercise, *values, id):
-    """The exercises of a lesson share what they compile, so they are tested by one process."""
-    return pytest.param(exercise, *values, id=id, marks=pytest.mark.xdist_group(f"exercises {exercise.lesson}"))
-
-
-EVERY = pytest.mark.parametrize("exercise", [of_lesson(exercise, id=exercise.id) for exercise in EXERCISES])
+EVERY = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
 EVERY_MISCONCEPTION = pytest.mark.parametrize(
     ("exercise", "misconception"),
     [
-        of_lesson(exercise, misconception, id=f"{exercise.id}-{misconception.name}")
+        pytest.param(exercise, misconception, id=f"{exercise.id}-{misconception.name}")
         for exercise in EXERCISES
         for misconception in exercise.misconceptions
     ],
