@@ -258,6 +258,14 @@ def test_episodes_depend_on_the_key_and_not_on_the_order_of_classes_or_later_cha
     assert (other.support[0]["number"] != episodes[1].support[0]["number"]).any()
 
 
+def test_large_inputs_may_be_changed_as_soon_as_episodes_are_made():
+    """JAX copies large arrays in the background."""
+    inputs = np.zeros((10_000, 1_000), np.float32)
+    made = tasks.Episodes(inputs, np.arange(10_000) % 2, 2, 1, 1)
+    inputs[:] = 1
+    assert not np.asarray(made.inputs).any()
+
+
 def test_all_examples_of_a_class_may_be_drawn():
     made = tasks.Episodes(jnp.arange(6), np.repeat([1, 0], 3), num_ways=2, num_support=1, num_query=2)
     batch = draw(made, jax.random.key(0), 8)

@@ -78,7 +78,8 @@ class Episodes:
                 + "Take fewer, or leave the small classes out of inputs and labels."
             )
         held = {
-            "inputs": jax.tree.map(jnp.array, self.inputs),  # a copy, so that the caller may go on to use theirs
+            # A copy, so that the caller may change theirs; waited for, since JAX copies in the background.
+            "inputs": jax.block_until_ready(jax.tree.map(jnp.array, self.inputs)),
             "_members": jnp.asarray(np.argsort(class_of, kind="stable"), jnp.int32),
             "_first": jnp.asarray(np.cumsum(sizes) - sizes, jnp.int32),
             "_sizes": jnp.asarray(sizes, jnp.int32),
