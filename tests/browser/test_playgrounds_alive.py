@@ -64,16 +64,19 @@ def assert_networks_are_the_librarys(state):
 def test_in_jupyterlab_with_and_without_its_kernel(open_lab, tmp_path, record_property):
     folder = tmp_path / "written"
     folder.mkdir()
-    code = 'from metalearn.course import playground\n\nplayground("adapt_a_sine")'
-    written = new_notebook(cells=[new_code_cell(code, id="a")], metadata=builder.NOTEBOOK_METADATA)
+    codes = {"a": 'from metalearn.course import playground\n\nplayground("adapt_a_sine")'}
+    codes["b"] = 'playground("perturb_the_problem")'
+    cells = [new_code_cell(code, id=cell_id) for cell_id, code in codes.items()]
+    written = new_notebook(cells=cells, metadata=builder.NOTEBOOK_METADATA)
     nbformat.write(written, folder / "play.ipynb")
     with open_lab(folder) as lab:
         lab.page.set_viewport_size({"width": 1280, "height": 1000})
         notebook = lab.open("play.ipynb")
         notebook.run("a", timeout=120)
-        place, asleep = lab.page.locator(ROOM), lab.page.locator(".metalearn-asleep")
+        notebook.run("b")
+        (place, perturbed), asleep = lab.page.locator(ROOM).all(), lab.page.locator(".metalearn-asleep")
         click_points(place)
-        assert asleep.is_hidden()
+        assert asleep.count() == 2 and asleep.filter(visible=True).count() == 0
 
         lab.restart_kernel()
         for _ in range(4):
@@ -92,11 +95,18 @@ def test_in_jupyterlab_with_and_without_its_kernel(open_lab, tmp_path, record_pr
         lab.page.keyboard.press("Delete")
         assert place.evaluate(STATE)["points"] == state["points"]
         assert notebook.unreachable() == []
+        play = place.get_by_role("button", name="Play")
+        play.click()
+        lab.page.wait_for_function(f"document.querySelector('{ROOM}').playground.state().steps >= 7")
+        place.get_by_role("button", name="Pause").click()
+        play.wait_for()
         record_property("measured", f"adapt_a_sine: {place.evaluate(FRAMES):.1f} ms a frame")
 
         for theme, width in (("Light", 1280), ("Dark", 768)):
             lab.look(theme, width)
-            lab.screenshot(f"playground-{theme}-{width}")
+            for name, shown in (("sine", place), ("perturbed", perturbed)):
+                shown.scroll_into_view_if_needed()
+                lab.screenshot(f"playground-{name}-{theme}-{width}")
             assert not any(notebook.blemishes().values())
             assert notebook.barriers() == []
 
@@ -104,12 +114,12 @@ def test_in_jupyterlab_with_and_without_its_kernel(open_lab, tmp_path, record_pr
         lab.page.evaluate("jupyterapp.commands.execute('docmanager:save')")
         lab.page.wait_for_timeout(1000)
         saved = nbformat.read(lab.folder / "play.ipynb", as_version=4)
-        assert saved.cells[0].outputs
+        assert saved.cells[0].outputs and saved.cells[1].outputs
         saved.cells.append(new_markdown_cell("Another text, so that the signature is another's."))
         nbformat.write(saved, lab.folder / "changed.ipynb")
         for name in ("play.ipynb", "changed.ipynb"):
             lab.open(name)
-            asleep.filter(visible=True).get_by_text("run this cell again").wait_for()
+            asleep.filter(visible=True).get_by_text("run this cell again").nth(1).wait_for()
             assert lab.page.get_by_text("model not found").filter(visible=True).count() == 0
             lab.screenshot(f"playground-asleep-{name}")
 
@@ -141,6 +151,12 @@ def test_on_any_page(browser_page, record_property):
             page.wait_for_timeout(50)
             assert_minimum_is_numpys(perturbed.evaluate(STATE), problem)
     record_property("measured", f"perturb_the_problem: {perturbed.evaluate(FRAMES):.1f} ms a frame")
+
+    page.emulate_media(reduced_motion="reduce")
+    sine.get_by_role("button", name="Back to k = 0").click()
+    sine.get_by_role("button", name="Ten steps").click()
+    assert sine.evaluate(STATE)["steps"] == 10
+    page.emulate_media(reduced_motion="no-preference")
 
     assert page.evaluate("document.documentElement.scrollWidth") == 400
     found = Axe().run(page, options=RULES).response["violations"]
