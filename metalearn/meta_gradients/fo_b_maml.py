@@ -21,6 +21,7 @@ import numpy as np
 import optax
 
 from metalearn import _require
+from metalearn._cost import costs
 from metalearn.adaptation.inner import adapting_to_stationarity, descend, proximal
 from metalearn.task import Loss, MetaGradient
 
@@ -33,6 +34,14 @@ STENCILS = {
 }
 
 
+@costs(
+    "(2*P + U)*K",
+    losses=1,
+    copies="4*P + U",
+    outputs="3*P",
+    where='P and U are the numbers of perturbed and of unperturbed problems: 1 and 1 for "forward", 2 and 0 for '
+    '"symmetric", 2 and 1 for "three_point", 4 and 0 for "fourth_order"',
+)
 def fo_b_maml(
     loss: Loss,
     inner: optax.GradientTransformation,
@@ -44,10 +53,8 @@ def fo_b_maml(
 ) -> MetaGradient:
     """A finite difference of perturbed inner solutions.
 
-    Cost: a perturbed inner loop takes 2 K gradients and an unperturbed one K, so "forward" takes 3 K a task,
-    "symmetric" 4 K, "three_point" 5 K, "fourth_order" 8 K, each with one loss; with `perturbed_steps` P, as many times
-    P, and K. Memory: flat in K; the perturbed problems are solved side by side. Exact when the inner loops have
-    converged, up to the error in ν.
+    Exact when the inner loops have converged, up to the error in ν. The perturbed problems are solved side by side.
+    With `perturbed_steps` each of them takes that number of steps instead of K, after K unperturbed ones.
 
     Choosing ν: a large one costs accuracy, and where -ν f enters (symmetric, fourth_order) it can leave the inner
     problem without a minimum, so that the loop diverges: it is safe while ν (or 2 ν) times the largest curvature of f
@@ -106,15 +113,15 @@ def fo_b_maml(
     return meta_gradient
 
 
+@costs("2*K", "2*K", losses=1, copies="8", outputs="6")
 def fo_b_maml_limit(
     loss: Loss, inner: optax.GradientTransformation, num_steps: int, proximal_strength: float
 ) -> MetaGradient:
     """What the estimators of `fo_b_maml` tend to as ν -> 0: -λ dφ_ν/dν, by one forward derivative of the inner loop.
 
     There is no ν to choose and no cancellation, but it is not a first-order method: the derivative of a gradient step
-    is a Hessian-vector product. Cost: 2 K gradients and as many Hessian-vector products a task. Memory: flat in K, as
-    nothing runs backwards. Exact when the inner loop has converged; before, it is what the estimators tend to at the
-    same K.
+    is a Hessian-vector product. Memory is flat in K, as nothing runs backwards. Exact when the inner loop has
+    converged; before, it is what the estimators tend to at the same K.
 
     Args:
       loss: scalar loss of (params, batch).

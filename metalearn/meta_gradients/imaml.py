@@ -14,10 +14,12 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from metalearn import _require
+from metalearn._cost import costs
 from metalearn.adaptation.inner import Objective, adapting_to_stationarity, descend, proximal
 from metalearn.task import Loss, MetaGradient, Params
 
 
+@costs("K + 1", "C + 1", copies="6", outputs="4.5", where="C is `cg_steps`")
 def imaml(
     loss: Loss,
     inner: optax.GradientTransformation,
@@ -27,8 +29,7 @@ def imaml(
 ) -> MetaGradient:
     """The implicit gradient at the end of an inner loop on the proximal objective.
 
-    Cost: K + 1 gradients and `cg_steps` Hessian-vector products a task. Memory: flat in K. Exact when the inner loop
-    has converged and conjugate gradients too. The inner loop can converge if its learning rate is at most 2 / (L + λ),
+    Exact when the inner loop has converged and conjugate gradients too. The inner loop can converge if its learning rate is at most 2 / (L + λ),
     with L the largest curvature of h, and if λ exceeds every negative curvature of h. Where one of the two has not
     converged, the gradient can be wrong by several hundred per cent without looking wrong: `evaluate.convergence`
     says, task by task, how far both have come.
