@@ -65,9 +65,6 @@ def adaptation_curve(
     Returns:
       An array of shape [num_steps + 1, num_tasks]. Where the adapted parameters or the query loss are not finite it is
       NaN, whatever the metric says of them. A warning tells if some tasks diverged, except within jax.jit.
-
-    Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
     """
     return _curve(loss, metric, inner, params, tasks, num_steps, proximal_strength)
 
@@ -95,9 +92,6 @@ def meta_test(
 
     Returns:
       A Score over tasks. It is NaN, with a warning, if one of them diverged.
-
-    Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
     """
     return score(_curve(loss, metric, inner, params, tasks, num_steps, proximal_strength)[-1])
 
@@ -166,9 +160,6 @@ def convergence(
 
     Returns:
       A Convergence.
-
-    Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
     """
     _check(loss, loss, inner, params, tasks, num_steps)
     _require.count(at_least=1, num_steps=num_steps)

@@ -4,6 +4,8 @@ Only an initialization θ and the support set (x, y) of a new task are at hand. 
 θ, adapt. Where they disagree tells how large a learning rate each layer may have, and their adversarial examples become
 training data.
 
+::
+
     members      φ^e_0 = θ ∘ (1 + spread N(0, 1))                        element by element, e = 1 ... E
     FGSM         x + ε sign(∇_x h(φ; x, y))                              h: support loss
     UFGSM        x + ε d ∘ sign(∇_x h(θ; x, y)),                         d = std_e ∇_x h(φ^e; x, y),
@@ -69,9 +71,6 @@ def adaptation_curve(
     Returns:
       An array of shape [num_steps + 1, num_tasks], with NaN as in `evaluate.adaptation_curve`;
       evaluate.score(curve[-1]) says how sure it is. A warning tells if some tasks diverged.
-
-    Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
     """
     metric = loss if metric is None else metric
     _require.function(loss=loss, metric=metric)
@@ -92,11 +91,7 @@ def adaptation_curve(
 
 
 def fgsm(loss: Loss, params: Params, batch: Batch, attack_size: jax.typing.ArrayLike) -> Batch:
-    """The batch (inputs, targets) with each number of its inputs moved by `attack_size`, the way the loss rises.
-
-    Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
-    """
+    """The batch (inputs, targets) with each number of its inputs moved by `attack_size`, the way the loss rises."""
     _require_attack(loss, params, batch, attack_size)
     inputs, targets = batch
     return inputs + attack_size * jnp.sign(_input_gradient(loss, params, batch)), targets
@@ -114,9 +109,6 @@ def ufgsm(loss: Loss, params: Params, members: Params, batch: Batch, attack_size
 
     Returns:
       A batch like `batch`.
-
-    Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it.
     """
     _require_attack(loss, params, batch, attack_size)
     _require_members(members)
@@ -140,9 +132,6 @@ def relative_step_sizes(members: Params) -> Params:
     Returns:
       A scalar for each array of params, in a pytree like params. Their mean, each counted as often as its array has
       elements, is 1.
-
-    Raises:
-      ValueError, TypeError: if members are not as described.
     """
     _require_members(members)
     leaves, structure = jax.tree.flatten(members)

@@ -2,6 +2,8 @@
 
 (Chayti & Jaggi 2024, arXiv 2409.03682; h: support loss, f: query loss, λ: proximal strength, ν: perturbation)
 
+::
+
     φ_ν(θ)      = argmin_φ  ν f(φ) + h(φ) + λ/2 ||φ - θ||²
     ∇ f(φ_0(θ)) = -λ dφ_ν/dν  at ν = 0
 
@@ -69,9 +71,9 @@ def fo_b_maml(
       proximal_strength: λ > 0, in units of curvature (loss / params²); it may be traced.
       perturbation: ν > 0, a pure number; it may be traced.
       estimator: "symmetric", "forward", "three_point" or "fourth_order".
-      perturbed_steps: P >= 1. When given, the K steps are taken once, unperturbed, and each solution is P steps from
-        where they end. With gradient steps of learning rate α, (I - α M)^P of the gradient is then missing, M being the
-        Hessian of the inner problem: P = 1 leaves λ α ∇f(φ_0), and P must be about as large as K. At equal cost the
+      perturbed_steps: S >= 1. When given, the K steps are taken once, unperturbed, and each solution is S steps from
+        where they end. With gradient steps of learning rate α, (I - α M)^S of the gradient is then missing, M being the
+        Hessian of the inner problem: S = 1 leaves λ α ∇f(φ_0), and S must be about as large as K. At equal cost the
         error is about that of None, which takes all K steps for each solution.
 
     Returns:
@@ -79,8 +81,8 @@ def fo_b_maml(
       interpolation, with an error of O(ν²) (symmetric) or O(ν⁴) (fourth_order); the gradient is a pytree like params.
 
     Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it. The function itself raises where
-        `inner` does not come to rest at φ_ν: weight decay, for instance, belongs into the loss.
+      ValueError: by the function itself, where `inner` does not come to rest at φ_ν. Weight decay, for instance, belongs
+        into the loss.
     """
     loss = _require.scalar(loss)
     _require.transformation(inner=inner)
@@ -133,8 +135,8 @@ def fo_b_maml_limit(
       A function (params, task) -> (query loss at φ_0, meta-gradient); the gradient is a pytree like params.
 
     Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it. The function itself raises where
-        `inner` does not come to rest at φ_ν: weight decay, for instance, belongs into the loss.
+      ValueError: by the function itself, where `inner` does not come to rest at φ_ν. Weight decay, for instance, belongs
+        into the loss.
     """
     loss = _require.scalar(loss)
     _require.transformation(inner=inner)

@@ -1,5 +1,7 @@
 """iMAML: differentiate the solution, not the path to it.  (Rajeswaran, Finn, Kakade & Levine 2019, arXiv 1909.04630)
 
+::
+
     φ*(θ)        = argmin_φ  h(φ) + λ/2 ||φ - θ||²                          h: support loss, f: query loss
     ∇_θ f(φ*(θ)) = g  with  (I + H / λ) g = ∇f(φ*),   H = ∇²h(φ*)           λ: proximal strength
 
@@ -29,10 +31,10 @@ def imaml(
 ) -> MetaGradient:
     """The implicit gradient at the end of an inner loop on the proximal objective.
 
-    Exact when the inner loop has converged and conjugate gradients too. The inner loop can converge if its learning rate is at most 2 / (L + λ),
-    with L the largest curvature of h, and if λ exceeds every negative curvature of h. Where one of the two has not
-    converged, the gradient can be wrong by several hundred per cent without looking wrong: `evaluate.convergence`
-    says, task by task, how far both have come.
+    Exact when the inner loop has converged and conjugate gradients too. The inner loop can converge if its learning
+    rate is at most 2 / (L + λ), with L the largest curvature of h, and if λ exceeds every negative curvature of h.
+    Where one of the two has not converged, the gradient can be wrong by several hundred per cent without looking wrong:
+    `evaluate.convergence` says, task by task, how far both have come.
 
     Args:
       loss: scalar loss of (params, batch).
@@ -45,8 +47,8 @@ def imaml(
       A function (params, task) -> (query loss at φ_K, meta-gradient); the gradient is a pytree like params.
 
     Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it. The function itself raises where
-        `inner` does not come to rest at φ*: weight decay, for instance, belongs into the loss.
+      ValueError: by the function itself, where `inner` does not come to rest at φ*. Weight decay, for instance, belongs
+        into the loss.
     """
     loss = _require.scalar(loss)
     _require.transformation(inner=inner)

@@ -102,9 +102,6 @@ class MLP(nnx.Module):
           sizes: widths from input to output, for instance (1, 40, 40, 1).
           activation: applied after each layer but the last.
           rngs: for the initial weights, for instance nnx.Rngs(0).
-
-        Raises:
-          ValueError, TypeError: if an argument is not as described; the message names it.
         """
         if not isinstance(sizes, Sequence) or isinstance(sizes, str) or len(sizes) < 2:
             raise ValueError(f"sizes must name at least the input and the output width, but it is {sizes!r}.")
@@ -156,9 +153,6 @@ class ConvNet(nnx.Module):
           num_classes: the number of logits, >= 1.
           image_shape: (height, width, channels) of an image; height and width are at least 16, halved by each block.
           rngs: for the initial weights, for instance nnx.Rngs(0).
-
-        Raises:
-          ValueError, TypeError: if an argument is not as described; the message names it.
         """
         _require.count(at_least=1, channels=channels, num_classes=num_classes)
         _require_rngs(rngs)
