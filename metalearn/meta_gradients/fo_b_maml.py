@@ -81,8 +81,8 @@ def fo_b_maml(
       interpolation, with an error of O(ν²) (symmetric) or O(ν⁴) (fourth_order); the gradient is a pytree like params.
 
     Raises:
-      ValueError: by the function itself, where `inner` does not come to rest at φ_ν. Weight decay, for instance, belongs
-        into the loss.
+      ValueError: by the function itself, where `inner` does not come to rest at φ_ν. Weight decay, for instance,
+        belongs into the loss.
     """
     loss = _require.scalar(loss)
     _require.transformation(inner=inner)
@@ -135,8 +135,8 @@ def fo_b_maml_limit(
       A function (params, task) -> (query loss at φ_0, meta-gradient); the gradient is a pytree like params.
 
     Raises:
-      ValueError: by the function itself, where `inner` does not come to rest at φ_ν. Weight decay, for instance, belongs
-        into the loss.
+      ValueError: by the function itself, where `inner` does not come to rest at φ_ν. Weight decay, for instance,
+        belongs into the loss.
     """
     loss = _require.scalar(loss)
     _require.transformation(inner=inner)

@@ -47,8 +47,8 @@ def imaml(
       A function (params, task) -> (query loss at φ_K, meta-gradient); the gradient is a pytree like params.
 
     Raises:
-      ValueError: by the function itself, where `inner` does not come to rest at φ*. Weight decay, for instance, belongs
-        into the loss.
+      ValueError: by the function itself, where `inner` does not come to rest at φ*. Weight decay, for instance,
+        belongs into the loss.
     """
     loss = _require.scalar(loss)
     _require.transformation(inner=inner)
