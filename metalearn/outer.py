@@ -43,6 +43,8 @@ def normalized_sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTrans
 def normalized_sgd_momentum(learning_rate: optax.ScalarOrSchedule, momentum: float) -> optax.GradientTransformation:
     """SNGDM: average the gradients first, then normalise.  (Cutkosky & Mehta 2020, arXiv 2002.03305)
 
+    ::
+
         m ← β m + (1 - β) g,    θ ← θ - η m / ||m||
 
     The other order would give each noisy gradient the same weight, however small it is, and lose the convergence proof.

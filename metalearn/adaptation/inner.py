@@ -1,8 +1,10 @@
 """The inner loop: K steps of an optax optimizer on the objective of one task.
 
+::
+
     φ_0 = θ,   φ_{k+1} = φ_k + update(∇ objective(φ_k))
 
-The optimizer also says which parameters adapt, and how fast:
+The optimizer also says which parameters adapt, and how fast::
 
     ANIL (Raghu, Raghu, Bengio & Vinyals 2019, arXiv 1909.09157): only the last layer adapts, the others are learned.
         inner = only(lambda params: params["layers"][2], optax.sgd(0.1))
@@ -190,8 +192,7 @@ def proximal(objective: Objective, center: Params, strength: jax.typing.ArrayLik
       A function params -> scalar.
 
     Raises:
-      ValueError, TypeError: if an argument is not as described; the message names it. The function itself raises if
-        its params and `center` differ in structure or shape.
+      ValueError: by the function itself, if its params and `center` differ in structure or shape.
     """
     _require.function(objective=objective)
     _require.float_params(center)
@@ -217,6 +218,8 @@ def adapt(
     proximal_strength: jax.typing.ArrayLike = 0.0,
 ) -> Params:
     """The parameters adapted to the support set of one new task: what you deploy after meta-training.
+
+    ::
 
         φ_0 = θ,   K inner steps on   h(φ) + λ/2 ||φ - θ||²
 
@@ -337,6 +340,8 @@ def only(
     select: Callable[[Params], Params], inner: optax.GradientTransformation
 ) -> optax.GradientTransformationExtraArgs:
     """The optimizer `inner` for a part of the parameters; the others stay where they are, as in ANIL.
+
+    ::
 
         inner = only(lambda params: params["layers"][2], optax.sgd(0.1))
 
@@ -484,6 +489,8 @@ def with_rates(params: Params, rate: float) -> WithRates:
 
 def learned_rates() -> optax.GradientTransformation:
     """Meta-SGD: φ_{k+1} = φ_k - α ∘ ∇h(φ_k), where the learning rates α are learned together with θ.
+
+    ::
 
         params = with_rates(params, 0.1)
         meta_gradient = maml(lambda p, batch: loss(p.start, batch), learned_rates(), num_steps)

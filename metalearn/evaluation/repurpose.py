@@ -4,6 +4,8 @@ Only an initialization θ and the support set (x, y) of a new task are at hand. 
 θ, adapt. Where they disagree tells how large a learning rate each layer may have, and their adversarial examples become
 training data.
 
+::
+
     members      φ^e_0 = θ ∘ (1 + spread N(0, 1))                        element by element, e = 1 ... E
     FGSM         x + ε sign(∇_x h(φ; x, y))                              h: support loss
     UFGSM        x + ε d ∘ sign(∇_x h(θ; x, y)),                         d = std_e ∇_x h(φ^e; x, y),
@@ -130,9 +132,6 @@ def relative_step_sizes(members: Params) -> Params:
     Returns:
       A scalar for each array of params, in a pytree like params. Their mean, each counted as often as its array has
       elements, is 1.
-
-    Raises:
-      ValueError, TypeError: if members are not as described.
     """
     _require_members(members)
     leaves, structure = jax.tree.flatten(members)

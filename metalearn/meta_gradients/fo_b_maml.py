@@ -57,7 +57,8 @@ def fo_b_maml(
 
     The gradient is exact when the inner loops have converged, up to the error in ν. In float32 take ν from 0.01 to 0.1,
     in float64 about 1e-4. A larger ν is less accurate, and where -ν f enters (symmetric, fourth_order) it must leave
-    the inner problem a minimum; a smaller one drowns in rounding. The perturbed problems are solved side by side.
+    the inner problem a minimum; a smaller one drowns in rounding. The perturbed problems are solved side by side; with
+    `perturbed_steps` each of them takes that number of steps instead of K, after K unperturbed ones.
 
     Args:
       loss: scalar loss of (params, batch).
@@ -66,9 +67,9 @@ def fo_b_maml(
       proximal_strength: λ > 0, in units of curvature (loss / params²); it may be traced.
       perturbation: ν > 0, a pure number; it may be traced.
       estimator: "symmetric", "forward", "three_point" or "fourth_order".
-      perturbed_steps: P >= 1. When given, the K steps are taken once, unperturbed, and each solution is P steps from
-        where they end. With gradient steps of learning rate α, (I - α M)^P of the gradient is then missing, M being the
-        Hessian of the inner problem: P = 1 leaves λ α ∇f(φ_0), and P must be about as large as K. At equal cost the
+      perturbed_steps: S >= 1. When given, the K steps are taken once, unperturbed, and each solution is S steps from
+        where they end. With gradient steps of learning rate α, (I - α M)^S of the gradient is then missing, M being the
+        Hessian of the inner problem: S = 1 leaves λ α ∇f(φ_0), and S must be about as large as K. At equal cost the
         error is about that of None, which takes all K steps for each solution.
 
     Returns:
