@@ -217,17 +217,28 @@ def params_and_task(meta_gradient: Callable[[Params, Task], Result]) -> Callable
     return checked
 
 
-def value_and_gradient(result: Any, params: Any) -> tuple[jax.Array, Any]:
-    """What a meta-gradient returned; raises unless it is a scalar and a pytree like params."""
-    if not isinstance(result, tuple) or len(result) != 2:
-        raise TypeError(f"meta_gradient must return (query loss, gradient), but it returned {_kind(result)}.")
-    value, gradient = result
-    if not _is_real(value):
-        raise TypeError(f"meta_gradient must return (query loss, gradient), but the loss is {_kind(value)}.")
-    shapes, expected = (jax.tree.map(jnp.shape, tree) for tree in (gradient, params))
-    if shapes != expected:
-        raise TypeError("meta_gradient must return (query loss, gradient), but the gradient is no pytree like params.")
-    return value, gradient
+def value_and_gradient(result: Any, params: Any) -> Any:
+    """What a meta-gradient returned; raises unless it is a pair of a scalar and a pytree like params."""
+    if not isinstance(result, (tuple, list)) or len(result) != 2:
+        what = f"{len(result)} values" if isinstance(result, (tuple, list)) else _kind(result)
+        raise TypeError(f"meta_gradient must return a pair (query loss, gradient), but it returned {what}.")
+    loss, gradient = result
+    if _shaped(loss) != "float[]":
+        raise ValueError(f"meta_gradient must return a scalar query loss first, but it is {_shaped(loss)}.")
+    found: Any = jax.tree.structure(gradient)
+    if found != jax.tree.structure(params):
+        raise ValueError(
+            "meta_gradient must return a gradient with the structure of params, "
+            f"{_short(jax.tree.structure(params))}, but it is {_short(found)}."
+        )
+    expected = jax.tree_util.tree_leaves_with_path(params)
+    for (path, parameter), leaf in zip(expected, jax.tree.leaves(gradient), strict=True):
+        if _shaped(leaf) != _shaped(parameter):
+            raise ValueError(
+                "meta_gradient must return a gradient with the shapes of params, but for params"
+                f"{jax.tree_util.keystr(path)}, {_shaped(parameter)}, it is {_shaped(leaf)}."
+            )
+    return result
 
 
 def pair(batch: Any, first: str = "inputs", second: str = "targets") -> tuple[Any, Any]:
@@ -389,3 +400,16 @@ def _kind(value: Any) -> str:
 
 def _cut(text: str, length: int = 120) -> str:
     return text if len(text) <= length else text[:length] + " ..."
+
+
+def _shaped(value: Any) -> str:
+    """For instance float[3, 2], whatever the precision; the type of what is no array."""
+    if not isinstance(value, (jax.Array, np.ndarray, np.generic, float, int)):
+        return _kind(value)
+    dtype = jnp.result_type(value)
+    return f"{'float' if jnp.issubdtype(dtype, jnp.floating) else dtype}{list(jnp.shape(value))}"
+
+
+def _short(structure: Any) -> str:
+    text = str(structure).removeprefix("PyTreeDef")
+    return text if len(text) < 120 else text[:117] + "..."

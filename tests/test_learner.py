@@ -156,7 +156,7 @@ def test_the_norm_of_the_gradient_at_any_scale(exponent):
 @pytest.mark.parametrize(
     ("result", "error", "message"),
     [
-        (None, TypeError, "must return a pair.*a NoneType"),
+        (None, TypeError, "must return a pair.*None"),
         ((jnp.zeros(()), {"a": jnp.zeros(2)}, 0), TypeError, "must return a pair.*3 values"),
         ((jnp.zeros(2), {"a": jnp.zeros(2)}), ValueError, r"a scalar query loss first, but it is float\[2\]"),
         (((jnp.zeros(()), 1), {"a": jnp.zeros(2)}), ValueError, "a scalar query loss first, but it is a tuple"),

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from metalearn import _norm, _require
@@ -101,7 +100,7 @@ def meta_learner(
         _require.task_batch(tasks)
 
         def of_one(task):
-            return _checked(meta_gradient(state.params, task), state.params)
+            return _require.value_and_gradient(meta_gradient(state.params, task), state.params)
 
         if tasks_at_once is None:
             query_loss, gradients = jax.vmap(of_one)(tasks)
@@ -121,29 +120,6 @@ def meta_learner(
         return MetaState(params, opt_state, state.step + 1), info
 
     return MetaLearner(init, step)
-
-
-def _checked(result, params):
-    """The same pair (query loss, gradient), if it is one. It looks at shapes only, which costs a program nothing."""
-    if not isinstance(result, (tuple, list)) or len(result) != 2:
-        what = f"{len(result)} values" if isinstance(result, (tuple, list)) else f"a {type(result).__name__}"
-        raise TypeError(f"meta_gradient must return a pair (query loss, gradient), but it returned {what}.")
-    loss, gradient = result
-    if _kind(loss) != "float[]":
-        raise ValueError(f"meta_gradient must return a scalar query loss first, but it is {_kind(loss)}.")
-    if jax.tree.structure(gradient) != jax.tree.structure(params):
-        raise ValueError(
-            "meta_gradient must return a gradient with the structure of params, "
-            f"{_short(jax.tree.structure(params))}, but it is {_short(jax.tree.structure(gradient))}."
-        )
-    expected = jax.tree_util.tree_leaves_with_path(params)
-    for (path, parameter), leaf in zip(expected, jax.tree.leaves(gradient), strict=True):
-        if _kind(leaf) != _kind(parameter):
-            raise ValueError(
-                "meta_gradient must return a gradient with the shapes of params, but for params"
-                f"{jax.tree_util.keystr(path)}, {_kind(parameter)}, it is {_kind(leaf)}."
-            )
-    return result
 
 
 def _no_line_search(params):
@@ -194,19 +170,6 @@ def mean_where(weights: jax.Array, leaf: jax.Array) -> jax.Array:
     column = _per_task(weights, leaf)
     total = jnp.sum(jnp.where(column > 0, column * leaf, 0), axis=0)  # an entry to leave out may be NaN
     return (total / jnp.where(weights.any(), weights.sum(), 1)).astype(leaf.dtype)
-
-
-def _kind(value):
-    """For instance float[3, 2], whatever the precision; the type of what is no array."""
-    if not isinstance(value, (jax.Array, np.ndarray, np.generic, float, int)):
-        return f"a {type(value).__name__}"
-    dtype = jnp.result_type(value)
-    return f"{'float' if jnp.issubdtype(dtype, jnp.floating) else dtype}{list(jnp.shape(value))}"
-
-
-def _short(structure):
-    text = str(structure).removeprefix("PyTreeDef")
-    return text if len(text) < 120 else text[:117] + "..."
 
 
 def _per_task(values, leaf):
