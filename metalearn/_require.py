@@ -53,7 +53,9 @@ def known(**values: Any) -> None:
 
 def learning_rate(value: Any) -> None:
     """Raises ValueError unless the value is a positive number or an optax schedule."""
-    if not callable(value):
+    if callable(value):
+        takes("count", learning_rate=value)
+    else:
         positive(learning_rate=value)
 
 

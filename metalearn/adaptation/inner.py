@@ -56,7 +56,7 @@ def step(objective: Objective, inner: optax.GradientTransformation, state: Inner
     An optimizer that takes optax's extra arguments is given `value`, `grad` and `value_fn`, so that
     optax.contrib.reduce_on_plateau and optax.lbfgs work too.
     """
-    _require.function(objective=objective)
+    _require.takes("params", objective=objective)
     _require.transformation(inner=inner)
     if not isinstance(state, InnerState):
         raise TypeError(f"state must be the InnerState that inner.init returns, but it is a {type(state).__name__}.")
@@ -139,7 +139,7 @@ def descend_on_batches(
     Returns:
       A pytree like `params`.
     """
-    _require.function(loss=loss)
+    loss = _require.scalar(loss)
     _require.flag(remat=remat)
     num_steps = _require.same_leading_axis("inner steps", batches)
 
@@ -194,17 +194,19 @@ def proximal(objective: Objective, center: Params, strength: jax.typing.ArrayLik
     Raises:
       ValueError: by the function itself, if its params and `center` differ in structure or shape.
     """
-    _require.function(objective=objective)
+    _require.takes("params", objective=objective)
     _require.float_params(center)
     _require.not_negative(strength=strength)
     if not isinstance(strength, jax.core.Tracer) and strength == 0:
         return objective
 
+    checked = _checked(objective)
+
     def proximal_objective(params):
         shapes = [jax.tree.map(jnp.shape, tree) for tree in (params, center)]
         if shapes[0] != shapes[1]:
             raise ValueError(f"center must have the structure and shapes of params, {shapes[0]}, but has {shapes[1]}.")
-        return objective(params) + strength / 2 * optax.tree.norm(optax.tree.sub(params, center), squared=True)
+        return checked(params) + strength / 2 * optax.tree.norm(optax.tree.sub(params, center), squared=True)
 
     return proximal_objective
 
@@ -245,7 +247,7 @@ def adapt(
     Returns:
       φ_K, a pytree like params. A warning tells if it is not finite, except within jax.jit.
     """
-    _require.function(loss=loss)
+    _require.takes("params", "batch", loss=loss)
     _require.transformation(inner=inner)
     _require.hashable(loss=loss, inner=inner)
     _require.float_params(params)

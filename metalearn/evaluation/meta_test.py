@@ -180,7 +180,7 @@ def _curve(loss, metric, inner, params, tasks, num_steps, proximal_strength):
 
 
 def _check(loss, metric, inner, params, tasks, num_steps):
-    _require.function(loss=loss, metric=metric)
+    _require.takes("params", "batch", loss=loss, metric=metric)
     _require.transformation(inner=inner)
     _require.hashable(loss=loss, metric=metric, inner=inner)
     _require.count(num_steps=num_steps)

@@ -73,7 +73,7 @@ def adaptation_curve(
       evaluate.score(curve[-1]) says how sure it is. A warning tells if some tasks diverged.
     """
     metric = loss if metric is None else metric
-    _require.function(loss=loss, metric=metric)
+    _require.takes("params", "batch", loss=loss, metric=metric)
     _require.transformation(inner=inner)
     _require.hashable(loss=loss, metric=metric, inner=inner)
     _require.count(num_steps=num_steps)
@@ -92,7 +92,7 @@ def adaptation_curve(
 
 def fgsm(loss: Loss, params: Params, batch: Batch, attack_size: jax.typing.ArrayLike) -> Batch:
     """The batch (inputs, targets) with each number of its inputs moved by `attack_size`, the way the loss rises."""
-    _require_attack(loss, params, batch, attack_size)
+    loss = _checked(loss, params, batch, attack_size)
     inputs, targets = batch
     return inputs + attack_size * jnp.sign(_input_gradient(loss, params, batch)), targets
 
@@ -110,7 +110,7 @@ def ufgsm(loss: Loss, params: Params, members: Params, batch: Batch, attack_size
     Returns:
       A batch like `batch`.
     """
-    _require_attack(loss, params, batch, attack_size)
+    loss = _checked(loss, params, batch, attack_size)
     _require_members(members)
     inputs, targets = batch
     doubt = _disagreement(jax.vmap(_input_gradient, in_axes=(None, 0, None))(loss, members, batch))
@@ -226,11 +226,11 @@ def _require_pair(name, batch):
         )
 
 
-def _require_attack(loss, params, batch, attack_size):
-    _require.function(loss=loss)
+def _checked(loss, params, batch, attack_size):
     _require.float_params(params)
     _require_pair("batch", batch)
     _require.not_negative(attack_size=attack_size)
+    return _require.scalar(loss)
 
 
 def _require_members(members):

@@ -116,6 +116,7 @@ class MLP(nnx.Module):
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """[..., sizes[0]] -> [..., sizes[-1]]."""
+        _require.array(inputs=inputs)
         width = self.layers[0].in_features
         if jnp.shape(inputs)[-1:] != (width,):
             raise ValueError(f"inputs must have shape [..., {width}], but they have {list(jnp.shape(inputs))}.")
@@ -167,6 +168,7 @@ class ConvNet(nnx.Module):
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """[num_examples, height, width, channels] -> logits [num_examples, num_classes]."""
+        _require.array(images=images)
         shape = jnp.shape(images)
         if len(shape) != 4 or shape[0] == 0 or shape[1:] != self.image_shape:
             raise ValueError(
@@ -220,6 +222,7 @@ def patch_convolution(
     Raises:
       ValueError: if the shapes do not fit, or if strides, another padding, dilation or feature groups are asked for.
     """
+    _require.array(inputs=inputs, kernel=kernel)
     shape, window = jnp.shape(inputs), jnp.shape(kernel)
     if len(shape) != 4 or len(window) != 4 or shape[3] != window[2]:
         raise ValueError(
@@ -229,7 +232,10 @@ def patch_convolution(
     plain = {"lhs_dilation": (1, 1), "rhs_dilation": (1, 1), "feature_group_count": 1, "out_sharding": None}
     given = {name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in options.items()}
     is_plain = all(name in plain and plain[name] == value for name, value in given.items())
-    if not isinstance(strides, Sequence) or tuple(strides) != (1, 1) or padding != "SAME" or not is_plain:
+    is_dense = (
+        isinstance(strides, Sequence) and len(strides) == 2 and all(isinstance(s, int) and s == 1 for s in strides)
+    )
+    if not is_dense or not isinstance(padding, str) or padding != "SAME" or not is_plain:
         raise ValueError('patch_convolution is for strides of 1, padding="SAME", no dilation and no feature groups.')
     height, width = inputs.shape[1:3]
     rows, columns, depth, features = kernel.shape
