@@ -116,7 +116,7 @@ def test_what_a_maml_takes_again_from_checkpoints_is_counted():
         return products(jax.make_jaxpr(function)(*arguments).jaxpr)
 
     found = operations(ml.a_maml(loss, 1.0, 49), params, task) / operations(jax.grad(loss), params, task.support)
-    assert ml.theory.cost("a_maml", num_params=1, num_steps=49).gradients == pytest.approx(found, rel=0.05)
+    assert ml.theory.cost("a_maml", num_params=1, num_steps=49).gradients == pytest.approx(found, rel=0.1)
 
 
 def test_memory_of_a_maml_is_the_compilers_within_a_factor():

@@ -158,12 +158,20 @@ def repeat(one_step, state, batches, num_steps, remat):
     if not remat:
         return steps(state, batches, num_steps)
     one_step = jax.checkpoint(one_step)
-    size = max(1, math.isqrt(num_steps))
+    size = _segment(num_steps)
     whole = num_steps - num_steps % size
     segments = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, size, *leaf.shape[1:]), batches)
     segment = jax.checkpoint(lambda state, batches: steps(state, batches, size))
     state, _ = jax.lax.scan(lambda state, batches: (segment(state, batches), None), state, segments, whole // size)
+    if whole == num_steps:
+        return state
     return steps(state, jax.tree.map(lambda leaf: leaf[whole:], batches), num_steps - whole)
+
+
+def _segment(num_steps):
+    """About sqrt(K); between half of it and it a number that divides K, if there is one: no second loop is compiled."""
+    root = max(1, math.isqrt(num_steps))
+    return next((size for size in range(root, root // 2, -1) if num_steps % size == 0), root)
 
 
 def _checked(objective):

@@ -16,11 +16,12 @@ satisfying only the first column simplifying assumption", Computers & Mathematic
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from metalearn import _require
 from metalearn._cost import costs
 from metalearn.adaptation import inner
-from metalearn.task import Loss, MetaGradient, Params
+from metalearn.task import Loss, MetaGradient
 
 # Row i holds the weights, in the point where slope i is taken, of the slopes before it; the last, those in the step.
 TSITOURAS = np.array(
@@ -64,14 +65,16 @@ def a_maml(loss: Loss, horizon: float, num_steps: int) -> MetaGradient:
 
     @_require.params_and_task
     def meta_gradient(params, task):
-        def at(u, batch):
-            return loss(jax.tree.map(lambda x, leaf: x.astype(leaf.dtype), u, params), batch)
-
-        def slope(u):
-            return jax.tree.map(lambda leaf: -horizon / num_steps * leaf, jax.grad(at)(u, task.support))
-
         def after_adaptation(params):
-            u = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), params)
+            vector, unravel = ravel_pytree(params)  # for one vector the program is half as large
+
+            def at(u, batch):
+                return loss(unravel(u.astype(vector.dtype)), batch)
+
+            def slope(u):
+                return -horizon / num_steps * jax.grad(at)(u, task.support)
+
+            u = vector.astype(jnp.promote_types(vector.dtype, jnp.float32))
             u = inner.repeat(lambda u, _: _step(slope, u), u, None, int(num_steps), remat=True)
             return at(u, task.query)
 
@@ -80,20 +83,15 @@ def a_maml(loss: Loss, horizon: float, num_steps: int) -> MetaGradient:
     return meta_gradient
 
 
-def _step(slope, u: Params) -> Params:
-    """One step of Tsitouras, of length 1. The program holds one gradient, which a loop takes six times."""
+def _step(slope, u: jax.Array) -> jax.Array:
+    """One step of length 1 from the vector u. The program holds one gradient, which a loop takes six times."""
+    weights = jnp.asarray(TSITOURAS, u.dtype)
 
-    def along(weights, slopes):
-        def moved(leaf, slopes):
-            return leaf + jnp.tensordot(weights.astype(leaf.dtype), slopes, axes=1, precision="highest")
-
-        return jax.tree.map(moved, u, slopes)
+    def along(row, slopes):
+        return u + jnp.sum(weights[row][:, None] * slopes, axis=0)
 
     def stage(slopes, i):
-        found = slope(along(weights[i], slopes))
-        return jax.tree.map(lambda all_, one: all_.at[i].set(one), slopes, found), None
+        return slopes.at[i].set(slope(along(i, slopes))), None
 
-    weights = jnp.asarray(TSITOURAS)
-    none = jax.tree.map(lambda leaf: jnp.zeros((6, *leaf.shape), leaf.dtype), u)
-    slopes, _ = jax.lax.scan(stage, none, jnp.arange(6))
-    return along(weights[6], slopes)
+    slopes, _ = jax.lax.scan(stage, jnp.zeros((6, u.size), u.dtype), jnp.arange(6))
+    return along(6, slopes)
