@@ -5,6 +5,7 @@ python -m metalearn.tasks._outlines
 makes that file anew from the fonts of matplotlib. The outlines are those of the DejaVu fonts; see LICENSE_DEJAVU.
 """
 
+import argparse
 import io
 import lzma
 import unicodedata
@@ -124,4 +125,5 @@ def collect() -> Outlines:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m metalearn.tasks._outlines", description=__doc__).parse_args()
     write(collect())
