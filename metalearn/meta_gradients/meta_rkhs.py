@@ -17,10 +17,10 @@ import optax
 from metalearn import _require
 from metalearn.adaptation import kernel
 from metalearn.losses import Apply
-from metalearn.task import Loss, MetaGradient
+from metalearn.task import Loss, MetaGradient, Number
 
 
-def meta_rkhs_i(loss: Loss, step_size: float, cap: float | None = 0.9) -> MetaGradient:
+def meta_rkhs_i(loss: Loss, step_size: Number, cap: Number | None = 0.9) -> MetaGradient:
     """The gradient of the query loss less what one step on the support set would gain, to first order.
 
     ::
@@ -66,7 +66,7 @@ def meta_rkhs_i(loss: Loss, step_size: float, cap: float | None = 0.9) -> MetaGr
     return meta_gradient
 
 
-def meta_rkhs_ii(apply: Apply, time: float, num_steps: int = 8) -> MetaGradient:
+def meta_rkhs_ii(apply: Apply, time: Number, num_steps: int = 8) -> MetaGradient:
     """The gradient of the query loss after adaptation by `gradient_flow`, through the kernel.
 
     The loss is the mean squared error. Params that were trained like this are made for this adaptation: use it at
@@ -84,7 +84,7 @@ def meta_rkhs_ii(apply: Apply, time: float, num_steps: int = 8) -> MetaGradient:
     return _require.params_and_task(jax.value_and_grad(kernel.query_loss(gradient_flow(apply, time, num_steps))))
 
 
-def gradient_flow(apply: Apply, time: float, num_steps: int = 8) -> kernel.Predictor:
+def gradient_flow(apply: Apply, time: Number, num_steps: int = 8) -> kernel.Predictor:
     """The adapted model of II: f_t, with m = num_steps implicit steps in the place of the exponential.
 
     ::
