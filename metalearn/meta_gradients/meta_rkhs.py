@@ -5,7 +5,7 @@
     I    F(θ) = ℓ(θ) - α ‖∇ℓ(θ)‖²                      one step with learning rate α, to first order in α
     II   F(θ) = ℓ(f_t),   f_t = f_θ + k(·, X) k(X, X)⁻¹ (I - exp(-t k(X, X))) (Y - f_θ(X))
 
-In II the model's tangent kernel k stands still, and f_t is where gradient flow on 1/2 Σ |f(X) - Y|² is at time t.
+In II the model's tangent kernel k stands still, and f_t is where gradient flow on 1/2 ‖f(X) - Y‖² is at time t.
 """
 
 import math
@@ -33,10 +33,10 @@ def meta_rkhs_i(loss: Loss, step_size: Number, cap: Number | None = 0.9) -> Meta
     by ordinary gradient steps.
 
     F has no lower bound once α exceeds 1/(2 L): on a quadratic with curvature L it is 1/2 L (1 - 2 α L) θ², which outer
-    training lowers by making gradients large. So the gain may be at most the fraction `cap` of |f|, and where it would
-    be more, F is f - cap |f|, which is bounded below if f is. The cap measures the loss from 0, as suits one whose best
-    value is 0, such as an error or a cross-entropy. A loss that passes through 0, such as a negative log-density, gains
-    nothing there; for it take cap=None and a smaller learning rate.
+    training lowers by making gradients large. So the gain may be at most the fraction `cap` of the size of f; where it
+    would be more, that fraction is taken off, and F is bounded below if f is. The cap measures the loss from 0, as
+    suits one whose best value is 0, such as an error or a cross-entropy. A loss that passes through 0, such as a
+    negative log-density, gains nothing there; for it take cap=None and a smaller learning rate.
 
     A task costs 2 gradients and 2 Hessian-vector products. The gradient is exact for F.
 

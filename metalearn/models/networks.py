@@ -26,7 +26,7 @@ def functional(module: nnx.Module) -> tuple[Params, Callable[..., Any]]:
       module: any nnx.Module.
 
     Returns:
-      (params, apply): params is an nnx State, a pytree; apply(params, *inputs) calls the module with those parameters.
+      (params, apply): params is an nnx State, a pytree; `apply(params, *inputs)` calls the module with them.
 
     Raises:
       TypeError: if it is no nnx.Module, or has no parameters.

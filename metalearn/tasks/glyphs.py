@@ -1,7 +1,7 @@
 """Few-shot classification of letters: many classes of few examples, as in Omniglot, without a download.
 
 A class is a character, an example is a typeface: the twelve DejaVu fonts share more than two thousand characters.
-Four of the twelve pictures of CYRILLIC SMALL LETTER YU (sans, sans bold, mono oblique and serif bold italic):
+Four of the twelve pictures of CYRILLIC SMALL LETTER YU (sans, sans bold, mono oblique and serif bold italic)::
 
         :#+     .+#####+:         +####     :++#####+:.             :#+    :+###+         ++++++:      .:+++#++:.
         +##    ###:   .+##:       #####   :######+######.           ##+  :##:  +##         :####:   .####:   +###+

@@ -31,7 +31,7 @@ def smoothness_bound(
     Args:
       step_size: α > 0.
       num_steps: K >= 0.
-      smoothness: L > 0, the largest |curvature| of the loss.
+      smoothness: L > 0, the largest absolute curvature of the loss.
       hessian_lipschitz: ρ > 0, how fast its Hessian changes.
       gradient_norm: ‖∇ℓ(θ)‖ >= 0 before adaptation; any shape.
 
@@ -66,7 +66,7 @@ def largest_stable_step(num_steps: int, smoothness: float) -> float:
 
     Args:
       num_steps: K >= 1.
-      smoothness: L > 0, the largest |curvature| of the loss.
+      smoothness: L > 0, the largest absolute curvature of the loss.
 
     Raises:
       ValueError: if an argument is out of range.
