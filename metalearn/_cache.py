@@ -6,5 +6,5 @@ import platformdirs
 
 
 def cache_directory() -> Path:
-    """The user's own, by the rules of the system ($XDG_CACHE_HOME or ~/.cache on Linux). It may not exist yet."""
+    """The user's own, as the system has it ($XDG_CACHE_HOME or ~/.cache on Linux). It may not exist yet."""
     return platformdirs.user_cache_path("metalearn", appauthor=False)

@@ -10,17 +10,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from metalearn.task import Scalar
 
-def norm(tree: Any) -> jax.Array:
+
+def norm(tree: Any) -> Scalar:
     """The norm over all arrays of the tree together, a scalar of at least float32."""
-    largest, _, length = _scaled(tree)
-    return largest * length
+    largest, _, scaled_norm = _scaled(tree)
+    return largest * scaled_norm
 
 
-def direction(tree: Any) -> tuple[Any, jax.Array]:
+def direction(tree: Any) -> tuple[Any, Scalar]:
     """(The tree divided by its norm, the norm). Zero stays zero."""
-    largest, scaled, length = _scaled(tree)
-    return optax.tree.scale(1 / jnp.maximum(length, 1), scaled), largest * length
+    largest, scaled, scaled_norm = _scaled(tree)
+    return optax.tree.scale(1 / jnp.maximum(scaled_norm, 1), scaled), largest * scaled_norm
 
 
 def _scaled(tree):

@@ -161,7 +161,7 @@ def transformation(**values: Any) -> None:
             )
 
 
-def scalar(loss: Callable) -> Loss:
+def scalar(loss: Callable[..., Any]) -> Loss:
     """The same loss, which says so when its value is no scalar that has a gradient, or its batch is ragged or empty.
 
     The checks look at shapes and types only, so they cost nothing in a compiled program.
@@ -169,7 +169,7 @@ def scalar(loss: Callable) -> Loss:
     return _measure("loss", loss, differentiable=True)
 
 
-def metric(metric: Callable) -> Loss:
+def metric(metric: Callable[..., Any]) -> Loss:
     """The same for a metric, which is not differentiated and may count."""
     return _measure("metric", metric, differentiable=False)
 
@@ -313,7 +313,7 @@ def float_params(params: Any) -> None:
 
 
 def all_adapt(method: str, moves: Any) -> None:
-    """Raises ValueError unless the inner rule moves every parameter; `moves` is what `inner.adapting` returns."""
+    """Raises ValueError unless the inner optimizer moves every parameter; `moves` is what `inner.adapting` returns."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(moves):
         if not leaf.all():
             raise ValueError(

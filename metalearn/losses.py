@@ -6,15 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Float
 
 from metalearn import _require
-from metalearn.task import Loss, Params
+from metalearn.task import Batch, Loss, Params
 
-Apply = Callable[[Params, jax.Array], jax.Array]
+Apply = Callable[[Params, Batch], Float[Array, "num_examples ..."]]
+"""Your model: (params, inputs) -> outputs, one row for each example."""
 
 
 def mean_squared_error(apply: Apply) -> Loss:
-    """mean (apply(params, x) - y)^2 over examples and outputs; x, y of shape [num_examples, ...].
+    """The mean of (apply(params, x) - y)² over examples and outputs; x, y of shape [num_examples, ...].
 
     Raises:
       ValueError: when predictions and targets differ in shape, which numpy would broadcast in silence, or hold nothing.

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import optax
 
 from metalearn import _norm, _require
+from metalearn.task import Number
 
 
-def clipped_sgd(learning_rate: optax.ScalarOrSchedule, max_norm: float) -> optax.GradientTransformation:
-    """θ ← θ - η g min(1, max_norm / ||g||), where the norm is that of all parameters together.
+def clipped_sgd(learning_rate: optax.ScalarOrSchedule, max_norm: Number) -> optax.GradientTransformation:
+    """θ ← θ - η g min(1, max_norm / ‖g‖), where the norm is that of all parameters together.
 
     Args:
       learning_rate: η > 0, or an optax schedule; it may be traced.
@@ -27,7 +28,7 @@ def clipped_sgd(learning_rate: optax.ScalarOrSchedule, max_norm: float) -> optax
 
 
 def normalized_sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """θ ← θ - η g / ||g||, so that every step has norm η, in units of params.
+    """θ ← θ - η g / ‖g‖, so that every step has norm η, in units of params.
 
     Args:
       learning_rate: η > 0, or an optax schedule; it may be traced. With a constant one θ circles the solution at a
@@ -40,12 +41,12 @@ def normalized_sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTrans
     return optax.chain(_with_norm(jnp.ones_like), optax.sgd(learning_rate))
 
 
-def normalized_sgd_momentum(learning_rate: optax.ScalarOrSchedule, momentum: float) -> optax.GradientTransformation:
+def normalized_sgd_momentum(learning_rate: optax.ScalarOrSchedule, momentum: Number) -> optax.GradientTransformation:
     """SNGDM: average the gradients first, then normalise.  (Cutkosky & Mehta 2020, arXiv 2002.03305)
 
     ::
 
-        m ← β m + (1 - β) g,    θ ← θ - η m / ||m||
+        m ← β m + (1 - β) g,    θ ← θ - η m / ‖m‖
 
     The other order would give each noisy gradient the same weight, however small it is, and lose the convergence proof.
 
@@ -62,7 +63,7 @@ def normalized_sgd_momentum(learning_rate: optax.ScalarOrSchedule, momentum: flo
 
 
 def _with_norm(new_norm):
-    """Turns a gradient g into the vector of norm new_norm(||g||) in the same direction; zero stays zero."""
+    """Turns a gradient g into the vector of norm new_norm(‖g‖) in the same direction; zero stays zero."""
 
     def update(gradient, params=None):
         unit, norm = _norm.direction(gradient)

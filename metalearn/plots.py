@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import html
 import io
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from jaxtyping import Real, Shaped
 
 if TYPE_CHECKING:  # loaded by the first figure, since the library is used without any
     from matplotlib.axes import Axes
@@ -18,7 +19,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 MARKERS = ("o", "s", "^", "D", "v", "P")
 _DPI = 200  # drawn at twice the size it is shown in, sharp on a dense screen and in print
-_STYLE: dict = {
+_STYLE: dict[str, Any] = {
     "font.size": 11,
     "axes.grid": True,
     "axes.spines.top": False,
@@ -29,7 +30,9 @@ _STYLE: dict = {
 }
 
 
-def subplots(num_columns: int = 1, height: float = 3.2, **options) -> tuple[Figure, np.ndarray]:
+def subplots(
+    num_columns: int = 1, height: float = 3.2, **options: Any
+) -> tuple[Figure, Shaped[np.ndarray, " {num_columns}"]]:
     """A figure of one row in the course's style.
 
     Args:
@@ -88,12 +91,12 @@ def show(figure: Figure, alt: str) -> None:
 
 
 def lines(
-    x: np.ndarray,
-    curves: dict[str, np.ndarray],
+    x: Real[np.ndarray, " n"],
+    curves: dict[str, Real[np.ndarray, " n"]],
     xlabel: str,
     ylabel: str,
     *,
-    points: dict[str, tuple] | None = None,
+    points: dict[str, tuple[Any, Any]] | None = None,
     title: str = "",
     log: str = "",
     xlim: tuple[float, float] | None = None,
@@ -145,7 +148,9 @@ def lines(
     return cast("Figure", axes.get_figure(root=True))
 
 
-def adaptation(curves: dict[str, np.ndarray], ylabel: str = "query loss", log: str = "") -> Figure:
+def adaptation(
+    curves: dict[str, Real[np.ndarray, "steps num_tasks"]], ylabel: str = "query loss", log: str = ""
+) -> Figure:
     """Loss against inner steps: the mean over tasks, in a band that is its 95 % confidence interval.
 
     Args:

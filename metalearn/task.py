@@ -3,7 +3,13 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
+from jaxtyping import Array, Float
+
+Scalar = Float[Array, ""]
+"""A number that a program computes: an array of shape []."""
+
+Number = float | Float[Array, ""]
+"""A number that is given: one of Python, or an array of shape [], which may be traced."""
 
 Params = Any
 """Any pytree of floating-point arrays: an nnx State, a Linen dict, a tuple, one array."""
@@ -11,7 +17,7 @@ Params = Any
 Batch = Any
 """Any pytree of arrays whose leading axis counts examples."""
 
-Loss = Callable[[Params, Batch], jax.Array]
+Loss = Callable[[Params, Batch], Scalar]
 """Your model's loss: (params, batch) -> scalar."""
 
 
@@ -29,5 +35,5 @@ class Task(NamedTuple):
     query: Batch
 
 
-MetaGradient = Callable[[Params, Task], tuple[jax.Array, Params]]
+MetaGradient = Callable[[Params, Task], tuple[Scalar, Params]]
 """One task's (query loss after adaptation, meta-gradient): a drop-in for `jax.value_and_grad`."""

@@ -47,7 +47,7 @@ def check_meta_gradient(factory: Callable[[Loss], MetaGradient]) -> None:
     _check_query(factory, params, tasks[0])
 
 
-def _loss(params: Params, batch: tuple[jax.Array, ...]) -> jax.Array:
+def _loss(params, batch):
     """Half the mean squared error of a network with three tanh units, for params {"hidden": [2, 3], "output": [3]}."""
     inputs, targets = batch
     return jnp.mean((jnp.tanh(inputs @ params["hidden"]) @ params["output"] - targets) ** 2) / 2
@@ -97,7 +97,7 @@ def _check_containers(factory, params, task, gradient):
         _check_close(view(found), gradient, f"Params in {kind} give another gradient than params in a dictionary")
 
 
-def _containers(params: Params) -> Iterator[tuple[str, Any, Callable]]:
+def _containers(params: Params) -> Iterator[tuple[str, Any, Callable[[Any], Params]]]:
     """(name, the same numbers in it, how to see it as the dictionary), for several kinds of containers."""
     from flax import nnx
 
@@ -145,7 +145,7 @@ def _check_one_program(factory, tasks):
     for task in tasks:
         _, gradient = meta_gradient(params, task)
         first = first or len(traces)
-        params = jax.tree.map(lambda leaf, slope: leaf - 0.1 * slope, params, gradient)
+        params = jax.tree.map(lambda leaf, part: leaf - 0.1 * part, params, gradient)
     assert len(traces) == first, (
         "New values of params or of a task compile a new program. Do not read numbers out of arrays while tracing."
     )

@@ -46,7 +46,7 @@ def test_the_curve_is_the_closed_form_for_every_task():
         np.testing.assert_allclose(losses, expected, rtol=1e-3, atol=1e-5)
 
 
-def test_rules_with_memory_keep_it_between_steps():
+def test_optimizers_with_memory_keep_it_between_steps():
     tasks, rule = first(1), optax.sgd(0.1, momentum=0.9)
     curve = evaluate.adaptation_curve(family.loss, rule, START, tasks, num_steps=4)
     task = one(tasks, 0)
@@ -57,7 +57,7 @@ def test_rules_with_memory_keep_it_between_steps():
     np.testing.assert_allclose(curve[-1, 0], loss(phi, task.query), rtol=1e-4)
 
 
-def test_no_steps_give_the_loss_at_the_start():
+def test_no_steps_give_the_loss_at_the_initialization():
     tasks = first(3)
     curve = evaluate.adaptation_curve(family.loss, optax.sgd(0.3), START, tasks, num_steps=0)
     np.testing.assert_allclose(curve, [[loss(START, one(tasks, i).query) for i in range(3)]], rtol=1e-5)
@@ -130,7 +130,7 @@ def test_meta_test_adapts_by_the_loss_and_measures_the_metric():
 
 def test_score_is_the_textbook_formula():
     """Values 1, 2, 3, 4: mean 2.5, sample variance 5/3, standard error sqrt(5/12)."""
-    score = evaluate.score([1, 2, 3, 4])
+    score = evaluate.score(np.array([1, 2, 3, 4]))
     assert score == pytest.approx((2.5, 1.96 * (5 / 12) ** 0.5, 4))
     assert isinstance(score.mean, float)
     assert str(score) == "2.5 ± 1.3 (95 % CI, 4 tasks)"
@@ -165,4 +165,4 @@ def test_more_tasks_make_the_interval_narrower_by_the_root():
 
 def test_a_diverged_task_is_not_averaged_away():
     for value in (np.nan, np.inf):
-        assert np.isnan(evaluate.score([1.0, value, 2.0])[:2]).all()
+        assert np.isnan(evaluate.score(np.array([1.0, value, 2.0]))[:2]).all()

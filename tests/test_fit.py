@@ -388,7 +388,7 @@ def test_when_all_tasks_fail_the_error_holds_what_was_reached():
     assert len(result.history.query_loss) == result.state.step
 
 
-def test_a_diverging_inner_loop_says_what_to_lower_and_keeps_the_start():
+def test_a_diverging_inner_loop_says_what_to_lower_and_keeps_the_initialization():
     diverging = ml.meta_learner(ml.maml(family.loss, optax.sgd(1e20), num_steps=5), optax.sgd(0.1))
     with pytest.raises(ml.DivergedError, match="Lower the learning rate of `inner`") as caught:
         fit(diverging)
@@ -441,7 +441,7 @@ def test_ctrl_c_while_waiting_leaves_state_and_history_in_step(monkeypatch):
     assert result.state.step == len(result.history.query_loss) == 2
 
 
-def test_ctrl_c_before_the_first_step_returns_the_start(monkeypatch):
+def test_ctrl_c_before_the_first_step_returns_the_initialization(monkeypatch):
     interrupted_after(monkeypatch, 0)
     result = fit()
     np.testing.assert_array_equal(result.params, START)

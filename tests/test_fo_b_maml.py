@@ -170,7 +170,7 @@ def test_fit_says_to_lower_the_perturbation_when_it_diverges(quadratic):
 
 
 @pytest.mark.parametrize("num_steps", [3, 200])
-def test_contrastive_rule_and_penalty_form_are_the_forward_estimator(num_steps):
+def test_contrastive_update_and_penalty_form_are_the_forward_estimator(num_steps):
     """By algebra, so before convergence too: d/dtheta of l/2 |phi - theta|^2 is l (theta - phi).
 
     Contrastive (Zucchet et al. 2022, arXiv 2104.01677): [d_theta L(phi_b, b) - d_theta L(phi_0, 0)] / b.
@@ -200,8 +200,8 @@ def test_contrastive_rule_and_penalty_form_are_the_forward_estimator(num_steps):
     nudged = descent(lambda phi: v * f(phi) + g(phi, theta), STEP_SIZE)
     contrastive = (explicit(lambda phi, t: v * f(phi) + g(phi, t), nudged) - explicit(g, free)) / v
     penalty = 1 / v
-    leaning = descent(lambda phi: f(phi) + penalty * g(phi, theta), STEP_SIZE / penalty)
-    penalised = penalty * (explicit(g, leaning) - explicit(g, free))
+    perturbed = descent(lambda phi: f(phi) + penalty * g(phi, theta), STEP_SIZE / penalty)
+    penalised = penalty * (explicit(g, perturbed) - explicit(g, free))
 
     _, forward = ml.fo_b_maml(tanh_loss, INNER, num_steps, STRENGTH, v, "forward")(params, task)
     np.testing.assert_allclose(contrastive, flat(forward), rtol=0, atol=1e-12)

@@ -24,7 +24,7 @@ def per_task(theta, tasks, num_steps):
 # The envelope.
 
 
-def test_theory_moreau_is_the_least_of_loss_and_spring(quadratics, theta):
+def test_theory_moreau_is_the_least_of_loss_and_proximal_term(quadratics, theta):
     """Its value by brute force: at the solution of the proximal problem, and no lower anywhere around it."""
     nearest = theory.proximal(quadratics, 1 / STEP_SIZE).adapted(theta)
 
@@ -51,13 +51,13 @@ def test_it_is_the_gradient_of_the_envelope_on_quadratics(quadratics, theta):
     np.testing.assert_allclose(losses, theory.proximal(quadratics, 1 / STEP_SIZE).query_losses(theta), rtol=1e-12)
 
 
-def test_it_is_the_slope_of_the_envelope_of_a_network():
+def test_it_is_the_gradient_of_the_envelope_of_a_network():
     params, task = tanh_problem()
     step_size = 0.2
 
     def envelope(start):
-        spring = ml.inner.proximal(lambda z: tanh_loss(z, task.support), start, 1 / step_size)
-        return spring(ml.inner.descend(spring, optax.sgd(0.1), 200, start))
+        proximal = ml.inner.proximal(lambda z: tanh_loss(z, task.support), start, 1 / step_size)
+        return proximal(ml.inner.descend(proximal, optax.sgd(0.1), 200, start))
 
     _, gradient = jax.jit(ml.fo_muml(tanh_loss, step_size, 100))(params, task)
     slopes = central_differences(envelope, params)

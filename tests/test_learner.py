@@ -45,7 +45,7 @@ def spoiled(tasks, which):
 
 
 @pytest.mark.parametrize("name", OUTERS)
-def test_a_step_is_the_outer_rule_on_the_mean_gradient(params, learners, name):
+def test_a_step_is_the_outer_optimizer_on_the_mean_gradient(params, learners, name):
     learner, outer, state = learners[name], OUTERS[name], learners[name].init(params)
     expected, opt_state = params, outer.init(params)
     for seeds in ([1, 2, 3], [4, 5, 6]):

@@ -116,7 +116,7 @@ def test_moml_is_its_equations_step_by_step():
 
 
 @x64
-def test_off_quadratics_the_hessian_is_taken_at_the_start_and_the_slope_at_the_memory(compiled, visited_once):
+def test_off_quadratics_the_hessian_is_taken_at_theta_and_the_gradient_at_the_memory(compiled, visited_once):
     """Against the dense Hessian, and against finite differences of slope . adapted(w)."""
     task, batch = tanh_problem(7)[1], tanh_batch([2], [7])
     start, unravel = ravel_pytree(visited_once.params)
@@ -228,7 +228,7 @@ def flat_equal(a, b):
     return jnp.array([jnp.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)])
 
 
-def test_before_the_first_visit_the_memory_is_the_start(compiled):
+def test_before_the_first_visit_the_memory_is_the_initialization(compiled):
     params, _ = tanh_problem()
     state = compiled.init(params)
     for i in range(NUM_TASKS):
@@ -273,7 +273,7 @@ def test_ids_of_a_small_type_reach_every_memory():
     np.testing.assert_array_equal(np.flatnonzero(state.memory), [3])
 
 
-def test_equal_ids_start_from_the_old_memory_and_leave_the_mean(compiled, visited_once):
+def test_equal_ids_take_up_the_old_memory_and_leave_the_mean(compiled, visited_once):
     alone = [compiled.step(visited_once, tanh_batch([2, 1], [seed, 0]))[0].memory for seed in (5, 6)]
     expected = jax.tree.map(lambda a, b: (a[2] + b[2]) / 2, *alone)
     for ids, seeds in (([2, 2, 4], [5, 6, 7]), ([4, 2, 2], [7, 6, 5])):

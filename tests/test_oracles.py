@@ -226,7 +226,7 @@ def test_fo_maml_is_the_query_gradient_at_the_adapted_parameters(network, num_st
 
 
 @pytest.mark.parametrize("num_steps", [1, 5])
-def test_reptile_is_start_minus_end_of_the_support_loop(network, num_steps):
+def test_reptile_is_initialization_minus_end_of_the_support_loop(network, num_steps):
     params, task = network
     path, unravel = explicit_path(params, task.support, num_steps)
     value, displacement = build("reptile", tanh_loss, optax.sgd(STEP_SIZE), num_steps=num_steps)(params, task)
@@ -267,8 +267,8 @@ def test_implicit_methods_differentiate_the_loss_at_the_proximal_solution(networ
     arguments, rtol = IMPLICIT[method]
 
     def objective(center):
-        spring = ml.inner.proximal(lambda phi: tanh_loss(phi, task.support), center, STRENGTH)
-        adapted = ml.inner.descend(spring, CONVERGED["inner"], CONVERGED["num_steps"], center)
+        proximal = ml.inner.proximal(lambda phi: tanh_loss(phi, task.support), center, STRENGTH)
+        adapted = ml.inner.descend(proximal, CONVERGED["inner"], CONVERGED["num_steps"], center)
         return tanh_loss(adapted, task.query)
 
     _, gradient = build(method, tanh_loss, **CONVERGED, **arguments)(params, task)
@@ -323,12 +323,12 @@ class TestTheory:
         assert_close(exact.query_losses(theta), expected)
         assert exact.objective(theta) == pytest.approx(float(expected.mean()), rel=1e-12)
 
-    def test_jacobian_is_the_slope_of_the_adapted_parameters(self, rule, quadratics, theta):
+    def test_jacobian_is_the_derivative_of_the_adapted_parameters(self, rule, quadratics, theta):
         exact = RULES[rule](quadratics)
         slopes = [(exact.adapted(theta + e) - exact.adapted(theta - e)) / 2 for e in np.eye(3)]
         assert_close(exact.jacobian, np.stack(slopes, axis=-1))
 
-    def test_gradients_are_the_slope_of_the_losses(self, rule, quadratics, theta):
+    def test_gradients_are_the_derivative_of_the_losses(self, rule, quadratics, theta):
         """Central differences are exact on a quadratic, at any width."""
         exact = RULES[rule](quadratics)
         slopes = [(exact.query_losses(theta + e) - exact.query_losses(theta - e)) / 2 for e in np.eye(3)]

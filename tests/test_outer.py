@@ -37,7 +37,7 @@ def scaled(factor, tree=GRADIENT):
 
 
 @pytest.mark.parametrize("length", [0.1, 1.999, 2.0, 2.001, 5.0, 1e4])
-def test_clipped_step_has_the_rate_up_to_max_norm(length):
+def test_clipped_step_has_the_learning_rate_up_to_max_norm(length):
     """-e g min(1, max_norm / ||g||), where ||g|| is over all leaves."""
     (step,) = steps(RULES["clipped_sgd"], [scaled(length / 5)])
     chex.assert_trees_all_close(step, scaled(-RATE * length / 5 * min(1.0, 2.0 / length)), rtol=1e-6)
@@ -51,7 +51,7 @@ def test_clipping_looks_at_all_leaves_together():
 
 @pytest.mark.parametrize("name", BOUNDED_STEPS)
 @pytest.mark.parametrize("exponent", [-36, -20, -3, 0, 3, 20, 37])
-def test_normalised_step_has_length_of_the_rate_at_any_scale(name, exponent):
+def test_normalised_step_has_the_learning_rate_as_norm_at_any_scale(name, exponent):
     """Over the whole range of float32, where squares vanish or overflow."""
     (step,) = steps(RULES[name], [scaled(10.0**exponent)])
     chex.assert_trees_all_close(step, scaled(-RATE / 5), rtol=1e-5)
@@ -127,7 +127,7 @@ FACTORIES = {
 
 
 @pytest.mark.parametrize("name", FACTORIES)
-def test_a_schedule_sets_the_rate_of_each_step(name):
+def test_a_schedule_sets_the_learning_rate_of_each_step(name):
     schedule = optax.piecewise_constant_schedule(1.0, {1: 0.5, 2: 0.5})
     by_schedule = steps(FACTORIES[name](schedule), [GRADIENT] * 3)
     constant = steps(FACTORIES[name](1.0), [GRADIENT] * 3)

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import os
 import re
 import shutil
@@ -253,6 +254,48 @@ def test_no_room_imports_from_a_later_one():
             found[path.name] = within(imports_of(path), *later, "metalearn.plots", "metalearn.testing")
     assert found
     assert {name: imports for name, imports in found.items() if imports} == {}
+
+
+PUBLIC = [ml, ml.evaluate, ml.inner, ml.kernel, ml.losses, ml.models, ml.outer, ml.plots, ml.repurpose, ml.task_weights]
+PUBLIC += [ml.tasks, ml.tasks.glyphs, ml.tasks.mnist1d, ml.tasks.omniglot, ml.testing, ml.theory, ml.two_tower]
+
+
+def public_functions():
+    """(Name, function) for all that a user can call: functions of the public modules, and methods of their classes."""
+    for module in PUBLIC:
+        for name in getattr(module, "__all__", vars(module)):
+            value = getattr(module, name)
+            if not getattr(value, "__module__", "").startswith("metalearn") or name.startswith("_"):
+                continue
+            if inspect.isfunction(value):
+                yield f"{module.__name__}.{name}", value
+            elif inspect.isclass(value):
+                for method, function in vars(value).items():
+                    ours = inspect.isfunction(function) and function.__module__.startswith("metalearn")
+                    # The constructor of a NamedTuple or a dataclass is written by Python, from annotated attributes.
+                    written = getattr(function, "__code__", None) and function.__code__.co_filename.startswith(
+                        str(ROOT)
+                    )
+                    if ours and written and (method in ("__init__", "__call__") or not method.startswith("_")):
+                        yield f"{module.__name__}.{name}.{method}", function
+
+
+def test_every_public_function_is_annotated():
+    found = dict(public_functions())
+    assert {
+        "metalearn.maml",
+        "metalearn.tasks.Sinusoid.__call__",
+        "metalearn.theory.Quadratics.adapted",
+    } <= found.keys()
+    missing = {}
+    for name, function in found.items():
+        signature = inspect.signature(function)
+        bare = [key for key, part in signature.parameters.items() if key != "self" and part.annotation is part.empty]
+        if signature.return_annotation is signature.empty and not name.endswith("__init__"):
+            bare.append("return")
+        if bare:
+            missing[name] = bare
+    assert missing == {}
 
 
 def test_no_module_is_hidden_by_a_function_of_its_name():

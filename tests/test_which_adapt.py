@@ -75,10 +75,10 @@ def test_implicit_anil_is_a_dense_solve_among_the_adapted():
     params, task = tanh_problem()
     theta, unravel = ravel_pytree(params)
 
-    def spring(phi):
+    def proximal(phi):
         return tanh_loss(phi, task.support) + STRENGTH / 2 * jnp.sum((ravel_pytree(phi)[0] - theta) ** 2)
 
-    phi, _ = ravel_pytree(jax.jit(lambda start: ml.inner.descend(spring, HEAD_ONLY, 300, start))(params))
+    phi, _ = ravel_pytree(jax.jit(lambda start: ml.inner.descend(proximal, HEAD_ONLY, 300, start))(params))
     hessian = np.asarray(jax.jit(jax.hessian(lambda phi: tanh_loss(unravel(phi), task.support)))(phi))
     right = flat(jax.jit(jax.grad(tanh_loss))(unravel(phi), task.query))
     keep = flat({"hidden": np.zeros((2, 3)), "output": np.ones(3)})
@@ -96,7 +96,7 @@ FO_B_MAML = {
 
 @pytest.mark.parametrize("method", FO_B_MAML)
 def test_perturbed_anil_is_implicit_anil(method):
-    """The frozen parameters receive how the leaning gradient turns, the adapted ones how the solution moves."""
+    """The frozen parameters receive how the perturbed gradient turns, the adapted ones how the solution moves."""
     params, task = tanh_problem()
     value, gradient = jax.jit(FO_B_MAML[method])(params, task)
     expected_value, expected = jax.jit(ml.imaml(tanh_loss, HEAD_ONLY, 300, STRENGTH, cg_steps=3))(params, task)
@@ -121,7 +121,7 @@ RULES = {
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_what_adapts_is_what_a_rule_moves(rule):
+def test_what_adapts_is_what_an_optimizer_moves(rule):
     """Whatever the rule is made of: the whole network, its head, or nothing."""
     params, _ = tanh_problem()
     inner, moved = RULES[rule]

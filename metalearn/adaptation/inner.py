@@ -26,9 +26,9 @@ import optax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from metalearn import _require
-from metalearn.task import Batch, Loss, Params, Task
+from metalearn.task import Batch, Loss, Number, Params, Scalar, Task
 
-Objective = Callable[[Params], jax.Array]
+Objective = Callable[[Params], Scalar]
 
 
 class InnerState(NamedTuple):
@@ -71,7 +71,7 @@ def update(
     gradient: Params,
     opt_state: Any,
     params: Params,
-    value: jax.Array,
+    value: Scalar,
     value_fn: Objective,
 ) -> tuple[Params, Any]:
     """What `optimizer.update` returns when it is given those of optax's extra arguments that it takes.
@@ -112,7 +112,7 @@ def descend(
       num_steps: K >= 0, fixed when the program is compiled.
       params: any pytree of floating-point arrays.
       remat: whether backpropagation through the loop recomputes what it needs, a segment of steps at a time, instead of
-        keeping it. That costs one more pass over the steps, and needs memory for about 2 sqrt(K) copies of the state
+        keeping it. That costs one more pass over the steps, and needs memory for about 2 √K copies of the state
         instead of all intermediate values of K steps.
 
     Returns:
@@ -149,8 +149,8 @@ def descend_on_batches(
     return repeat(one_step, init(inner, params), batches, num_steps, remat).params
 
 
-def repeat(one_step, state, batches, num_steps, remat):
-    """one_step(state, batch) `num_steps` times; with remat as about sqrt(K) segments of sqrt(K) steps."""
+def repeat(one_step: Callable[[Any, Any], Any], state: Any, batches: Batch, num_steps: int, remat: bool) -> Any:
+    """one_step(state, batch) `num_steps` times; with remat as about √K segments of √K steps."""
 
     def steps(state, batches, length):
         return jax.lax.scan(lambda state, batch: (one_step(state, batch), None), state, batches, length)[0]
@@ -179,8 +179,8 @@ def _checked(objective):
 
     def checked(params):
         value = objective(params)
-        shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-        if not isinstance(value, float) and (shape != () or not jnp.issubdtype(dtype, jnp.floating)):
+        shape, dtype = getattr(value, "shape", ()), getattr(value, "dtype", None)
+        if not isinstance(value, float) and (dtype is None or shape != () or not jnp.issubdtype(dtype, jnp.floating)):
             came = type(value).__name__ if dtype is None else f"{dtype} of shape {list(shape)}"
             raise TypeError(f"The inner objective must return a floating-point scalar, but it returned {came}.")
         return value
@@ -188,8 +188,8 @@ def _checked(objective):
     return checked
 
 
-def proximal(objective: Objective, center: Params, strength: jax.typing.ArrayLike) -> Objective:
-    """The proximal objective, objective(φ) + λ/2 ||φ - center||².
+def proximal(objective: Objective, center: Params, strength: Number) -> Objective:
+    """The proximal objective, objective(φ) + λ/2 ‖φ - center‖².
 
     Args:
       objective: params -> scalar.
@@ -225,13 +225,13 @@ def adapt(
     params: Params,
     support: Batch,
     num_steps: int,
-    proximal_strength: jax.typing.ArrayLike = 0.0,
+    proximal_strength: Number = 0.0,
 ) -> Params:
     """The parameters adapted to the support set of one new task: what you deploy after meta-training.
 
     ::
 
-        φ_0 = θ,   K inner steps on   h(φ) + λ/2 ||φ - θ||²
+        φ_0 = θ,   K inner steps on   h(φ) + λ/2 ‖φ - θ‖²
 
     Take the inner optimizer, the number of steps and, after `imaml` and `fo_b_maml`, the proximal strength of
     meta-training. The program is compiled once for each loss, optimizer and shape of the arguments. For several tasks
@@ -239,7 +239,7 @@ def adapt(
 
     >>> import jax.numpy as jnp, optax
     >>> import metalearn as ml
-    >>> loss = ml.losses.mean_squared_error(lambda slope, x: slope * x)
+    >>> loss = ml.losses.mean_squared_error(lambda weight, x: weight * x)
     >>> support = jnp.array([1.0, 2.0]), jnp.array([3.0, 6.0])
     >>> print(ml.adapt(loss, optax.sgd(0.1), jnp.array(0.0), support, num_steps=50))
     3.0
@@ -286,7 +286,7 @@ def support_objective(loss: Loss, params: Params, support: Batch, strength: Any)
     return support_loss if strength is None else proximal(support_loss, params, strength)
 
 
-def none_if_zero(strength: jax.typing.ArrayLike) -> jax.typing.ArrayLike | None:
+def none_if_zero(strength: Number) -> Number | None:
     """None for a λ that is known to be 0, so that no program contains the proximal term in vain."""
     return None if not isinstance(strength, jax.core.Tracer) and strength == 0 else strength
 
@@ -470,8 +470,8 @@ def _probe(inner, num_steps, params):
     with jax.ensure_compile_time_eval():
         found = map(np.asarray, jax.jit(jaxpr_as_fun(ClosedJaxpr(traced.jaxpr, known)))())
     along, other, far_out, below = zip(*found, strict=True)
-    unflatten = jax.tree.structure(shape).unflatten
-    return _Probe(unflatten(along), unflatten(other), unflatten(map(np.logical_or, far_out, below)))
+    moves = (along, other, map(np.logical_or, far_out, below))
+    return _Probe(*(jax.tree.unflatten(jax.tree.structure(shape), leaves) for leaves in moves))
 
 
 def _stand_in(traced):
@@ -490,7 +490,7 @@ class WithRates(NamedTuple):
     rates: Params
 
 
-def with_rates(params: Params, rate: float) -> WithRates:
+def with_rates(params: Params, rate: Number) -> WithRates:
     """The params of Meta-SGD before meta-training: every inner learning rate is `rate` > 0."""
     _require.float_params(params)
     _require.positive(rate=rate)
@@ -516,11 +516,11 @@ def learned_rates() -> optax.GradientTransformation:
     def update(gradient, params):
         if not isinstance(params, WithRates):
             raise TypeError(
-                "learned_rates() needs params that carry their rates, inner.with_rates(params, 0.1), "
+                "learned_rates() needs params that carry their learning rates, inner.with_rates(params, 0.1), "
                 f"but params is a {type(params).__name__}."
             )
         return WithRates(
-            jax.tree.map(lambda rate, slope: -rate * slope, params.rates, gradient.start),
+            jax.tree.map(lambda rate, leaf: -rate * leaf, params.rates, gradient.start),
             optax.tree.zeros_like(gradient.rates),
         )
 

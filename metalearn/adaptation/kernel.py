@@ -1,10 +1,12 @@
 """Adaptation in function space: the outputs after training on a support set, without any step on the parameters.
 
-    f(x) = f_theta(x) + k(x, X) c,     (k(X, X) + r I) c = Y - f_theta(X)          X, Y: support, r: ridge
+::
 
-That is the f with the least  1/2 sum |f(X) - Y|^2 + r/2 |f - f_theta|^2,  the last norm being the kernel's. With the
-tangent kernel of a model, k(x, x') = grad_theta f_theta(x) . grad_theta f_theta(x'), it is what the parameters with the
-least  1/2 sum |f(X) - Y|^2 + r/2 |phi - theta|^2  give, for a model that is linear in its parameters.
+    f(x) = f_θ(x) + k(x, X) c,     (k(X, X) + r I) c = Y - f_θ(X)              X, Y: support set, r: ridge
+
+That is the f with the least 1/2 ‖f(X) - Y‖² + r/2 ‖f - f_θ‖², where the last norm is the kernel's. The tangent kernel
+of a model is k(x, x') = ⟨∇_θ f_θ(x), ∇_θ f_θ(x')⟩. With it, and for a model that is linear in its parameters, f is what
+the parameters φ with the least 1/2 ‖f_φ(X) - Y‖² + r/2 ‖φ - θ‖² give.
 """
 
 import functools
@@ -14,21 +16,22 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve
+from jaxtyping import Array, Float
 
 from metalearn import _require
 from metalearn.losses import Apply, mean_squared_error
-from metalearn.task import Batch, Params, Task
+from metalearn.task import Batch, Number, Params, Scalar, Task
 
-Kernel = Callable[[Params, Batch, Batch], jax.Array]
+Kernel = Callable[[Params, Batch, Batch], Float[Array, "rows columns"]]
 """(params, inputs a, inputs b) -> matrix of k(a, b), of shape [len(a), len(b)], the same for each output of the model;
 or with one row and column for each output of each example, [len(a) num_outputs, len(b) num_outputs]."""
 
-Predictor = Callable[[Params, Batch, Batch], jax.Array]
+Predictor = Callable[[Params, Batch, Batch], Float[Array, "num_examples ..."]]
 """(params, support, inputs) -> outputs of the adapted model."""
 
 
 def tangent(apply: Apply) -> Kernel:
-    """The tangent kernel of a model, J(a) J(b)^T with J = d outputs / d params, one row for each output.
+    """The tangent kernel of a model, J(a) J(b)ᵀ with J = ∂ outputs / ∂ params, one row for each output.
 
     Cost: one gradient for each output of each example. The kernel is one of functions of one example, so that `apply`
     is differentiated for each by itself: no model that normalises over its batch has one.
@@ -51,8 +54,10 @@ def tangent(apply: Apply) -> Kernel:
         return output.ravel()
 
     def jacobian(params, inputs):
-        slopes = jax.vmap(jax.jacrev(outputs), in_axes=(None, 0))(params, inputs)
-        return [_at_least_float32(leaf.reshape(leaf.shape[0] * leaf.shape[1], -1)) for leaf in jax.tree.leaves(slopes)]
+        jacobians = jax.vmap(jax.jacrev(outputs), in_axes=(None, 0))(params, inputs)
+        return [
+            _at_least_float32(leaf.reshape(leaf.shape[0] * leaf.shape[1], -1)) for leaf in jax.tree.leaves(jacobians)
+        ]
 
     def kernel(params, a, b):
         _require.float_params(params)
@@ -64,8 +69,8 @@ def tangent(apply: Apply) -> Kernel:
     return kernel
 
 
-def gaussian(length_scale: float, features: Apply | None = None) -> Kernel:
-    """The kernel exp(-|z(a) - z(b)|^2 / (2 s^2)).
+def gaussian(length_scale: Number, features: Apply | None = None) -> Kernel:
+    """The kernel exp(-‖z(a) - z(b)‖² / (2 s²)).
 
     Args:
       length_scale: s > 0, in units of z; it may be traced.
@@ -90,7 +95,7 @@ def gaussian(length_scale: float, features: Apply | None = None) -> Kernel:
     return kernel
 
 
-def regression(apply: Apply, kernel: Kernel, ridge: jax.typing.ArrayLike, num_steps: int = 1) -> Predictor:
+def regression(apply: Apply, kernel: Kernel, ridge: Number, num_steps: int = 1) -> Predictor:
     """The predictor of this file's equation; or the same, `num_steps` times, each from the f that the last one found.
 
     Args:
@@ -139,7 +144,7 @@ def regression(apply: Apply, kernel: Kernel, ridge: jax.typing.ArrayLike, num_st
 
         def step(residual, _):
             coefficients = solve(residual)
-            return ridge * coefficients, coefficients  # what is left to explain: (I - k (k + r I)^-1) residual
+            return ridge * coefficients, coefficients  # what is left to explain: (I - k (k + r I)⁻¹) residual
 
         _, coefficients = jax.lax.scan(step, residual, length=num_steps)
         change = jnp.matmul(gram[rows:], coefficients.sum(axis=0), precision="highest")
@@ -161,7 +166,7 @@ def _joined(known, inputs):
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), known, inputs)
 
 
-def query_loss(predict: Predictor) -> Callable[[Params, Task], jax.Array]:
+def query_loss(predict: Predictor) -> Callable[[Params, Task], Scalar]:
     """(params, task) -> mean squared error of the adapted model on the query set."""
     _require.takes("params", "support", "inputs", predict=predict)
 
@@ -175,7 +180,7 @@ def query_loss(predict: Predictor) -> Callable[[Params, Task], jax.Array]:
     return _require.params_and_task(loss)
 
 
-def query_losses(predict: Predictor, params: Params, tasks: Task) -> jax.Array:
+def query_losses(predict: Predictor, params: Params, tasks: Task) -> Float[Array, " num_tasks"]:
     """Meta-test: mean squared error of the adapted model on the query set of each task.
 
     Args:
@@ -206,7 +211,7 @@ def _compiled_losses(predict, params, tasks):
     return jax.vmap(query_loss(predict), in_axes=(None, 0))(params, tasks)
 
 
-def positive_solver(matrix: jax.Array) -> Callable[[jax.Array], jax.Array]:
+def positive_solver(matrix: Float[Array, "n n"]) -> Callable[[Float[Array, "n ..."]], Float[Array, "n ..."]]:
     """right -> matrix⁻¹ right, for a symmetric positive definite matrix; by Cholesky's method.
 
     Meant for the size of a support set. Differentiable: the derivative of a solution is another solution.

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, ArrayLike, Float, Real
 
 from metalearn import _require
 from metalearn.adaptation import inner as inner_loop
 from metalearn.meta_gradients.imaml import implicit_gradient
-from metalearn.task import Batch, Loss, Params, Task
+from metalearn.task import Batch, Loss, Number, Params, Scalar, Task
 
 _TASKS_AT_ONCE = 250
 """Tasks adapted side by side; more come in turn, so that memory stays bounded."""
@@ -47,8 +48,8 @@ def adaptation_curve(
     tasks: Task,
     num_steps: int,
     metric: Loss | None = None,
-    proximal_strength: jax.typing.ArrayLike = 0.0,
-) -> jax.Array:
+    proximal_strength: Number = 0.0,
+) -> Float[Array, "{num_steps}+1 num_tasks"]:
     """Query loss before adaptation and after each inner step, for each task.
 
     Args:
@@ -60,7 +61,7 @@ def adaptation_curve(
       num_steps: K >= 0 inner steps.
       metric: scalar of (params, batch), reported in place of the loss, for instance losses.accuracy(apply).
       proximal_strength: λ >= 0, in units of curvature (loss / params²): the inner loop descends
-        h(φ) + λ/2 ||φ - θ||², as `imaml` and `fo_b_maml` do in meta-training. It may be traced.
+        h(φ) + λ/2 ‖φ - θ‖², as `imaml` and `fo_b_maml` do in meta-training. It may be traced.
 
     Returns:
       An array of shape [num_steps + 1, num_tasks]. Where the adapted parameters or the query loss are not finite it is
@@ -76,7 +77,7 @@ def meta_test(
     tasks: Task,
     num_steps: int,
     metric: Loss | None = None,
-    proximal_strength: jax.typing.ArrayLike = 0.0,
+    proximal_strength: Number = 0.0,
 ) -> Score:
     """The score after adaptation on a batch of new tasks.
 
@@ -96,7 +97,7 @@ def meta_test(
     return score(_curve(loss, metric, inner, params, tasks, num_steps, proximal_strength)[-1])
 
 
-def score(values: jax.typing.ArrayLike) -> Score:
+def score(values: Real[ArrayLike, " num_tasks"]) -> Score:
     """Mean and 95 % confidence interval of one number per task, shape [num_tasks] with at least two tasks.
 
     A task that diverged is not averaged away: if a value is infinite or NaN, so are the mean and the interval, NaN.
@@ -131,8 +132,8 @@ class Convergence(NamedTuple):
       linear_system: relative residual of the conjugate gradients of `imaml` there, or None without `cg_steps`.
     """
 
-    inner_gradient: jax.Array
-    linear_system: jax.Array | None
+    inner_gradient: Float[Array, " num_tasks"]
+    linear_system: Float[Array, " num_tasks"] | None
 
 
 def convergence(
@@ -141,7 +142,7 @@ def convergence(
     params: Params,
     tasks: Task,
     num_steps: int,
-    proximal_strength: jax.typing.ArrayLike,
+    proximal_strength: Number,
     cg_steps: int | None = None,
 ) -> Convergence:
     """Whether `imaml` and `fo_b_maml` solve the problems they differentiate, before one trusts their gradients.
@@ -200,7 +201,7 @@ def require_examples(tasks: Task) -> None:
             )
 
 
-def warn_of_failures(curve: jax.Array, stacklevel: int = 3) -> None:
+def warn_of_failures(curve: Float[Array, "steps num_tasks"], stacklevel: int = 3) -> None:
     """Warns if some tasks of a curve, shape [num_steps + 1, num_tasks], are not finite; silent within jax.jit."""
     if isinstance(curve, jax.core.Tracer):
         return
@@ -212,7 +213,7 @@ def warn_of_failures(curve: jax.Array, stacklevel: int = 3) -> None:
         )
 
 
-def finite_metric(loss: Loss, metric: Loss, params: Params, query: Batch) -> jax.Array:
+def finite_metric(loss: Loss, metric: Loss, params: Params, query: Batch) -> Scalar:
     """The metric on the query set; NaN where parameters or loss are not finite, for accuracy has a value there too."""
     leaves = [*jax.tree.leaves(params), loss(params, query)]
     finite = jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()

@@ -24,11 +24,12 @@ import functools
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metalearn import _require
 from metalearn.adaptation import inner as inner_loop
 from metalearn.evaluation import meta_test as evaluate
-from metalearn.task import Batch, Loss, Params, Task
+from metalearn.task import Batch, Loss, Number, Params, Task
 
 _TASKS_AT_ONCE = 25
 """Tasks adapted side by side; more come in turn, so that memory stays bounded."""
@@ -40,12 +41,12 @@ def adaptation_curve(
     params: Params,
     tasks: Task,
     num_steps: int,
-    key: jax.Array,
-    attack_size: float,
+    key: PRNGKeyArray,
+    attack_size: Number,
     num_members: int = 5,
-    spread: float = 0.05,
+    spread: Number = 0.05,
     metric: Loss | None = None,
-) -> jax.Array:
+) -> Float[Array, "{num_steps}+1 num_tasks"]:
     """Query loss before adaptation and after each inner step, for each task: `evaluate.adaptation_curve` with all this.
 
     With `spread=0` the learning rates are those of `inner` and only the adversarial examples are new; with
@@ -90,14 +91,14 @@ def adaptation_curve(
     return curve
 
 
-def fgsm(loss: Loss, params: Params, batch: Batch, attack_size: jax.typing.ArrayLike) -> Batch:
+def fgsm(loss: Loss, params: Params, batch: Batch, attack_size: Number) -> Batch:
     """The batch (inputs, targets) with each number of its inputs moved by `attack_size`, the way the loss rises."""
     loss = _checked(loss, params, batch, attack_size)
     inputs, targets = batch
     return inputs + attack_size * jnp.sign(_input_gradient(loss, params, batch)), targets
 
 
-def ufgsm(loss: Loss, params: Params, members: Params, batch: Batch, attack_size: jax.typing.ArrayLike) -> Batch:
+def ufgsm(loss: Loss, params: Params, members: Params, batch: Batch, attack_size: Number) -> Batch:
     """FGSM that moves each number the less, the better the members agree on its gradient.
 
     Args:

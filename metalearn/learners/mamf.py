@@ -15,7 +15,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jaxtyping import Array, PRNGKeyArray, Shaped
 
 from metalearn import _require
 from metalearn.adaptation.inner import descend
@@ -36,7 +38,7 @@ def mamf(loss: Loss, inner: optax.GradientTransformation, num_steps: int) -> Cal
 
     Returns:
       A function (params, tasks) -> params. Tasks is a batch of tasks, trained on in its order; with one task of all
-      labels this is classical fine-tuning. At meta-test start every task from the returned params, as
+      labels this is classical fine-tuning. At meta-test adapt to every task from the returned params, as
       `evaluate.meta_test` does, and not from where the last one ended.
     """
     loss = _require.scalar(loss)
@@ -86,7 +88,9 @@ def tasks_to_cover(num_ways: int, num_labels: int, miss_probability: float = 1e-
     return max(1, round(math.log(miss_probability) / math.log1p(-num_ways / num_labels)))
 
 
-def uniform_tasks(examples: jax.typing.ArrayLike, num_ways: int, num_support: int) -> Callable[[jax.Array, int], Task]:
+def uniform_tasks(
+    examples: Shaped[Array | np.ndarray, "num_labels num_examples ..."], num_ways: int, num_support: int
+) -> Callable[[PRNGKeyArray, int], Task]:
     """Tasks of `num_ways` labels, every subset of the labels as likely as any other.
 
     Args:

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from metalearn import _norm, _require
 from metalearn.adaptation.inner import update
 from metalearn.learners.task_weights import TaskWeights
-from metalearn.task import MetaGradient, Params, Task
+from metalearn.task import MetaGradient, Params, Scalar, Task
 
 
 class MetaState(NamedTuple):
@@ -24,7 +25,7 @@ class MetaState(NamedTuple):
 
     params: Params
     opt_state: Any
-    step: jax.Array
+    step: Int[Array, ""]
 
 
 class MetaInfo(NamedTuple):
@@ -38,9 +39,9 @@ class MetaInfo(NamedTuple):
         [num_tasks]; the others were left out.
     """
 
-    query_loss: jax.Array
-    grad_norm: jax.Array
-    finite: jax.Array
+    query_loss: Float[Array, " num_tasks"]
+    grad_norm: Scalar
+    finite: Bool[Array, " num_tasks"]
 
 
 class MetaLearner(NamedTuple):
@@ -147,7 +148,7 @@ def _mean(task_weights, query_loss, gradients):
     return jax.lax.cond(all_finite((query_loss, mean)), lambda: all_left, of_those_left)
 
 
-def all_finite(tree: Any) -> jax.Array:
+def all_finite(tree: Any) -> Bool[Array, ""]:
     """Whether every number in the tree is finite, a boolean scalar."""
     return jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
 
@@ -165,7 +166,7 @@ def _weigh(task_weights, query_loss, gradients, finite):
     return jnp.where(finite, weights, 0), finite
 
 
-def mean_where(weights: jax.Array, leaf: jax.Array) -> jax.Array:
+def mean_where(weights: Shaped[Array, " n"], leaf: Shaped[Array, "n ..."]) -> Shaped[Array, "..."]:
     """Mean over the leading axis, of the entries whose weight is not 0; zero if there are none."""
     column = _per_task(weights, leaf)
     total = jnp.sum(jnp.where(column > 0, column * leaf, 0), axis=0)  # an entry to leave out may be NaN

@@ -22,11 +22,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Bool, Int
 
 from metalearn import _norm, _require
 from metalearn.adaptation.inner import descend
 from metalearn.learners.meta_learner import MetaInfo, MetaLearner, MetaState, all_finite, mean_where
-from metalearn.task import Loss, Params
+from metalearn.task import Loss, Number, Params
 from metalearn.tasks.population import ClientData, IndexedTasks
 
 
@@ -43,9 +44,9 @@ class MOMLState(NamedTuple):
 
     params: Params
     opt_state: Any
-    step: jax.Array
+    step: Int[Array, ""]
     memory: Params
-    visited: jax.Array
+    visited: Bool[Array, " num_all_tasks"]
 
 
 def moml(
@@ -53,7 +54,7 @@ def moml(
     inner: optax.GradientTransformation,
     outer: optax.GradientTransformation,
     num_all_tasks: int,
-    memory_rate: float,
+    memory_rate: Number,
 ) -> MetaLearner:
     """Meta-training on a finite population of tasks, a few tasks and a few examples a step.
 
@@ -63,7 +64,7 @@ def moml(
     moves the memories of absent tasks too, is noisier by num_all_tasks / num_tasks and is not here.
 
     A task whose memory, loss or gradient is not finite is left out and keeps its memory, as in `meta_learner`. If an id
-    occurs several times in a batch, each occurrence starts from the old memory, and the mean of theirs becomes the new.
+    occurs several times in a batch, each occurrence takes up the old memory, and the mean of theirs becomes the new.
 
     Args:
       loss: scalar loss of (params, batch).
@@ -119,7 +120,7 @@ def moml(
 
 
 def local_moml(
-    loss: Loss, inner: optax.GradientTransformation, outer: optax.GradientTransformation, memory_rate: float
+    loss: Loss, inner: optax.GradientTransformation, outer: optax.GradientTransformation, memory_rate: Number
 ) -> MetaLearner:
     """Federated meta-training: every step of the learner is one round of communication.
 
@@ -183,8 +184,8 @@ def _move(loss, inner, params, memory, rate, task):
     """One task's new memory, the query loss there, and the gradient for params."""
     adapted, transpose_jacobian = jax.vjp(lambda w: _adapt(loss, inner, w, task.support), params)
     memory = jax.tree.map(lambda u, phi: ((1 - rate) * u + rate * phi).astype(u.dtype), memory, adapted)
-    query_loss, slope = jax.value_and_grad(loss)(memory, task.query)
-    (gradient,) = transpose_jacobian(slope)
+    query_loss, query_gradient = jax.value_and_grad(loss)(memory, task.query)
+    (gradient,) = transpose_jacobian(query_gradient)
     return memory, query_loss, gradient
 
 

@@ -14,14 +14,15 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 
 from metalearn import _norm, _require
-from metalearn.task import Params
+from metalearn.task import Number, Params
 
-TaskWeights = Callable[[jax.Array, Params], jax.Array]
+TaskWeights = Callable[[Float[Array, " num_tasks"], Params], Float[Array, " num_tasks"]]
 
 
-def gradient_agreement(temperature: float) -> TaskWeights:
+def gradient_agreement(temperature: Number) -> TaskWeights:
     """w_i = exp(cos(g_i, u) / T), u the mean of the directions g_j / ‖g_j‖: tasks that agree count more.
 
     The mean of directions is a vote of all tasks alike. The mean gradient would point where the largest gradients do,
@@ -43,7 +44,7 @@ def gradient_agreement(temperature: float) -> TaskWeights:
     return weights
 
 
-def inverse_loss(offset: float) -> TaskWeights:
+def inverse_loss(offset: Number) -> TaskWeights:
     """w_i = 1 / (e + loss_i): tasks that adapt well count more, and outliers hardly. For losses that are not negative.
 
     Args:
@@ -56,7 +57,7 @@ def inverse_loss(offset: float) -> TaskWeights:
     return lambda losses, gradients: 1 / (offset + losses)
 
 
-def loss_softmax(temperature: float) -> TaskWeights:
+def loss_softmax(temperature: Number) -> TaskWeights:
     """w_i = softmax(loss / T)_i: hard tasks count more, and outliers most of all.
 
     Args:

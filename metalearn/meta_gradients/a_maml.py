@@ -5,7 +5,7 @@
     F(θ)  = f(u(T)),    du/dt = -∇h(u),          u(0) = θ,           from 0 to T
     ∇F(θ) = p(0),       dp/dt = ∇²h(u(t)) p,     p(T) = ∇f(u(T)),    from T to 0
 
-Never find u(t) on the way back by running its own flow backwards: that multiplies every error by up to exp(L T), with L
+Never recover u(t) by running its own flow backwards: that multiplies every error by up to exp(L T), with L
 the largest curvature of h. Here about √K points of the path are kept as checkpoints, and the steps between two of them
 are repeated.
 
@@ -21,9 +21,9 @@ from jax.flatten_util import ravel_pytree
 from metalearn import _require
 from metalearn._cost import costs
 from metalearn.adaptation import inner
-from metalearn.task import Loss, MetaGradient
+from metalearn.task import Loss, MetaGradient, Number
 
-# Row i holds the weights, in the point where slope i is taken, of the slopes before it; the last, those in the step.
+# Row i holds the weights, in the point where derivative i is taken, of those before it; the last, those in the step.
 TSITOURAS = np.array(
     [
         [0, 0, 0, 0, 0, 0],
@@ -38,7 +38,7 @@ TSITOURAS = np.array(
 
 
 @costs("18*K + 1", "6*K", copies="2*sqrt(K) + 25", outputs="15")
-def a_maml(loss: Loss, horizon: float, num_steps: int) -> MetaGradient:
+def a_maml(loss: Loss, horizon: Number, num_steps: int) -> MetaGradient:
     """The gradient of the query loss after a gradient flow on the support set for an inner training time T.
 
     The flow is the limit of T/α gradient steps with a learning rate α that becomes small. It is solved by K equal steps
@@ -71,11 +71,11 @@ def a_maml(loss: Loss, horizon: float, num_steps: int) -> MetaGradient:
             def at(u, batch):
                 return loss(unravel(u.astype(vector.dtype)), batch)
 
-            def slope(u):
+            def derivative(u):
                 return -horizon / num_steps * jax.grad(at)(u, task.support)
 
             u = vector.astype(jnp.promote_types(vector.dtype, jnp.float32))
-            u = inner.repeat(lambda u, _: _step(slope, u), u, None, int(num_steps), remat=True)
+            u = inner.repeat(lambda u, _: _step(derivative, u), u, None, int(num_steps), remat=True)
             return at(u, task.query)
 
         return jax.value_and_grad(after_adaptation)(params)
@@ -83,15 +83,15 @@ def a_maml(loss: Loss, horizon: float, num_steps: int) -> MetaGradient:
     return meta_gradient
 
 
-def _step(slope, u: jax.Array) -> jax.Array:
+def _step(derivative, u):
     """One step of length 1 from the vector u. The program holds one gradient, which a loop takes six times."""
     weights = jnp.asarray(TSITOURAS, u.dtype)
 
-    def along(row, slopes):
-        return u + jnp.sum(weights[row][:, None] * slopes, axis=0)
+    def along(row, derivatives):
+        return u + jnp.sum(weights[row][:, None] * derivatives, axis=0)
 
-    def stage(slopes, i):
-        return slopes.at[i].set(slope(along(i, slopes))), None
+    def stage(derivatives, i):
+        return derivatives.at[i].set(derivative(along(i, derivatives))), None
 
-    slopes, _ = jax.lax.scan(stage, jnp.zeros((6, u.size), u.dtype), jnp.arange(6))
-    return along(6, slopes)
+    derivatives, _ = jax.lax.scan(stage, jnp.zeros((6, u.size), u.dtype), jnp.arange(6))
+    return along(6, derivatives)

@@ -23,9 +23,9 @@ import optax
 from metalearn import _require
 from metalearn._cost import costs
 from metalearn.adaptation.inner import adapting_to_stationarity, descend, proximal
-from metalearn.task import Loss, MetaGradient
+from metalearn.task import Loss, MetaGradient, Number
 
-# For each estimator: where to solve, in units of ν; the weights of d/dν; the weights that give back phi_0.
+# For each estimator: where to solve, in units of ν; the weights of d/dν; the weights that give back φ_0.
 STENCILS = {
     "forward": ((0.0, 1.0), (-1.0, 1.0), (1.0, 0.0)),
     "symmetric": ((-1.0, 1.0), (-1 / 2, 1 / 2), (1 / 2, 1 / 2)),
@@ -48,8 +48,8 @@ def fo_b_maml(
     loss: Loss,
     inner: optax.GradientTransformation,
     num_steps: int,
-    proximal_strength: float,
-    perturbation: float,
+    proximal_strength: Number,
+    perturbation: Number,
     estimator: str = "symmetric",
     perturbed_steps: int | None = None,
 ) -> MetaGradient:
@@ -58,7 +58,8 @@ def fo_b_maml(
     The gradient is exact when the inner loops have converged, up to the error in ν. In float32 take ν from 0.01 to 0.1,
     in float64 about 1e-4. A larger ν is less accurate, and where -ν f enters (symmetric, fourth_order) it must leave
     the inner problem a minimum; a smaller one drowns in rounding. The perturbed problems are solved side by side; with
-    `perturbed_steps` each of them takes that number of steps instead of K, after K unperturbed ones.
+    `perturbed_steps` each of them takes that number of steps instead of K, after K unperturbed ones. The page "Choosing
+    ν, λ, α and K" of the documentation says more about each of these numbers.
 
     Args:
       loss: scalar loss of (params, batch).
@@ -88,7 +89,7 @@ def fo_b_maml(
         _require.count(at_least=1, perturbed_steps=perturbed_steps)
     if not isinstance(estimator, str) or estimator not in STENCILS:
         raise ValueError(f"estimator must be one of {', '.join(map(repr, STENCILS))}, but it is {estimator!r}.")
-    offsets, slope_weights, value_weights = map(np.array, STENCILS[estimator])
+    offsets, derivative_weights, value_weights = map(np.array, STENCILS[estimator])
 
     @_require.params_and_task
     def meta_gradient(params, task):
@@ -107,16 +108,18 @@ def fo_b_maml(
             unperturbed = solve(lambda phi: loss(phi, task.support))
             solved = jax.tree.map(lambda one, others: jnp.concatenate([one[None], others]), unperturbed, solved)
         solutions, gradients = solved
-        return loss(_combine(value_weights, solutions), task.query), _combine(slope_weights / perturbation, gradients)
+        return loss(_combine(value_weights, solutions), task.query), _combine(
+            derivative_weights / perturbation, gradients
+        )
 
     return meta_gradient
 
 
 @costs("2*K", "2*K", losses=1, copies="8", outputs="6")
 def fo_b_maml_limit(
-    loss: Loss, inner: optax.GradientTransformation, num_steps: int, proximal_strength: float
+    loss: Loss, inner: optax.GradientTransformation, num_steps: int, proximal_strength: Number
 ) -> MetaGradient:
-    """What the estimators of `fo_b_maml` tend to as ν -> 0: -λ dφ_ν/dν, by one forward derivative of the inner loop.
+    """What the estimators of `fo_b_maml` tend to as ν → 0: -λ dφ_ν/dν, by one forward derivative of the inner loop.
 
     There is no ν to choose and no cancellation, but it is not a first-order method: the derivative of a gradient step
     is a Hessian-vector product. Nothing is backpropagated, so memory does not grow with K. The gradient is exact when

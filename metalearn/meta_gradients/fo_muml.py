@@ -14,10 +14,10 @@ import jax
 import optax
 
 from metalearn import _require
-from metalearn.task import Loss, MetaGradient
+from metalearn.task import Loss, MetaGradient, Number
 
 
-def fo_muml(loss: Loss, step_size: float, num_steps: int) -> MetaGradient:
+def fo_muml(loss: Loss, step_size: Number, num_steps: int) -> MetaGradient:
     """The support gradient at the end of the anchored iteration, near the gradient of the Moreau envelope.
 
     There is one loss a task: the query set only serves for the reported value. The bias is at most (α L)^(K+1) of the

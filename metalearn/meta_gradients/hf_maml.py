@@ -16,11 +16,11 @@ import optax
 from metalearn import _require
 from metalearn._cost import costs
 from metalearn.meta_gradients.maml import maml
-from metalearn.task import Loss, MetaGradient
+from metalearn.task import Loss, MetaGradient, Number
 
 
 @costs("3*K + 1", copies="2*K + 3", outputs="3")
-def hf_maml(loss: Loss, inner: optax.GradientTransformation, num_steps: int, perturbation: float) -> MetaGradient:
+def hf_maml(loss: Loss, inner: optax.GradientTransformation, num_steps: int, perturbation: Number) -> MetaGradient:
     """`maml` in which every Hessian-vector product is a central difference of two gradients.
 
     No second derivative is taken. The bias is O(ν²), with a factor that grows with the third derivatives of h; where h
@@ -51,8 +51,8 @@ def _hessian_free(loss, perturbation):
     def backwards(residuals, cotangents):
         params, batch, perturbation, gradient = residuals
         for_value, v = cotangents
-        length = optax.tree.norm(v)
-        shift = perturbation / jnp.where(length > 0, length, 1)
+        norm = optax.tree.norm(v)
+        shift = perturbation / jnp.where(norm > 0, norm, 1)
         ahead, behind = (
             jax.grad(loss)(optax.apply_updates(params, optax.tree.scale(e, v)), batch) for e in (shift, -shift)
         )

@@ -18,7 +18,7 @@ from jax.flatten_util import ravel_pytree
 from metalearn import _require
 from metalearn._cost import costs
 from metalearn.adaptation.inner import Objective, adapting_to_stationarity, descend, proximal
-from metalearn.task import Loss, MetaGradient, Params
+from metalearn.task import Loss, MetaGradient, Number, Params, Scalar
 
 
 @costs("K + 1", "C + 1", copies="6", outputs="4.5", where="C is the number of steps of conjugate gradients")
@@ -26,7 +26,7 @@ def imaml(
     loss: Loss,
     inner: optax.GradientTransformation,
     num_steps: int,
-    proximal_strength: float,
+    proximal_strength: Number,
     cg_steps: int,
 ) -> MetaGradient:
     """The implicit gradient at the end of an inner loop on the proximal objective.
@@ -34,7 +34,8 @@ def imaml(
     The gradient is exact when the inner loop has converged and conjugate gradients too. The inner loop can converge if
     its learning rate is at most 2 / (L + λ), with L the largest curvature of h, and if λ exceeds every negative
     curvature of h. Where one of the two has not converged, the gradient can be wrong by several hundred per cent
-    without looking wrong: `evaluate.convergence` says, task by task, how far both have come.
+    without looking wrong: `evaluate.convergence` says, task by task, how far both have come. The page "Choosing ν, λ, α
+    and K" of the documentation says how to set these numbers.
 
     Args:
       loss: scalar loss of (params, batch).
@@ -74,10 +75,10 @@ def implicit_gradient(
     adapted: Params,
     query_gradient: Params,
     adapts: Params,
-    proximal_strength: jax.typing.ArrayLike,
+    proximal_strength: Number,
     cg_steps: int,
-) -> tuple[Params, jax.Array]:
-    """The g of this file's second equation, and the relative residual ||∇f - (I + H / λ) g|| / ||∇f|| of its solve.
+) -> tuple[Params, Scalar]:
+    """The g of this file's second equation, and the relative residual ‖∇f - (I + H / λ) g‖ / ‖∇f‖ of its solve.
 
     Args:
       support_loss: h, params -> scalar.

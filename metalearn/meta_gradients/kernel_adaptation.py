@@ -14,10 +14,10 @@ import jax
 from metalearn import _require
 from metalearn.adaptation import kernel as kernels
 from metalearn.losses import Apply
-from metalearn.task import MetaGradient
+from metalearn.task import MetaGradient, Number
 
 
-def kernel_adaptation(apply: Apply, kernel: kernels.Kernel, ridge: float) -> MetaGradient:
+def kernel_adaptation(apply: Apply, kernel: kernels.Kernel, ridge: Number) -> MetaGradient:
     """The gradient of the query loss after kernel regression on the support set.
 
     The loss is the mean squared error. Where the model is linear in its parameters and the kernel is its tangent

@@ -45,8 +45,8 @@ def maml(
 
     @_require.params_and_task
     def meta_gradient(params, task):
-        def after_adaptation(start):
-            return loss(adapt(start, task.support), task.query)
+        def after_adaptation(initial):
+            return loss(adapt(initial, task.support), task.query)
 
         return jax.value_and_grad(after_adaptation)(params)
 
@@ -85,11 +85,11 @@ def _adaptation(loss, inner, num_steps, resample, remat=False):
     _require.count(num_steps=num_steps)
     _require.flag(resample=resample)
 
-    def on_one_batch(start, support):
-        return descend(lambda phi: loss(phi, support), inner, num_steps, start, remat)
+    def on_one_batch(params, support):
+        return descend(lambda phi: loss(phi, support), inner, num_steps, params, remat)
 
-    def on_a_batch_per_step(start, support):
+    def on_a_batch_per_step(params, support):
         _require.batch_per_step(num_steps, support)
-        return descend_on_batches(loss, inner, support, start, remat)
+        return descend_on_batches(loss, inner, support, params, remat)
 
     return on_a_batch_per_step if resample else on_one_batch

@@ -5,7 +5,7 @@
     I    F(θ) = ℓ(θ) - α ‖∇ℓ(θ)‖²                      one step with learning rate α, to first order in α
     II   F(θ) = ℓ(f_t),   f_t = f_θ + k(·, X) k(X, X)⁻¹ (I - exp(-t k(X, X))) (Y - f_θ(X))
 
-In II the model's tangent kernel k stands still, and f_t is where gradient flow on 1/2 Σ |f(X) - Y|² is at time t.
+In II the model's tangent kernel k stands still, and f_t is where gradient flow on 1/2 ‖f(X) - Y‖² is at time t.
 """
 
 import math
@@ -17,10 +17,10 @@ import optax
 from metalearn import _require
 from metalearn.adaptation import kernel
 from metalearn.losses import Apply
-from metalearn.task import Loss, MetaGradient
+from metalearn.task import Loss, MetaGradient, Number
 
 
-def meta_rkhs_i(loss: Loss, step_size: float, cap: float | None = 0.9) -> MetaGradient:
+def meta_rkhs_i(loss: Loss, step_size: Number, cap: Number | None = 0.9) -> MetaGradient:
     """The gradient of the query loss less what one step on the support set would gain, to first order.
 
     ::
@@ -33,10 +33,10 @@ def meta_rkhs_i(loss: Loss, step_size: float, cap: float | None = 0.9) -> MetaGr
     by ordinary gradient steps.
 
     F has no lower bound once α exceeds 1/(2 L): on a quadratic with curvature L it is 1/2 L (1 - 2 α L) θ², which outer
-    training lowers by making gradients large. So the gain may be at most the fraction `cap` of |f|, and where it would
-    be more, F is f - cap |f|, which is bounded below if f is. The cap measures the loss from 0, as suits one whose best
-    value is 0, such as an error or a cross-entropy. A loss that passes through 0, such as a negative log-density, gains
-    nothing there; for it take cap=None and a smaller learning rate.
+    training lowers by making gradients large. So the gain may be at most the fraction `cap` of the size of f; where it
+    would be more, that fraction is taken off, and F is bounded below if f is. The cap measures the loss from 0, as
+    suits one whose best value is 0, such as an error or a cross-entropy. A loss that passes through 0, such as a
+    negative log-density, gains nothing there; for it take cap=None and a smaller learning rate.
 
     A task costs 2 gradients and 2 Hessian-vector products. The gradient is exact for F.
 
@@ -66,7 +66,7 @@ def meta_rkhs_i(loss: Loss, step_size: float, cap: float | None = 0.9) -> MetaGr
     return meta_gradient
 
 
-def meta_rkhs_ii(apply: Apply, time: float, num_steps: int = 8) -> MetaGradient:
+def meta_rkhs_ii(apply: Apply, time: Number, num_steps: int = 8) -> MetaGradient:
     """The gradient of the query loss after adaptation by `gradient_flow`, through the kernel.
 
     The loss is the mean squared error. Params that were trained like this are made for this adaptation: use it at
@@ -84,7 +84,7 @@ def meta_rkhs_ii(apply: Apply, time: float, num_steps: int = 8) -> MetaGradient:
     return _require.params_and_task(jax.value_and_grad(kernel.query_loss(gradient_flow(apply, time, num_steps))))
 
 
-def gradient_flow(apply: Apply, time: float, num_steps: int = 8) -> kernel.Predictor:
+def gradient_flow(apply: Apply, time: Number, num_steps: int = 8) -> kernel.Predictor:
     """The adapted model of II: f_t, with m = num_steps implicit steps in the place of the exponential.
 
     ::

@@ -2,17 +2,19 @@
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.interpreters.partial_eval import dce_jaxpr
+from jaxtyping import Array, ArrayLike, Float
 
 from metalearn import _require
 from metalearn.task import Params
 
 
-def functional(module: nnx.Module) -> tuple[Params, Callable]:
+def functional(module: nnx.Module) -> tuple[Params, Callable[..., Any]]:
     """Splits a module into its parameters and a pure function of them.
 
     What a call would update is lost, because a pure function updates nothing. So `apply` refuses what would then be
@@ -24,7 +26,7 @@ def functional(module: nnx.Module) -> tuple[Params, Callable]:
       module: any nnx.Module.
 
     Returns:
-      (params, apply): params is an nnx State, a pytree; apply(params, *inputs) calls the module with those parameters.
+      (params, apply): params is an nnx State, a pytree; `apply(params, *inputs)` calls the module with them.
 
     Raises:
       TypeError: if it is no nnx.Module, or has no parameters.
@@ -33,7 +35,7 @@ def functional(module: nnx.Module) -> tuple[Params, Callable]:
     """
     if not isinstance(module, nnx.Module):
         raise TypeError(f"module must be an nnx.Module, but it is a {type(module).__name__}.")
-    parts: tuple = nnx.split(module, nnx.Param, ...)
+    parts: Any = nnx.split(module, nnx.Param, ...)
     graph, params, rest = parts
     if not jax.tree.leaves(params):
         raise TypeError(f"module must have parameters (nnx.Param), but this {type(module).__name__} has none.")
@@ -61,7 +63,8 @@ def _refuse_state(graph, params, rest, inputs):
     def call(rest):
         module = nnx.merge(graph, params, rest, copy=True)
         outputs = module(*inputs)
-        return outputs, jax.tree.leaves(nnx.split(module, nnx.Param, ...)[2])
+        parts: Any = nnx.split(module, nnx.Param, ...)
+        return outputs, jax.tree.leaves(parts[2])
 
     traced, (outputs, _) = jax.make_jaxpr(call, return_shape=True)(rest)
     num_outputs = len(jax.tree.leaves(outputs))
@@ -95,7 +98,7 @@ def _require_rngs(rngs):
 class MLP(nnx.Module):
     """A multilayer perceptron: Linear layers with an activation between them."""
 
-    def __init__(self, sizes: Sequence[int], *, activation: Callable = nnx.relu, rngs: nnx.Rngs):
+    def __init__(self, sizes: Sequence[int], *, activation: Callable[[Array], Array] = nnx.relu, rngs: nnx.Rngs):
         """Draws the weights.
 
         Args:
@@ -114,15 +117,16 @@ class MLP(nnx.Module):
         )
         self.activation = activation
 
-    def __call__(self, inputs: jax.Array) -> jax.Array:
+    def __call__(self, inputs: Float[ArrayLike, "*batch width_in"]) -> Float[Array, "*batch width_out"]:
         """[..., sizes[0]] -> [..., sizes[-1]]."""
         _require.array(inputs=inputs)
         width = self.layers[0].in_features
         if jnp.shape(inputs)[-1:] != (width,):
             raise ValueError(f"inputs must have shape [..., {width}], but they have {list(jnp.shape(inputs))}.")
+        outputs = jnp.asarray(inputs)
         for layer in self.layers[:-1]:
-            inputs = self.activation(layer(inputs))
-        return self.layers[-1](inputs)
+            outputs = self.activation(layer(outputs))
+        return self.layers[-1](outputs)
 
 
 class ConvNet(nnx.Module):
@@ -166,7 +170,9 @@ class ConvNet(nnx.Module):
         self.head = nnx.Linear((height // 16) * (width // 16) * channels, num_classes, rngs=rngs)
         self.image_shape = image_shape
 
-    def __call__(self, images: jax.Array) -> jax.Array:
+    def __call__(
+        self, images: Float[ArrayLike, "num_examples height width channels"]
+    ) -> Float[Array, "num_examples num_classes"]:
         """[num_examples, height, width, channels] -> logits [num_examples, num_classes]."""
         _require.array(images=images)
         shape = jnp.shape(images)
@@ -179,13 +185,14 @@ class ConvNet(nnx.Module):
             raise TypeError(
                 f"images must be floating-point numbers, of about unit size, but they are {jnp.result_type(images)}."
             )
+        features = jnp.asarray(images)
         for block in self.blocks:
-            images = block(images)
-        return self.head(images.reshape(len(images), -1))
+            features = block(features)
+        return self.head(features.reshape(len(features), -1))
 
 
 class _Block(nnx.Module):
-    def __init__(self, width_in: int, width_out: int, rngs: nnx.Rngs):
+    def __init__(self, width_in, width_out, rngs):
         # The normalisation would take a bias away again.
         self.convolution = nnx.Conv(
             width_in, width_out, (3, 3), use_bias=False, conv_general_dilated=patch_convolution, rngs=rngs
@@ -203,8 +210,15 @@ class _Block(nnx.Module):
 
 
 def patch_convolution(
-    inputs: jax.Array, kernel: jax.Array, strides, padding, *, dimension_numbers=None, precision=None, **options
-) -> jax.Array:
+    inputs: Float[Array, "num_examples height width channels"],
+    kernel: Float[Array, "rows columns channels features"],
+    strides: Sequence[int],
+    padding: str,
+    *,
+    dimension_numbers: Any = None,
+    precision: jax.lax.PrecisionLike = None,
+    **options: Any,
+) -> Float[Array, "num_examples height width features"]:
     """A convolution as one matrix product: for `nnx.Conv(..., conv_general_dilated=patch_convolution)`.
 
     Args:
@@ -247,7 +261,7 @@ def patch_convolution(
     return jnp.matmul(patches, kernel.reshape(rows * columns * depth, features), precision=precision)
 
 
-def _max_pool(x: jax.Array) -> jax.Array:
+def _max_pool(x):
     """2x2 windows, an odd last row or column left out; of equal values, the first gets the gradient, as in XLA's."""
     for axis in (2, 1):
         pairs = x.shape[axis] // 2

@@ -10,12 +10,13 @@ A class is described by its caption, so a classifier of labels never seen needs 
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jaxtyping import Array, ArrayLike, Float, Float32, Shaped
 
 from metalearn import _require
 from metalearn.losses import Apply
@@ -23,7 +24,7 @@ from metalearn.task import Loss
 
 INITIAL_TEMPERATURE = 0.07
 MIN_NORM = 1e-6
-"""An embedding shorter than this is not stretched to length 1, so that a blank image has a gradient."""
+"""An embedding whose norm is smaller is not scaled to norm 1, so that a blank image has a gradient."""
 
 NUM_LETTERS = 27  # A to Z, and anything else
 NUM_PAIRS = NUM_LETTERS**2
@@ -49,18 +50,20 @@ class TwoTower(nnx.Module):
         self.text_tower = text_tower
         self.logit_scale = nnx.Param(jnp.asarray(-math.log(INITIAL_TEMPERATURE)))
 
-    def __call__(self, images: jax.Array, captions: jax.Array) -> jax.Array:
+    def __call__(
+        self, images: Shaped[ArrayLike, "num_images ..."], captions: Shaped[ArrayLike, "num_captions ..."]
+    ) -> Float[Array, "num_images num_captions"]:
         """Logits of every image with every caption, shape [num_images, num_captions]."""
-        images, captions = self.image_tower(images), self.text_tower(captions)
-        if images.ndim != 2 or images.shape[1:] != captions.shape[1:]:
+        of_images, of_captions = self.image_tower(images), self.text_tower(captions)
+        if of_images.ndim != 2 or of_images.shape[1:] != of_captions.shape[1:]:
             raise ValueError(
                 "The towers must give [num_images, width] and [num_captions, width], of one width, "
-                f"but they give {list(images.shape)} and {list(captions.shape)}."
+                f"but they give {list(of_images.shape)} and {list(of_captions.shape)}."
             )
-        return jnp.exp(self.logit_scale[...]) * _normalized(images) @ _normalized(captions).T
+        return jnp.exp(self.logit_scale[...]) * _normalized(of_images) @ _normalized(of_captions).T
 
 
-def contrastive(apply: Callable) -> Loss:
+def contrastive(apply: Callable[..., Any]) -> Loss:
     """The loss of pre-training, in nats, on a batch of pairs (images, captions) that belong together.
 
     Args:
@@ -90,7 +93,7 @@ def contrastive(apply: Callable) -> Loss:
     return loss
 
 
-def classifier(apply: Callable, captions: jax.typing.ArrayLike) -> Apply:
+def classifier(apply: Callable[..., Any], captions: Shaped[ArrayLike, "num_labels ..."]) -> Apply:
     """A model of images alone, whose classes are the captions: for losses.cross_entropy and losses.accuracy.
 
     Args:
@@ -108,7 +111,7 @@ def classifier(apply: Callable, captions: jax.typing.ArrayLike) -> Apply:
     return lambda params, images: apply(params, images, captions)
 
 
-def letter_pairs(names: Sequence[str]) -> np.ndarray:
+def letter_pairs(names: Sequence[str]) -> Float32[np.ndarray, "num_names 729"]:
     """How often each pair of neighbouring letters occurs in each name, shape [num_names, 27 * 27], float32.
 
     Case is ignored, and what is no letter is a space, as are both ends: "A" counts " A" and "A ".

@@ -1,16 +1,17 @@
-"""How the families of classification draw a task: classes in random order, and of each different examples."""
+"""How the task distributions of classification draw a task: classes in random order, and of each different examples."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped, UInt8
 
 from metalearn.task import Task
 
 
 def draw(
-    key: jax.Array,
-    look_up: Callable[[jax.Array, jax.Array], jax.Array],
+    key: PRNGKeyArray,
+    look_up: Callable[[Int[Array, "num_ways 1"], Int[Array, "num_ways n"]], Shaped[Array, "num_ways n ..."]],
     num_classes: int,
     num_examples: int,
     num_ways: int,
@@ -33,6 +34,6 @@ def draw(
     return Task(support=batch(examples[:, :num_shots]), query=batch(examples[:, num_shots : num_shots + num_query]))
 
 
-def to_images(pictures: jax.Array) -> jax.Array:
+def to_images(pictures: UInt8[Array, "*shape"]) -> Float[Array, "*shape 1"]:
     """uint8 [..., height, width] -> float32 [..., height, width, 1] in [0, 1]."""
     return pictures.astype(jnp.float32)[..., None] / 255

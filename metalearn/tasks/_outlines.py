@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Int16, UInt8, UInt16, UInt32
 
 FILE = Path(__file__).with_name("glyphs.npz.xz")
 FACES = (
@@ -34,12 +35,12 @@ class Outlines(NamedTuple):
       points: where it is, in units of 1 / 2048 em, shape [num_points, 2], int16.
     """
 
-    codes: np.ndarray
-    lengths: np.ndarray
-    kinds: np.ndarray
-    points: np.ndarray
+    codes: UInt32[np.ndarray, " num_classes"]
+    lengths: UInt16[np.ndarray, "num_classes 12"]
+    kinds: UInt8[np.ndarray, " num_points"]
+    points: Int16[np.ndarray, "num_points 2"]
 
-    def of(self, rows: np.ndarray) -> "Outlines":
+    def of(self, rows: Bool[np.ndarray, " num_classes"]) -> "Outlines":
         """Those of some characters, chosen by a boolean array of shape [num_classes]."""
         kept = np.repeat(rows, self.lengths.sum(axis=1, dtype=np.int64))
         return Outlines(self.codes[rows], self.lengths[rows], self.kinds[kept], self.points[kept])
@@ -103,7 +104,7 @@ def candidates(faces: list[Any]) -> list[int]:
     return [code for code in sorted(shared) if unicodedata.name(chr(code), "") and has_ink(code)]
 
 
-def distinct(outlines: Outlines) -> np.ndarray:
+def distinct(outlines: Outlines) -> Bool[np.ndarray, " num_classes"]:
     """Which of the characters have no picture, of 28 pixels, that an earlier one has too; a boolean array."""
     from metalearn.tasks.glyphs import drawn
 

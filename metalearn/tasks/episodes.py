@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Int, PRNGKeyArray
 
 from metalearn import _require
 from metalearn.task import Batch, Task
@@ -45,8 +46,11 @@ class Episodes:
     num_ways: int
     num_support: int
     num_query: int
+    _members: Int[Array, " num_examples"] = dataclasses.field(init=False, repr=False)
+    _first: Int[Array, " num_classes"] = dataclasses.field(init=False, repr=False)
+    _sizes: Int[Array, " num_classes"] = dataclasses.field(init=False, repr=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _require.count(at_least=2, num_ways=self.num_ways)
         _require.count(at_least=1, num_support=self.num_support, num_query=self.num_query)
         labels = np.asarray(self.labels)
@@ -87,7 +91,7 @@ class Episodes:
         for name, value in held.items():
             object.__setattr__(self, name, value)
 
-    def __call__(self, key: jax.Array, num_tasks: int) -> Task:
+    def __call__(self, key: PRNGKeyArray, num_tasks: int) -> Task:
         """A batch of tasks: support and query are (inputs, labels).
 
         Their arrays have leading axes [num_tasks, num_ways * examples per class], class after class; labels are int32.
@@ -111,7 +115,7 @@ class Episodes:
         return Task(support=batch(rows[:, : self.num_support]), query=batch(rows[:, self.num_support :]))
 
 
-def _different(key: jax.Array, size: jax.typing.ArrayLike, number: int) -> jax.Array:
+def _different(key: PRNGKeyArray, size: Int[ArrayLike, ""], number: int) -> Int[Array, " {number}"]:
     """`number` different whole numbers below `size`, in random order, each order as likely as any other.
 
     In time that does not depend on `size`, which may be traced: the next number is the r-th of those not yet taken.

@@ -1,7 +1,7 @@
 """Few-shot classification of letters: many classes of few examples, as in Omniglot, without a download.
 
 A class is a character, an example is a typeface: the twelve DejaVu fonts share more than two thousand characters.
-Four of the twelve pictures of CYRILLIC SMALL LETTER YU (sans, sans bold, mono oblique and serif bold italic):
+Four of the twelve pictures of CYRILLIC SMALL LETTER YU (sans, sans bold, mono oblique and serif bold italic)::
 
         :#+     .+#####+:         +####     :++#####+:.             :#+    :+###+         ++++++:      .:+++#++:.
         +##    ###:   .+##:       #####   :######+######.           ##+  :##:  +##         :####:   .####:   +###+
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float32, PRNGKeyArray, UInt8
 
 from metalearn import _require
 from metalearn.task import Task
@@ -64,7 +65,7 @@ class Glyphs:
     scripts: tuple[str, ...] = TRAIN_SCRIPTS
     size: int = _SIZE
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _require.count(at_least=1, num_shots=self.num_shots, num_query=self.num_query)
         _require.count(at_least=2, num_ways=self.num_ways)
         _require.count(at_least=8, size=self.size)
@@ -82,7 +83,7 @@ class Glyphs:
         if self.num_shots + self.num_query > len(FACES):
             raise ValueError(f"num_shots + num_query must be at most {len(FACES)}, the typefaces of a character.")
 
-    def __call__(self, key: jax.Array, num_tasks: int) -> Task:
+    def __call__(self, key: PRNGKeyArray, num_tasks: int) -> Task:
         """A batch of tasks: images [num_tasks, examples, size, size, 1] in [0, 1] and labels [num_tasks, examples]."""
         _require.random_key(key=key)
         _require.count(at_least=1, num_tasks=num_tasks)
@@ -96,7 +97,7 @@ class Glyphs:
         return jax.vmap(draw)(jax.random.split(key, num_tasks))
 
 
-def images(size: int = _SIZE) -> np.ndarray:
+def images(size: int = _SIZE) -> Float32[np.ndarray, "num_classes 12 {size} {size}"]:
     """Every character in every typeface: shape [num_classes, 12, size, size], float32, 0 (paper) to 1 (ink).
 
     An em is `size` pixels everywhere, so a capital is about 0.73 size high, as a digit of MNIST is, and o stays smaller
@@ -165,7 +166,7 @@ def _of_scripts(wanted: tuple[str, ...], size: int) -> np.ndarray:
     return drawn(_outlines.read().of(np.isin(scripts(), wanted)), size)
 
 
-def drawn(outlines: _outlines.Outlines, size: int) -> np.ndarray:
+def drawn(outlines: _outlines.Outlines, size: int) -> UInt8[np.ndarray, "num_classes 12 {size} {size}"]:
     """The pictures of some characters: shape [num_classes, 12, size, size], uint8, 0 (paper) to 255 (ink)."""
     from matplotlib.backends.backend_agg import RendererAgg
     from matplotlib.path import Path as Outline

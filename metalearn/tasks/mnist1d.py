@@ -9,6 +9,7 @@ import numbers
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float32, PRNGKeyArray
 
 from metalearn import _require
 from metalearn.task import Task
@@ -43,7 +44,7 @@ class MNIST1D:
     num_query: int = 15
     digits: tuple[int, ...] = TRAIN_DIGITS
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _require.count(at_least=1, num_shots=self.num_shots, num_query=self.num_query)
         _require.count(at_least=2, num_ways=self.num_ways)
         digits = self.digits
@@ -60,7 +61,7 @@ class MNIST1D:
         if self.num_shots + self.num_query > available:
             raise ValueError(f"num_shots + num_query must be at most {available}, the examples of a digit.")
 
-    def __call__(self, key: jax.Array, num_tasks: int) -> Task:
+    def __call__(self, key: PRNGKeyArray, num_tasks: int) -> Task:
         """A batch of tasks: signals [num_tasks, examples, 40] and labels [num_tasks, examples]."""
         _require.random_key(key=key)
         _require.count(at_least=1, num_tasks=num_tasks)
@@ -74,7 +75,7 @@ class MNIST1D:
 
 
 @functools.cache
-def signals() -> np.ndarray:
+def signals() -> Float32[np.ndarray, "10 500 40"]:
     """All 5,000 signals of the benchmark, by digit: shape [10, 500, 40], float32, mean 0 and deviation about 1."""
     from mnist1d.data import make_dataset  # here, since it takes a second
 

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float64, PRNGKeyArray, Real, UInt8
 
 from metalearn import _require
 from metalearn.task import Task
@@ -57,7 +58,7 @@ class Omniglot:
     rotations: bool = False
     size: int = 28
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.directory, (str, Path)) or not str(self.directory):
             raise TypeError(f"directory must be the path of a folder, but it is {self.directory!r}.")
         _require.count(at_least=1, num_shots=self.num_shots, num_query=self.num_query)
@@ -75,7 +76,7 @@ class Omniglot:
         if self.num_shots + self.num_query > num_examples:
             raise ValueError(f"num_shots + num_query must be at most {num_examples}, the drawings of a character.")
 
-    def __call__(self, key: jax.Array, num_tasks: int) -> Task:
+    def __call__(self, key: PRNGKeyArray, num_tasks: int) -> Task:
         """A batch of tasks: images [num_tasks, examples, size, size, 1], 0 (paper) to 1 (ink), and their labels."""
         _require.random_key(key=key)
         _require.count(at_least=1, num_tasks=num_tasks)
@@ -94,7 +95,7 @@ class Omniglot:
 
         return jax.vmap(draw)(jax.random.split(key, num_tasks))
 
-    def _drawings(self) -> np.ndarray:
+    def _drawings(self) -> UInt8[np.ndarray, "num_characters 20 {self.size} {self.size}"]:
         return drawings(self.directory, self.split, self.size)
 
     def _num_classes(self) -> int:
@@ -102,7 +103,9 @@ class Omniglot:
 
 
 @functools.cache
-def drawings(directory: str | Path, split: str = "background", size: int = 28) -> np.ndarray:
+def drawings(
+    directory: str | Path, split: str = "background", size: int = 28
+) -> UInt8[np.ndarray, "num_characters 20 {size} {size}"]:
     """Every drawing of a set, by character: shape [num_characters, 20, size, size], uint8, 0 (paper) to 255 (ink)."""
     name = f"images_{split}.zip"
     path = Path(directory).expanduser() / name
@@ -130,14 +133,14 @@ def drawings(directory: str | Path, split: str = "background", size: int = 28) -
     return images
 
 
-def _shrunk(image: np.ndarray, size: int) -> np.ndarray:
+def _shrunk(image: Real[np.ndarray, "side side"], size: int) -> UInt8[np.ndarray, "{size} {size}"]:
     """Square ink in [0, 1] as uint8 of shape [size, size]."""
     average = _area_average(len(image), size)
     return np.rint(255 * average @ image @ average.T).astype(np.uint8)
 
 
 @functools.cache
-def _area_average(length: int, size: int) -> np.ndarray:
+def _area_average(length: int, size: int) -> Float64[np.ndarray, "{size} {length}"]:
     """Weights [size, length]: how much of each old pixel a new one covers, in rows that sum to 1."""
     edges = np.linspace(0, length, size + 1)[:, None]
     old = np.arange(length)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from metalearn import _require
 from metalearn.task import Batch, Task
@@ -18,7 +19,7 @@ class IndexedTasks(NamedTuple):
       tasks: a batch of tasks.
     """
 
-    ids: jax.Array
+    ids: Int[Array, " num_tasks"]
     tasks: Task
 
 
@@ -49,27 +50,27 @@ class Population:
     """
 
     num_all_tasks: int
-    draw: Callable[[jax.Array, jax.Array], Task]
+    draw: Callable[[PRNGKeyArray, Int[Array, ""]], Task]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _require.count(at_least=1, num_all_tasks=self.num_all_tasks)
         _require.takes("key", "id", draw=self.draw)
 
-    def __call__(self, key: jax.Array, num_tasks: int) -> IndexedTasks:
+    def __call__(self, key: PRNGKeyArray, num_tasks: int) -> IndexedTasks:
         """A batch of different tasks."""
         _require.random_key(key=key)
         id_key, draw_key = jax.random.split(key)
         ids = self.sample_ids(id_key, num_tasks)
         return IndexedTasks(ids, jax.vmap(self.one_task)(jax.random.split(draw_key, num_tasks), ids))
 
-    def one_task(self, key: jax.Array, task_id: jax.Array) -> Task:
+    def one_task(self, key: PRNGKeyArray, task_id: Int[Array, ""]) -> Task:
         """What `draw` returns, which must be a Task."""
         task = self.draw(key, task_id)
         if not isinstance(task, Task):
             raise TypeError(f"draw must return a metalearn.Task(support, query), but it returned {task!r:.80}.")
         return task
 
-    def sample_ids(self, key: jax.Array, num_tasks: int) -> jax.Array:
+    def sample_ids(self, key: PRNGKeyArray, num_tasks: int) -> Int[Array, " {num_tasks}"]:
         """Different ids, an int32 array of shape [num_tasks]."""
         _require.random_key(key=key)
         _require.count(at_least=1, num_tasks=num_tasks)
@@ -92,12 +93,12 @@ class Clients:
     num_local_steps: int
     num_first: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.population, Population):
             raise TypeError(f"population must be a tasks.Population, but it is a {type(self.population).__name__}.")
         _require.count(at_least=1, num_local_steps=self.num_local_steps, num_first=self.num_first)
 
-    def __call__(self, key: jax.Array, num_tasks: int) -> ClientData:
+    def __call__(self, key: PRNGKeyArray, num_tasks: int) -> ClientData:
         """The data of a round of `num_tasks` clients."""
         _require.random_key(key=key)
         id_key, draw_key = jax.random.split(key)

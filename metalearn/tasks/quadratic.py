@@ -5,9 +5,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metalearn import _require
-from metalearn.task import Task
+from metalearn.task import Scalar, Task
 
 
 class QuadraticBatch(NamedTuple):
@@ -18,8 +20,8 @@ class QuadraticBatch(NamedTuple):
       minimum: shape [dim]; where the gradient is zero.
     """
 
-    hessian: jax.Array
-    minimum: jax.Array
+    hessian: Float[Array | np.ndarray, "dim dim"]
+    minimum: Float[Array | np.ndarray, " dim"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,19 +45,19 @@ class Quadratic:
     spread: float = 1.0
     shift: float = 0.3
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _require.count(at_least=1, dim=self.dim)
         _require.interval(support_curvature=self.support_curvature, query_curvature=self.query_curvature)
         _require.positive(spread=self.spread, shift=self.shift)
 
-    def __call__(self, key: jax.Array, num_tasks: int) -> Task:
+    def __call__(self, key: PRNGKeyArray, num_tasks: int) -> Task:
         """A batch of tasks; support and query are QuadraticBatch with one more leading axis."""
         _require.random_key(key=key)
         _require.count(at_least=1, num_tasks=num_tasks)
         return jax.vmap(self._draw)(jax.random.split(key, num_tasks))
 
     @staticmethod
-    def loss(params: jax.Array, batch: QuadraticBatch) -> jax.Array:
+    def loss(params: Float[Array, " dim"], batch: QuadraticBatch) -> Scalar:
         """1/2 (params - minimum)ᵀ hessian (params - minimum), a scalar."""
         if not isinstance(batch, QuadraticBatch):
             raise TypeError(f"batch must be a QuadraticBatch(hessian, minimum), but it is a {type(batch).__name__}.")

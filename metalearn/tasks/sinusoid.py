@@ -6,9 +6,10 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
 
 from metalearn import _require
-from metalearn.task import Task
+from metalearn.task import Number, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,15 +29,15 @@ class Sinusoid:
 
     num_support: int = 10
     num_query: int = 10
-    amplitude: tuple[float, float] = (0.1, 5.0)
-    phase: tuple[float, float] = (0.0, math.pi)
-    x_range: tuple[float, float] = (-5.0, 5.0)
+    amplitude: tuple[Number, Number] = (0.1, 5.0)
+    phase: tuple[Number, Number] = (0.0, math.pi)
+    x_range: tuple[Number, Number] = (-5.0, 5.0)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _require.count(at_least=1, num_support=self.num_support, num_query=self.num_query)
         _require.interval(amplitude=self.amplitude, phase=self.phase, x_range=self.x_range)
 
-    def __call__(self, key: jax.Array, num_tasks: int) -> Task:
+    def __call__(self, key: PRNGKeyArray, num_tasks: int) -> Task:
         """A batch of tasks; support and query are (x, y) with arrays of shape [num_tasks, number of points, 1]."""
         _require.random_key(key=key)
         _require.count(at_least=1, num_tasks=num_tasks)
@@ -45,7 +46,7 @@ class Sinusoid:
         first = self.num_support
         return Task(support=(x[:, :first], y[:, :first]), query=(x[:, first:], y[:, first:]))
 
-    def task(self, key: jax.Array, amplitude: float, phase: float) -> Task:
+    def task(self, key: PRNGKeyArray, amplitude: Number, phase: Number) -> Task:
         """The one task with this amplitude and phase; arrays of shape [number of points, 1]."""
         _require.number(amplitude=amplitude, phase=phase)
         one = dataclasses.replace(self, amplitude=(amplitude, amplitude), phase=(phase, phase))

@@ -15,8 +15,8 @@ there is no interference, and examples of one class attract while those of diffe
 
 from typing import NamedTuple
 
-import jax.typing
 import numpy as np
+from jaxtyping import ArrayLike, Bool, Float, Float64, Int
 
 from metalearn import _require
 
@@ -31,10 +31,10 @@ class ContrastiveSplit(NamedTuple):
       same_class: whether y_q = y_s, shape [num_query, num_support].
     """
 
-    interference: np.ndarray
-    contrastive: np.ndarray
-    coefficients: np.ndarray
-    same_class: np.ndarray
+    interference: Float64[np.ndarray, "num_query num_features"]
+    contrastive: Float64[np.ndarray, "num_query num_features"]
+    coefficients: Float64[np.ndarray, "num_query num_support"]
+    same_class: Bool[np.ndarray, "num_query num_support"]
 
     def wrong_signs(self) -> float:
         """The fraction of pairs of different classes that attract each other. Pairs of one class never repel.
@@ -48,11 +48,11 @@ class ContrastiveSplit(NamedTuple):
 
 
 def contrastive_split(
-    features_support: jax.typing.ArrayLike,
-    labels_support: jax.typing.ArrayLike,
-    features_query: jax.typing.ArrayLike,
-    labels_query: jax.typing.ArrayLike,
-    head: jax.typing.ArrayLike,
+    features_support: Float[ArrayLike, "num_support num_features"],
+    labels_support: Int[ArrayLike, " num_support"],
+    features_query: Float[ArrayLike, "num_query num_features"],
+    labels_query: Int[ArrayLike, " num_query"],
+    head: Float[ArrayLike, "num_features num_classes"],
     step_size: float,
 ) -> ContrastiveSplit:
     """Splits the gradient that first-order MAML sends into the encoder, for one inner step on the head alone.

@@ -11,15 +11,19 @@ parameters, (1 + α L)^K ‖∇ℓ(θ)‖. Both are powers of 1 + α L: for F to
 like 1/K, which is the paper's message. The constants are those of the derivation above.
 """
 
-import jax
 import numpy as np
+from jaxtyping import ArrayLike, Float64, Real
 
 from metalearn import _require
 
 
 def smoothness_bound(
-    step_size: float, num_steps: int, smoothness: float, hessian_lipschitz: float, gradient_norm: jax.typing.ArrayLike
-) -> np.ndarray:
+    step_size: float,
+    num_steps: int,
+    smoothness: float,
+    hessian_lipschitz: float,
+    gradient_norm: Real[ArrayLike, "*shape"],
+) -> Float64[np.ndarray, "*shape"] | np.float64:
     """The bound on ‖∇²F(θ)‖, the curvature of the loss after adaptation, where support and query are one loss.
 
     Averaged over tasks, with the mean of their gradient norms, it bounds the curvature of the meta-objective.
@@ -27,7 +31,7 @@ def smoothness_bound(
     Args:
       step_size: α > 0.
       num_steps: K >= 0.
-      smoothness: L > 0, the largest |curvature| of the loss.
+      smoothness: L > 0, the largest absolute curvature of the loss.
       hessian_lipschitz: ρ > 0, how fast its Hessian changes.
       gradient_norm: ‖∇ℓ(θ)‖ >= 0 before adaptation; any shape.
 
@@ -46,8 +50,8 @@ def smoothness_bound(
     step_size, smoothness, hessian_lipschitz = map(np.float64, (step_size, smoothness, hessian_lipschitz))
     with np.errstate(over="ignore", invalid="ignore"):
         growth = (1 + step_size * smoothness) ** num_steps
-        slope = hessian_lipschitz / smoothness * growth**2 / (1 + step_size * smoothness) * (growth - 1)
-        bound = growth**2 * smoothness + slope * norm
+        change = hessian_lipschitz / smoothness * growth**2 / (1 + step_size * smoothness) * (growth - 1)
+        bound = growth**2 * smoothness + change * norm
     if not np.isfinite(bound).all():
         raise ValueError("The bound does not fit into float64: lower step_size, num_steps or smoothness.")
     return bound
@@ -62,7 +66,7 @@ def largest_stable_step(num_steps: int, smoothness: float) -> float:
 
     Args:
       num_steps: K >= 1.
-      smoothness: L > 0, the largest |curvature| of the loss.
+      smoothness: L > 0, the largest absolute curvature of the loss.
 
     Raises:
       ValueError: if an argument is out of range.

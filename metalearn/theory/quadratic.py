@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float64, Real
 
 from metalearn import _require
 from metalearn.task import Task
@@ -32,9 +33,9 @@ class Quadratics(NamedTuple):
     """
 
     tasks: Task
-    jacobian: np.ndarray
+    jacobian: Float64[np.ndarray, "num_tasks dim dim"]
 
-    def adapted(self, params: np.ndarray) -> np.ndarray:
+    def adapted(self, params: Real[Array | np.ndarray, " dim"]) -> Float64[np.ndarray, "num_tasks dim"]:
         """Each task's adapted parameters φ(θ), shape [num_tasks, dim]."""
         minimum = self.tasks.support.minimum
         _require.known(params=params)
@@ -46,29 +47,29 @@ class Quadratics(NamedTuple):
             raise ValueError(f"params must have shape {list(minimum.shape[-1:])}, but it has {list(params.shape)}.")
         return minimum + _apply(self.jacobian, params - minimum)
 
-    def query_losses(self, params: np.ndarray) -> np.ndarray:
+    def query_losses(self, params: Real[Array | np.ndarray, " dim"]) -> Float64[np.ndarray, " num_tasks"]:
         """Each task's loss after adaptation, shape [num_tasks]."""
         hessian, minimum = self.tasks.query
         offset = self.adapted(params) - minimum
         return 0.5 * np.sum(offset * _apply(hessian, offset), axis=-1)
 
-    def task_gradients(self, params: np.ndarray) -> np.ndarray:
+    def task_gradients(self, params: Real[Array | np.ndarray, " dim"]) -> Float64[np.ndarray, "num_tasks dim"]:
         """Each task's meta-gradient, shape [num_tasks, dim]."""
         hessian, minimum = self.tasks.query
         return _apply(_transpose(self.jacobian), _apply(hessian, self.adapted(params) - minimum))
 
-    def objective(self, params: np.ndarray) -> float:
+    def objective(self, params: Real[Array | np.ndarray, " dim"]) -> float:
         """The meta-objective: mean loss after adaptation."""
         return float(self.query_losses(params).mean())
 
-    def meta_gradient(self, params: np.ndarray) -> np.ndarray:
+    def meta_gradient(self, params: Real[Array | np.ndarray, " dim"]) -> Float64[np.ndarray, " dim"]:
         """Its gradient, shape [dim]."""
         return self.task_gradients(params).mean(axis=0)
 
-    def stationary_point(self) -> np.ndarray:
+    def stationary_point(self) -> Float64[np.ndarray, " dim"]:
         """Where the meta-gradient is zero, shape [dim]: it is affine in params, so one linear solve finds it."""
-        slope = (_transpose(self.jacobian) @ self.tasks.query.hessian @ self.jacobian).mean(axis=0)
-        return np.linalg.solve(slope, -self.meta_gradient(np.zeros(len(slope))))
+        curvature = (_transpose(self.jacobian) @ self.tasks.query.hessian @ self.jacobian).mean(axis=0)
+        return np.linalg.solve(curvature, -self.meta_gradient(np.zeros(len(curvature))))
 
 
 def unrolled(tasks: Task, step_size: float, num_steps: int) -> Quadratics:

@@ -55,7 +55,7 @@ class CheckpointError(RuntimeError):
 class Checkpoints:
     """The checkpoints in one directory, of one run, and a lock that keeps other processes out of it."""
 
-    def __init__(self, directory: str | os.PathLike, run: dict, learner: Callable[[], str], state: Any):
+    def __init__(self, directory: str | os.PathLike[str], run: dict[str, Any], learner: Callable[[], str], state: Any):
         """Takes the lock; nothing else is written yet.
 
         Args:
@@ -85,7 +85,7 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._manager.close()
         self._lock.close()
 
@@ -196,9 +196,9 @@ class Checkpoints:
 
 
 @contextlib.contextmanager
-def uninterrupted() -> Iterator[list]:
+def uninterrupted() -> Iterator[list[int]]:
     """Ctrl-C waits until the block has ended. Yields a list, in which each of them is noted."""
-    heard: list = []
+    heard: list[int] = []
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield heard  # somebody else decides what Ctrl-C does

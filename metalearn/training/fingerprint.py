@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
@@ -37,12 +38,12 @@ def same(a: ClosedJaxpr, b: ClosedJaxpr) -> bool:
 
 def bytes_of(array: Any) -> Any:
     """The bytes of an array or a random key, as a flat array of uint8."""
-    if isinstance(array, jax.Array) and jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+    if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         array = jax.random.key_data(array)
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
-def _described(value, known) -> str:
+def _described(value: Any, known: dict[int, str]) -> str:
     """A text that is the same for equal values in every process; `known` holds the programs described before."""
     match value:
         case ClosedJaxpr():
@@ -64,7 +65,7 @@ def _described(value, known) -> str:
     return re.sub(r"0x[0-9a-fA-F]+", "", repr(value))
 
 
-def _program(jaxpr, known) -> str:
+def _program(jaxpr: Jaxpr, known: dict[int, str]) -> str:
     numbers: dict[Any, int] = {}
 
     def atom(variable):
@@ -85,7 +86,7 @@ def _program(jaxpr, known) -> str:
     return _hash(*lines, atoms(jaxpr.outvars))
 
 
-def _hash(*parts) -> str:
+def _hash(*parts: Any) -> str:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.encode() + b"\n" if isinstance(part, str) else part)

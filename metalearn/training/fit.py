@@ -19,13 +19,14 @@ Checkpoints then belong on a disk that all processes share.
 import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PRNGKeyArray
 from tqdm import tqdm
 
 from metalearn import _require
@@ -70,12 +71,12 @@ class DivergedError(FloatingPointError):
 def fit(
     learner: MetaLearner,
     params: Params | MetaState,
-    tasks: Callable[[jax.Array, int], Task] | Iterable[Task],
+    tasks: Callable[[PRNGKeyArray, int], Task] | Iterable[Task],
     num_steps: int,
     meta_batch_size: int | None = None,
-    key: jax.Array | None = None,
+    key: PRNGKeyArray | None = None,
     progress: bool = True,
-    checkpoint_dir: str | os.PathLike | None = None,
+    checkpoint_dir: str | os.PathLike[str] | None = None,
     mesh: jax.sharding.Mesh | None = None,
     callback: Callable[[int, MetaState, History], bool | None] | None = None,
 ) -> FitResult:
@@ -88,12 +89,12 @@ def fit(
     three lines each; `score` stands for your own validation, for instance with evaluate.meta_test:
 
     >>> import jax, jax.numpy as jnp, metalearn as ml, optax
-    >>> family = ml.tasks.Quadratic(dim=2)
-    >>> learner = ml.meta_learner(ml.maml(family.loss, optax.sgd(0.5), num_steps=1), optax.sgd(0.1))
+    >>> quadratics = ml.tasks.Quadratic(dim=2)
+    >>> learner = ml.meta_learner(ml.maml(quadratics.loss, optax.sgd(0.5), num_steps=1), optax.sgd(0.1))
     >>> score = lambda params: float(jnp.sum(params**2))
     >>> def run(callback):
-    ...     start, key = jnp.array([3.0, -2.0]), jax.random.key(0)
-    ...     return ml.fit(learner, start, family, 200, 4, key, progress=False, callback=callback)
+    ...     initial, key = jnp.array([3.0, -2.0]), jax.random.key(0)
+    ...     return ml.fit(learner, initial, quadratics, 200, 4, key, progress=False, callback=callback)
 
     >>> scores = []  # validation
     >>> def validate(step, state, history):
@@ -131,7 +132,7 @@ def fit(
       progress: whether to draw a progress bar.
       checkpoint_dir: where to keep the run, with Orbax: every ten seconds or so, and at the end. If there is a
         checkpoint of the same run already, the run goes on from it, and ends with the same numbers to the last bit as
-        one that was never stopped. A killed run is taken up by the same call; a finished one is made longer with more
+        one that was never stopped. A killed run is taken up by the same call; a completed one is made longer with more
         steps. From an iterable, the batches that were used are read once more and compared with what was used, so
         it has to give the same ones each time: seed what shuffles it. A directory serves one run, and one process at a
         time.
@@ -275,10 +276,11 @@ def _first_state(learner, params):
     if not _is_state(params):
         return jax.tree.map(_as_jax, learner.init(params))
     state, expected = jax.tree.map(_as_jax, params), jax.tree.map(_as_jax, learner.init(params.params))
-    if jax.tree.structure(state) != jax.tree.structure(expected):
+    structure: Any = jax.tree.structure(state)
+    if structure != jax.tree.structure(expected):
         raise ValueError(
             "params is the state of another learner, whose optimizer or memory is built otherwise: "
-            f"{_built(jax.tree.structure(state))}, and here {_built(jax.tree.structure(expected))}."
+            f"{_built(structure)}, and here {_built(jax.tree.structure(expected))}."
         )
     for (path, leaf), other in zip(jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(expected), strict=True):
         if (leaf.shape, leaf.dtype) != (other.shape, other.dtype):
@@ -296,7 +298,7 @@ def _built(structure):
 def _is_state(params):
     """Whether this is a learner's state; parameters hold floating-point arrays only, and so no count of steps."""
     step = getattr(params, "step", None)
-    return hasattr(params, "params") and hasattr(step, "dtype") and jnp.issubdtype(step.dtype, jnp.integer)
+    return hasattr(params, "params") and step is not None and jnp.issubdtype(getattr(step, "dtype", bool), jnp.integer)
 
 
 def _as_jax(leaf):
@@ -308,8 +310,10 @@ def _spread(mesh, tree):
 
     def put(leaf):
         sharding = getattr(leaf, "sharding", None)
-        sharded = isinstance(sharding, NamedSharding) and sharding.mesh.axis_names == mesh.axis_names
-        return jax.device_put(leaf, NamedSharding(_automatic(mesh), sharding.spec if sharded else PartitionSpec()))
+        spec = PartitionSpec()
+        if isinstance(sharding, NamedSharding) and sharding.mesh.axis_names == mesh.axis_names:
+            spec = sharding.spec
+        return jax.device_put(leaf, NamedSharding(_automatic(mesh), spec))
 
     return jax.tree.map(put, tree)
 

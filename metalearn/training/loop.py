@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
 
 class History(NamedTuple):
@@ -17,14 +18,14 @@ class History(NamedTuple):
       num_failed: how many tasks were left out because their loss or gradient was not finite.
     """
 
-    query_loss: np.ndarray
-    grad_norm: np.ndarray
-    num_failed: np.ndarray
+    query_loss: Float[np.ndarray, " num_steps"]
+    grad_norm: Float[np.ndarray, " num_steps"]
+    num_failed: Int[np.ndarray, " num_steps"]
 
 
-def blank(num_steps):
+def blank(num_steps: int) -> History:
     """A History to be filled in by a compiled program."""
-    return History(jnp.zeros(num_steps), jnp.zeros(num_steps), jnp.zeros(num_steps, jnp.int32))
+    return History._make((jnp.zeros(num_steps), jnp.zeros(num_steps), jnp.zeros(num_steps, jnp.int32)))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -51,11 +52,8 @@ def _outer_step(learner, places, state, history, i, tasks):
     if places is not None:
         tasks = jax.lax.with_sharding_constraint(tasks, places[0])
     state, info = learner.step(state, tasks)
-    row = History(
-        jnp.nanmean(jnp.where(info.finite, info.query_loss, jnp.nan)),
-        info.grad_norm,
-        jnp.sum(~info.finite, dtype=jnp.int32),
-    )
+    query_loss = jnp.nanmean(jnp.where(info.finite, info.query_loss, jnp.nan))
+    row = History._make((query_loss, info.grad_norm, jnp.sum(~info.finite, dtype=jnp.int32)))
     return state, jax.tree.map(lambda column, value: column.at[i].set(value), history, row)
 
 

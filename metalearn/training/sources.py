@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from metalearn import _require
+from metalearn.learners.meta_learner import MetaLearner
 from metalearn.training import fingerprint, loop
 
 _again = jax.make_user_context(None)  # another value of it makes JAX trace everything anew, helpers under jit included
@@ -35,7 +36,7 @@ class Sampler:
     """A sampler needs no record of where it is: the step says it."""
     failure = None
 
-    def __init__(self, sampler: Callable, meta_batch_size: Any, key: Any):
+    def __init__(self, sampler: Callable[..., Any], meta_batch_size: Any, key: Any):
         """Traces the sampler twice, at its first use.
 
         Raises:
@@ -57,7 +58,7 @@ class Sampler:
                     "a sampler (key, number) must return that number of tasks."
                 )
 
-    def identity(self) -> dict:
+    def identity(self) -> dict[str, Any]:
         """What a checkpoint remembers, to know the run again."""
         return {
             "key": np.asarray(jax.random.key_data(self._key)).tolist(),
@@ -65,7 +66,7 @@ class Sampler:
             "sampler": fingerprint.of_program(self._draw.traced),
         }
 
-    def place(self, places: tuple | None) -> None:
+    def place(self, places: tuple[Any, ...] | None) -> None:
         """Puts the arrays that the sampler captured where the program runs, once for all its calls."""
         sharding = None if places is None else NamedSharding(places[0].mesh, PartitionSpec())
         self._constants = [jax.device_put(const, sharding) for const in self._draw.traced.consts]
@@ -73,7 +74,9 @@ class Sampler:
     def skip(self, num_steps: int) -> None:
         """Nothing is to be done, since tasks depend on the step alone."""
 
-    def advance(self, learner, places, state, capacity, count):
+    def advance(
+        self, learner: MetaLearner, places: tuple[Any, ...] | None, state: Any, capacity: int, count: int
+    ) -> tuple[Any, loop.History, str | None]:
         """(State after `count` steps, their History, the mark that belongs to them)."""
         state, history = loop.sampled_steps(
             learner, self._draw, capacity, places, self._constants, state, self._key, count
@@ -144,7 +147,7 @@ class TasksEndedError(RuntimeError):
 class Batches:
     """Tasks from an iterable of batches; the next one is on its way to the device while a step is computed."""
 
-    def __init__(self, batches: Iterable, meta_batch_size: Any, key: Any, num_steps: int, marked: bool):
+    def __init__(self, batches: Iterable[Any], meta_batch_size: Any, key: Any, num_steps: int, marked: bool):
         """Reads the first batch.
 
         Raises:
@@ -161,7 +164,7 @@ class Batches:
                     f"{name} belongs to a sampler, but tasks is an iterable, whose batches are taken as they come. "
                     f"Leave {name} out."
                 )
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self.mark = hashlib.sha256().hexdigest() if marked else None
         self._batches = _endless(batches)
         self._sharding = None
@@ -173,11 +176,11 @@ class Batches:
         self.num_tasks = _require.same_leading_axis("tasks", self._first)
         self._ahead = None
 
-    def identity(self) -> dict:
+    def identity(self) -> dict[str, Any]:
         """What a checkpoint remembers, to know the run again; the batches are known by their mark."""
         return {"sampler": "none, but an iterable"}
 
-    def place(self, places: tuple | None) -> None:
+    def place(self, places: tuple[Any, ...] | None) -> None:
         """Says where batches go."""
         self._sharding = None if places is None else places[0]
 
@@ -186,7 +189,9 @@ class Batches:
         for _ in range(num_steps):
             self.mark = self._marked(self.mark, self._take())
 
-    def advance(self, learner, places, state, capacity, count):
+    def advance(
+        self, learner: MetaLearner, places: tuple[Any, ...] | None, state: Any, capacity: int, count: int
+    ) -> tuple[Any, loop.History, str | None]:
         """(State after `count` steps, their History, the mark that belongs to them).
 
         The steps are fewer if the batches end or one of them fails; `failure` then says why.
@@ -239,7 +244,8 @@ class Batches:
         batch = jax.tree_util.tree_map_with_path(lambda path, leaf: _array(f"{name}{_text(path)}", leaf), batch)
         if self.example is None:
             return batch
-        if jax.tree.structure(batch) != jax.tree.structure(self.example):
+        structure: Any = jax.tree.structure(batch)
+        if structure != jax.tree.structure(self.example):
             raise ValueError(f"{name} is built otherwise than the first one: {_short(batch)}, {_short(self.example)}.")
         for (path, leaf), first in zip(
             jax.tree_util.tree_leaves_with_path(batch), jax.tree.leaves(self.example), strict=True
@@ -261,7 +267,7 @@ class _SourceError(Exception):
     """Its cause comes from the iterable and not from the step."""
 
 
-def _endless(batches: Iterable) -> Iterator:
+def _endless(batches: Iterable[Any]) -> Iterator[Any]:
     """Every batch, again and again; an iterator is over when it is over."""
     while True:
         iterator, empty = iter(batches), True

@@ -19,7 +19,7 @@ family = ml.tasks.Quadratic(dim=5, query_curvature=(0.2, 2.0))
 
 
 def proximal_shortcut(params, task):
-    """The query gradient at the proximal solution: what FO-MAML would be with a spring in its inner loop."""
+    """The query gradient at the proximal solution: what FO-MAML would be with a proximal term in its inner loop."""
     objective = proximal(lambda phi: family.loss(phi, task.support), params, STRENGTH)
     return jax.value_and_grad(family.loss)(descend(objective, optax.sgd(STEP_SIZE), NUM_STEPS, params), task.query)
 

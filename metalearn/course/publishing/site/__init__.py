@@ -50,7 +50,7 @@ def build(root: Path, to: Path) -> bool:
 
     with tempfile.TemporaryDirectory() as scratch:
         pages = Path(scratch, "pages")
-        shutil.copytree(PAGES, pages, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+        shutil.copytree(PAGES, pages, ignore=shutil.ignore_patterns("__init__.py", "conf.py", "__pycache__"))
         for name in COPIED:
             (pages / name).parent.mkdir(exist_ok=True)
             shutil.copy(root / name, pages / name)

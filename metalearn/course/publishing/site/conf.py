@@ -1,6 +1,6 @@
 """Sphinx's configuration of the course's website; the pages are gathered by `publishing.site.build`."""
 
-from metalearn.course.publishing.site import SHOW, docstrings
+from metalearn.course.publishing.site import SHOW
 
 project = "Gradient-based meta-learning"
 author = "the authors of metalearn"
@@ -37,12 +37,3 @@ html_theme_options = {
     "navbar_persistent": [],  # the search field is in the sidebar
     "home_page_in_toc": True,
 }
-
-
-def setup(app):
-    """Typesets the equations of docstrings, before napoleon reads their sections (at priority 500)."""
-
-    def typeset(app, what, name, obj, options, lines):
-        lines[:] = docstrings.to_rst(lines)
-
-    app.connect("autodoc-process-docstring", typeset, priority=400)
