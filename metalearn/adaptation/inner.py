@@ -450,8 +450,16 @@ def _probe(inner, num_steps, params):
             updates, opt_state = update(
                 inner, gradient, opt_state, at, jnp.ones(()), lambda phi: 1 + optax.tree.vdot(gradient, phi)
             )
-            # Adam without epsilon gives NaN at a zero gradient, which is not more than `least` either.
-            return (opt_state, jax.tree.map(lambda before, move: before | (abs(move) > least), moved, updates)), None
+            # NaN moves params too, but Adam without epsilon gives it where the gradient is zero.
+            return (
+                opt_state,
+                jax.tree.map(
+                    lambda before, move, slope: before | (abs(move) > least) | (jnp.isnan(move) & (slope != 0)),
+                    moved,
+                    updates,
+                    gradient,
+                ),
+            ), None
 
         nowhere = optax.tree.zeros_like(at, dtype=bool)
         return jax.lax.scan(one_step, (inner.init(at), nowhere), length=num_steps)[0][1]
