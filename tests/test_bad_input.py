@@ -228,6 +228,16 @@ CASES = {
     "curve: whole-number params": (lambda: curve(params=jnp.array([1, 2])), TypeError, "params must be a floating"),
     "curve: loss per example": (lambda: curve(loss=lambda p, b: b[0]), ValueError, SCALAR),
     "curve: MultiSteps": (lambda: curve(inner=optax.MultiSteps(SGD, 2)), TypeError, "add .gradient_transformation"),
+    "curve: update of one number": (
+        lambda: curve(inner=optax.stateless(lambda gradient, params: gradient.sum())),
+        ValueError,
+        r"The optimizer must return updates with the shapes of params, \[\[2\]\], not \[\[\]\]",
+    ),
+    "episodes: a seed": (
+        lambda: ml.tasks.Episodes(np.ones((4, 1)), [0, 0, 1, 1], 2, 1, 1)(0, 1),
+        TypeError,
+        "key must be a jax.random.key",
+    ),
     "curve: one task": (
         lambda: curve(tasks=Task((jnp.ones((3, 1)), jnp.ones(3)), (jnp.ones((3, 1)), jnp.ones(3)))),
         ValueError,
