@@ -190,6 +190,26 @@ CASES = {
         TypeError,
         r"tasks must be a metalearn.Task\(support, query\)",
     ),
+    "fit: sampler gives text": (
+        lambda: fit(tasks=lambda key, n: Task("a", "b")),
+        TypeError,
+        "Tasks and batches must hold arrays of numbers, but .support is a str",
+    ),
+    "fit: callback of two": (
+        lambda: ml.fit(ml.meta_learner(maml(), SGD), START, family, 1, 2, KEY, callback=lambda state, history: None),
+        TypeError,
+        r"callback must be a function of \(step, state, history\), but its arguments are \(state, history\)",
+    ),
+    "fit: steps run over": (
+        lambda: fit(params=ml.meta_learner(maml(), SGD).init(START)._replace(step=jnp.int32(2**31 - 3))),
+        ValueError,
+        "params.step must be at most 2147483644, but it is 2147483645",
+    ),
+    "fit: steps before the first": (
+        lambda: fit(params=ml.meta_learner(maml(), SGD).init(START)._replace(step=jnp.int32(-5))),
+        ValueError,
+        f"params.step must be a {WHOLE} 0, but it is -5",
+    ),
     "fit: learner": (lambda: fit(learner=maml()), TypeError, "learner must come from meta_learner.*function"),
     "fit: key is a seed": (lambda: fit(key=0), TypeError, r"key must be a jax.random.key"),
     "fit: whole-number params": (lambda: fit(params=jnp.array([1, 2])), TypeError, "params must be a floating-point"),
@@ -208,6 +228,16 @@ CASES = {
     "curve: whole-number params": (lambda: curve(params=jnp.array([1, 2])), TypeError, "params must be a floating"),
     "curve: loss per example": (lambda: curve(loss=lambda p, b: b[0]), ValueError, SCALAR),
     "curve: MultiSteps": (lambda: curve(inner=optax.MultiSteps(SGD, 2)), TypeError, "add .gradient_transformation"),
+    "curve: update of one number": (
+        lambda: curve(inner=optax.stateless(lambda gradient, params: gradient.sum())),
+        ValueError,
+        r"The optimizer must return updates with the shapes of params, \[\[2\]\], not \[\[\]\]",
+    ),
+    "episodes: a seed": (
+        lambda: ml.tasks.Episodes(np.ones((4, 1)), [0, 0, 1, 1], 2, 1, 1)(0, 1),
+        TypeError,
+        "key must be a jax.random.key",
+    ),
     "curve: one task": (
         lambda: curve(tasks=Task((jnp.ones((3, 1)), jnp.ones(3)), (jnp.ones((3, 1)), jnp.ones(3)))),
         ValueError,

@@ -339,6 +339,25 @@ def test_a_round_of_one_step_without_memory_is_a_step_of_maml():
     chex.assert_trees_all_close(info, expected_info, rtol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["moml", "local_moml"])
+def test_the_outer_optimizer_is_given_the_query_loss(name):
+    seen = []
+
+    def record(updates, state, params=None, *, value, **_):
+        jax.debug.callback(lambda value: seen.append(np.asarray(value)), value)
+        return updates, state
+
+    outer = optax.chain(OUTER, optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), record))
+    tasks = tanh_batch([0, 1], [3, 4])
+    learner, batch = tanh_learner(outer=outer), tasks
+    if name == "local_moml":
+        learner = ml.local_moml(tanh_loss, INNER, outer, 0.3)
+        batch = ClientData(*jax.tree.map(lambda leaf: leaf[:, None], (tasks.tasks.support, tasks.tasks)))
+    _, info = learner.step(learner.init(tanh_problem()[0]), batch)
+    jax.effects_barrier()
+    np.testing.assert_allclose(np.mean(seen), info.query_loss.mean(), rtol=1e-6)
+
+
 DRIFT_RATES = np.array([0.02, 0.04, 0.08])
 
 

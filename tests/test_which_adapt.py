@@ -245,6 +245,7 @@ FIT = {
     "adam": optax.adam(0.1),
     "adam without epsilon": optax.adam(0.1, eps=0.0),
     "yogi": optax.yogi(0.1),
+    "a NaN": optax.sgd(np.nan),  # moves: to leave it out would call the inner problem solved
     "schedule": optax.sgd(optax.linear_schedule(0.0, 0.1, 3)),
     "clipped": optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1)),
     "no decay": optax.adamw(0.1, weight_decay=0.0),

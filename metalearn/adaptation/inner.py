@@ -86,14 +86,21 @@ def update(
 
     Returns:
       (updates, opt_state).
+
+    Raises:
+      ValueError: if the updates have other shapes than params, for which they would be broadcast in silence.
     """
-    if not isinstance(optimizer, optax.GradientTransformationExtraArgs):
-        return optimizer.update(gradient, opt_state, params)
-    extra = {"value": value, "grad": gradient, "value_fn": value_fn}
-    taken = inspect.signature(optimizer.update).parameters
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
-        extra = {name: argument for name, argument in extra.items() if name in taken}
-    return optimizer.update(gradient, opt_state, params, **extra)
+    extra = {}
+    if isinstance(optimizer, optax.GradientTransformationExtraArgs):
+        extra = {"value": value, "grad": gradient, "value_fn": value_fn}
+        taken = inspect.signature(optimizer.update).parameters
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+            extra = {name: argument for name, argument in extra.items() if name in taken}
+    updates, opt_state = optimizer.update(gradient, opt_state, params, **extra)
+    found, expected = ([list(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree)] for tree in (updates, gradient))
+    if found != expected:
+        raise ValueError(f"The optimizer must return updates with the shapes of params, {expected}, not {found}.")
+    return updates, opt_state
 
 
 def descend(
@@ -450,8 +457,16 @@ def _probe(inner, num_steps, params):
             updates, opt_state = update(
                 inner, gradient, opt_state, at, jnp.ones(()), lambda phi: 1 + optax.tree.vdot(gradient, phi)
             )
-            # Adam without epsilon gives NaN at a zero gradient, which is not more than `least` either.
-            return (opt_state, jax.tree.map(lambda before, move: before | (abs(move) > least), moved, updates)), None
+            # NaN moves params too, but Adam without epsilon gives it where the gradient is zero.
+            return (
+                opt_state,
+                jax.tree.map(
+                    lambda before, move, slope: before | (abs(move) > least) | (jnp.isnan(move) & (slope != 0)),
+                    moved,
+                    updates,
+                    gradient,
+                ),
+            ), None
 
         nowhere = optax.tree.zeros_like(at, dtype=bool)
         return jax.lax.scan(one_step, (inner.init(at), nowhere), length=num_steps)[0][1]

@@ -1,7 +1,7 @@
 """The outer step: map a meta-gradient over a batch of tasks, average, apply the outer optimizer."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -110,7 +110,7 @@ def meta_learner(
         gradient, finite, any_left = _mean(task_weights, query_loss, gradients)
 
         value = jnp.mean(query_loss, where=finite)
-        updates, opt_state = update(outer, gradient, state.opt_state, state.params, value, _no_line_search)
+        updates, opt_state = update(outer, gradient, state.opt_state, state.params, value, no_line_search)
         params = optax.apply_updates(state.params, updates)
         params, opt_state = jax.tree.map(
             lambda new, old: jnp.where(any_left, new, old),
@@ -123,7 +123,8 @@ def meta_learner(
     return MetaLearner(init, step)
 
 
-def _no_line_search(params):
+def no_line_search(params: Params) -> NoReturn:
+    """In the place of the objective that a line search of the outer optimizer would evaluate: raises TypeError."""
     raise TypeError(
         "outer has a line search, which needs the meta-objective at other params than those of the step. Take it out, "
         "as in optax.lbfgs(1e-2, linesearch=None)."

@@ -25,8 +25,8 @@ import optax
 from jaxtyping import Array, Bool, Int
 
 from metalearn import _norm, _require
-from metalearn.adaptation.inner import descend
-from metalearn.learners.meta_learner import MetaInfo, MetaLearner, MetaState, all_finite, mean_where
+from metalearn.adaptation.inner import descend, update
+from metalearn.learners.meta_learner import MetaInfo, MetaLearner, MetaState, all_finite, mean_where, no_line_search
 from metalearn.task import Loss, Number, Params
 from metalearn.tasks.population import ClientData, IndexedTasks
 
@@ -101,7 +101,8 @@ def moml(
         finite = (ids >= 0) & (ids < num_all_tasks) & jax.vmap(all_finite)((moved, query_loss, gradients))
 
         gradient = jax.tree.map(lambda leaf: mean_where(finite, leaf), gradients)
-        updates, opt_state = outer.update(gradient, state.opt_state, state.params)
+        value = jnp.mean(query_loss, where=finite)
+        updates, opt_state = update(outer, gradient, state.opt_state, state.params, value, no_line_search)
         params = optax.apply_updates(state.params, updates)
         params, opt_state = jax.tree.map(
             lambda new, old: jnp.where(finite.any(), new, old), (params, opt_state), (state.params, state.opt_state)
@@ -151,7 +152,7 @@ def local_moml(
         def local_step(carry, task):
             params, opt_state, memory = carry
             memory, query_loss, gradient = _move(loss, inner, params, memory, memory_rate, task)
-            updates, opt_state = outer.update(gradient, opt_state, params)
+            updates, opt_state = update(outer, gradient, opt_state, params, query_loss, no_line_search)
             return (optax.apply_updates(params, updates), opt_state, memory), (query_loss, gradient)
 
         (params, _, _), history = jax.lax.scan(local_step, (params, outer.init(params), memory), local)

@@ -101,6 +101,8 @@ def implicit_gradient(
 
     of_adapting = jnp.where(mask, right_side, 0)
     solution, _ = jax.scipy.sparse.linalg.cg(times_system, of_adapting, tol=0.0, maxiter=cg_steps)
+    # Where the system holds NaN, `cg` takes no step, and its zero would pass for a gradient.
+    solution = jnp.where((jnp.vdot(of_adapting, of_adapting) != 0) & ~solution.any(), jnp.nan, solution)
     # Where a result is not used, the compiler leaves out its Hessian-vector product: when everything adapts, that of
     # the second half, and in `imaml` that of the residual.
     norm = jnp.linalg.norm(of_adapting)

@@ -97,6 +97,7 @@ class Episodes:
         Their arrays have leading axes [num_tasks, num_ways * examples per class], class after class; labels are int32.
         """
         _require.random_key(key=key)
+        _require.random_key(key=key)
         _require.count(at_least=1, num_tasks=num_tasks)
         return jax.vmap(self._draw)(jax.random.split(key, num_tasks))
 

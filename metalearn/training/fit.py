@@ -158,13 +158,14 @@ def fit(
         raise TypeError(f"learner must come from meta_learner, but it is a {type(learner).__name__}.")
     _require.hashable(learner=learner)
     if callback is not None:
-        _require.function(callback=callback)
+        _require.takes("step", "state", "history", callback=callback)
     if checkpoint_dir is not None:
         checkpoint_dir = checkpoints.local(checkpoint_dir)
     if mesh is not None:
         _require.mesh(mesh=mesh)
         params = _spread(mesh, params)  # before `init`, whose arrays are then split as the parameters are
     state = _first_state(learner, params)
+    _require.count(at_most=2**31 - 1 - num_steps, **{"params.step": int(state.step)})
     source: Sampler | Batches
     if callable(tasks):
         source = Sampler(tasks, meta_batch_size, key)

@@ -120,7 +120,13 @@ def _traces(sampler, number, key):
 
 @functools.lru_cache(maxsize=32)
 def _compiled(sampler, number):
-    return jax.jit(lambda key: sampler(key, number))
+    def draw(key):
+        tasks = sampler(key, number)
+        if jax.tree.leaves(tasks):  # that it is no Task at all, the learner says
+            _require.arrays("tasks", tasks)
+        return tasks
+
+    return jax.jit(draw)
 
 
 @functools.lru_cache(maxsize=32)
