@@ -11,6 +11,7 @@ from problems import assert_clear_error
 
 import metalearn as ml
 from metalearn import models
+from metalearn.models import networks
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -96,7 +97,7 @@ def test_max_pool_is_xlas_with_ties_and_odd_sizes(shape):
         return jax.value_and_grad(lambda x: (weights * pool(x)).sum())(x)
 
     chex.assert_trees_all_close(
-        pulled(models._max_pool), pulled(lambda x: nnx.max_pool(x, (2, 2), strides=(2, 2))), rtol=1e-6
+        pulled(networks._max_pool), pulled(lambda x: nnx.max_pool(x, (2, 2), strides=(2, 2))), rtol=1e-6
     )
 
 
@@ -165,7 +166,7 @@ def test_one_network_for_each_task_is_the_network_of_each_task():
 
 def test_second_derivatives_pass_through_a_block(x64):
     """What exact MAML needs: a Hessian-vector product against central differences of the gradient, in float64."""
-    params, block = models.functional(models._Block(2, 3, nnx.Rngs(0)))
+    params, block = models.functional(networks._Block(2, 3, nnx.Rngs(0)))
     random = np.random.default_rng(0)
     params, direction = (
         jax.tree.map(lambda leaf: jnp.asarray(leaf + 0.5 * random.standard_normal(leaf.shape)), params)
