@@ -365,7 +365,9 @@ def only(
     The optimizer sees nothing but that part: a clipped norm, for instance, is the norm of its gradient.
 
     Args:
-      select: params -> the part that adapts, itself a pytree; it must do nothing but select.
+      select: params -> the part that adapts, itself a pytree; it must do nothing but select. The parameters of an
+        nnx.Module are indexed by the names of its attributes: `params["layers"][2]` is the last layer of
+        models.MLP((1, 40, 40, 1)).
       inner: any optimizer.
 
     Returns:

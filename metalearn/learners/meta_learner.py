@@ -76,7 +76,8 @@ def meta_learner(
         of 0. By default all tasks count the same.
       tasks_at_once: how many tasks of a batch adapt side by side, >= 1; the others wait, and need no memory but for
         their gradients. By default all do, which is fastest for small networks. On a CPU a convolutional network is
-        faster with 1. Several devices share the tasks anyway: leave it out there.
+        faster with 1, unless it is written with models.patch_convolution. Several devices share the tasks anyway:
+        leave it out there.
 
     Returns:
       A MetaLearner.

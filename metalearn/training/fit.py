@@ -145,7 +145,8 @@ def fit(
         if there are fewer), before the checkpoint is written. It does not belong to what a checkpoint holds.
 
     Returns:
-      A FitResult. Stopped by the callback or by Ctrl-C, the result reached so far.
+      A FitResult (params, history, state), whose history holds the arrays query_loss, grad_norm and num_failed, one
+      number for each step. Stopped by the callback or by Ctrl-C, the result reached so far.
 
     Raises:
       CheckpointError: when a checkpoint is damaged, or of another run (its parameters, sampler, batches, key or learner
