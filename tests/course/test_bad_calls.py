@@ -14,7 +14,12 @@ pytestmark = pytest.mark.usefixtures("progress_file", "toy_lesson")
 NO_TEXT = [3, 3.5, b"02.x", ["99.pair"], scaled_mean, np.zeros(2)]
 
 
-@pytest.mark.parametrize("value", [None, *NO_TEXT], ids=repr)
+def named(value):
+    """An id without an address, which would differ from process to process."""
+    return getattr(value, "__name__", None) or repr(value)
+
+
+@pytest.mark.parametrize("value", [None, *NO_TEXT], ids=named)
 @pytest.mark.parametrize(
     "call",
     [lambda id: check(id, scaled_mean), hint, lambda id: hidden_test(id, scaled_mean)],
@@ -33,13 +38,13 @@ def test_the_number_of_a_lesson_is_a_text(call, value):
         call(value)
 
 
-@pytest.mark.parametrize("name", [None, "adapt_a_cosine", *NO_TEXT], ids=repr)
+@pytest.mark.parametrize("name", [None, "adapt_a_cosine", *NO_TEXT], ids=named)
 def test_a_playground_is_one_of_those_there_are(name):
     with pytest.raises(ValueError, match="name must be one of 'adapt_a_sine', 'perturb_the_problem', but it is"):
         playground(name)
 
 
-@pytest.mark.parametrize("seed", [None, "0", -1, 0.5, True, [0]], ids=repr)
+@pytest.mark.parametrize("seed", [None, "0", -1, 0.5, True, [0]], ids=named)
 def test_a_seed_is_a_whole_number(seed):
     with pytest.raises(ValueError, match="seed must be a whole number of at least 0"):
         check("99.scaled_mean", scaled_mean, seed)
@@ -106,7 +111,7 @@ def test_a_number_is_compared_with_a_number(truth):
         ask().reveal(truth)
 
 
-@pytest.mark.parametrize("truth", [None, "c", -1, 2, 0.0, 1.7, True, float("nan"), [0]], ids=repr)
+@pytest.mark.parametrize("truth", [None, "c", -1, 2, 0.0, 1.7, True, float("nan"), [0]], ids=named)
 def test_a_choice_is_compared_with_one_of_the_options(truth):
     with pytest.raises(ValueError, match="truth must be one of 'a', 'b' or the index of one, 0 to 1, but it is"):
         ask(options=["a", "b"]).reveal(truth)
