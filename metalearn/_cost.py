@@ -40,8 +40,8 @@ class MethodCost(NamedTuple):
         text = ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0]
         where = f", where {self.where}" if self.where else ""
         return (
-            f"{subject} costs {text}, and the memory of {_readable(self.copies)} copies of the parameters and of "
-            f"{_readable(self.outputs)} copies of the outputs of the layers{where}."
+            f"{subject} costs {text}, and the memory of {_copies(self.copies)} of the parameters and of "
+            f"{_copies(self.outputs)} of the outputs of the layers{where}."
         )
 
     def evaluate(self, **symbols: float) -> tuple[float, float, float]:
@@ -89,6 +89,10 @@ def costs(
         return factory
 
     return attach
+
+
+def _copies(formula: str) -> str:
+    return "a copy" if formula == "1" else f"{_readable(formula)} copies"
 
 
 def _readable(formula: str) -> str:
