@@ -228,7 +228,7 @@ class TestHiddenTest:
         with pytest.raises(AssertionError) as caught:
             hidden_test("01.floor", lambda targets: 3.14)
         assert caught.value.__cause__ is caught.value.__context__ is None
-        frames = [entry.frame.f_locals for entry in caught.traceback if entry.path.name == "hidden.py"]
+        frames = [entry.frame.f_locals for entry in caught.traceback if entry.path.name == "hidden_tests.py"]
         assert [set(names) for names in frames] == [{"exercise_id", "function", "complaint"}]
 
     def test_passes_no_list_of_the_public_answers(self):
