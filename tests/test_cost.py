@@ -138,7 +138,7 @@ def test_devices_share_tasks_and_exchange_one_gradient():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": "mamll"}, "method must be one of 'maml', .* but it is 'mamll'"),
+        ({"method": "mamll"}, "method must be one of .*'maml'.* but it is 'mamll'"),
         ({"num_steps": 0}, "num_steps must be a whole number of at least 1"),
         ({"num_devices": 0}, "num_devices must be"),
         ({"estimator": "best"}, "estimator must be one of"),
