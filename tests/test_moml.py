@@ -27,7 +27,7 @@ x64 = pytest.mark.usefixtures("x64")
 @functools.cache
 def fixed():
     """Five tasks, as NumPy arrays in float64."""
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), jax.ensure_compile_time_eval():  # the first caller may be a program being traced
         return jax.tree.map(np.asarray, drawn(family, NUM_TASKS, jax.random.key(1)))
 
 

@@ -270,7 +270,7 @@ CASES = {
     "whole-number inputs": (
         lambda: call(tasks=Task((jnp.ones((2, 3, 2), int), jnp.zeros((2, 3), int)), TASKS.query)),
         TypeError,
-        "inputs of tasks.support must be floating-point numbers.*int",
+        "inputs of tasks.support must be one array of floating-point numbers.*int32",
     ),
 }
 

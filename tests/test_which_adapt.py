@@ -460,7 +460,7 @@ CASES = {
     "rates: missing": (
         lambda: ml.maml(tanh_loss, ml.inner.learned_rates(), 1)(*tanh_problem()),
         TypeError,
-        r"learned_rates\(\) needs params that carry their rates.*params is a dict",
+        r"learned_rates\(\) needs params that carry their learning rates.*params is a dict",
     ),
     "reptile: frozen": (
         lambda: reptile(HEAD_ONLY),
