@@ -57,6 +57,22 @@ def tanh_problem(seed=0, num_examples=6):
     return params, Task(*batches)
 
 
+def quadratic_tasks(num_tasks, dim=2):
+    """Tasks like those of `tasks.Quadratic`, from NumPy: no program to compile while a module is imported."""
+    rng = np.random.default_rng(0)
+
+    def hessians():
+        axes = np.linalg.qr(rng.normal(size=(num_tasks, dim, dim)))[0]
+        return axes * rng.uniform(0.2, 1.0, (num_tasks, 1, dim)) @ axes.swapaxes(1, 2)
+
+    minima = rng.normal(size=(num_tasks, dim))
+    task = Task(
+        ml.tasks.QuadraticBatch(hessians(), minima),
+        ml.tasks.QuadraticBatch(hessians(), minima + 0.3 * rng.normal(size=(num_tasks, dim))),
+    )
+    return jax.tree.map(np.float32, task)
+
+
 def linen_problem():
     model = nn.Dense(1)
     return model.init(jax.random.key(0), jnp.ones((1, 1))), model.apply

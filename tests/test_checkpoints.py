@@ -18,7 +18,7 @@ import pytest
 import metalearn as ml
 from metalearn.training import checkpoints, loop
 
-START = {"slope": jnp.array([3.0, -2.0]), "offset": jnp.ones((40, 40))}
+START = {"slope": np.array([3.0, -2.0], np.float32), "offset": np.ones((40, 40), np.float32)}
 KEY = jax.random.key(7)
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from problems import quadratic_tasks
 
 import metalearn as ml
 from metalearn import evaluate
@@ -12,7 +13,7 @@ from metalearn import evaluate
 pytestmark = pytest.mark.filterwarnings("error")
 
 family = ml.tasks.Quadratic(dim=2)
-TASKS = jax.jit(family, static_argnums=1)(jax.random.key(0), 512)  # sooner than one operation after another
+TASKS = quadratic_tasks(512)
 START = jnp.array([1.0, -2.0])
 loss, gradient = jax.jit(family.loss), jax.jit(jax.grad(family.loss))
 

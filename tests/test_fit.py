@@ -1,6 +1,7 @@
 """The training loop is the plain loop over learner.step, only faster; and it stops in good order."""
 
 import doctest
+import functools
 import importlib
 import itertools
 
@@ -11,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from problems import quadratic_tasks
 
 import metalearn as ml
 from metalearn.training import loop
@@ -20,15 +22,15 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 KEY = jax.random.key(7)
 family = ml.tasks.Quadratic(dim=2)
-bank = jax.jit(family, static_argnums=1)(jax.random.key(0), 64)  # sooner than one operation after another
+bank = quadratic_tasks(64)
 learner = ml.meta_learner(ml.maml(family.loss, optax.sgd(0.5), num_steps=2), optax.adam(0.05))
-START = jnp.array([3.0, -2.0])
+START = np.array([3.0, -2.0], np.float32)
 
 
 def from_bank(key, num_tasks):
     """Tasks drawn from a fixed set of 64; it compiles in a tenth of the time of the family itself."""
     which = jax.random.randint(key, (num_tasks,), 0, 64)
-    return jax.tree.map(lambda leaf: leaf[which], bank)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[which], bank)
 
 
 def fit(learner=learner, params=START, tasks=from_bank, num_steps=7, meta_batch_size=4, key=KEY, progress=False):
@@ -152,12 +154,10 @@ def test_what_is_no_state_of_the_learner_is_refused():
 # Batches from outside.
 
 
-def host_batches(num_steps):
-    """What the sampler draws for these steps, as NumPy arrays."""
-    return [jax.tree.map(np.asarray, from_bank(jax.random.fold_in(KEY, t), 4)) for t in range(num_steps)]
-
-
-HOST_BATCHES = host_batches(6)
+@functools.cache
+def host_batches():
+    """What the sampler draws for the first six steps, as NumPy arrays."""
+    return [jax.tree.map(np.asarray, from_bank(jax.random.fold_in(KEY, t), 4)) for t in range(6)]
 
 
 def fit_batches(tasks, num_steps=6, params=START, **options):
@@ -165,35 +165,37 @@ def fit_batches(tasks, num_steps=6, params=START, **options):
 
 
 def test_an_iterable_of_the_same_batches_gives_the_same_run(plain_loop):
-    result = fit_batches(HOST_BATCHES)
+    result = fit_batches(host_batches())
     chex.assert_trees_all_close(result.state, plain_loop[0][6], rtol=1e-5, atol=1e-6)
-    chex.assert_trees_all_equal(fit_batches(iter(HOST_BATCHES)), result)
-    chex.assert_trees_all_equal(fit_batches(jax.tree.map(jnp.asarray, HOST_BATCHES)), result)
+    chex.assert_trees_all_equal(fit_batches(iter(host_batches())), result)
+    chex.assert_trees_all_equal(fit_batches(jax.tree.map(jnp.asarray, host_batches())), result)
 
 
 def test_a_list_is_read_again_and_a_generator_is_not():
-    twice = fit_batches(HOST_BATCHES, 12)
-    chex.assert_trees_all_equal(fit_batches(HOST_BATCHES * 2, 12), twice)
+    twice = fit_batches(host_batches(), 12)
+    chex.assert_trees_all_equal(fit_batches(host_batches() * 2, 12), twice)
     with pytest.raises(ml.TasksEndedError, match="ended after 6 batches") as caught:
-        fit_batches(iter(HOST_BATCHES), 12)
-    chex.assert_trees_all_equal(caught.value.result, fit_batches(HOST_BATCHES))
+        fit_batches(iter(host_batches()), 12)
+    chex.assert_trees_all_equal(caught.value.result, fit_batches(host_batches()))
 
 
 def test_one_generator_serves_one_run_after_another():
-    stream = iter(HOST_BATCHES * 2)
+    stream = iter(host_batches() * 2)
     first = fit_batches(stream, 7)
     assert fit_batches(stream, 5, params=first.state).state.step == 12
-    chex.assert_trees_all_equal(fit_batches(HOST_BATCHES, 5, params=fit_batches(HOST_BATCHES, 12).state).state.step, 17)
+    chex.assert_trees_all_equal(
+        fit_batches(host_batches(), 5, params=fit_batches(host_batches(), 12).state).state.step, 17
+    )
 
 
 def test_a_loader_may_fill_its_buffers_anew():
     def refilled():
-        buffer = jax.tree.map(np.empty_like, HOST_BATCHES[0])
-        for batch in HOST_BATCHES:
+        buffer = jax.tree.map(np.empty_like, host_batches()[0])
+        for batch in host_batches():
             jax.tree.map(lambda to, new: np.copyto(to, new), buffer, batch)
             yield buffer
 
-    chex.assert_trees_all_equal(fit_batches(refilled()), fit_batches(HOST_BATCHES))
+    chex.assert_trees_all_equal(fit_batches(refilled()), fit_batches(host_batches()))
 
 
 def test_the_next_batch_is_read_while_a_step_is_computed():
@@ -201,7 +203,7 @@ def test_the_next_batch_is_read_while_a_step_is_computed():
     read = []
 
     def watched():
-        for number, batch in enumerate(HOST_BATCHES, start=1):
+        for number, batch in enumerate(host_batches(), start=1):
             read.append(number)
             yield batch
 
@@ -221,11 +223,11 @@ class Foreign:
 
 
 def test_arrays_of_other_libraries():
-    foreign = [jax.tree.map(Foreign, batch) for batch in HOST_BATCHES]
-    chex.assert_trees_all_equal(fit_batches(foreign), fit_batches(HOST_BATCHES))
+    foreign = [jax.tree.map(Foreign, batch) for batch in host_batches()]
+    chex.assert_trees_all_equal(fit_batches(foreign), fit_batches(host_batches()))
 
 
-one = HOST_BATCHES[0]
+one = quadratic_tasks(4)
 
 
 @pytest.mark.parametrize(
@@ -254,9 +256,9 @@ def test_what_is_no_iterable_of_batches_is_refused(tasks, error, message):
 
 def test_a_sampler_and_an_iterable_want_other_arguments():
     with pytest.raises(ValueError, match="meta_batch_size belongs to a sampler"):
-        fit_batches(HOST_BATCHES, meta_batch_size=4)
+        fit_batches(host_batches(), meta_batch_size=4)
     with pytest.raises(ValueError, match="key belongs to a sampler"):
-        fit_batches(HOST_BATCHES, key=KEY)
+        fit_batches(host_batches(), key=KEY)
     with pytest.raises(ValueError, match="meta_batch_size must be a whole number"):
         fit_batches(from_bank)
     with pytest.raises(TypeError, match="tasks is a generator function"):
@@ -264,7 +266,7 @@ def test_a_sampler_and_an_iterable_want_other_arguments():
 
 
 def host_generator():
-    yield from HOST_BATCHES
+    yield from host_batches()
 
 
 # Samplers that are none.

@@ -17,7 +17,9 @@ from metalearn.learners.mamf import among_present, tasks_to_cover, uniform_tasks
 pytestmark = pytest.mark.filterwarnings("error")
 
 KEY = jax.random.key(0)
-EXAMPLES = jax.random.normal(jax.random.key(1), (4, 3, 2))  # 4 labels, 3 examples of each, 2 numbers an example
+EXAMPLES = (
+    np.random.default_rng(1).normal(size=(4, 3, 2)).astype(np.float32)
+)  # 4 labels, 3 examples of each, 2 numbers an example
 
 
 def linear(params, inputs):

@@ -1,5 +1,6 @@
 """Many devices do the work of one, and come to the same result. Here the devices are simulated (see conftest)."""
 
+import functools
 import importlib
 import json
 import socket
@@ -35,8 +36,16 @@ class Transformer(nnx.Module):
         return self.readout(x + self.narrow(nnx.gelu(self.widen(x)))).mean(axis=-2)
 
 
-PARAMS, apply = ml.models.functional(Transformer(nnx.Rngs(0)))
-loss = ml.losses.mean_squared_error(apply)
+@functools.cache
+def network():
+    """(params, apply)."""
+    return ml.models.functional(Transformer(nnx.Rngs(0)))
+
+
+def loss(params, batch):
+    return ml.losses.mean_squared_error(network()[1])(params, batch)
+
+
 learner = ml.meta_learner(ml.maml(loss, optax.sgd(0.01), 2), optax.sgd(0.003, momentum=0.9))
 
 
@@ -48,7 +57,8 @@ def draw(key, num_tasks):
     return ml.Task((x[:, :5], y[:, :5]), (x[:, 5:], y[:, 5:]))
 
 
-def fit(num_steps=20, params=PARAMS, meta_batch_size=16, **options):
+def fit(num_steps=20, params=None, meta_batch_size=16, **options):
+    params = network()[0] if params is None else params
     return ml.fit(learner, params, draw, num_steps, meta_batch_size, jax.random.key(0), progress=False, **options)
 
 
@@ -74,7 +84,7 @@ def test_each_device_does_its_part_of_the_work():
     module = importlib.import_module("metalearn.training.fit")
 
     def temporary(num_tasks, mesh=None):
-        state, places = learner.init(PARAMS), None
+        state, places = learner.init(network()[0]), None
         if mesh is not None:
             state = module._spread(mesh, state)
             places = module._places(mesh, state, num_tasks)
@@ -99,15 +109,15 @@ def test_parameters_split_over_devices_stay_split(on_one_device):
         spec = PartitionSpec(*[None] * (leaf.ndim - 1), "model") if even else PartitionSpec()
         return jax.device_put(leaf, NamedSharding(mesh, spec))
 
-    params = jax.tree.map(split, PARAMS)
+    params = jax.tree.map(split, network()[0])
     result = fit(params=params, mesh=mesh)
     assert_same(result.params, on_one_device.params)
 
     def on_one(tree):
         return sum(leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(tree))
 
-    assert on_one(result.params) == on_one(params) < 0.7 * on_one(PARAMS)
-    assert on_one(result.state.opt_state) < 0.7 * on_one(learner.init(PARAMS).opt_state)  # momentum as well
+    assert on_one(result.params) == on_one(params) < 0.7 * on_one(network()[0])
+    assert on_one(result.state.opt_state) < 0.7 * on_one(learner.init(network()[0]).opt_state)  # momentum as well
 
 
 def test_a_run_moves_from_one_device_to_eight(on_one_device, tmp_path):
