@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 
 import metalearn as ml
 from metalearn.meta_gradients.fo_b_maml import STENCILS
@@ -66,7 +66,7 @@ SHAPES = arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
 
 @st.composite
 def trees(draw):
-    """Three pytrees alike, of at least one array: nested dicts, lists and tuples of leaves of any shape, also empty."""
+    """Three pytrees alike, of at least one array: nested dicts, lists and tuples of leaves of any shape, some of them empty."""
     structure = draw(
         st.recursive(
             SHAPES.map(lambda shape: np.zeros(shape)),
@@ -79,6 +79,7 @@ def trees(draw):
         )
     )
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    assume(any(leaf.size for leaf in jax.tree.leaves(structure)))  # without a number there is nothing to learn
     return tuple(jax.tree.map(lambda leaf: rng.normal(0, 1, leaf.shape), structure) for _ in range(3))
 
 
