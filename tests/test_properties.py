@@ -66,7 +66,7 @@ SHAPES = arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
 
 @st.composite
 def trees(draw):
-    """Three pytrees alike, of at least one array: nested dicts, lists and tuples of leaves of any shape, some of them empty."""
+    """Three pytrees alike, of at least one number: nested dicts, lists and tuples of leaves of any shape."""
     structure = draw(
         st.recursive(
             SHAPES.map(lambda shape: np.zeros(shape)),
