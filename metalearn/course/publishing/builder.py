@@ -88,7 +88,7 @@ def read_source(path: Path) -> NotebookNode:
         cell.metadata = nbformat.from_dict(_without(cell.metadata, *JUPYTEXT_NOISE))
         tags = cell.metadata.get("tags", [])
         if "opening" in tags:
-            framed = syllabus.find(path.stem[:2])
+            (framed,) = [lesson for lesson in syllabus.LESSONS if lesson.stem == path.stem]
             cell.source = page.opening(framed, cell.source)
             if page.draws(framed.number):
                 cell.attachments = nbformat.from_dict({page.PICTURE: {"image/png": ""}})
