@@ -202,7 +202,8 @@ def test_the_plan_of_the_term_is_that_of_the_lessons(path):
     number = path.stem[:2]
     page = (ROOT / "metalearn/course/publishing/site/teaching.md").read_text("utf-8")
     (row,) = re.findall(rf"^\| \d+ \| {number} · (.*) \|$", page, re.MULTILINE)
-    _, minutes, exercises, paper, points = map(str.strip, row.split("|"))
+    name, minutes, exercises, paper, points = map(str.strip, row.split("|"))
+    assert name == syllabus.find(number).name
     source = path.read_text("utf-8")
     on_paper = re.findall(r"On paper, about (\d+) minutes", source)
     definitions = [exercise for exercise in all_exercises() if exercise.lesson == number]

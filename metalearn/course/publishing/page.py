@@ -71,22 +71,27 @@ def closing(lesson: Lesson) -> str:
     )
 
 
-def contents() -> str:
-    """The page of contents, in Markdown; its links lead to notebooks in the same folder."""
-    minutes = sum(lesson.minutes for lesson in syllabus.LESSONS if lesson.core)
-    lines = [f"# {syllabus.COURSE}: contents", "", f"The core path takes about {round(minutes / 60)} hours."]
+def course_map(folder: str = "") -> str:
+    """The lessons as a table in Markdown; its links lead into a folder, such as "lessons/"."""
+    lines = ["| lesson | | what you will have shown |", "|---|---|---|"]
     part = None
     for lesson in syllabus.LESSONS:
         if lesson.part != part:
             part = lesson.part
-            lines += ["", f"## {part}", ""]
-        lines += [f"- **{_link(lesson)}** ({lesson.kind}, {lesson.minutes} minutes). {lesson.claim}"]
-    lines += [
-        "",
-        f"[Notation]({NOTATION}): every symbol of the course, and a glossary. What you have done so far is shown ",
-    ]
-    lines[-1] += "by `progress()` in any lesson."
-    return "\n".join(lines) + "\n"
+            lines.append(f"| **{part}** | | |")
+        link = f"[{lesson.number} · {lesson.name}]({folder}{lesson.stem}.ipynb)"
+        lines.append(f"| {link} | {lesson.kind}, {lesson.minutes} min | {lesson.claim} |")
+    return "\n".join(lines)
+
+
+def contents() -> str:
+    """The page of contents, in Markdown; its links lead to notebooks in the same folder."""
+    minutes = sum(lesson.minutes for lesson in syllabus.LESSONS if lesson.core)
+    return (
+        f"# {syllabus.COURSE}\n\n{course_map()}\n\nThe core path takes about {round(minutes / 60)} hours. "
+        f"[Notation]({NOTATION}) has every symbol of the course, and a glossary. What you have done so far is shown by "
+        "`progress()` in any lesson.\n"
+    )
 
 
 def notation() -> str:
