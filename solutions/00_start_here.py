@@ -10,19 +10,8 @@
 #     name: python3
 # ---
 
-# %% [markdown]
-# # 00 · Start here
-#
-# Welcome. This course is about models that learn a new task from a few examples, because they were given a good place
-# to start from. Afterwards you can derive and implement gradient-based meta-learning, from MAML up to a first-order
-# method that provably converges. You can also check that an implementation is right, and use it on tasks of your own.
-#
-# **The claim you will have shown here:** `grad`, `vmap` and `scan` of pure functions compose, and together they
-# differentiate a whole run of learning.
-#
-# About 45 minutes. You need calculus, linear algebra, and Python with NumPy. You need no JAX and no meta-learning.
-#
-# Afterwards you can
+# %% [markdown] tags=["opening"]
+# **Afterwards you can**
 #
 # - **write** a loss as a pure function of a pytree of parameters,
 # - **derive** a gradient by hand, and **check** it in two independent ways,
@@ -30,6 +19,12 @@
 # - **differentiate** through a whole run of gradient descent,
 # - **predict** the step size above which descent no longer settles.
 #
+# **New symbols**
+#
+# - $\phi$: parameters of one model
+# - $\alpha$: learning rate
+
+# %% [markdown]
 # **How a lesson works.** `Shift`+`Enter` runs a cell and moves on to the next.
 #
 # - *Predict.* Before a result is shown, you commit to a guess. A wrong guess tells you where to read again.
@@ -42,8 +37,6 @@
 # What you passed, answered and predicted is kept in the file `progress.json` beside the lessons, and stays on the
 # machine that runs them. On Binder that machine is thrown away: keep the text that
 # `metalearn.course.export_progress()` returns.
-#
-# Next lesson: [01 · Learning to learn](01_learning_to_learn.ipynb).
 
 # %% tags=["imports"]
 from collections.abc import Callable
@@ -837,5 +830,3 @@ progress("00")
 #   [arXiv 1703.03400](https://arxiv.org/abs/1703.03400). Sine curves as tasks (section 5.1), and the meta-gradient.
 # - E. M. Chayti, M. Jaggi. *A New First-Order Meta-Learning Algorithm with Convergence Guarantees.* 2024.
 #   [arXiv 2409.03682](https://arxiv.org/abs/2409.03682). The first-order method that this course leads to.
-#
-# Next: [01 · Learning to learn](01_learning_to_learn.ipynb), where one model meets a whole family of tasks.

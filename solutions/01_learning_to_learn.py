@@ -10,20 +10,18 @@
 #     name: python3
 # ---
 
-# %% [markdown]
-# # 01 · Learning to learn
-#
-# **The claim you will have shown:** on a family of sine curves the average model is useless, and no amount of training
-# fixes it.
-#
-# About 45 minutes. Before this: [00 · Start here](00_start_here.ipynb), for `grad`, `vmap` and `scan`.
-#
-# Afterwards you can
+# %% [markdown] tags=["opening"]
+# **Afterwards you can**
 #
 # - **say** what a task, a support set and a query set are,
 # - **derive** the lowest loss that one function can reach on a whole family of tasks,
 # - **measure** adaptation: a loss curve over inner steps, with a confidence interval over tasks,
 # - **predict** how far fine-tuning gets from an average start.
+#
+# **New symbols**
+#
+# - $h$, $f$: support loss, query loss
+# - $p(\mathcal{T})$: task distribution
 
 # %% tags=["imports"]
 import jax
@@ -464,5 +462,3 @@ progress("01")
 #
 # - C. Finn, P. Abbeel, S. Levine. *Model-agnostic meta-learning for fast adaptation of deep networks.* 2017.
 #   [arXiv 1703.03400](https://arxiv.org/abs/1703.03400). The family of sine curves (section 5.1).
-#
-# Next: [02 · MAML](02_maml.ipynb), the gradient that looks ahead.

@@ -10,21 +10,22 @@
 #     name: python3
 # ---
 
-# %% [markdown]
-# # 02 · MAML: the gradient that looks ahead
-#
-# **The claim you will have shown:** the meta-gradient is a product of factors $(I - \alpha H)$, one for each inner
-# step; and $N$ inner steps want a step size $\alpha$ of about $1/N$.
-#
-# About 75 minutes. Before this: [01 · Learning to learn](01_learning_to_learn.ipynb), where one average model failed
-# on a family of sine curves, and fine-tuning it was slow.
-#
-# Afterwards you can
+# %% [markdown] tags=["opening"]
+# **Afterwards you can**
 #
 # - **derive** the gradient of a loss after $K$ gradient steps,
 # - **implement** it twice: with automatic differentiation, and by hand from the last step to the first,
 # - **measure** what it buys on Finn et al.'s sine curves, at the full length of their experiment,
 # - **predict** how large an inner step may be when there are many of them.
+#
+# **New symbols**
+#
+# - $\theta$: initialization
+# - $\phi_k$: after $k$ inner steps
+# - $H$: Hessian of $h$
+# - $K$: number of inner steps
+# - $F(\theta) = f(\phi_K)$: meta-objective
+# - $\eta$: outer learning rate
 
 # %% tags=["imports"]
 import jax
@@ -714,5 +715,3 @@ progress("02")
 #   [arXiv 1703.03400](https://arxiv.org/abs/1703.03400). The algorithm, and the sine experiment (section 5.1).
 # - K. Ji, J. Yang, Y. Liang. *Theoretical convergence of multi-step model-agnostic meta-learning.* JMLR 23, 2022.
 #   [arXiv 2002.07836](https://arxiv.org/abs/2002.07836). The bound, and $\alpha \sim 1/N$.
-#
-# Next: [03 · First-order shortcuts](03_first_order_shortcuts.ipynb), which leave the way back out.

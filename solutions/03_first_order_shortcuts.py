@@ -10,22 +10,19 @@
 #     name: python3
 # ---
 
-# %% [markdown]
-# # 03 · First-order shortcuts: cheap, and to the wrong point
-#
-# **The claim you will have shown:** FO-MAML and Reptile cost a fraction of MAML and come to rest at another point.
-# On quadratic tasks you can say exactly which.
-#
-# About 70 minutes. Before this: [02 · MAML](02_maml.ipynb), where the meta-gradient became a product of factors
-# $(I - \alpha H_k)$.
-#
-# Afterwards you can
+# %% [markdown] tags=["opening"]
+# **Afterwards you can**
 #
 # - **count** what a meta-gradient costs,
 # - **derive** the point at which each shortcut comes to rest,
 # - **measure** how its error depends on the inner step,
 # - **recognise** which gradient a piece of code computes, and repair it,
 # - **implement** MAML without a second derivative.
+#
+# **New symbols**
+#
+# - $A$: Hessian of $f$
+# - $J = \partial\phi_K / \partial\theta$
 
 # %% tags=["imports"]
 import collections
@@ -764,5 +761,3 @@ progress("03")
 #   [arXiv 1803.02999](https://arxiv.org/abs/1803.02999). Reptile.
 # - A. Fallah, A. Mokhtari, A. Ozdaglar. *On the convergence theory of gradient-based model-agnostic meta-learning
 #   algorithms.* 2020. [arXiv 1908.10400](https://arxiv.org/abs/1908.10400). The floor of FO-MAML, and HF-MAML.
-#
-# Next: [04 · Bilevel](04_bilevel.ipynb), where a spring to the start makes adaptation a minimum.

@@ -10,16 +10,8 @@
 #     name: python3
 # ---
 
-# %% [markdown]
-# # 04 · Bilevel: differentiate the answer, not the way to it
-#
-# **The claim you will have shown:** pull the adapted weights towards the start, and the meta-gradient becomes one linear
-# solve (iMAML), or no solve at all (Moreau envelope).
-#
-# About 60 minutes. Before this: [03 · First-order shortcuts](03_first_order_shortcuts.ipynb), where FO-MAML and Reptile
-# came to rest at the wrong point.
-#
-# Afterwards you can
+# %% [markdown] tags=["opening"]
+# **Afterwards you can**
 #
 # - **explain** what a spring to the start does to adaptation, and how stiff it must be,
 # - **derive** the meta-gradient from the point where adaptation ends,
@@ -27,6 +19,11 @@
 # - **predict** when a Neumann series diverges, and what conjugate gradients do instead,
 # - **recognise** when an implicit gradient cannot be trusted,
 # - **derive** why the Moreau envelope needs no solve, and what it gives up for that.
+#
+# **New symbols**
+#
+# - $\lambda$: proximal strength
+# - $\phi^*$: minimizer of the inner problem
 
 # %% tags=["imports"]
 import jax
@@ -1048,5 +1045,3 @@ progress("04")
 # - K. Mishchenko, S. Hanzely, P. Richtárik. *Convergence of first-order algorithms for meta-learning with Moreau
 #   envelopes.* 2023. [arXiv 2301.06806](https://arxiv.org/abs/2301.06806). FO-MAML as an inexact step on the envelope.
 # - J. R. Shewchuk. *An introduction to the conjugate gradient method without the agonizing pain.* 1994.
-#
-# Next: [05 · FO-B-MAML](05_fo_b_maml.ipynb), which needs no linear solve.

@@ -10,22 +10,19 @@
 #     name: python3
 # ---
 
-# %% [markdown]
-# # 05 · FO-B-MAML: lean, and watch the minimum move
-#
-# **The claim you will have shown:** the meta-gradient is the derivative of a perturbed solution. Two inner solves give
-# it, from gradients alone, with an error of $O(\nu)$ or $O(\nu^2)$.
-#
-# About 70 minutes. Before this: [04 · Bilevel](04_bilevel.ipynb), where a spring to the start made adaptation a
-# minimum, and the meta-gradient one linear solve.
-#
-# Afterwards you can
+# %% [markdown] tags=["opening"]
+# **Afterwards you can**
 #
 # - **derive** the meta-gradient as the derivative of a perturbed solution,
 # - **implement** the two estimators of Chayti & Jaggi for any model,
 # - **predict** their error from three numbers, and **choose** $\nu$ by it,
 # - **explain** why two unfinished loops can give a good difference, and what spoils it,
 # - **recognise** when the problem with $-\nu$ has lost its minimum.
+#
+# **New symbols**
+#
+# - $\nu$: perturbation
+# - $\delta$: error of an inner solve
 
 # %% tags=["imports"]
 import functools
@@ -1172,5 +1169,3 @@ progress("05")
 #   [arXiv 2104.01677](https://arxiv.org/abs/2104.01677).
 # - J. Kwon, D. Kwon, S. Wright, R. Nowak. *A fully first-order method for stochastic bilevel optimization.* 2023.
 #   [arXiv 2301.10945](https://arxiv.org/abs/2301.10945). F2SA.
-#
-# Next: [06 · Clipping](06_clipping.ipynb), on what to do with a meta-gradient.

@@ -10,21 +10,18 @@
 #     name: python3
 # ---
 
-# %% [markdown]
-# # 06 · Clipping: steps of bounded length
-#
-# **The claim you will have shown:** the meta-objective's smoothness grows with its gradient, so plain gradient steps must
-# be tiny and normalised ones need not be. You will also meet an objective for which only the first half is true.
-#
-# About 60 minutes. Before this: [05 · FO-B-MAML](05_fo_b_maml.ipynb), which gave a meta-gradient. This lesson is about
-# what to do with it.
-#
-# Afterwards you can
+# %% [markdown] tags=["opening"]
+# **Afterwards you can**
 #
 # - **prove** that the curvature of a meta-objective grows with its gradient,
 # - **derive** how long a step may then be,
 # - **implement** clipping, and the normalised step with momentum in the right order,
 # - **measure** the smoothness along a training run, and **predict** which outer rule survives it.
+#
+# **New symbols**
+#
+# - $L_0$, $L_1$: generalized smoothness
+# - $\beta$: momentum
 
 # %% tags=["imports"]
 import sys
@@ -962,5 +959,3 @@ progress("06")
 #   [arXiv 1905.11881](https://arxiv.org/abs/1905.11881). $(L_0, L_1)$-smoothness, measured along training runs.
 # - A. Cutkosky, H. Mehta. *Momentum improves normalized SGD.* 2020.
 #   [arXiv 2002.03305](https://arxiv.org/abs/2002.03305). Average first, then normalise.
-#
-# Next: [07 · The shoot-out](07_shoot_out.ipynb), where all six methods meet.

@@ -10,15 +10,8 @@
 #     name: python3
 # ---
 
-# %% [markdown]
-# # 07 · The shoot-out: six meta-gradients, one budget
-#
-# **The claim to test:** the convergent first-order method, FO-B-MAML, reaches a stationary point at first-order cost and
-# with flat memory; the others do not.
-#
-# About 60 minutes. Before this: [06 · Clipping](06_clipping.ipynb). You know all six methods by now. Here they meet.
-#
-# Afterwards you can
+# %% [markdown] tags=["opening"]
+# **Afterwards you can**
 #
 # - **compute** the bill of each method, and compare it with a count of its multiplications,
 # - **measure** where each method comes to rest, on the objective that it descends,
@@ -911,5 +904,3 @@ progress("07")
 #   [arXiv 1909.04630](https://arxiv.org/abs/1909.04630). iMAML.
 # - S. Greydanus, D. Kobak. *Scaling down deep learning with MNIST-1D.* 2024.
 #   [arXiv 2011.14439](https://arxiv.org/abs/2011.14439). The signals.
-#
-# Next: [08 · Adjoint](08_adjoint.ipynb), for inner loops so long that they become a flow.

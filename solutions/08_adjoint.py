@@ -10,22 +10,18 @@
 #     name: python3
 # ---
 
-# %% [markdown]
-# # 08 · Adjoint: the way back along a stored path
-#
-# **The claim you will have shown:** an inner loop of many small steps follows an ordinary differential equation (ODE),
-# and its gradient follows another one, run backwards along a path that was stored. Never along a path that was
-# integrated backwards.
-#
-# About 60 minutes. Before this: [02 · MAML](02_maml.ipynb), where the meta-gradient became a product of factors
-# $(I - \alpha H_k)$, and [04 · Bilevel](04_bilevel.ipynb), which met iMAML.
-#
-# Afterwards you can
+# %% [markdown] tags=["opening"]
+# **Afterwards you can**
 #
 # - **derive** the adjoint equation from that product,
 # - **implement** a backward sweep along a stored path, and **measure** its order,
 # - **predict** the horizon at which a path integrated backwards is lost,
 # - **count** what checkpoints save and what they cost.
+#
+# **New symbols**
+#
+# - $T = \alpha K$: inner training time
+# - $p(t)$: adjoint
 
 # %% tags=["imports"]
 import functools
@@ -1012,6 +1008,3 @@ progress("08")
 #   [arXiv 1502.03492](https://arxiv.org/abs/1502.03492). Descent made reversible by storing the lost bits.
 # - P. Kidger. *On neural differential equations.* 2022. [arXiv 2202.02435](https://arxiv.org/abs/2202.02435). The
 #   thesis behind diffrax, with checkpoints and the other ways back.
-#
-# This was the last lesson. Next: tasks of your own. Any pair `ml.Task(support, query)` of batches that your loss
-# understands is one, and all methods of this course take it.

@@ -1,4 +1,4 @@
-"""The command line: `python -m metalearn.course build|release|site|badge ...`; `--help` after each tells more."""
+"""The command line: `python -m metalearn.course open|build|release|site|badge ...`; `--help` after each tells more."""
 
 import argparse
 import sys
@@ -13,12 +13,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 if all went well, 1 if a lesson fails or has drifted."""
     parser = argparse.ArgumentParser(
         prog="python -m metalearn.course",
-        description="Make what the course is published as, from the sources of its lessons.",
+        description="Open the course, or make what it is published as from the sources of its lessons.",
         epilog=_what_is_here(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=None)
     commands = parser.add_subparsers()
+
+    command = commands.add_parser("open", help="open a lesson in JupyterLab, in a copy that is yours")
+    command.add_argument("slug", nargs="?", default="", help="a lesson, such as 02_maml or maml (default: the first)")
+    _add_root(command)
+    command.set_defaults(run=_open)
 
     command = commands.add_parser("build", help="build lessons from their sources")
     _add_lessons(command)
@@ -84,6 +89,22 @@ def _add_root(command: argparse.ArgumentParser) -> None:
 
 
 # Each command imports what it needs, which may not be installed.
+
+
+def _open(options: argparse.Namespace) -> int:
+    from jupyterlab.labapp import main as jupyterlab
+
+    from metalearn.course import syllabus
+    from metalearn.course.records import copy
+
+    lessons = [lesson.stem for lesson in syllabus.LESSONS if options.slug in ("", lesson.slug, lesson.stem)]
+    if not lessons:
+        known = ", ".join(lesson.stem for lesson in syllabus.LESSONS)
+        raise ValueError(f"no such lesson: {options.slug} (there are {known})")
+    for sentence in copy.update(options.root):
+        print(sentence)
+    jupyterlab([str(options.root / copy.FOLDER / f"{lessons[0]}.ipynb")])
+    return 0
 
 
 def _build(options: argparse.Namespace) -> int:

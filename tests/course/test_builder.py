@@ -11,7 +11,8 @@ import nbformat
 import pytest
 
 from metalearn.course import __main__ as command
-from metalearn.course.publishing import builder
+from metalearn.course import syllabus
+from metalearn.course.publishing import builder, page
 
 REPOSITORY = Path(__file__).parents[2]
 EXERCISE = SimpleNamespace(
@@ -138,7 +139,8 @@ def test_a_lesson_has_a_stub_where_the_solution_was(root):
     lesson = read(root / "lessons/02_toy.ipynb")
     stub = 'def twice(x):\n    """Returns 2 x."""\n    raise NotImplementedError  # your code here'
     assert cell(lesson, "02-twice").source == stub
-    assert "SOLUTION" not in str(lesson) and "x + y" not in str(lesson)
+    assert "SOLUTION" not in str(lesson)
+    assert [c.id for c in lesson.cells if "x + y" in c.source] == ["02-twice-help"]  # where it is folded
     assert all(c.outputs == [] and c.execution_count is None for c in lesson.cells if c.cell_type == "code")
     assert not (root / "solutions/02_toy.ipynb").exists()
 
@@ -160,7 +162,10 @@ def test_hints_stand_below_the_check_and_are_written_once(executed):
     summaries = re.findall("<summary>(.*)</summary>", cell(lesson, "02-twice-help").source)
     assert summaries == ["Expected output", "Hint 1", "Hint 2", "Solution"]
     assert "\n\nWhat is $x + x$?\n\n" in cell(lesson, "02-twice-help").source
-    assert "(../solutions/02_toy.ipynb)" in cell(lesson, "02-twice-help").source
+    code = 'def twice(x):\n    """Returns 2 x."""\n    y = x\n    return x + y'
+    assert (
+        f"<summary>Solution</summary>\n\n```python\n{code}\n```\n\n</details>" in cell(lesson, "02-twice-help").source
+    )
     assert "Solution" not in cell(solution, "02-twice-help").source
 
 
@@ -175,13 +180,131 @@ def test_a_question_waits_for_a_derivation_and_the_worked_lesson_has_one(root):
     source = builder.read_source(write(root, SOURCE + QUESTION))
     asked = cell(builder.to_lesson(source, "02_toy"), "02-why")
     assert (asked.cell_type, asked.source) == ("markdown", "*Your derivation here.*")
-    assert cell(builder.to_solution(source), "02-why").source == "By **definition**:\n\n$$2x = x + x.$$"
+    answer = "By **definition**:\n\n$$2x = x + x.$$"
+    assert cell(builder.to_solution(source), "02-why").source == answer
+    folded = cell(builder.to_lesson(source, "02_toy"), "02-why-answer").source
+    assert folded == f"<details>\n<summary>A model answer</summary>\n\n{answer}\n\n</details>"
 
 
 def test_a_question_may_stand_between_an_exercise_and_its_check(root):
     write(root, SOURCE.replace("# %%\n# The line below", QUESTION + "\n# %%\n# The line below"))
     assert run(root, "--no-execute") == 0
     assert cell(read(root / "lessons/02_toy.ipynb"), "02-twice-check").source == 'check("02.twice", twice)'
+
+
+OPENING = """\
+# %% [markdown] tags=["opening"]
+# **Afterwards you can**
+#
+# - **double** a number,
+#   whatever it is.
+#
+# **New symbols**
+#
+# - $x$: a number
+"""
+TOY = syllabus.Lesson("02", "toy", "Toys: twice a number", "Twice is a sum.", 5, "Toys", needs=("01",))
+LAST = syllabus.Lesson("03", "last", "Last", "It ends.", 5, "Toys", core=False)
+PNG = "iVBORw0KGgo="
+
+
+def draw_a_toy():
+    """A picture
+    of a toy."""
+    return "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 10 3'><rect width='10' height='3'/></svg>"
+
+
+@pytest.fixture
+def framed(root, monkeypatch):
+    """The toy lesson with an opening, in a course of three; its picture is drawn by `draw_a_toy`."""
+    monkeypatch.setattr(syllabus, "LESSONS", (*syllabus.LESSONS[:2], TOY, LAST))
+    monkeypatch.setattr(page, "draws", lambda number: draw_a_toy if number == "02" else None)
+    write(root, SOURCE.replace("# %% [markdown]\n# # A toy\n", OPENING))
+    return root
+
+
+class TestFrame:
+    def test_the_top_comes_from_the_table_of_the_course(self, framed):
+        assert run(framed, "--no-execute") == 0
+        top = read(framed / "lessons/02_toy.ipynb").cells[0]
+        for text in (
+            "# 02 · Toys: twice a number\n",
+            "Twice is a sum.",
+            "02 of 03 · core · 5 minutes",
+            "[← 01](01_learning_to_learn.ipynb) · [03 →](03_last.ipynb)",
+            "Before this: [01 · Learning to learn](01_learning_to_learn.ipynb).",
+            "**Afterwards you can**\n\n- **double** a number,\n  whatever it is.",
+            "**New symbols**\n\n- $x$: a number",
+            "![A picture of a toy.](attachment:opening.png)",
+        ):
+            assert text in top.source
+        assert top.attachments["opening.png"]["image/png"].startswith(PNG[:5])
+
+    def test_the_bottom_leads_on(self, framed):
+        run(framed, "--no-execute")
+        bottom = read(framed / "lessons/02_toy.ipynb").cells[-1]
+        assert bottom.id == "02_toy-closing"
+        assert "Next: [03 · Last](03_last.ipynb). It ends." in bottom.source
+        assert "This is the last lesson." in page.closing(LAST)
+
+    def test_a_picture_may_differ_in_its_bytes_and_must_not_be_missing(self, framed):
+        run(framed, "--no-execute")
+        path = framed / "lessons/02_toy.ipynb"
+
+        def with_picture(data):
+            notebook = read(path)
+            notebook.cells[0].attachments["opening.png"]["image/png"] = data
+            path.write_text(builder.as_text(notebook), "utf-8")
+            return [text for text in builder.check(framed) if text.startswith("lessons/")]
+
+        assert with_picture(PNG) == []
+        assert with_picture("") == ["lessons/02_toy.ipynb: the picture of cell 02_toy-00 is missing; build it again"]
+
+    @pytest.mark.parametrize(
+        ("old", "new", "message"),
+        [
+            ("# **Afterwards you can**", "# Afterwards", "the opening must be '**Afterwards you can**' above a list"),
+            ("#   whatever it is.", "#   whatever it is.\n#\n# And more.", "the opening must be"),
+            ("# %% [markdown] tags", "# %% [markdown]\n# First.\n\n# %% [markdown] tags", "must be the first cell"),
+            ('# %% tags=["hide-input"]', '# %% [markdown] tags=["fold"]\n# %%', "only a code cell"),
+        ],
+    )
+    def test_a_mistake_is_named(self, framed, capsys, old, new, message):
+        path = framed / "solutions/02_toy.py"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+        assert run(framed, "--no-execute") == 1
+        assert message in capsys.readouterr().out
+
+    def test_a_lesson_that_is_not_in_the_table_has_no_opening(self, framed, monkeypatch):
+        monkeypatch.setattr(syllabus, "LESSONS", syllabus.LESSONS[:2])
+        with pytest.raises(builder.SourceError, match=r"needs its line in metalearn/course/syllabus\.py"):
+            builder.read_source(framed / "solutions/02_toy.py")
+
+    def test_a_picture_without_words_is_refused(self, framed, monkeypatch):
+        monkeypatch.setattr(page, "draws", lambda number: lambda: "<svg/>")
+        with pytest.raises(builder.SourceError, match="needs a docstring that describes the picture"):
+            builder.read_source(framed / "solutions/02_toy.py")
+
+
+def test_a_folded_cell_is_folded_in_jupyterlab_and_on_the_website(root):
+    write(root, SOURCE.replace("# %%\n# The line below", '# %% tags=["fold", "slow"]\n# The line below'))
+    assert run(root, "--no-execute") == 0
+    (folded,) = [c for c in read(root / "lessons/02_toy.ipynb").cells if c.source.startswith("# The line below")]
+    assert folded.metadata == {"tags": ["hide-input", "slow"], "jupyter": {"source_hidden": True}}
+
+
+def test_a_change_of_text_keeps_what_was_executed(root, executed):
+    shutil.copytree(executed, root, dirs_exist_ok=True)
+    write(root, SOURCE.replace("The end.", "The very end."))
+    assert run(root, "--no-execute") == 0
+    assert builder.check(root) == []
+    write(root, SOURCE.replace("# The line below", "x = 1  # The line below"))
+    before = (root / "solutions/02_toy.ipynb").read_bytes()
+    assert run(root, "--no-execute") == 0
+    assert (root / "solutions/02_toy.ipynb").read_bytes() == before
+    assert builder.check(root)[0].startswith("solutions/02_toy.ipynb: differs from its source")
 
 
 def test_two_builds_are_byte_identical(root):

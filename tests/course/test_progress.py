@@ -9,12 +9,14 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from toy import PAIR, scaled_mean
+from toy import PAIR, QUIZ, scaled_mean
 
-from metalearn.course import check, export_progress, import_progress, progress
+from metalearn.course import check, export_progress, import_progress, progress, syllabus
 from metalearn.course.records import record
+from metalearn.course.widgets import display
 from metalearn.course.widgets.display import show_html
 
+PALETTE = (Path(display.__file__).parent / "palette.css").read_text("utf-8")
 pytestmark = pytest.mark.usefixtures("progress_file", "toy_lesson")
 
 
@@ -33,7 +35,7 @@ def _fill():
 def test_a_beginner_sees_an_empty_table(said, progress_file):
     progress()
     assert said() == (
-        "Progress lesson exercises passed quiz answers right 99 0 of 2 0 of 3 "
+        "lesson exercises quiz 99 · a lesson 0 of 2 0 of 3 → begin here "
         "Calibration: no prediction has been compared yet."
     )
     assert not progress_file.exists()
@@ -44,7 +46,7 @@ def test_the_table_counts_what_was_done(said, lesson):
     _fill()
     progress(lesson)
     shown = said()
-    assert "99 1 of 2 1 of 3" in shown
+    assert f"99 · a lesson 1 of 2 1 of 3 {'begun' if lesson else '→ go on here'}" in shown
     assert "99.number 0.5 0.4" in shown
     assert "99.open 1.5 not seen yet" in shown
     assert (
@@ -63,17 +65,29 @@ def test_an_unknown_lesson_is_an_error():
         progress("42")
 
 
-def test_the_table_is_html_that_says_what_its_headers_are(monkeypatch):
+def test_the_map_is_html_that_says_in_words_what_it_shows(monkeypatch):
     _fill()
     record.write("predictions", "99.choice", {"committed": "<b>", "truth": "<b>"})
     shown = []
     monkeypatch.setattr("metalearn.course.records.overview.show_html", lambda text, plain: shown.append(text))
     progress()
     (text,) = shown
-    assert text.count("<table>") == text.count("<caption>") == 2
-    assert '<th scope="col">exercises passed</th>' in text
+    assert text.count("<table>") == 1
+    assert '<th scope="col">the answer</th>' in text
     assert '<th scope="row">99.choice</th><td>&lt;b&gt;</td>' in text
-    assert "color" not in text  # the theme's own colours have enough contrast, in the light and in the dark
+    card = re.sub(r"<[^>]*>", " ", re.search("<li.*?</li>", text)[0])
+    assert " ".join(card.split()) == "99 · a lesson → go on here 1 of 2 exercises, 1 of 3 quiz answers"
+    assert 'style="width: 40%"' in text
+    assert set(re.findall("#[0-9a-f]{6}", text)) == set(re.findall("#[0-9a-f]{6}", PALETTE))  # in both themes
+
+
+def test_a_finished_lesson_says_so(said):
+    for name in ("99.pair", "99.scaled_mean"):
+        record.write("passed", name, "2031-01-01")
+    for number, question in enumerate(QUIZ, 1):
+        record.write("quiz", f"99.{number}", question.answer)
+    progress()
+    assert "99 · a lesson 2 of 2 3 of 3 ✓ done" in said()
 
 
 def test_progress_moves_as_text(said, progress_file):
@@ -351,7 +365,7 @@ def test_without_a_writable_file_progress_lasts_as_long_as_the_kernel(said, prog
     assert shown.count("Progress cannot be saved") == 1
     assert shown.count("Passed") == 2
     progress()
-    assert "99 2 of 2" in said()
+    assert "99 · a lesson 2 of 2" in said()
     assert "99.pair" in export_progress()
     import_progress('{"passed": {"98.old": "2031-01-01"}, "quiz": {}, "predictions": {}}')
     assert "98.old" in export_progress()
@@ -372,3 +386,15 @@ def test_a_damaged_file_that_cannot_be_moved(said, progress_file, monkeypatch):
 def test_plain_text_outside_a_notebook(capsys):
     show_html("<b>bold</b>", "bold")
     assert capsys.readouterr().out == "bold\n"
+
+
+def test_the_map_of_the_course_names_every_lesson_and_leads_to_it(monkeypatch):
+    monkeypatch.undo()  # the real lessons
+    monkeypatch.setattr(record, "_kept", record.empty())
+    shown = []
+    monkeypatch.setattr("metalearn.course.records.overview.show_html", lambda *texts: shown.append(texts))
+    progress()
+    ((text, plain),) = shown
+    assert re.findall('<a href="(.*?).ipynb">', text) == [lesson.stem for lesson in syllabus.LESSONS]
+    assert "→ begin here" in plain.split("\n")[1] and plain.count("not begun") == len(syllabus.LESSONS) - 1
+    assert all(f"{lesson.number} · {lesson.name}  " in plain for lesson in syllabus.LESSONS)

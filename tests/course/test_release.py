@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from metalearn.course import __main__ as command
+from metalearn.course import syllabus
 from metalearn.course.exercises.exercise import all_exercises, find
 from metalearn.course.exercises.hidden_tests import VARIABLE, hidden_seed, hidden_test
 from metalearn.course.publishing import builder
@@ -93,7 +94,18 @@ class TestReleasedNotebook:
         for cell in released.cells:
             cell.source = re.sub(r"\]\(\.\./\d\d_\w+/", "](", without_hidden_tests(cell.source))
             cell.metadata.pop("nbgrader", None)
+        for cell in source.cells:  # those pages are not handed out
+            cell.source = re.sub(r"\[\w+\]\((contents|notation)\.md\)( · )?", "", cell.source)
         assert released == source
+
+    @EVERY_LESSON
+    def test_has_the_top_of_the_lesson_and_no_folded_solution(self, path):
+        released = to_release(builder.read_source(path))
+        assert f"# {path.stem[:2]} · " in released.cells[0].source
+        text = "".join(cell.source for cell in released.cells if cell.cell_type == "markdown")
+        assert "<summary>Hint 1</summary>" in text
+        assert "<summary>Solution</summary>" not in text and "<summary>A model answer</summary>" not in text
+        assert not re.search(r"\]\(\w+\.md\)", text)
 
     @EVERY_LESSON
     def test_shows_the_usual_check_first_and_hides_one_call(self, path):
@@ -190,12 +202,15 @@ def test_the_plan_of_the_term_is_that_of_the_lessons(path):
     number = path.stem[:2]
     page = (ROOT / "metalearn/course/publishing/site/teaching.md").read_text("utf-8")
     (row,) = re.findall(rf"^\| \d+ \| {number} · (.*) \|$", page, re.MULTILINE)
-    _, minutes, exercises, paper, points = map(str.strip, row.split("|"))
+    name, minutes, exercises, paper, points = map(str.strip, row.split("|"))
+    assert name == syllabus.find(number).name
     source = path.read_text("utf-8")
-    (asked,) = re.findall(r"About (\d+) minutes\. (?:Before this|You need)", source)
     on_paper = re.findall(r"On paper, about (\d+) minutes", source)
     definitions = [exercise for exercise in all_exercises() if exercise.lesson == number]
-    assert (minutes, exercises) == (asked, str(sum(exercise.minutes for exercise in definitions)))
+    assert (minutes, exercises) == (
+        str(syllabus.find(number).minutes),
+        str(sum(exercise.minutes for exercise in definitions)),
+    )
     assert paper == "".join(on_paper)
     total = str(sum(exercise.difficulty for exercise in definitions))
     assert points == " + ".join([total, *[str(QUESTION_POINTS)] * len(on_paper)])

@@ -15,6 +15,12 @@ A question that is answered in words and formulas is two:
     # %% [markdown]                                              the sentence that asks, below a heading
     # %% [markdown] tags=["free-text"] question="02.bound"       a model answer between the markers
 
+The first cell says what is the author's of the lesson's top; `page` adds the rest from the table of the course, and the
+last cell, which leads to the next lesson. A code cell whose code is not the lesson, such as one that draws, is folded:
+
+    # %% [markdown] tags=["opening"]                             **Afterwards you can**, **New symbols**, lists
+    # %% tags=["fold"]                                           shows its output only; a click shows the code
+
 Difficulty, minutes, expected output and hints come from the exercise's definition, so each is written once.
 Cell ids follow from the lesson and the position or exercise: two builds of one source are the same bytes.
 """
@@ -36,8 +42,9 @@ from nbclient.exceptions import CellControlSignal, DeadKernelError
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from metalearn.course import syllabus
 from metalearn.course.exercises import exercise
-from metalearn.course.publishing import badges
+from metalearn.course.publishing import badges, page
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 STUB = "raise NotImplementedError  # your code here"
@@ -66,7 +73,8 @@ def read_source(path: Path) -> NotebookNode:
     Args:
       path: `NN_slug.py` in jupytext's percent format.
     Returns:
-      The notebook: difficulty and minutes above each exercise, expected output and hints below its check, fixed ids.
+      The notebook: the lesson's top and bottom, difficulty and minutes above each exercise, expected output and hints
+      below its check, fixed ids. The picture of the top is not drawn yet: its attachment is empty.
     Raises:
       SourceError: naming file and line, if markers are unbalanced, an exercise lacks its text or its check, a
         question its text, or an id is unknown, repeated or of another lesson.
@@ -74,10 +82,19 @@ def read_source(path: Path) -> NotebookNode:
     numbered = _numbered_cells(path)
     _validate(path, numbered)
     cells: list[NotebookNode] = []
-    number, waiting = 0, None
+    number, waiting, framed = 0, None, None
     for _, cell in numbered:
         cell.id = f"{path.stem}-{len(cells):02d}"
         cell.metadata = nbformat.from_dict(_without(cell.metadata, *JUPYTEXT_NOISE))
+        tags = cell.metadata.get("tags", [])
+        if "opening" in tags:
+            (framed,) = [lesson for lesson in syllabus.LESSONS if lesson.stem == path.stem]
+            cell.source = page.opening(framed, cell.source)
+            if page.draws(framed.number):
+                cell.attachments = nbformat.from_dict({page.PICTURE: {"image/png": ""}})
+        if "fold" in tags:
+            cell.metadata.tags = ["hide-input" if tag == "fold" else tag for tag in tags]
+            cell.metadata.jupyter = nbformat.from_dict({"source_hidden": True})
         if "exercise" in cell.metadata:
             number, waiting = number + 1, exercise.find(cell.metadata.exercise)
             cell.id = _cell_id(waiting.id)
@@ -89,24 +106,30 @@ def read_source(path: Path) -> NotebookNode:
             cell.id = _cell_id(waiting.id, "check")
             cells.append(new_markdown_cell(_help(waiting), id=_cell_id(waiting.id, "help")))
             waiting = None
+    if framed:
+        cells.append(new_markdown_cell(page.closing(framed), id=f"{path.stem}-closing"))
     return new_notebook(cells=cells, metadata=copy.deepcopy(NOTEBOOK_METADATA))
 
 
 def to_lesson(notebook: NotebookNode, stem: str, repository: str | None = None) -> NotebookNode:
     """The learner's notebook: each solution becomes one line, which in code raises NotImplementedError.
 
-    Where the course is published, if that is known, the first code cell installs it from there on Colab.
+    The solution itself is folded below the hints, a model answer below its question. Where the course is published, if
+    that is known, the first code cell installs it from there on Colab.
     """
     lesson = copy.deepcopy(notebook)
-    # Jupyter serves the folder of the notebook it was started with, and then nothing outside lessons/.
-    link = (
-        f"The worked lesson is [`solutions/{stem}.ipynb`](../solutions/{stem}.ipynb). "
-        "Should the link not open, start JupyterLab in the folder of the course: `uv run jupyter lab`."
-    )
+    cells, code = [], ""
     for cell in lesson.cells:
+        solution = _MARKER_LINE.sub("", cell.source).strip()
         cell.source = _SOLUTION.sub(rf"\1{STUB if cell.cell_type == 'code' else TEXT_STUB}", cell.source)
-        if cell.id.endswith("-help"):
-            cell.source += "\n\n" + _folded("Solution", link)
+        if "exercise" in cell.metadata:
+            code = f"```python\n{solution}\n```"
+        elif cell.id.endswith("-help"):
+            cell.source += "\n\n" + _folded("Solution", code)
+        cells.append(cell)
+        if "question" in cell.metadata:
+            cells.append(new_markdown_cell(_folded("A model answer", solution), id=f"{cell.id}-answer"))
+    lesson.cells = cells
     if repository:
         lesson.cells.insert(1, new_code_cell(badges.install_cell(repository), id=f"{stem}-install"))
     return lesson
@@ -118,6 +141,27 @@ def to_solution(notebook: NotebookNode) -> NotebookNode:
     for cell in solution.cells:
         cell.source = _MARKER_LINE.sub("", cell.source).rstrip("\n")
     return solution
+
+
+def draw(notebook: NotebookNode) -> NotebookNode:
+    """The notebook with the picture of its top, if it has one."""
+    for cell in notebook.cells:
+        if page.PICTURE in cell.get("attachments", {}):
+            cell.attachments[page.PICTURE]["image/png"] = page.picture(cell.id[:2])
+    return notebook
+
+
+def take_picture(notebook: NotebookNode, stored: NotebookNode) -> NotebookNode:
+    """The notebook with the picture of another one, for its bytes depend on the version of what drew it."""
+    drawn = [picture for cell in stored.cells if (picture := _picture(cell))]
+    for cell in notebook.cells:
+        if drawn and page.PICTURE in cell.get("attachments", {}):
+            cell.attachments[page.PICTURE]["image/png"] = drawn[0]
+    return notebook
+
+
+def _picture(cell: NotebookNode) -> str:
+    return cell.get("attachments", {}).get(page.PICTURE, {}).get("image/png", "")
 
 
 def execute(notebook: NotebookNode, folder: Path) -> NotebookNode:
@@ -151,7 +195,7 @@ def build(root: Path, slugs: Sequence[str] = (), run: bool = True) -> bool:
     Args:
       root: the folder that holds `lessons/` and `solutions/`.
       slugs: the lessons to build, as `02_maml` or `maml`; all if empty.
-      run: if False, write the lessons only and execute nothing.
+      run: if False, execute nothing; a worked notebook is written only if its code is that which was executed last.
     Returns:
       Whether every lesson could be built.
     """
@@ -159,15 +203,20 @@ def build(root: Path, slugs: Sequence[str] = (), run: bool = True) -> bool:
     for path in sources(root, slugs):
         start = time.perf_counter()
         try:
-            notebook = read_source(path)
+            notebook = draw(read_source(path))
+            worked = to_solution(notebook)
             if run:
-                _write(path.with_suffix(".ipynb"), execute(to_solution(notebook), path.parent))
+                worked = execute(worked, path.parent)
+            if run or _keep_outputs(worked, path.with_suffix(".ipynb")):
+                _write(path.with_suffix(".ipynb"), worked)
             _write(root / "lessons" / f"{path.stem}.ipynb", to_lesson(notebook, path.stem, badges.published(root)))
         except (SourceError, CellControlSignal, DeadKernelError) as error:
             succeeded = False
             print(f"{path.stem}: not built\n{_COLOURS.sub('', str(error))}", flush=True)
         else:
             print(f"{path.stem}  {time.perf_counter() - start:.1f} s", flush=True)
+    for path, text in pages(root).items():
+        path.write_text(text, "utf-8")
     return succeeded
 
 
@@ -195,7 +244,17 @@ def check(root: Path, slugs: Sequence[str] = ()) -> list[str]:
         stems = {path.stem for path in sources(root)}
         found = sorted([*(root / "lessons").glob("*.ipynb"), *(root / "solutions").glob("*.ipynb")])
         complaints += [f"{p.relative_to(root)}: has no source" for p in found if p.stem not in stems]
+    for path, text in pages(root).items():
+        if not path.exists() or path.read_text("utf-8") != text:
+            complaints.append(f"{path.relative_to(root)}: differs from a fresh build; build it again")
     return complaints
+
+
+def pages(root: Path) -> dict[Path, str]:
+    """What stands beside the lessons, by path; nothing in a folder that has not all lessons of the course."""
+    if not all((root / f"solutions/{lesson.stem}.py").exists() for lesson in syllabus.LESSONS):
+        return {}
+    return {root / "lessons" / page.CONTENTS: page.contents(), root / "lessons" / page.NOTATION: page.notation()}
 
 
 def sources(root: Path, slugs: Sequence[str] = ()) -> list[Path]:
@@ -235,9 +294,21 @@ def _validate(path: Path, numbered: list[tuple[int, NotebookNode]]) -> None:
     seen: set[str] = set()
     waiting: tuple[int, str] | None = None
     previous = None
-    for line, cell in numbered:
+    for position, (line, cell) in enumerate(numbered):
         exercise_id, question_id = cell.metadata.get("exercise"), cell.metadata.get("question")
         tags = cell.metadata.get("tags", [])
+        if "opening" in tags:
+            lesson = syllabus.find(path.stem[:2])
+            if position or cell.cell_type != "markdown":
+                fail(line, "the opening must be the first cell, and Markdown")
+            if lesson is None or lesson.stem != path.stem:
+                fail(line, "a lesson with an opening needs its line in metalearn/course/syllabus.py")
+            try:
+                page.opening(lesson, cell.source)
+            except ValueError as error:
+                fail(line, str(error))
+        if "fold" in tags and (cell.cell_type != "code" or exercise_id is not None):
+            fail(line, "only a code cell that is no exercise can be folded")
         if (exercise_id is not None) != ("exercise" in tags):
             fail(line, 'an exercise cell needs both tags=["exercise"] and exercise="NN.name"')
         asks = question_id is not None
@@ -350,18 +421,37 @@ def _write(path: Path, notebook: NotebookNode) -> None:
     os.replace(partial, path)
 
 
+def _keep_outputs(worked: NotebookNode, path: Path) -> bool:
+    """Gives `worked` the outputs stored at `path` if they are of the same code; whether they were."""
+    if not path.exists():
+        return False
+    stored = nbformat.read(path, as_version=4)
+    mine, theirs = ([cell for cell in notebook.cells if cell.cell_type == "code"] for notebook in (worked, stored))
+    if [cell.source for cell in mine] != [cell.source for cell in theirs]:
+        return False
+    for cell, executed in zip(mine, theirs, strict=True):
+        cell.outputs, cell.execution_count = executed.outputs, executed.execution_count
+    worked.metadata = stored.metadata
+    return True
+
+
 def _drift(path: Path, fresh: NotebookNode, root: Path, executed: bool) -> list[str]:
     """What is wrong with the notebook at `path`, given its fresh build; outputs count only if not `executed`."""
     name = path.relative_to(root)
     if not path.exists():
         return [f"{name}: is missing; build it"]
     text = path.read_text("utf-8")
-    if not executed and text == as_text(fresh):
-        return []
     try:
         stored = nbformat.reads(text, as_version=4)
     except Exception as error:  # nbformat raises many kinds; a merge conflict is the usual cause
         return [f"{name}: is not a notebook ({error})"]
+    fresh = take_picture(copy.deepcopy(fresh), stored)
+    if undrawn := [
+        cell.id for cell in fresh.cells if page.PICTURE in cell.get("attachments", {}) and not _picture(cell)
+    ]:
+        return [f"{name}: the picture of cell {undrawn[0]} is missing; build it again"]
+    if not executed and text == as_text(fresh):
+        return []
     ignored = ("outputs", "execution_count") if executed else ()
     for position, (old, new) in enumerate(zip_longest(stored.cells, fresh.cells)):
         if _without(old or {}, *ignored) != _without(new or {}, *ignored):

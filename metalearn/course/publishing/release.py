@@ -15,11 +15,12 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
+import nbformat
 from nbformat import NotebookNode
 
 from metalearn.course.exercises import exercise
 from metalearn.course.exercises.hidden_tests import VARIABLE
-from metalearn.course.publishing import builder
+from metalearn.course.publishing import builder, page
 
 CONFIG_FILE, SEED_FILE = "nbgrader_config.py", "hidden_seed"
 QUESTION_POINTS = 3  # an exercise is worth its difficulty: 1, 2 or 3
@@ -47,6 +48,7 @@ c.IgnorePattern.pattern = "."  # a warning in a test cell costs no points
 os.environ["{VARIABLE}"] = (here / "{SEED_FILE}").read_text("utf-8").strip()  # the grading kernel inherits it
 '''
 
+_PAGE_LINK = re.compile(rf"\[\w+\]\((?:{page.CONTENTS}|{page.NOTATION})\)(?: · )?")
 _LESSON_LINK = re.compile(r"\]\((\d\d_\w+)\.ipynb")
 
 
@@ -72,7 +74,7 @@ def release(root: Path, to: Path, slugs: Sequence[str] = (), secret: str | None 
     if stored and secret and stored != secret.strip():
         raise ValueError(f"{to} has another seed, in {SEED_FILE}; leave --seed out to keep it, or choose a new folder")
     texts = {
-        to / "source" / path.stem / f"{path.stem}.ipynb": builder.as_text(to_release(builder.read_source(path)))
+        to / "source" / path.stem / f"{path.stem}.ipynb": builder.as_text(to_release(_with_picture(path, root)))
         for path in builder.sources(root, slugs)
     }
     for path, text in texts.items():
@@ -99,7 +101,8 @@ def to_release(notebook: NotebookNode) -> NotebookNode:
     course = copy.deepcopy(notebook)
     asked = None
     for cell in course.cells:
-        if cell.cell_type == "markdown":  # each assignment has a folder of its own
+        if cell.cell_type == "markdown":  # each assignment has a folder of its own, and no page beside it
+            cell.source = _PAGE_LINK.sub("", cell.source)
             cell.source = _LESSON_LINK.sub(r"](../\1/\1.ipynb", cell.source)
         if "exercise" in cell.metadata:
             asked = exercise.find(cell.metadata.exercise)
@@ -111,6 +114,15 @@ def to_release(notebook: NotebookNode) -> NotebookNode:
             _mark(cell, grade=True, locked=True, points=asked.difficulty)
             asked = None
     return course
+
+
+def _with_picture(path: Path, root: Path) -> NotebookNode:
+    """The source with the picture that the built lesson has."""
+    built = root / "lessons" / f"{path.stem}.ipynb"
+    notebook = builder.read_source(path)
+    return (
+        builder.take_picture(notebook, nbformat.read(built, as_version=4)) if built.exists() else builder.draw(notebook)
+    )
 
 
 def _mark(

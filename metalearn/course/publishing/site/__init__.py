@@ -5,6 +5,7 @@ no page asks another host for anything, and each exercise shows its stub; the an
 """
 
 import html
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -15,14 +16,17 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
-from metalearn.course.publishing import builder
+from metalearn.course.publishing import builder, page
 from metalearn.course.widgets import playgrounds
 
 REQUIRED = ("myst_nb", "sphinx_book_theme", "sphinx-mathjax-offline")
 PAGES = Path(__file__).parent
 WIDGET = "application/vnd.jupyter.widget-view+json"
 COPIED = ("README.md", "solutions/readme.png")  # what pages take from elsewhere
-SHOW = "Show a solution"
+MAP = "<!-- the map of the lessons -->"
+SHOW, SHOW_CODE = "Show a solution", "Show the code"
+
+_IMAGE = re.compile(r"!\[([^]]*)\]\((data:[^)]*)\)")
 
 
 def build(root: Path, to: Path) -> bool:
@@ -56,12 +60,17 @@ def build(root: Path, to: Path) -> bool:
             shutil.copy(root / name, pages / name)
         playground_page = pages / "playgrounds.md"
         playground_page.write_text(playgrounds.alive(playground_page.read_text("utf-8")), "utf-8")
+        start = pages / "index.md"
+        start.write_text(start.read_text("utf-8").replace(MAP, page.course_map("lessons/")), "utf-8")
+        (pages / "notation.md").unlink()  # it stands beside the lessons
         (pages / "lessons").mkdir()
+        for name in (page.CONTENTS, page.NOTATION):
+            shutil.copy(root / "lessons" / name, pages / "lessons" / name)
         for source in builder.sources(root):
             lesson = nbformat.read(root / "lessons" / f"{source.stem}.ipynb", as_version=4)
             stubs = {cell.id: cell.source for cell in lesson.cells if "exercise" in cell.metadata}
-            page = to_page(nbformat.read(source.with_suffix(".ipynb"), as_version=4), stubs)
-            nbformat.write(page, pages / "lessons" / f"{source.stem}.ipynb")
+            read = to_page(nbformat.read(source.with_suffix(".ipynb"), as_version=4), stubs)
+            nbformat.write(read, pages / "lessons" / f"{source.stem}.ipynb")
         options = ["--fail-on-warning", "--keep-going", "--quiet", "--conf-dir", str(PAGES)]
         # Not into `to` at once: myst-nb writes a folder of its own beside whatever it is given.
         made = Path(scratch, "made", "site")
@@ -88,8 +97,13 @@ def to_page(solution: NotebookNode, stubs: Mapping[str, str]) -> NotebookNode:
         if "exercise" in cell.metadata:
             cells.append(new_markdown_cell(f"```python\n{stubs[cell.id]}\n```", id=f"{cell.id}-stub"))
             cell.metadata.tags.append("hide-input")
+            cell.metadata["mystnb"] = {"code_prompt_show": SHOW, "code_prompt_hide": "Hide the solution"}
         elif "question" in cell.metadata:
             cell.source = f"<details>\n<summary>{SHOW}</summary>\n\n{cell.source}\n\n</details>"
+        for name, data in cell.pop("attachments", {}).items():
+            (kind, content), *_ = data.items()
+            cell.source = cell.source.replace(f"attachment:{name}", f"data:{kind};base64,{content.strip()}")
+            cell.source = _IMAGE.sub(r'<img alt="\1" src="\2" style="width: 100%">', cell.source)
         if cell.cell_type == "code":
             for output in cell.outputs:
                 _without_kernel(output)

@@ -1,6 +1,6 @@
 """Sphinx's configuration of the course's website; the pages are gathered by `publishing.site.build`."""
 
-from metalearn.course.publishing.site import SHOW
+from metalearn.course.publishing.site import SHOW_CODE
 
 project = "Gradient-based meta-learning"
 author = "the authors of metalearn"
@@ -10,8 +10,8 @@ exclude_patterns = ["README.md"]
 
 # Lessons were executed when they were built.
 nb_execution_mode = "off"
-nb_code_prompt_show = SHOW
-nb_code_prompt_hide = "Hide the solution"
+nb_code_prompt_show = SHOW_CODE
+nb_code_prompt_hide = "Hide the code"
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 3
 

@@ -1,0 +1,186 @@
+"""What every lesson has in common: its top, its bottom, and the page of contents. All of it comes from `syllabus`.
+
+It is plain Markdown with a little HTML, so that it is there before anything has run: in JupyterLab, which lets such
+HTML through in a notebook that it does not trust, on Colab, on a repository's preview and on the website. Where styles
+are removed, the parts stand below each other.
+"""
+
+import base64
+import importlib
+import io
+import re
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from metalearn.course import lessons, syllabus
+from metalearn.course.syllabus import Lesson
+
+PICTURE = "opening.png"  # the name of the attachment
+PICTURE_WIDTH = 2000  # pixels, for screens that show two in place of one
+CONTENTS, NOTATION = "contents.md", "notation.md"
+OBJECTIVES, SYMBOLS = "**Afterwards you can**", "**New symbols**"
+
+_LIST = r"(?:(?:- |  ).+\n?)+"  # items, and the lines on which they go on
+_OPENING = re.compile(
+    rf"{re.escape(OBJECTIVES)}\n\n(?P<objectives>{_LIST})(?:\n{re.escape(SYMBOLS)}\n\n(?P<symbols>{_LIST}))?"
+)
+
+
+def opening(lesson: Lesson, source: str) -> str:
+    """The first cell that a learner sees.
+
+    Args:
+      lesson: its line in the table of the course.
+      source: what the author writes: `**Afterwards you can**` above a list, and `**New symbols**` above another one,
+        which may be missing.
+
+    Raises:
+      ValueError: if `source` is something else.
+    """
+    match = _OPENING.fullmatch(source.strip())
+    if match is None:
+        raise ValueError(
+            f"the opening must be {OBJECTIVES!r} above a list, and, if there are new symbols, {SYMBOLS!r} above another"
+        )
+    drawn = draws(lesson.number)
+    parts = [
+        _right(" · ".join([f"[Contents]({CONTENTS})", f"[Notation]({NOTATION})", *_neighbours(lesson)])),
+        f"**{syllabus.COURSE}** · {lesson.number} of {syllabus.LESSONS[-1].number} · {lesson.kind} · "
+        f"{lesson.minutes} minutes",
+        f"# {lesson.number} · {lesson.title}",
+        f'<div style="font-size: 1.15em; opacity: 0.85">\n\n{lesson.claim}\n\n</div>',
+        *([f"![{_described(drawn)}](attachment:{PICTURE})"] if drawn else []),
+    ]
+    objectives = f"{OBJECTIVES}\n\n{match['objectives'].strip()}"
+    if match["symbols"]:
+        symbols = f"{SYMBOLS}\n\n{match['symbols'].strip()}"
+        parts.append(f"{_BOX}\n\n{symbols}\n\n</div>\n\n{objectives}")
+    else:
+        parts.append(objectives)
+    parts.append(f'<div style="clear: both">\n\n{_prerequisites(lesson)}\n\n</div>')
+    return "\n\n".join(parts)
+
+
+def closing(lesson: Lesson) -> str:
+    """The last cell: where to go on."""
+    following = _at(lesson, +1)
+    onward = f"Next: {_link(following)}. {following.claim}" if following else "This is the last lesson."
+    return f"---\n\n{onward}\n\n" + " · ".join(
+        [f"[Contents]({CONTENTS})", f"[Notation]({NOTATION})", *_neighbours(lesson)]
+    )
+
+
+def course_map(folder: str = "") -> str:
+    """The lessons as a table in Markdown; its links lead into a folder, such as "lessons/"."""
+    lines = ["| lesson | | what you will have shown |", "|---|---|---|"]
+    part = None
+    for lesson in syllabus.LESSONS:
+        if lesson.part != part:
+            part = lesson.part
+            lines.append(f"| **{part}** | | |")
+        link = f"[{lesson.number} · {lesson.name}]({folder}{lesson.stem}.ipynb)"
+        lines.append(f"| {link} | {lesson.kind}, {lesson.minutes} min | {lesson.claim} |")
+    return "\n".join(lines)
+
+
+def contents() -> str:
+    """The page of contents, in Markdown; its links lead to notebooks in the same folder."""
+    minutes = sum(lesson.minutes for lesson in syllabus.LESSONS if lesson.core)
+    return (
+        f"# {syllabus.COURSE}\n\n{course_map()}\n\nThe core path takes about {round(minutes / 60)} hours. "
+        f"[Notation]({NOTATION}) has every symbol of the course, and a glossary. What you have done so far is shown by "
+        "`progress()` in any lesson.\n"
+    )
+
+
+def notation() -> str:
+    """The page of symbols and words."""
+    return Path(__file__).with_name("site").joinpath(NOTATION).read_text("utf-8")
+
+
+def draws(number: str) -> Callable[[], str] | None:
+    """The function that draws the picture of a lesson, `opening` in its module; None if there is none."""
+    name = f"{lessons.__name__}.lesson_{number}"
+    return getattr(importlib.import_module(name), "opening", None) if find_spec(name) else None
+
+
+def picture(number: str) -> str:
+    """The picture of a lesson as PNG in base64.
+
+    Raises:
+      ModuleNotFoundError: if resvg-py, which draws it, is not installed.
+    """
+    try:
+        import resvg_py
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "The picture of a lesson is drawn by resvg-py, from the dependency group `dev`: run `uv sync`, or "
+            "`pip install --group dev`."
+        ) from None
+    import matplotlib
+    from PIL import Image
+
+    draw = draws(number)
+    assert draw is not None
+    fonts = Path(matplotlib.get_data_path(), "fonts/ttf")  # the same on every machine
+    drawn = resvg_py.svg_to_bytes(
+        svg_string=draw(),
+        width=PICTURE_WIDTH,
+        skip_system_fonts=True,
+        font_dirs=[str(fonts)],
+        font_family="DejaVu Sans",
+        sans_serif_family="DejaVu Sans",
+        serif_family="DejaVu Serif",
+        monospace_family="DejaVu Sans Mono",
+    )
+    small = io.BytesIO()
+    Image.open(io.BytesIO(bytes(drawn))).quantize(128).save(small, "PNG", optimize=True)
+    return base64.b64encode(small.getvalue()).decode() + "\n"
+
+
+def _described(draw: Callable[[], str]) -> str:
+    """The alternative text of a picture: the docstring of the function that draws it.
+
+    Raises:
+      ValueError: if it has none.
+    """
+    text = " ".join((draw.__doc__ or "").split())
+    if not text or set(text) & set("[]"):
+        raise ValueError(f"{draw.__module__}.opening needs a docstring that describes the picture, without brackets")
+    return text
+
+
+_BOX = (
+    '<div style="float: right; width: 34%; margin: 0 0 1em 1.5em; padding: 0.5em 1em; border: 1px solid rgba(128, 128, '
+    '128, 0.4); border-radius: 10px">'
+)
+
+
+def _right(text: str) -> str:
+    return f'<div style="float: right">\n\n{text}\n\n</div>'
+
+
+def _prerequisites(lesson: Lesson) -> str:
+    before = [_link(needed) for number in lesson.needs if (needed := syllabus.find(number))]
+    if not before:
+        return "Before this: calculus, linear algebra, and Python with NumPy. You need no JAX and no meta-learning."
+    return f"Before this: {' and '.join(before)}."
+
+
+def _neighbours(lesson: Lesson) -> list[str]:
+    before, after = _at(lesson, -1), _at(lesson, +1)
+    return [
+        *([f"[← {before.number}]({before.stem}.ipynb)"] if before else []),
+        *([f"[{after.number} →]({after.stem}.ipynb)"] if after else []),
+    ]
+
+
+def _at(lesson: Lesson, distance: int) -> Lesson | None:
+    """The lesson so far behind this one, if there is one."""
+    place = syllabus.LESSONS.index(lesson) + distance
+    return syllabus.LESSONS[place] if 0 <= place < len(syllabus.LESSONS) else None
+
+
+def _link(lesson: Lesson) -> str:
+    return f"[{lesson.number} · {lesson.name}]({lesson.stem}.ipynb)"

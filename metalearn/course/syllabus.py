@@ -1,0 +1,147 @@
+"""The table of the course: everything that lists lessons reads it.
+
+A lesson is in it when it exists. `python -m metalearn.course build` makes from it the top and the bottom of each lesson
+and the page of contents; `progress`, the website and the badges show it, and tests hold the README to it.
+"""
+
+from dataclasses import dataclass
+
+COURSE = "Gradient-based meta-learning"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One lesson, as it is announced.
+
+    Attributes:
+      number: two digits, "02".
+      slug: the end of its files' names.
+      title: in the field's words, without the number; what stands before the colon is its name in a list.
+      claim: one sentence, what the learner will have shown; plain text, for it stands where mathematics is not typeset.
+      minutes: that a learner needs, exercises included.
+      part: the heading below which it stands in a list.
+      needs: the numbers of the lessons that it builds on, the nearest first.
+      core: whether it is on the core path; an elective otherwise.
+    """
+
+    number: str
+    slug: str
+    title: str
+    claim: str
+    minutes: int
+    part: str
+    needs: tuple[str, ...] = ()
+    core: bool = True
+
+    @property
+    def stem(self) -> str:
+        """The name of its files, "02_maml"."""
+        return f"{self.number}_{self.slug}"
+
+    @property
+    def name(self) -> str:
+        """The title's first half, "MAML"."""
+        return self.title.partition(":")[0]
+
+    @property
+    def kind(self) -> str:
+        """ "core" or "elective"."""
+        return "core" if self.core else "elective"
+
+
+LESSONS = (
+    Lesson(
+        number="00",
+        slug="start_here",
+        title="Start here: differentiate a whole training run",
+        claim="grad, vmap and scan of pure functions compose, and together they differentiate a whole training run.",
+        minutes=45,
+        part="Foundations",
+    ),
+    Lesson(
+        number="01",
+        slug="learning_to_learn",
+        title="Learning to learn: adapt to a distribution of tasks",
+        claim="One model without adaptation cannot fit a distribution of tasks: its loss has a floor that can be "
+        "computed, and no training gets below it.",
+        minutes=45,
+        part="Foundations",
+        needs=("00",),
+    ),
+    Lesson(
+        number="02",
+        slug="maml",
+        title="MAML: differentiate through the inner loop",
+        claim="The meta-gradient is the query gradient, backpropagated through one factor (I − αH) for each inner "
+        "step.",
+        minutes=75,
+        part="Meta-gradients",
+        needs=("01",),
+    ),
+    Lesson(
+        number="03",
+        slug="first_order_shortcuts",
+        title="First-order methods: FO-MAML and Reptile",
+        claim="FO-MAML and Reptile cost a fraction of MAML and converge to another point; on quadratic tasks you can "
+        "say exactly which.",
+        minutes=70,
+        part="Meta-gradients",
+        needs=("02",),
+    ),
+    Lesson(
+        number="04",
+        slug="bilevel",
+        title="Bilevel optimization: iMAML and implicit differentiation",
+        claim="With a proximal term adaptation is a minimum, and its meta-gradient is one linear solve, whatever the "
+        "inner optimizer.",
+        minutes=60,
+        part="Meta-gradients",
+        needs=("03",),
+    ),
+    Lesson(
+        number="05",
+        slug="fo_b_maml",
+        title="FO-B-MAML: differentiate a perturbed solution",
+        claim="The meta-gradient is the derivative of a perturbed solution: two inner solves give it from gradients "
+        "alone, with an error of O(ν) or O(ν²).",
+        minutes=70,
+        part="Meta-gradients",
+        needs=("04",),
+    ),
+    Lesson(
+        number="06",
+        slug="clipping",
+        title="Gradient clipping: smoothness that grows with the gradient",
+        claim="The curvature of the meta-objective grows with its gradient, so plain gradient steps must be tiny, and "
+        "clipped or normalized ones need not be.",
+        minutes=60,
+        part="Training",
+        needs=("05",),
+    ),
+    Lesson(
+        number="07",
+        slug="shoot_out",
+        title="Comparison: six meta-gradients under one budget",
+        claim="Six meta-gradients under one budget, each tuned alike: what is reached, at which cost and in how much "
+        "memory.",
+        minutes=60,
+        part="Training",
+        needs=("06",),
+    ),
+    Lesson(
+        number="08",
+        slug="adjoint",
+        title="Adjoint method: the inner loop as an ODE",
+        claim="An inner loop of many small steps follows an ordinary differential equation, and its meta-gradient "
+        "another one, integrated backwards along a stored trajectory.",
+        minutes=60,
+        part="Long inner loops",
+        needs=("02", "04"),
+        core=False,
+    ),
+)
+
+
+def find(number: str) -> Lesson | None:
+    """The lesson of a number, or None: a lesson can be built before it is announced."""
+    return next((lesson for lesson in LESSONS if lesson.number == number), None)
