@@ -9,8 +9,10 @@ import optax
 from optax.tree import scale as scaled
 
 import metalearn as ml
+from metalearn import plots
 from metalearn.course.exercises.exercise import Exercise, Misconception, Question
 from metalearn.course.lessons.adaptation import move
+from metalearn.course.widgets import diagrams
 
 # 06.curvature -------------------------------------------------------------------------------------------------------
 
@@ -616,3 +618,30 @@ QUIZ = (
         ),
     ),
 )
+
+
+def opening() -> str:
+    """The picture of the claim: the curvature of a meta-objective grows with its gradient."""
+    step_size = 0.5
+
+    def objective(theta):
+        """f(θ - α h'(θ)) for h(φ) = cos φ + φ²/2 and f(φ) = (φ - 1)² / 2: both have bounded curvature."""
+        return 0.5 * (theta - step_size * (theta - jnp.sin(theta)) - 1) ** 2
+
+    theta = jnp.linspace(-60.0, 60.0, 4001)
+    gradient = jnp.abs(jax.vmap(jax.grad(objective))(theta))
+    curvature = jnp.abs(jax.vmap(jax.grad(jax.grad(objective)))(theta))
+    edges = np.linspace(0, float(gradient.max()), 25)
+    largest = np.maximum.accumulate([float(curvature[gradient <= edge].max(initial=0)) for edge in edges])
+    _, (axes,) = plots.subplots(width=4.8, height=2.45)
+    axes.plot(gradient[::5], curvature[::5], ".", color=plots.PALETTE["blue"], markersize=2, alpha=0.5)
+    axes.plot(edges[1:], largest[1:], color=plots.PALETTE["orange"], linestyle="-", label="largest")
+    plots.label(axes, "|∇F|", "curvature |∇²F|")
+    return diagrams.opening(
+        plots.svg(axes.figure),
+        diagrams.clipped_steps(),
+        ("The curvature grows with the gradient", "So plain steps must be tiny, clipped ones need not"),
+        ("One task, one inner step; a dot is one initialization.", "One learning rate η, with and without clipping."),
+        "Left: curvature of a meta-objective against the norm of its gradient; the largest grows in proportion. "
+        "Right: from a steep wall a plain gradient step lands on the opposite wall, a clipped step in the valley.",
+    )

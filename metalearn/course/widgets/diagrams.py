@@ -168,8 +168,8 @@ def two_loops() -> str:
     d.text(265, 137, "support set", MUTED, size=13)
     d.arrow((380 + _RADIUS + 2, 95), (436, 95))
     d.text(448, 100, "f")
-    d.arrow((448, 112), (60, 118), ORANGE, bend=47)
-    d.text(265, 190, "−η∇F, the mean over tasks", ORANGE, size=13)
+    d.arrow((448, 112), (60, 118), ORANGE, bend=-62)
+    d.text(265, 202, "−η∇F, the mean over tasks", ORANGE, size=13)
     d.text(265, 228, "outer loop: the query loss moves θ", ORANGE, bold=True)
     return d.svg()
 
@@ -221,4 +221,177 @@ def backward_pass(num_steps: int = 3) -> str:
         "start",
         True,
     )
+    return d.svg()
+
+
+def plot(*args: object, **options: object) -> str:
+    """`plots.lines` at half the width of an `opening`, as an SVG element."""
+    _, (axes,) = plots.subplots(width=4.8, height=2.45)
+    return plots.svg(plots.lines(*args, axes=axes, **options))
+
+
+def composed() -> str:
+    """scan runs the steps, vmap the tasks, and grad goes back through both."""
+    d = Drawing()
+    xs = (30, 130, 230, 330)
+    for shift, color in ((20, LINE), (10, LINE), (0, BLUE)):
+        for i, x in enumerate(xs):
+            if i:
+                d.arrow((xs[i - 1] + shift + _RADIUS + 2, 95 - shift), (x + shift - _RADIUS - 3, 95 - shift), color)
+            text = ("θ", "φ₁", "φ₂", "φ₃")[i] if not shift else ""
+            d.node(x + shift, 95 - shift, text, color, filled=not i and not shift)
+    d.text(9, 32, "scan: one step after another", BLUE, "start", bold=True)
+    d.text(388, 62, "vmap:", MUTED, "start", bold=True)
+    d.text(388, 80, "all tasks", MUTED, "start")
+    d.text(388, 97, "at once", MUTED, "start")
+    d.text(345, 150, "loss", TEXT)
+    d.arrow((330, 118), (338, 136), BLUE)
+    d.arrow((322, 148), (34, 119), ORANGE, bend=-34)
+    d.text(9, 218, "grad: the derivative of the whole run", ORANGE, "start", bold=True)
+    return d.svg()
+
+
+def shortcuts() -> str:
+    """What MAML, FO-MAML and Reptile take back to the initialization."""
+    d = Drawing()
+    xs = (30, 130, 230, 330)
+    for i, x in enumerate(xs):
+        if i:
+            d.arrow((xs[i - 1] + _RADIUS + 2, 40), (x - _RADIUS - 3, 40))
+    d.arrow((330 + _RADIUS + 2, 40), (412, 40))
+    for i, x in enumerate(xs):
+        d.node(x, 40, ("θ", "φ₁", "φ₂", "φ₃")[i], filled=not i)
+    d.text(424, 45, "f")
+    rows = (
+        ("MAML", "every factor (I − αH): exact", (330, 230, 130, 30), 424),
+        ("FO-MAML", "every factor taken as I", (30,), 424),
+        ("Reptile", "θ − φ₃, no query loss", (30,), 330),
+    )
+    for row, (name, text, stops, begin) in enumerate(rows):
+        y = 96 + 56 * row
+        for start, stop in zip((begin, *stops), stops, strict=False):
+            d.arrow((start - 3, y), (stop + 3, y), ORANGE, dash="" if row == 0 else "6 4")
+        d.point(begin, y, ORANGE)
+        d.text(30, y + 22, name, ORANGE, "start", bold=True)
+        d.text(424, y + 22, text, MUTED, "end", size=13)
+    return d.svg()
+
+
+def proximal_problem() -> str:
+    """Any solver reaches the same minimum, and one linear solve there gives the meta-gradient."""
+    d = Drawing()
+    start, end = (55, 76), (335, 76)
+    d.band(0, 6, 470, 136)
+    for bend, name, y in ((-26, "gradient descent", 30), (26, "Adam, Newton, …", 131)):
+        d.arrow(
+            (start[0] + 20, start[1] + math.copysign(10, bend)),
+            (end[0] - 20, end[1] + math.copysign(10, bend)),
+            BLUE,
+            bend,
+            "6 4",
+        )
+        d.text(195, y, name, BLUE, size=13)
+    d.node(*start, "θ", filled=True)
+    d.node(*end, "φ*")
+    d.text(195, 80, "minimum of h + λ/2 ‖φ − θ‖²", MUTED, size=13)
+    d.arrow((end[0] + 23, 76), (418, 76))
+    d.text(432, 81, "f")
+    d.arrow((428, 94), (start[0], start[1] + 26), ORANGE, bend=-58)
+    d.text(9, 228, "one linear solve: ∇F = λ (H + λI)⁻¹ ∇f(φ*)", ORANGE, "start", bold=True)
+    return d.svg()
+
+
+def perturbed_problem(perturbation: float = 0.6) -> str:
+    """The minimum of the inner problem, and where it goes when a little of the query loss is added."""
+    phi = np.linspace(-1.6, 2.6, 120)
+    objective, query = 0.5 * phi**2 + 0.5 * (phi + 0.4) ** 2, 0.5 * (phi - 2.0) ** 2
+    perturbed = objective + perturbation * query
+    d = Drawing()
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return 40 + (x + 1.6) / 4.2 * 390, 178 - 30 * y
+
+    least = []
+    for values, color, dash in ((objective, BLUE, ""), (perturbed, ORANGE, "6 4")):
+        seen = values < 4.9
+        d.path([place(x, y) for x, y in zip(phi[seen], values[seen], strict=True)], color, dash)
+        least.append(place(phi[values.argmin()], values.min()))
+        d.point(*least[-1], color)
+    d.text(least[0][0] - 14, least[0][1] + 22, "φ(0)", BLUE, bold=True)
+    d.text(least[1][0] + 10, least[1][1] - 14, "φ(ν)", ORANGE, bold=True)
+    d.arrow((least[0][0], 206), (least[1][0], 206), ORANGE)
+    for x, y in least:
+        d.path([(x, y + 6), (x, 206)], MUTED, "2 3", 1)
+    d.text(220, 34, "h + λ/2 ‖φ − θ‖² + ν f", ORANGE, bold=True)
+    d.text(345, 150, "ν = 0", BLUE, "start", bold=True)
+    d.text(9, 236, "∇F ≈ −λ (φ(ν) − φ(0)) / ν: two solves, first order only", ORANGE, "start", bold=True)
+    return d.svg()
+
+
+def clipped_steps() -> str:
+    """On a cliff a plain gradient step leaves the valley; a clipped one has a length that one chooses."""
+    x = np.linspace(-3.2, 3.2, 160)
+    height = np.cosh(1.5 * x)
+    slope = 1.5 * np.sinh(1.5 * x)
+    d = Drawing()
+
+    def place(x: float) -> tuple[float, float]:
+        return 235 + 76 * x, 185 - 3.2 * math.cosh(1.5 * x)
+
+    seen = height < 48
+    d.path([place(each) for each in x[seen]], MUTED)
+    start = 2.6
+    gradient = float(np.interp(start, x, slope))
+    plain, clipped = start - 0.15 * gradient, start - 0.15 * min(gradient, 8.0)
+    d.arrow(place(start), place(plain), ORANGE, bend=12, dash="6 4")
+    d.arrow(place(start), place(clipped), BLUE, bend=-10)
+    d.point(*place(start), TEXT)
+    d.point(*place(clipped), BLUE)
+    d.point(*place(plain), ORANGE, filled=False)
+    d.text(place(start)[0] + 12, place(start)[1] + 4, "θ", TEXT, "start", bold=True)
+    d.text(place(plain)[0] + 16, 40, "plain: θ − η∇F", ORANGE, "start", bold=True)
+    d.text(place(clipped)[0] - 12, place(clipped)[1] - 12, "clipped", BLUE, "end", bold=True)
+    d.text(9, 228, "clipped: θ − η ∇F · min(1, c / ‖∇F‖)", BLUE, "start", bold=True)
+    return d.svg()
+
+
+def fair_comparison() -> str:
+    """Every method gets the same budget; validation tasks choose its settings, test tasks are used once."""
+    d = Drawing()
+    for i, name in enumerate(("MAML", "FO-MAML", "iMAML", "FO-B-MAML")):
+        y = 28 + 44 * i
+        d.box(4, y, 112, 34, BLUE)
+        d.text(60, y + 22, name, BLUE, bold=True)
+        d.arrow((120, y + 17), (186, 110), BLUE)
+    d.box(190, 72, 112, 76)
+    d.text(246, 104, "validation", bold=True)
+    d.text(246, 124, "tasks: choose", MUTED, size=13)
+    d.arrow((306, 110), (350, 110), BLUE)
+    d.box(354, 72, 112, 76, ORANGE)
+    d.text(410, 104, "test tasks:", ORANGE, bold=True)
+    d.text(410, 124, "report once", MUTED, size=13)
+    d.text(4, 228, "one budget, one tuning, several seeds", TEXT, "start", bold=True)
+    return d.svg()
+
+
+def adjoint() -> str:
+    """Forward along the gradient flow, which is stored, and backward along it to the meta-gradient."""
+    d = Drawing()
+    time = np.linspace(0, 1, 60)
+    forward = [(45 + 345 * t, 40 + 62 * (1 - math.exp(-3 * t))) for t in time]
+    backward = [(45 + 345 * t, 188 - 42 * math.exp(-2.2 * (1 - t))) for t in time]
+    d.text(9, 20, "forward: dφ/dt = −∇h(φ), stored", BLUE, "start", bold=True)
+    d.path(forward[:-2], BLUE)
+    d.arrow(forward[-3], forward[-1], BLUE)
+    d.path(backward[2:], ORANGE)
+    d.arrow(backward[2], backward[0], ORANGE)
+    for above, below in zip(forward[6:-6:12], backward[6:-6:12], strict=True):
+        d.path([above, below], MUTED, "2 3", 1)
+        d.point(*above, BLUE)
+        d.point(*below, ORANGE, filled=False)
+    d.text(26, 45, "θ", BLUE, bold=True)
+    d.text(408, 108, "φ(T)", BLUE, "start", bold=True)
+    d.text(408, 150, "∇f", ORANGE, "start", bold=True)
+    d.text(20, 190, "∇F", ORANGE, bold=True)
+    d.text(9, 230, "backward: dp/dt = H(φ(t)) p, from p(T) = ∇f", ORANGE, "start", bold=True)
     return d.svg()
