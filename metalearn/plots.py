@@ -119,9 +119,10 @@ def subplots(
         figure = Figure(figsize=(width, height), layout="constrained")
         figure.get_layout_engine().set(wspace=0.06)
         axes = figure.subplots(1, num_columns, squeeze=False, **options)[0]
+    steps, most = [1, 2, 2.5, 5, 10], 7 if num_columns == 1 and width > 5 else 5
     for each in axes:
-        each.yaxis.set_major_locator(MaxNLocator(4))
-        each.xaxis.set_major_locator(MaxNLocator(7 if num_columns == 1 else 5))
+        each.yaxis.set_major_locator(MaxNLocator(4, steps=steps))
+        each.xaxis.set_major_locator(MaxNLocator(most, steps=steps))
     return figure, axes
 
 

@@ -348,7 +348,8 @@ QUIZ = (
 def opening() -> str:
     """The picture of the claim: one function for all sine curves stays at a computable loss, the floor."""
     x = np.linspace(-5.0, 5.0, 101)
-    amplitude, phase = np.meshgrid(np.linspace(0.1, 5.0, 60), np.linspace(0.0, np.pi, 60))
+    middles = (np.arange(60) + 0.5) / 60
+    amplitude, phase = np.meshgrid(0.1 + 4.9 * middles, np.pi * middles)
     curves = amplitude.ravel()[:, None] * np.sin(x - phase.ravel()[:, None])  # Finn et al.'s task distribution
     mean, floor = curves.mean(0), curves.var(0).mean()
     _, (axes,) = plots.subplots(width=4.8, height=2.45)
@@ -361,6 +362,6 @@ def opening() -> str:
         diagrams.support_and_query(),
         (f"One function for all tasks: loss {floor:.1f}, never less", "So every task adapts first"),
         ("Twelve sine curves, and the mean of all.", "Support set and query set of one task."),
-        f"Left: twelve sine curves, and the mean of all, a low curve far from each; its mean squared error is {floor:.1f}. "
+        f"Left: twelve sine curves, and the mean of all, a low curve far from each; its squared error is {floor:.1f}. "
         "Right: the support set adapts the parameters of a task, the query set judges them.",
     )

@@ -597,7 +597,7 @@ def opening() -> str:
     proximal = support + strength / 2 * (phi - theta) ** 2
     left = diagrams.plot(
         phi,
-        {"h": support, "h + proximal term": proximal},
+        {"h": support, "proximal": proximal},
         "parameters φ",
         "",
         points={
@@ -610,12 +610,12 @@ def opening() -> str:
     return diagrams.opening(
         left,
         diagrams.proximal_problem(),
-        ("The proximal term keeps φ* between θ and the minimum of h", "Whatever the solver, one linear solve"),
+        ("The proximal term holds φ* near θ", "Whatever the solver, one linear solve"),
         (
             f"Support loss and proximal objective, for λ = {strength:g}.",
             "iMAML differentiates the minimum, not the steps.",
         ),
         "Left: the support loss and the proximal objective of one task. The minimum of the second lies between the "
-        "initialization and the minimum of the first. Right: several solvers reach the same minimum, and one linear solve "
-        "there gives the meta-gradient.",
+        "initialization and the minimum of the first. Right: several solvers reach the same minimum, and one linear "
+        "solve there gives the meta-gradient.",
     )

@@ -622,26 +622,23 @@ QUIZ = (
 
 def opening() -> str:
     """The picture of the claim: the curvature of a meta-objective grows with its gradient."""
-    step_size = 0.5
-
-    def objective(theta):
-        """f(θ - α h'(θ)) for h(φ) = cos φ + φ²/2 and f(φ) = (φ - 1)² / 2: both have bounded curvature."""
-        return 0.5 * (theta - step_size * (theta - jnp.sin(theta)) - 1) ** 2
-
-    theta = jnp.linspace(-60.0, 60.0, 4001)
-    gradient = jnp.abs(jax.vmap(jax.grad(objective))(theta))
-    curvature = jnp.abs(jax.vmap(jax.grad(jax.grad(objective)))(theta))
-    edges = np.linspace(0, float(gradient.max()), 25)
-    largest = np.maximum.accumulate([float(curvature[gradient <= edge].max(initial=0)) for edge in edges])
+    step_size, smoothness, third = 0.25, 2.0, 1.0  # α, and the largest second and third derivative of h
+    theta = np.linspace(-60.0, 60.0, 6001)
+    offset = theta - step_size * (theta - np.sin(theta)) - 1  # h(φ) = φ²/2 + cos φ and f(φ) = (φ - 1)² / 2
+    factor = 1 - step_size * (1 - np.cos(theta))
+    gradient, curvature = np.abs(factor * offset), np.abs(factor**2 - step_size * np.sin(theta) * offset)
+    slope = step_size * third / (1 - step_size * smoothness)
+    norms = np.linspace(0, gradient.max(), 50)
     _, (axes,) = plots.subplots(width=4.8, height=2.45)
-    axes.plot(gradient[::5], curvature[::5], ".", color=plots.PALETTE["blue"], markersize=2, alpha=0.5)
-    axes.plot(edges[1:], largest[1:], color=plots.PALETTE["orange"], linestyle="-", label="largest")
-    plots.label(axes, "|∇F|", "curvature |∇²F|")
+    axes.plot(gradient[::12], curvature[::12], ".", color=plots.PALETTE["blue"], markersize=3)
+    axes.plot(norms, 1 + slope * norms, color=plots.PALETTE["orange"], label="L₀ + L₁‖∇F‖")
+    plots.label(axes, "‖∇F‖", "curvature |∇²F|")
     return diagrams.opening(
         plots.svg(axes.figure),
         diagrams.clipped_steps(),
         ("The curvature grows with the gradient", "So plain steps must be tiny, clipped ones need not"),
         ("One task, one inner step; a dot is one initialization.", "One learning rate η, with and without clipping."),
-        "Left: curvature of a meta-objective against the norm of its gradient; the largest grows in proportion. "
+        "Left: curvature of a meta-objective against the norm of its gradient; all lie below a bound that "
+        "grows in proportion to it. "
         "Right: from a steep wall a plain gradient step lands on the opposite wall, a clipped step in the valley.",
     )

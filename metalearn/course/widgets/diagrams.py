@@ -317,7 +317,7 @@ def perturbed_problem(perturbation: float = 0.6) -> str:
         d.path([place(x, y) for x, y in zip(phi[seen], values[seen], strict=True)], color, dash)
         least.append(place(phi[values.argmin()], values.min()))
         d.point(*least[-1], color)
-    d.text(least[0][0] - 14, least[0][1] + 22, "φ(0)", BLUE, bold=True)
+    d.text(least[0][0] - 24, least[0][1] + 22, "φ(0)", BLUE, bold=True)
     d.text(least[1][0] + 10, least[1][1] - 14, "φ(ν)", ORANGE, bold=True)
     d.arrow((least[0][0], 206), (least[1][0], 206), ORANGE)
     for x, y in least:
