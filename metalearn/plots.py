@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard, cast
 
 import numpy as np
 from jaxtyping import Real, Shaped
@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # loaded by the first figure, since the library is used witho
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.text import Annotation
+    from matplotlib.transforms import Bbox
 
 _PALETTE = (Path(__file__).parent / "course" / "widgets" / "palette.css").read_text()
 PALETTE = {name: value for name, value in reversed(re.findall(r"--ml-(\w+): (#\w{6})", _PALETTE))}  # the light one
@@ -57,7 +58,7 @@ font:14px/1.45 var(--jp-ui-font-family,system-ui,sans-serif)}
 """
 
 
-def _style() -> dict[str, Any]:
+def _style() -> Any:
     from matplotlib.rcsetup import cycler
 
     return {
@@ -83,6 +84,7 @@ def _style() -> dict[str, Any]:
         "axes.spines.left": False,
         "axes.xmargin": 0.01,
         "axes.prop_cycle": cycler(color=COLORS, linestyle=DASHES),
+        "figure.constrained_layout.wspace": 0.06,
         "grid.color": PALETTE["line"],
         "xtick.color": PALETTE["muted"],
         "ytick.color": PALETTE["muted"],
@@ -117,7 +119,6 @@ def subplots(
 
     with matplotlib.rc_context(_style()):
         figure = Figure(figsize=(width, height), layout="constrained")
-        figure.get_layout_engine().set(wspace=0.06)
         axes = figure.subplots(1, num_columns, squeeze=False, **options)[0]
     steps, most = [1, 2, 2.5, 5, 10], 7 if num_columns == 1 and width > 5 else 5
     for each in axes:
@@ -135,10 +136,17 @@ def label(axes: Axes, x: str, y: str, title: str = "", legend: bool = True) -> N
         axes.legend()  # `finish` puts the names where they belong, once all is drawn
 
 
-def finish(figure: Figure) -> None:
+def finish(figure: Figure, places: Sequence[Bbox] = ()) -> list[Bbox]:
     """Puts the names of curves and points beside them, and those of all else into a row above their axes.
 
-    `show` and `svg` do this; only who saves a figure with matplotlib needs it.
+    `show`, `svg` and `png` do this; only who draws a figure with matplotlib needs it.
+
+    Args:
+      figure: what to finish.
+      places: where the axes stand, as an earlier call for a figure of the same axes returned them; saves the layout.
+
+    Returns:
+      The place of each axes.
     """
     import matplotlib
 
@@ -147,34 +155,42 @@ def finish(figure: Figure) -> None:
         for axes in figure.axes:
             for axis in (axes.xaxis, axes.yaxis):
                 _plain_ticks(axis)
-        figure.draw_without_rendering()  # the layout, in which the names at the right edge already take their room
+        if len(places) != len(figure.axes):
+            figure.draw_without_rendering()  # the layout, in which the names at the right edge already take their room
+            places = [axes.get_position() for axes in figure.axes]
         figure.set_layout_engine("none")
+        for axes, place in zip(figure.axes, places, strict=True):
+            axes.set_position(place)
         for axes, ends, points in named:
             _spread_ends(axes, ends)
             _place_points(axes, points)
+    return list(places)
 
 
 def png(figure: Figure, dpi: float = 2 * _DPI) -> bytes:
     """The figure as a PNG picture in the light colours, at twice the size it is shown in."""
     finish(figure)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
+    figure.savefig(buffer, format="png", dpi=dpi, facecolor=PALETTE["card"])
     return buffer.getvalue()
 
 
-def svg(figure: Figure, alt: str = "") -> str:
+def svg(figure: Figure, alt: str = "", places: Sequence[Bbox] = ()) -> str:
     """The figure as an SVG element for a page: transparent, in the colours of the page's theme, else in the light ones.
 
     Args:
       figure: what to draw.
       alt: its alternative text; without one the drawing is hidden from screen readers.
+      places: as for `finish`.
     """
     import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    finish(figure)
+    finish(figure, places)
+    figure.set_facecolor("none")
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "metalearn"}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # `savefig` draws all twice
     drawing = buffer.getvalue()
     drawing = drawing[drawing.index("<svg") :]
     drawing = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", drawing, flags=re.DOTALL)
@@ -187,7 +203,7 @@ def svg(figure: Figure, alt: str = "") -> str:
     )
     drawing = re.sub(r">\s*\n\s*<", "><", drawing)
     width, height = (round(inches * _DPI) for inches in figure.get_size_inches())
-    box = re.search(r'viewBox="[^"]*"', drawing)[0]
+    box = f'viewBox="0 0 {width * _POINT:g} {height * _POINT:g}"'
     return element(drawing[drawing.index(">") + 1 : drawing.rindex("</svg>")], width, height, alt, box)
 
 
@@ -380,7 +396,7 @@ def lines(
         axes.set_yscale("log")
     axes.set(**{name: limits for name, limits in (("xlim", xlim), ("ylim", ylim)) if limits is not None})
     label(axes, xlabel, ylabel, title)
-    return cast("Figure", axes.get_figure(root=True))
+    return _figure_of(axes)
 
 
 def adaptation(
@@ -410,6 +426,10 @@ def adaptation(
     return figure
 
 
+def _figure_of(axes: Axes) -> Figure:
+    return cast("Figure", axes.get_figure(root=True))
+
+
 def _claim_names(axes: Axes) -> tuple[list[Annotation], list[_Name]]:
     """Takes apart the legend: (names at the right ends of curves, names at places within); the rest stays a legend.
 
@@ -417,7 +437,7 @@ def _claim_names(axes: Axes) -> tuple[list[Annotation], list[_Name]]:
     """
     from matplotlib.transforms import ScaledTranslation
 
-    figure = axes.get_figure(root=True)
+    figure = _figure_of(axes)
     legend, above = axes.get_legend(), 0.4
     if axes.get_ylabel():
         name = {"xytext": (0, above * _ROW * _POINT), "textcoords": "offset points", "color": PALETTE["muted"]}
@@ -469,13 +489,13 @@ class _Name(NamedTuple):
     marked: bool  # whether a marker stands there
 
 
-def _is_curve(handle: Artist) -> bool:
+def _is_curve(handle: Artist) -> TypeGuard[Line2D]:
     from matplotlib.lines import Line2D
 
-    return isinstance(handle, Line2D) and handle.get_linestyle() != "None" and len(handle.get_xdata()) > 1
+    return isinstance(handle, Line2D) and handle.get_linestyle() != "None" and np.size(handle.get_xdata()) > 1
 
 
-def _is_point(handle: Artist) -> bool:
+def _is_point(handle: Artist) -> TypeGuard[Line2D]:
     from matplotlib.lines import Line2D
 
     return isinstance(handle, Line2D) and np.size(handle.get_xdata()) == 1
@@ -526,7 +546,7 @@ def _spread_ends(axes: Axes, ends: Sequence[Annotation]) -> None:
     """Moves names that would overlap apart, each as little as possible."""
     if not ends:
         return
-    pixels = axes.get_figure(root=True).dpi / _DPI
+    pixels = _figure_of(axes).dpi / _DPI
     bounds = axes.get_window_extent()
     wanted = np.array([axes.transData.transform((axes.get_xlim()[1], end.xy[1]))[1] for end in ends]) / pixels
     gap, order = 1.25 * FONT_SIZE, np.argsort(wanted, kind="stable")
@@ -545,7 +565,7 @@ def _spread_ends(axes: Axes, ends: Sequence[Annotation]) -> None:
 
 def _place_points(axes: Axes, names: Sequence[_Name]) -> None:
     """Puts names beside their places, where they cover least of curves, markers and other names."""
-    scale = axes.get_figure(root=True).dpi / _DPI
+    scale = _figure_of(axes).dpi / _DPI
     bounds = axes.get_window_extent()
     places = [axes.transData.transform(name.place) / scale for name in names]
     obstacles = [(x - 5, y - 5, x + 5, y + 5) for name, (x, y) in zip(names, places, strict=True) if name.marked]
@@ -584,7 +604,7 @@ def _place_points(axes: Axes, names: Sequence[_Name]) -> None:
         obstacles.append((x + px - width / 2, y + py - height / 2, x + px + width / 2, y + py + height / 2))
         axes.annotate(
             name.text,
-            name.place,
+            tuple(name.place),
             xytext=(dx * 9 * _POINT, py * _POINT),
             textcoords="offset points",
             ha={0: "center", 1: "left", -1: "right"}[int(dx)],
@@ -618,7 +638,7 @@ def _plain_ticks(axis: Axis) -> None:
     if isinstance(axis.get_major_locator(), FixedLocator):
         return
     low, high = axis.get_view_interval()
-    base = axis.get_transform().base
+    base = axis.get_transform().base  # type: ignore[attr-defined]
     decades = math.log(high / low, 10)
     subs = (1.0,) if decades > 1.5 else (1.0, 2.0, 5.0) if decades > 0.7 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
     axis.set_major_locator(LogLocator(base, subs if base == 10 else (1.0,), numticks=6))

@@ -579,6 +579,6 @@ def opening() -> str:
             "One run on one task, all tasks, and the way back.",
         ),
         f"Left: the loss after eight gradient steps against the step size. It is lowest near {best:.2f} and "
-        f"grows beyond {limit:g}. Right: a chain of parameters made by scan, copied over tasks by vmap, and grad as the "
-        "arrow back.",
+        f"grows beyond {limit:g}. Right: a chain of parameters made by scan, copied over tasks by vmap, and grad as "
+        "the arrow back.",
     )

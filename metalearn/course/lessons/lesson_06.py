@@ -632,6 +632,7 @@ def opening() -> str:
     _, (axes,) = plots.subplots(width=4.8, height=2.45)
     axes.plot(gradient[::12], curvature[::12], ".", color=plots.PALETTE["blue"], markersize=3)
     axes.plot(norms, 1 + slope * norms, color=plots.PALETTE["orange"], label="L₀ + L₁‖∇F‖")
+    axes.set(xlim=(0, 30), ylim=(-0.5, 16))  # beyond, θ would have to be larger than those drawn
     plots.label(axes, "‖∇F‖", "curvature |∇²F|")
     return diagrams.opening(
         plots.svg(axes.figure),

@@ -8,6 +8,7 @@ file of it.
 import html
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -224,7 +225,7 @@ def backward_pass(num_steps: int = 3) -> str:
     return d.svg()
 
 
-def plot(*args: object, **options: object) -> str:
+def plot(*args: Any, **options: Any) -> str:
     """`plots.lines` at half the width of an `opening`, as an SVG element."""
     _, (axes,) = plots.subplots(width=4.8, height=2.45)
     return plots.svg(plots.lines(*args, axes=axes, **options))
