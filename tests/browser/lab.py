@@ -127,7 +127,7 @@ class Notebook:
             self.page.wait_for_timeout(50)
 
     def press_slider(self, presses=1, timeout=20):
-        """Moves the first slider of a picture with the arrow keys; once the picture is another, its text and drawing."""
+        """Moves the first slider of a picture with the arrow keys; once it has changed, its text and drawing."""
         picture, slider = self.page.locator(PICTURE).first, self.page.locator(SLIDER).first
         before = picture.inner_html()
         slider.focus()
