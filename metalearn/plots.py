@@ -194,10 +194,12 @@ def svg(figure: Figure, alt: str = "", places: Sequence[Bbox] = ()) -> str:
     drawing = buffer.getvalue()
     drawing = drawing[drawing.index("<svg") :]
     drawing = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", drawing, flags=re.DOTALL)
-    used = set(re.findall(r"#([\w-]+)[\")]", drawing))  # clip paths and markers; other names serve nobody
-    mine = hashlib.sha256(drawing.encode()).hexdigest()[:8]  # one page holds many figures
-    drawing = re.sub(r' id="([\w-]+)"', lambda name: f' id="{mine}{name[1]}"' if name[1] in used else "", drawing)
-    drawing = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{mine}", drawing)
+    # Only clip paths and markers are referred to. Matplotlib's names for them change from run to run.
+    used = {name: str(i) for i, name in enumerate(dict.fromkeys(re.findall(r"#([\w-]+)[\")]", drawing)))}
+    drawing = re.sub(r' id="([\w-]+)"', lambda found: f' id="@{used[found[1]]}"' if found[1] in used else "", drawing)
+    drawing = re.sub(r'(xlink:href="#|url\(#)([\w-]+)', lambda found: f"{found[1]}@{used[found[2]]}", drawing)
+    mine = "ml" + hashlib.sha256(drawing.encode()).hexdigest()[:8]  # one page holds many figures
+    drawing = re.sub(r'( id="|#)@', rf"\g<1>{mine}-", drawing)
     drawing = re.sub(
         r"font: ([^;\"]*?[\d.]+px) [^;\"]*", r"font: \1 var(--jp-ui-font-family,system-ui,sans-serif)", drawing
     )

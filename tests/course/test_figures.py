@@ -79,15 +79,11 @@ def test_a_figure_is_the_same_each_time_and_shares_no_id_with_another():
 
 def test_names_that_would_meet_are_moved_apart():
     figure = plots.lines(X, {"a": X, "b": X + 1e-3, "c": X - 1e-3}, "x", "y")
-    svg = ElementTree.fromstring(plots.svg(figure))
-    heights = [
-        float(re.search(r"translate\(\S+ ([\d.]+)\)", text.get("transform") or "")[1])
-        if text.get("transform")
-        else float(text.get("y"))
-        for text in svg.iter("{http://www.w3.org/2000/svg}text")
-        if "".join(text.itertext()) in "abc"
-    ]
-    assert len(heights) == 3 and np.diff(np.sort(heights)).min() > 0.9 * plots.FONT_SIZE * 72 / 100
+    plots.finish(figure)
+    (axes,) = figure.axes
+    names = [text for text in axes.texts if text.get_text() in "abc"]
+    heights = [text.get_window_extent().y0 for text in names]
+    assert len(heights) == 3 and np.diff(np.sort(heights)).min() > 0.9 * plots.FONT_SIZE
 
 
 def test_a_long_name_goes_into_a_legend_and_is_not_lost():
