@@ -196,7 +196,7 @@ def svg(figure: Figure, alt: str = "", places: Sequence[Bbox] = ()) -> str:
     drawing = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", drawing, flags=re.DOTALL)
     # Only clip paths and markers are referred to. Matplotlib's names for them change from run to run.
     used = {name: str(i) for i, name in enumerate(dict.fromkeys(re.findall(r"#([\w-]+)[\")]", drawing)))}
-    drawing = re.sub(r' id="([\w-]+)"', lambda found: f' id="@{used[found[1]]}"' if found[1] in used else "", drawing)
+    drawing = re.sub(r' id="([^"]+)"', lambda found: f' id="@{used[found[1]]}"' if found[1] in used else "", drawing)
     drawing = re.sub(r'(xlink:href="#|url\(#)([\w-]+)', lambda found: f"{found[1]}@{used[found[2]]}", drawing)
     mine = "ml" + hashlib.sha256(drawing.encode()).hexdigest()[:8]  # one page holds many figures
     drawing = re.sub(r'( id="|#)@', rf"\g<1>{mine}-", drawing)

@@ -74,7 +74,7 @@ def test_a_figure_is_the_same_each_time_and_shares_no_id_with_another():
     first, again, other = plots.svg(_curves()), plots.svg(_curves()), plots.svg(plots.lines(X, {"b": X**2}, "x", "y"))
     ids = [set(re.findall(r' id="([^"]+)"', svg)) for svg in (first, again, other)]
     assert first == again and ids[0] and not ids[0] & ids[2]
-    assert set(re.findall(r"#([\w-]+)[\")]", first)) == ids[0]
+    assert set(re.findall(r"#(ml[\w-]+)[\")]", first)) == ids[0]
 
 
 def test_names_that_would_meet_are_moved_apart():
