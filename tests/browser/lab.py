@@ -29,21 +29,17 @@ LAB_SETTINGS = """{
 }"""
 START_TIMEOUT = 60  # seconds
 EXECUTED = re.compile(r"\[\d+\]")
-PICTURE = ".metalearn-explorer img"
+PICTURE = ".metalearn-explorer .picture"
 SLIDER = ".metalearn-explorer input[type=range]"
-READ_BYTES = "async image => [...new Uint8Array(await (await fetch(image.src)).arrayBuffer())]"
-CHANGED = f"""async before => {{
-    const now = await ({READ_BYTES})(document.querySelector("{PICTURE}"));
-    return now.length !== before.length || now.some((byte, i) => byte !== before[i]);
-}}"""
-# Times of the pictures since a key went down: "load" comes once the picture is decoded, the frame after it is shown.
+CHANGED = f"""before => document.querySelector("{PICTURE}").innerHTML !== before"""
+# Times of the pictures since a key went down: each is shown in the frame after it came.
 WATCH = f"""() => {{
     let pressed;
     window.latencies = [];
     document.addEventListener("keydown", event => pressed = event.timeStamp, true);
-    document.querySelector("{PICTURE}").addEventListener(
-        "load", () => requestAnimationFrame(() => latencies.push(performance.now() - pressed))
-    );
+    new MutationObserver(
+        () => requestAnimationFrame(() => latencies.push(performance.now() - pressed))
+    ).observe(document.querySelector("{PICTURE}"), {{ childList: true }});
 }}"""
 OURS = ".jp-Notebook :is(.jp-OutputArea-output, .jp-RenderedMarkdown)"  # the rest of the page is JupyterLab's own
 CONTROL = ":is(button:enabled, input:enabled, select:enabled, summary):visible"
@@ -131,16 +127,16 @@ class Notebook:
             self.page.wait_for_timeout(50)
 
     def press_slider(self, presses=1, timeout=20):
-        """Moves the first slider of a picture with the arrow keys; once the picture is another, its text and bytes."""
+        """Moves the first slider of a picture with the arrow keys; once it has changed, its text and drawing."""
         picture, slider = self.page.locator(PICTURE).first, self.page.locator(SLIDER).first
-        before = picture.evaluate(READ_BYTES)
+        before = picture.inner_html()
         slider.focus()
         at_the_end = slider.evaluate("slider => slider.value === slider.max")
         for _ in range(presses):
             self.page.keyboard.press("ArrowLeft" if at_the_end else "ArrowRight")
         self.page.wait_for_function(CHANGED, arg=before, timeout=1000 * timeout)
         picture.scroll_into_view_if_needed()
-        return picture.get_attribute("alt"), bytes(picture.evaluate(READ_BYTES))
+        return picture.locator("svg").get_attribute("aria-label"), picture.inner_html()
 
     def latencies(self, presses=25):
         """Milliseconds from each press of an arrow key to the picture on the screen, up and down the first slider."""
@@ -161,8 +157,8 @@ class Notebook:
 
     def picture_texts(self):
         """The text in place of each picture."""
-        names = "images => images.map(image => image.alt)"
-        return self.page.locator(f"{OURS} img").evaluate_all(names)
+        names = "images => images.map(image => image.alt ?? image.ariaLabel)"
+        return self.page.locator(f"{OURS} :is(img, svg[role=img]):visible").evaluate_all(names)
 
     def unreachable(self):
         """Enabled controls that the Tab key, pressed from the first control of an output on, passes by."""

@@ -5,11 +5,13 @@ import operator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
 from metalearn.adaptation import inner
 from metalearn.course.exercises.exercise import Exercise, Misconception, Question
+from metalearn.course.widgets import diagrams
 
 # --- 00.finite_difference --------------------------------------------------------------------------------------
 
@@ -547,3 +549,36 @@ QUIZ = (
         ),
     ),
 )
+
+
+def opening() -> str:
+    """The picture of the claim: the loss after a whole run of gradient descent is a function one can differentiate."""
+    curvature, start, num_steps = np.array([1.0, 4.0]), np.array([2.0, 1.0]), 8
+
+    def final(step_size):
+        """The loss after gradient descent on a parabola, in closed form."""
+        return (0.5 * curvature * ((1 - step_size[:, None] * curvature) ** num_steps * start) ** 2).sum(-1)
+
+    step_sizes = np.linspace(0.05, 0.56, 200)
+    losses = final(step_sizes)
+    best, limit = step_sizes[losses.argmin()], 2 / curvature.max()
+    left = diagrams.plot(
+        step_sizes,
+        {"": losses},
+        "step size α",
+        "loss after 8 steps",
+        points={f"best: {best:.2f}": (best, losses.min()), f"2/L = {limit:g}": (limit, final(np.array([limit]))[0])},
+        ylim=(-0.2, 4),
+    )
+    return diagrams.opening(
+        left,
+        diagrams.composed(),
+        ("A whole run of learning is one function", "Three transformations compose"),
+        (
+            "The loss after 8 steps, as a function of the step size.",
+            "One run on one task, all tasks, and the way back.",
+        ),
+        f"Left: the loss after eight gradient steps against the step size. It is lowest near {best:.2f} and "
+        f"grows beyond {limit:g}. Right: a chain of parameters made by scan, copied over tasks by vmap, and grad as "
+        "the arrow back.",
+    )

@@ -6,7 +6,9 @@ import numpy as np
 import optax
 
 import metalearn as ml
+from metalearn import plots
 from metalearn.course.exercises.exercise import Exercise, Misconception, Question
+from metalearn.course.widgets import diagrams
 from metalearn.task import Task
 
 # 01.floor -----------------------------------------------------------------------------------------------------------
@@ -341,3 +343,25 @@ QUIZ = (
         ),
     ),
 )
+
+
+def opening() -> str:
+    """The picture of the claim: one function for all sine curves stays at a computable loss, the floor."""
+    x = np.linspace(-5.0, 5.0, 101)
+    middles = (np.arange(60) + 0.5) / 60
+    amplitude, phase = np.meshgrid(0.1 + 4.9 * middles, np.pi * middles)
+    curves = amplitude.ravel()[:, None] * np.sin(x - phase.ravel()[:, None])  # Finn et al.'s task distribution
+    mean, floor = curves.mean(0), curves.var(0).mean()
+    _, (axes,) = plots.subplots(width=4.8, height=2.45)
+    for row in curves[np.random.default_rng(0).integers(len(curves), size=12)]:
+        axes.plot(x, row, color=plots.PALETTE["muted"], linestyle="-", linewidth=0.7, alpha=0.6)
+    axes.plot(x, mean, color=plots.PALETTE["orange"], linestyle="-", linewidth=3, label="best one")
+    plots.label(axes, "x", "y")
+    return diagrams.opening(
+        plots.svg(axes.figure),
+        diagrams.support_and_query(),
+        (f"One function for all tasks: loss {floor:.1f}, never less", "So every task adapts first"),
+        ("Twelve sine curves, and the mean of all.", "Support set and query set of one task."),
+        f"Left: twelve sine curves, and the mean of all, a low curve far from each; its squared error is {floor:.1f}. "
+        "Right: the support set adapts the parameters of a task, the query set judges them.",
+    )

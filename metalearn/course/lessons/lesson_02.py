@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 import metalearn as ml
+from metalearn import plots
 from metalearn.course.exercises.exercise import Exercise, Misconception, Question
 from metalearn.course.lessons.adaptation import (
     adapt,
@@ -30,6 +31,7 @@ from metalearn.course.lessons.adaptation import (
     wave,
     with_a_loop,
 )
+from metalearn.course.widgets import diagrams
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -481,3 +483,28 @@ QUIZ = (
         ),
     ),
 )
+
+
+def opening() -> str:
+    """The picture of the claim: adaptation moves the best initialization, and the meta-gradient knows by how much."""
+    steepness, minimum, alpha = np.array([3.0, 0.5]), np.array([-1.0, 2.0]), 0.3
+    theta = np.linspace(-2.5, 3.4, 1181)
+    before = (0.5 * steepness * (theta[:, None] - minimum) ** 2).mean(-1)
+    after = (0.5 * steepness * ((1 - alpha * steepness) * (theta[:, None] - minimum)) ** 2).mean(-1)
+    points = {
+        f"θ = {plots.number(theta[loss.argmin()], 2)}": (theta[loss.argmin()], loss.min()) for loss in (before, after)
+    }
+    left = diagrams.plot(
+        theta, {"before": before, "after": after}, "initialization θ", "", points=points, ylim=(-0.15, 3.2)
+    )
+    return diagrams.opening(
+        left,
+        diagrams.backward_pass(),
+        ("One inner step moves the best initialization", "Forward: adapt. Backward: one factor a step."),
+        (
+            "Mean loss of a steep and a flat task, before and after it.",
+            "What the outer loop differentiates, for K = 3.",
+        ),
+        "Left: the mean loss of two tasks against the initialization. Before adaptation it is lowest near minus 0.6, "
+        "after one inner step near 1.8. Right: three inner steps forward, and the backward pass through their factors.",
+    )

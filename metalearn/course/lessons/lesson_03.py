@@ -23,6 +23,7 @@ from metalearn.course.lessons.adaptation import (
     wave,
     with_a_loop,
 )
+from metalearn.course.widgets import diagrams
 
 # 03.gradient_count --------------------------------------------------------------------------------------------------
 
@@ -508,3 +509,37 @@ QUIZ = (
         ),
     ),
 )
+
+
+def opening() -> str:
+    """The picture of the claim: where MAML, FO-MAML, Reptile and joint training converge on two quadratic tasks."""
+    steepness, minimum, alpha, num_steps = np.array([3.0, 0.5]), np.array([-1.0, 2.0]), 0.1, 3
+    kept = (1 - alpha * steepness) ** num_steps
+    weights = {
+        "joint": steepness,
+        "Reptile": 1 - kept,
+        "FO-MAML": steepness * kept,
+        "MAML": steepness * kept**2,
+    }
+
+    def after(theta):
+        return (0.5 * steepness * (kept * (np.asarray(theta)[..., None] - minimum)) ** 2).mean(-1)
+
+    theta = np.linspace(-1.2, 2.2, 200)
+    converged = {name: float((weight * minimum).sum() / weight.sum()) for name, weight in weights.items()}
+    left = diagrams.plot(
+        theta,
+        {"": after(theta)},
+        "initialization θ",
+        f"mean loss after {num_steps} steps",
+        points={name: (at, after(at)) for name, at in converged.items()},
+    )
+    return diagrams.opening(
+        left,
+        diagrams.shortcuts(),
+        ("Cheap, and converged to the wrong point", "What each method takes back to θ"),
+        ("Where four methods converge on two quadratic tasks.", "FO-MAML and Reptile leave out the backward pass."),
+        "Left: mean loss after adaptation against the initialization. MAML converges to its minimum; joint training, "
+        "Reptile and FO-MAML to other points. Right: MAML takes the query gradient back through every factor, FO-MAML "
+        "treats every factor as the identity, and Reptile only looks at how far adaptation went.",
+    )

@@ -23,6 +23,7 @@ from metalearn.course.lessons.adaptation import (
     regression,
     wave,
 )
+from metalearn.course.widgets import diagrams
 from metalearn.task import Task
 
 # 04.pulled_descent --------------------------------------------------------------------------------------------------
@@ -587,3 +588,34 @@ QUIZ = (
         ),
     ),
 )
+
+
+def opening() -> str:
+    """The picture of the claim: the proximal term makes adaptation a minimum, which depends on the initialization."""
+    phi, theta, strength = np.linspace(-2.2, 4.2, 1281), -1.0, 0.6
+    support = 0.5 * (phi - 2.0) ** 2
+    proximal = support + strength / 2 * (phi - theta) ** 2
+    left = diagrams.plot(
+        phi,
+        {"h": support, "proximal": proximal},
+        "parameters φ",
+        "",
+        points={
+            "θ": (theta, proximal[np.abs(phi - theta).argmin()]),
+            "φ*": (phi[proximal.argmin()], proximal.min()),
+            "minimum of h": (phi[support.argmin()], support.min()),
+        },
+        ylim=(-0.6, 7),
+    )
+    return diagrams.opening(
+        left,
+        diagrams.proximal_problem(),
+        ("The proximal term holds φ* near θ", "Whatever the solver, one linear solve"),
+        (
+            f"Support loss and proximal objective, for λ = {strength:g}.",
+            "iMAML differentiates the minimum, not the steps.",
+        ),
+        "Left: the support loss and the proximal objective of one task. The minimum of the second lies between the "
+        "initialization and the minimum of the first. Right: several solvers reach the same minimum, and one linear "
+        "solve there gives the meta-gradient.",
+    )

@@ -9,8 +9,10 @@ import optax
 from optax.tree import scale as scaled
 
 import metalearn as ml
+from metalearn import plots
 from metalearn.course.exercises.exercise import Exercise, Misconception, Question
 from metalearn.course.lessons.adaptation import move
+from metalearn.course.widgets import diagrams
 
 # 06.curvature -------------------------------------------------------------------------------------------------------
 
@@ -616,3 +618,28 @@ QUIZ = (
         ),
     ),
 )
+
+
+def opening() -> str:
+    """The picture of the claim: the curvature of a meta-objective grows with its gradient."""
+    step_size, smoothness, third = 0.25, 2.0, 1.0  # α, and the largest second and third derivative of h
+    theta = np.linspace(-60.0, 60.0, 6001)
+    offset = theta - step_size * (theta - np.sin(theta)) - 1  # h(φ) = φ²/2 + cos φ and f(φ) = (φ - 1)² / 2
+    factor = 1 - step_size * (1 - np.cos(theta))
+    gradient, curvature = np.abs(factor * offset), np.abs(factor**2 - step_size * np.sin(theta) * offset)
+    slope = step_size * third / (1 - step_size * smoothness)
+    norms = np.linspace(0, gradient.max(), 50)
+    _, (axes,) = plots.subplots(width=4.8, height=2.45)
+    axes.plot(gradient[::12], curvature[::12], ".", color=plots.PALETTE["blue"], markersize=3)
+    axes.plot(norms, 1 + slope * norms, color=plots.PALETTE["orange"], label="L₀ + L₁‖∇F‖")
+    axes.set(xlim=(0, 30), ylim=(-0.5, 16))  # beyond, θ would have to be larger than those drawn
+    plots.label(axes, "‖∇F‖", "curvature |∇²F|")
+    return diagrams.opening(
+        plots.svg(axes.figure),
+        diagrams.clipped_steps(),
+        ("The curvature grows with the gradient", "So plain steps must be tiny, clipped ones need not"),
+        ("One task, one inner step; a dot is one initialization.", "One learning rate η, with and without clipping."),
+        "Left: curvature of a meta-objective against the norm of its gradient; all lie below a bound that "
+        "grows in proportion to it. "
+        "Right: from a steep wall a plain gradient step lands on the opposite wall, a clipped step in the valley.",
+    )

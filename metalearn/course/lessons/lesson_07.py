@@ -1,10 +1,14 @@
 """Exercises and quiz of lesson 07, the shoot-out."""
 
+import json
+
 import jax
 import numpy as np
 
+from metalearn import plots
 from metalearn.course.exercises.exercise import Exercise, Misconception, Question
-from metalearn.course.lessons.shoot_out import METHODS, error_and_angle, low_median_high
+from metalearn.course.lessons.shoot_out import METHODS, RECORD, error_and_angle, low_median_high
+from metalearn.course.widgets import diagrams
 
 # 07.gradient_count --------------------------------------------------------------------------------------------------
 
@@ -466,3 +470,29 @@ QUIZ = (
         ),
     ),
 )
+
+
+def opening() -> str:
+    """The picture of the comparison: what each method reached on sine curves under one budget, from the record."""
+    arena = json.loads(RECORD.read_text("utf-8"))["sinusoid"]
+    _, (axes,) = plots.subplots(width=4.8, height=2.45)
+    names = sorted(arena, key=lambda name: np.median(np.array(arena[name]["curve"])[:, -1]))
+    for place, name in enumerate(reversed(names)):
+        scores = np.array(arena[name]["curve"])[:, -1]
+        axes.plot(scores, np.full(len(scores), place), "o", color=plots.PALETTE["blue"], markersize=4, alpha=0.5)
+        axes.plot(np.median(scores), place, "D", color=plots.PALETTE["orange"], markersize=5)
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(names)), list(reversed(names)))
+    plots.label(axes, "query loss after adaptation", "")
+    best = names[0]
+    return diagrams.opening(
+        plots.svg(axes.figure),
+        diagrams.fair_comparison(),
+        ("Six meta-gradients under one budget", "How the comparison is made fair"),
+        (
+            "Sine curves: a dot is one seed, a diamond their median.",
+            "Settings are chosen on tasks that are not reported.",
+        ),
+        f"Left: query loss of six methods, several seeds each; lowest median: {best}. Right: every method's "
+        "settings are chosen on validation tasks, and test tasks are used once, for the report.",
+    )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import metalearn as ml
+from metalearn import plots
 from metalearn.course.exercises.exercise import Exercise, Misconception, Question
 from metalearn.course.lessons.adaptation import (
     cosines,
@@ -20,6 +21,7 @@ from metalearn.course.lessons.adaptation import (
     regression,
     wave,
 )
+from metalearn.course.widgets import diagrams
 from metalearn.task import Task
 from metalearn.tasks.quadratic import QuadraticBatch
 
@@ -588,3 +590,34 @@ QUIZ = (
         ),
     ),
 )
+
+
+def opening() -> str:
+    """The picture of the claim: with small steps the inner loop follows the gradient flow."""
+    curvature, minimum, theta, horizon = 1.6, 0.0, 1.0, 2.0
+    time = np.linspace(0, horizon, 200)
+    flow = minimum + np.exp(-curvature * time) * (theta - minimum)
+    _, (axes,) = plots.subplots(width=4.8, height=2.45)
+    axes.plot(time, flow, color=plots.PALETTE["blue"], linestyle="-", label="flow")
+    for num_steps, marker in ((4, "s"), (16, "o")):
+        factor = 1 - horizon / num_steps * curvature
+        steps = np.arange(num_steps + 1)
+        axes.plot(
+            horizon / num_steps * steps,
+            minimum + factor**steps * (theta - minimum),
+            color=plots.PALETTE["orange"],
+            linestyle="--" if num_steps == 4 else ":",
+            marker=marker,
+            markersize=4,
+            linewidth=1.2,
+            label=f"K = {num_steps}",
+        )
+    plots.label(axes, "inner training time αk", "parameters φ")
+    return diagrams.opening(
+        plots.svg(axes.figure),
+        diagrams.adjoint(),
+        ("Small inner steps follow the gradient flow", "The meta-gradient is a second flow, backwards"),
+        (f"One quadratic task, T = αK = {horizon:g}.", "It reads the stored trajectory of the first."),
+        "Left: parameters against inner training time; sixteen steps lie closer to the gradient flow than four. Right: "
+        "the flow forward from the initialization, and the adjoint flow backward from the query gradient.",
+    )

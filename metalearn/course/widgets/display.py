@@ -1,6 +1,5 @@
 """Show Markdown and widgets in a notebook, with plain text for terminals and for viewers without a kernel."""
 
-import base64
 import html
 import re
 from typing import Any
@@ -8,6 +7,8 @@ from typing import Any
 import ipywidgets
 from IPython.core.getipython import get_ipython
 from IPython.display import display
+
+from metalearn import plots
 
 
 def in_notebook() -> bool:
@@ -25,7 +26,7 @@ def show_html(text: str, plain: str) -> None:
     _show({"text/html": text, "text/plain": plain})
 
 
-def show_widget(widget: ipywidgets.DOMWidget, plain: str, png: bytes = b"") -> None:
+def show_widget(widget: ipywidgets.DOMWidget, plain: str, svg: str = "") -> None:
     """Display a widget; where there is no kernel to drive it, a picture or plain text.
 
     All are one bundle, so that a viewer shows exactly one of them. If `plain` is empty, another output says it.
@@ -39,8 +40,8 @@ def show_widget(widget: ipywidgets.DOMWidget, plain: str, png: bytes = b"") -> N
     }
     if plain:
         bundle["text/plain"] = plain
-    if png:
-        bundle["image/png"] = base64.b64encode(png).decode()
+    if svg:
+        bundle["text/html"] = plots.card(svg)
     _show(bundle)
 
 

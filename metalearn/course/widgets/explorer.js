@@ -26,19 +26,16 @@ function control({ name, options, ...range }, model) {
 
 function render({ model, el }) {
   const form = document.createElement("form");
-  const picture = document.createElement("img");
+  const picture = document.createElement("div");
   const trouble = document.createElement("p");
-  const show = () => {
-    URL.revokeObjectURL(picture.src);
-    picture.src = URL.createObjectURL(new Blob([model.get("png")], { type: "image/png" }));
-  };
+  const show = () => (picture.innerHTML = model.get("svg")); // drawn by `plots.svg`, which escapes every text
   const tell = () => (trouble.textContent = model.get("trouble"));
   form.append(...model.get("controls").flatMap((each) => control(each, model)));
-  picture.alt = model.get("alt");
+  picture.className = "picture";
   trouble.setAttribute("role", "alert");
   el.classList.add("metalearn-explorer");
   el.append(form, picture, trouble);
-  model.on("change:png", show);
+  model.on("change:svg", show);
   model.on("change:trouble", tell);
   show();
   tell();

@@ -2,7 +2,6 @@
 
 import contextlib
 import inspect
-import io
 import math
 import numbers
 from collections.abc import Callable
@@ -11,17 +10,11 @@ from typing import Any
 
 import anywidget
 import traitlets
-from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
-from matplotlib.image import imsave
-from matplotlib.ticker import AutoLocator
 from matplotlib.transforms import Bbox
 
-from metalearn import _require
+from metalearn import _require, plots
 from metalearn.course.widgets.display import show_widget
-
-DPI = 100  # the picture crosses the network at every step of a slider
-MOST_INTERVALS = 5  # between the ticks of a linear axis
 
 
 class Explorer(anywidget.AnyWidget):
@@ -30,16 +23,16 @@ class Explorer(anywidget.AnyWidget):
     Attributes:
       controls: for each control its name with min, max and step, or with options.
       values: the present value of each, by name. To change one, assign a new dictionary.
-      png: the picture that belongs to them.
+      svg: the picture that belongs to them, in the colours of the page's theme.
       alt: what is to be seen in it.
       trouble: why the last drawing failed; empty if it did not.
     """
 
     _esm = Path(__file__).with_suffix(".js")
-    _css = Path(__file__).with_suffix(".css")
+    _css = "".join(Path(__file__).with_name(name).read_text() for name in ("palette.css", "explorer.css"))
     controls: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
     values = traitlets.Dict().tag(sync=True)
-    png = traitlets.Bytes().tag(sync=True)
+    svg = traitlets.Unicode().tag(sync=True)
     alt = traitlets.Unicode().tag(sync=True)
     trouble = traitlets.Unicode().tag(sync=True)
 
@@ -47,8 +40,6 @@ class Explorer(anywidget.AnyWidget):
         """Describe the controls; their first values cause the first picture."""
         self.draw = draw
         self._places: list[Bbox] = []
-        self._label_places: list[tuple[float, float]] = []
-        self._renderer: RendererAgg | None = None
         described, values = zip(*(_control(name, control) for name, control in controls.items()), strict=True)
         super().__init__(alt=alt, controls=list(described), values=dict(zip(controls, values, strict=True)))
 
@@ -59,40 +50,19 @@ class Explorer(anywidget.AnyWidget):
         real = {control["name"] for control in self.controls if isinstance(control.get("step"), float)}
         values = {name: float(value) if name in real else value for name, value in self.values.items()}
         try:
-            self.png = self._png(self.draw(**values))
+            self.svg = self._svg(self.draw(**values))
         except Exception as error:
             self.trouble = f"No figure for these values. {type(error).__name__}: {error}"
         else:
             self.trouble = ""
 
-    def _png(self, figure: Figure) -> bytes:
-        """As `plots.png`, in less time: one layout for all pictures, one renderer, and few ticks, which cost most."""
+    def _svg(self, figure: Figure) -> str:
+        """As `plots.svg`, with one layout for all pictures."""
         if not isinstance(figure, Figure):
             raise TypeError(f"draw must return a figure of matplotlib, but it returned a {type(figure).__name__}")
-        figure.dpi = DPI
-        every_axis = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
-        for axes in figure.axes:
-            axes.minorticks_off()
-        for axis in every_axis:
-            if isinstance(locator := axis.get_major_locator(), AutoLocator):
-                locator.set_params(nbins=MOST_INTERVALS)
-        if len(self._places) != len(figure.axes):
-            figure.draw_without_rendering()
-            self._places = [axes.get_position() for axes in figure.axes]
-            self._label_places = [axis.label.get_position() for axis in every_axis]
-        figure.set_layout_engine(None)
-        for axes, place in zip(figure.axes, self._places, strict=True):
-            axes.set_position(place)
-        for axis, (x, y) in zip(every_axis, self._label_places, strict=True):
-            axis.set_label_coords(x, y, axis.label.get_transform())
-        size = (*map(int, figure.get_size_inches() * DPI), DPI)
-        if self._renderer is None or (self._renderer.width, self._renderer.height) != size[:2]:
-            self._renderer = RendererAgg(*size)
-        self._renderer.clear()
-        figure.draw(self._renderer)
-        buffer = io.BytesIO()
-        imsave(buffer, self._renderer.buffer_rgba(), format="png", pil_kwargs={"compress_level": 1})
-        return buffer.getvalue()
+        if not self._places:
+            self._places = plots.finish(figure)
+        return plots.svg(figure, self.alt, self._places)
 
 
 def explore(draw: Callable[..., Figure], alt: str, **controls: Any) -> None:
@@ -119,7 +89,7 @@ def explore(draw: Callable[..., Figure], alt: str, **controls: Any) -> None:
         except TypeError as error:
             raise TypeError(f"draw must accept the controls {', '.join(controls)} by name: {error}.") from None
     explorer = Explorer(draw, alt, controls)
-    show_widget(explorer, alt, png=explorer.png)
+    show_widget(explorer, alt, svg=explorer.svg)
 
 
 def _control(name: str, control: Any) -> tuple[dict[str, Any], Any]:
