@@ -91,7 +91,7 @@ class _Stopped(BaseException):
 
 @dataclass(frozen=True)
 class _Run:
-    """Results up to the first error. `error` is `_Stopped` after a timeout; `waited` if little was computed till then."""
+    """Results up to the first error. `error` is `_Stopped` after a timeout, `waited` if it computed little."""
 
     results: list[Any]
     error: BaseException | None

@@ -56,8 +56,9 @@ META_GRADIENT = Exercise(
         Misconception(
             "first-order",
             first_order,
-            "Your result equals the FO-MAML gradient, $\\nabla f(\\phi_K)$: the factors $(I - \\alpha H_k)$ are missing. "
-            "Does the function that you differentiate contain the inner steps, and nothing that stops the gradient?",
+            "Your result equals the FO-MAML gradient, $\\nabla f(\\phi_K)$: the factors $(I - \\alpha H_k)$ are "
+            "missing. Does the function that you differentiate contain the inner steps, and does nothing stop the "
+            "gradient there?",
         ),
         Misconception(
             "gradient at the start",
