@@ -76,7 +76,8 @@ def _progress(lesson: str) -> tuple[int, str]:
     done = len(ids & record.read()["passed"].keys())
     if done == len(ids):
         return 0, f"**All {NUMBERS[done].lower()} exercises of this lesson are done.**" if done > 1 else ""
-    return len(ids) - done, f"{NUMBERS[done]} of {NUMBERS[len(ids)].lower()} exercises of this lesson are done."
+    verb = "is" if done == 1 else "are"
+    return len(ids) - done, f"{NUMBERS[done]} of {NUMBERS[len(ids)].lower()} exercises of this lesson {verb} done."
 
 
 def _draw(comparison: Comparison) -> Figure:

@@ -1,8 +1,6 @@
 // The browser's side of `predict` and `quiz`. With a kernel (`render`) answers are stored; without one (`mount`) the
 // page works alone.
 
-let forms = 0; // for names: the radio buttons of one question are a group of their own
-const DISCONNECTED = "jupyter-widgets-disconnected"; // what JupyterLab adds to a widget whose kernel has gone
 const STOPPED = "The kernel was restarted or has stopped: run this cell again.";
 
 function element(tag, properties = {}, ...children) {
@@ -18,7 +16,7 @@ function control(properties) {
 }
 
 // One question. `answer(value)` is called with what was committed; `show(value, said, closed)` draws a state.
-function question({ kind, prompt, options, unit, right, feedback }, name, typeset, answer) {
+function question({ kind, prompt, options, unit, right, feedback }, typeset, answer) {
   const isQuiz = feedback !== undefined;
   const said = element("p", { className: "mf-said" });
   said.setAttribute("role", "status");
@@ -34,7 +32,7 @@ function question({ kind, prompt, options, unit, right, feedback }, name, typese
   let read, write;
 
   if (options) {
-    const radios = options.map((text, value) => control({ type: "radio", name, value }));
+    const radios = options.map((text, value) => control({ type: "radio", name: "answer", value }));
     choices.append(...radios.map((radio, i) => element("label", {}, radio, element("span", { textContent: options[i] }))));
     read = () => { const i = radios.findIndex((radio) => radio.checked); return i < 0 ? null : i; };
     write = (value) => radios.forEach((radio, i) => (radio.checked = i === value));
@@ -42,29 +40,24 @@ function question({ kind, prompt, options, unit, right, feedback }, name, typese
   } else {
     const input = control({ type: "number", step: "any" });
     const label = element("label", {}, unit ? `Your prediction (${unit})` : "Your prediction", input);
-    const button = element("button", { type: "button", textContent: "Commit" });
-    const commit = () => (Number.isFinite(read()) ? answer(read()) : say("Write a number first, such as 0.5."));
-    choices.append(label, button);
-    read = () => (input.value === "" ? NaN : input.valueAsNumber);
+    choices.append(label, element("button", { textContent: "Commit" }));
+    read = () => (Number.isFinite(input.valueAsNumber) ? input.valueAsNumber : null);
     write = (value) => (input.value = value ?? "");
-    button.addEventListener("click", commit);
     input.addEventListener("input", () => say(""));
-    input.addEventListener("keydown", (event) => event.key === "Enter" && (event.preventDefault(), commit()));
   }
   const judge = (value) => {
     const passed = value === right;
     say(`<strong>${passed ? "✓ Right." : "✗ Not quite."}</strong> ${feedback[value]}`, passed ? "right" : "wrong");
   };
-  if (isQuiz) {
-    const button = element("button", { type: "button", textContent: "Check" });
-    button.addEventListener("click", () => {
-      if (read() === null) return say("Choose an option first.");
-      judge(read());
-      answer(read());
-    });
-    place.append(button);
-  }
-  const root = element("div", { className: isQuiz ? "mf-quiz" : "mf-prediction" }, place, said);
+  if (isQuiz) place.append(element("button", { textContent: "Check" }));
+  // A form of its own for each question, in which its radio buttons are one group.
+  const root = element("form", { className: isQuiz ? "mf-quiz" : "mf-prediction", noValidate: true }, place, said);
+  root.addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (read() === null) return say(options ? "Choose an option first." : "Write a number first, such as 0.5.");
+    if (isQuiz) judge(read());
+    answer(read());
+  });
   const show = (value, text, closed) => {
     write(value);
     place.disabled = closed;
@@ -76,10 +69,7 @@ function question({ kind, prompt, options, unit, right, feedback }, name, typese
 }
 
 function build(el, fields, typeset, answer) {
-  const id = `metalearn-form-${(forms += 1)}`;
-  const questions = fields.map((field, i) =>
-    question(field, `${id}-${i}`, typeset, (value) => answer(i, value)),
-  );
+  const questions = fields.map((field, i) => question(field, typeset, (value) => answer(i, value)));
   el.replaceChildren(...questions.map(({ root }) => root));
   el.classList.add("metalearn-form", "metalearn-awake");
   questions.forEach(({ prompt }) => typeset(prompt));
@@ -102,7 +92,13 @@ function render({ model, el }) {
   const asleep = element("p", { className: "mf-asleep" });
   asleep.setAttribute("role", "status");
   el.append(asleep);
-  const isGone = () => el.classList.contains(DISCONNECTED);
+  // The model does not tell whether its kernel is there; the view in whose name it calls back does.
+  let view;
+  model.on("change:probe", function () {
+    view = this;
+  });
+  model.set("probe", true);
+  const isGone = () => view?.model?.comm_live === false;
   const show = (only) => {
     const [answers, said, closed] = ["answers", "said", "closed"].map((name) => model.get(name));
     questions.forEach(({ show }, i) => {
@@ -118,15 +114,13 @@ function render({ model, el }) {
   };
   model.on("change:answers", update);
   model.on("change:said change:closed", () => show());
-  const watch = new MutationObserver(() => {
-    if (!isGone() || asleep.textContent) return;
+  const wake = () => {
     show();
-    questions.forEach(({ quiet }) => quiet());
-    asleep.textContent = STOPPED;
-  });
-  watch.observe(el, { attributes: true, attributeFilter: ["class"] });
-  show();
-  return () => watch.disconnect();
+    if (isGone()) questions.forEach(({ quiet }) => quiet());
+    asleep.textContent = isGone() ? STOPPED : "";
+  };
+  model.on("comm_live_update", wake);
+  wake();
 }
 
 // On a page without a kernel: what is chosen is not kept, and the text below tells what a prediction asks.

@@ -182,9 +182,9 @@ class Prediction:
     def _by_how_much(self, truth: float | str) -> str:
         if isinstance(truth, str) or isinstance(self.committed, str | None):
             return ""
-        for factor in (100, 0.01):
+        for factor, name in ((100, "A hundred times"), (0.01, "A hundredth of")):
             if truth and relative_error(factor * self.committed, truth) <= CLOSE_ENOUGH:
-                return " Your number is that times a hundred, or a hundredth of it: was it in per cent?"
+                return f" {name} your number would be right: was one of the two in per cent?"
         side = "high" if self.committed > truth else "low"
         share = f", which is {relative_error(self.committed, truth):.0%} of the answer" if truth else ""
         return f" Your number is too {side} by {self._say(abs(self.committed - truth))}{share}."
