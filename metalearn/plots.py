@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Real, Shaped
@@ -22,8 +22,10 @@ from jaxtyping import Real, Shaped
 if TYPE_CHECKING:  # loaded by the first figure, since the library is used without any
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+    from matplotlib.text import Annotation
 
 _PALETTE = (Path(__file__).parent / "course" / "widgets" / "palette.css").read_text()
 PALETTE = {name: value for name, value in reversed(re.findall(r"--ml-(\w+): (#\w{6})", _PALETTE))}  # the light one
@@ -43,6 +45,13 @@ font:14px/1.45 var(--jp-ui-font-family,system-ui,sans-serif)}
 .ml-figure figcaption{margin:0 0 10px;color:var(--ml-muted);font:inherit;text-align:left}
 .ml-figure figcaption strong{display:block;font-size:17px;color:var(--ml-text)}
 .ml-figure>svg{display:block;max-width:100%;min-width:min(100%,560px);height:auto;margin:0 auto}
+.ml-figure table{border-collapse:collapse;margin:0;font:inherit;font-variant-numeric:tabular-nums;color:inherit}
+.ml-figure :is(th,td){padding:5px 24px 5px 0;text-align:right;background:none;border:0;max-width:none;color:inherit}
+.ml-figure tr{border-bottom:1px solid var(--ml-line);background:none!important}
+.ml-figure thead th{color:var(--ml-muted);font-weight:400}
+.ml-figure tbody tr:last-child{border:0}
+.ml-figure :is(th,td):first-child{text-align:left}
+.ml-figure text{paint-order:stroke;stroke:var(--ml-card);stroke-width:3px;stroke-linejoin:round}
 .ml-figure>svg~img{display:none}
 .ml-figure>img{display:block;max-width:100%;height:auto;margin:0 auto}
 """
@@ -108,6 +117,7 @@ def subplots(
 
     with matplotlib.rc_context(_style()):
         figure = Figure(figsize=(width, height), layout="constrained")
+        figure.get_layout_engine().set(wspace=0.06)
         axes = figure.subplots(1, num_columns, squeeze=False, **options)[0]
     for each in axes:
         each.yaxis.set_major_locator(MaxNLocator(4))
@@ -118,8 +128,8 @@ def subplots(
 def label(axes: Axes, x: str, y: str, title: str = "", legend: bool = True) -> None:
     """Names both axes, units included, and everything that has a label; curves are named at their right end."""
     axes.set_xlabel(x)
-    axes.set_ylabel(y, rotation=0, ha="left", va="baseline")
-    axes.set_title(title)
+    axes.set_ylabel(y)
+    axes.set_title(title, loc="left", weight="bold")
     if legend and axes.get_legend_handles_labels()[0]:
         axes.legend()  # `finish` puts the names where they belong, once all is drawn
 
@@ -129,16 +139,18 @@ def finish(figure: Figure) -> None:
 
     `show` and `svg` do this; only who saves a figure with matplotlib needs it.
     """
-    named = [(axes, _claim_names(axes)) for axes in figure.axes]
-    for axes, _ in named:
-        for axis in (axes.xaxis, axes.yaxis):
-            if axis.get_scale() == "log" and not _is_fixed(axis):
-                _plain_powers(axis)
-    figure.draw_without_rendering()  # the layout, in which the names at the right edge already take their room
-    figure.set_layout_engine("none")
-    for axes, (ends, points) in named:
-        _spread_ends(axes, ends)
-        _place_points(axes, points)
+    import matplotlib
+
+    with matplotlib.rc_context(_style()):
+        named = [(axes, *_claim_names(axes)) for axes in figure.axes]
+        for axes in figure.axes:
+            for axis in (axes.xaxis, axes.yaxis):
+                _plain_ticks(axis)
+        figure.draw_without_rendering()  # the layout, in which the names at the right edge already take their room
+        figure.set_layout_engine("none")
+        for axes, ends, points in named:
+            _spread_ends(axes, ends)
+            _place_points(axes, points)
 
 
 def png(figure: Figure, dpi: float = 2 * _DPI) -> bytes:
@@ -299,6 +311,11 @@ def _power(exponent: int) -> str:
     return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
+def display_card(content: str, alt: str, title: str = "", caption: str = "") -> None:
+    """Displays an SVG element as a card; its alternative text is what a terminal gets."""
+    _display({"text/html": card(content, title, caption), "text/plain": alt})
+
+
 def _display(bundle: dict[str, str], metadata: dict[str, Any] | None = None) -> None:
     from IPython.display import display  # only notebooks call this
 
@@ -337,6 +354,8 @@ def lines(
     """
     if axes is None:
         _, (axes,) = subplots()
+    if not curves:
+        axes.margins(x=0.05)
     for name, y in curves.items():
         axes.plot(x, np.asarray(y), label=name)
     for i, (name, (px, py)) in enumerate((points or {}).items()):
@@ -390,8 +409,8 @@ def adaptation(
     return figure
 
 
-def _claim_names(axes: Axes) -> tuple[list[Any], list[tuple[Line2D, str]]]:
-    """Takes apart the legend: (texts at the right ends of curves, single points to name); the rest stays a legend.
+def _claim_names(axes: Axes) -> tuple[list[Annotation], list[_Name]]:
+    """Takes apart the legend: (names at the right ends of curves, names at places within); the rest stays a legend.
 
     All rows above the axes are stacked here too: the name of y, the legend, the title.
     """
@@ -400,21 +419,28 @@ def _claim_names(axes: Axes) -> tuple[list[Any], list[tuple[Line2D, str]]]:
     figure = axes.get_figure(root=True)
     legend, above = axes.get_legend(), 0.4
     if axes.get_ylabel():
-        axes.yaxis.set_label_coords(
-            0, 1, axes.transAxes + ScaledTranslation(0, above * _ROW / _DPI, figure.dpi_scale_trans)
-        )
+        name = {"xytext": (0, above * _ROW * _POINT), "textcoords": "offset points", "color": PALETTE["muted"]}
+        axes.annotate(axes.get_ylabel(), (0, 1), xycoords="axes fraction", annotation_clip=False, **name)
+        axes.set_ylabel("")
         above += 1
-    ends: list[Any] = []
-    points: list[tuple[Line2D, str]] = []
+    ends: list[Annotation] = []
+    within: list[_Name] = []
     if legend is not None:
         handles, names = axes.get_legend_handles_labels()
         legend.remove()
         room = 0.3 * figure.get_figwidth() * _DPI / len(figure.axes)
         curves = [(line, name) for line, name in zip(handles, names, strict=True) if _is_curve(line)]
-        if all(0.62 * FONT_SIZE * len(name) <= room for _, name in curves) and len(curves) <= len(COLORS):
-            ends = [_name_at_end(axes, line, name) for line, name in curves]
         points = [(line, name) for line, name in zip(handles, names, strict=True) if _is_point(line)]
-        alone = [line for line, _ in points] + [line for line, _ in curves if ends]
+        within = [_Name(name, line.get_xydata()[0], PALETTE["text"], True) for line, name in points]
+        if all(0.62 * FONT_SIZE * len(name) <= room for _, name in curves) and len(curves) <= len(COLORS):
+            alone = [line for line, _ in points + curves]
+            for line, name in curves:
+                if (place := _exit(axes, line)) is None:
+                    ends.append(_name_at_end(axes, line, name))
+                else:
+                    within.append(_Name(name, place, line.get_color(), False))
+        else:
+            alone = [line for line, _ in points]
         rest = [(handle, name) for handle, name in zip(handles, names, strict=True) if handle not in alone]
         if rest:
             offset = ScaledTranslation(0, above * _ROW / _DPI, figure.dpi_scale_trans)
@@ -430,8 +456,16 @@ def _claim_names(axes: Axes) -> tuple[list[Any], list[tuple[Line2D, str]]]:
                 columnspacing=1.5,
             )
             above += math.ceil(len(rest) / _columns(rest, room / 0.3))
-    axes.set_title(axes.get_title("left"), pad=(above + 0.1) * _ROW * _POINT)
-    return ends, points
+    if title := axes.get_title("left"):
+        axes.set_title(title, loc="left", pad=(above + 0.1) * _ROW * _POINT)
+    return ends, within
+
+
+class _Name(NamedTuple):
+    text: str
+    place: Real[np.ndarray, " 2"]  # in data coordinates
+    color: str
+    marked: bool  # whether a marker stands there
 
 
 def _is_curve(handle: Artist) -> bool:
@@ -452,26 +486,42 @@ def _columns(named: Sequence[tuple[Artist, str]], room: float) -> int:
     return max(1, min(len(named), int(room / widest)))
 
 
-def _name_at_end(axes: Axes, line: Line2D, name: str) -> Any:
-    """The name of a curve right of the axes, for now at the height of the curve's last visible point."""
-    x, y = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
+def _visible(axes: Axes, line: Line2D) -> Real[np.ndarray, "n 2"]:
+    places = np.asarray(line.get_xydata(), float)
     low, high = sorted(axes.get_ylim())
-    seen = np.flatnonzero(np.isfinite(y) & (x <= max(axes.get_xlim())))
+    seen = np.isfinite(places).all(1) & (places[:, 1] >= low) & (places[:, 1] <= high)
+    return places[seen & (places[:, 0] <= max(axes.get_xlim()))]
+
+
+def _exit(axes: Axes, line: Line2D) -> Real[np.ndarray, " 2"] | None:
+    """Where to name a curve that leaves the axes through top or bottom: a little before it does."""
+    seen = _visible(axes, line)
+    if not len(seen):
+        return None
+    places = axes.transAxes.inverted().transform(axes.transData.transform(seen))
+    if places[-1, 0] > 0.9:
+        return None
+    inner = np.flatnonzero(np.abs(places[:, 1] - 0.5) < 0.35)
+    return seen[inner[-1] if len(inner) else -1]
+
+
+def _name_at_end(axes: Axes, line: Line2D, name: str) -> Annotation:
+    """The name of a curve right of the axes, for now at the height of the curve's last visible point."""
+    seen = _visible(axes, line)
     return axes.annotate(
         name,
-        (1, np.clip(y[seen[-1]], low, high) if len(seen) else low),
+        (1, seen[-1, 1] if len(seen) else axes.get_ylim()[0]),
         xycoords=axes.get_yaxis_transform(),
         xytext=(8 * _POINT, 0),
         textcoords="offset points",
         va="center",
-        ha="left",
         color=line.get_color(),
         weight="bold",
         annotation_clip=False,
     )
 
 
-def _spread_ends(axes: Axes, ends: Sequence[Any]) -> None:
+def _spread_ends(axes: Axes, ends: Sequence[Annotation]) -> None:
     """Moves names that would overlap apart, each as little as possible."""
     if not ends:
         return
@@ -492,18 +542,15 @@ def _spread_ends(axes: Axes, ends: Sequence[Any]) -> None:
         ends[i].set_position((8 * _POINT, (place - wanted[i]) * _POINT))
 
 
-def _place_points(axes: Axes, points: Sequence[tuple[Line2D, str]]) -> None:
-    """Names single points beside them, where a name covers least of curves, markers and other names."""
-    figure = axes.get_figure(root=True)
-    scale = figure.dpi / _DPI
+def _place_points(axes: Axes, names: Sequence[_Name]) -> None:
+    """Puts names beside their places, where they cover least of curves, markers and other names."""
+    scale = axes.get_figure(root=True).dpi / _DPI
     bounds = axes.get_window_extent()
-    markers = [
-        axes.transData.transform((np.ravel(p.get_xdata())[0], np.ravel(p.get_ydata())[0])) / scale for p, _ in points
-    ]
-    obstacles = [(x - 5, y - 5, x + 5, y + 5) for x, y in markers]
+    places = [axes.transData.transform(name.place) / scale for name in names]
+    obstacles = [(x - 5, y - 5, x + 5, y + 5) for name, (x, y) in zip(names, places, strict=True) if name.marked]
     drawn = np.concatenate([np.zeros([0, 2]), *(_pixels(axes, line) / scale for line in axes.lines if _is_curve(line))])
-    for (line, name), (x, y) in zip(points, markers, strict=True):
-        width, height = 0.6 * FONT_SIZE * len(name), 1.1 * FONT_SIZE
+    for name, (x, y) in zip(names, places, strict=True):
+        width, height = 0.6 * FONT_SIZE * len(name.text), 1.1 * FONT_SIZE
 
         def cost(place: tuple[float, float], x: float = x, y: float = y, w: float = width, h: float = height) -> float:
             left, bottom = x + place[0] * (w / 2 + 9) - w / 2, y + place[1] * (h / 2 + 7) - h / 2
@@ -517,7 +564,7 @@ def _place_points(axes: Axes, points: Sequence[tuple[Line2D, str]]) -> None:
             )
             return 10 * hit + 20 * (not inside or top > bounds.y1 / scale) + 100 * curve + 0.01 * math.hypot(*place)
 
-        places = [
+        around = [
             (0, 1),
             (0, -1),
             (1, 0),
@@ -531,17 +578,18 @@ def _place_points(axes: Axes, points: Sequence[tuple[Line2D, str]]) -> None:
             (1, 2),
             (-1, 2),
         ]
-        dx, dy = min(places, key=cost)
+        dx, dy = min(around, key=cost)
         px, py = dx * (width / 2 + 9), dy * (height / 2 + 7)
         obstacles.append((x + px - width / 2, y + py - height / 2, x + px + width / 2, y + py + height / 2))
         axes.annotate(
-            name,
-            (np.ravel(line.get_xdata())[0], np.ravel(line.get_ydata())[0]),
+            name.text,
+            name.place,
             xytext=(dx * 9 * _POINT, py * _POINT),
             textcoords="offset points",
             ha={0: "center", 1: "left", -1: "right"}[int(dx)],
             va="center",
             weight="bold",
+            color=name.color,
             annotation_clip=False,
         )
 
@@ -557,28 +605,25 @@ def _pixels(axes: Axes, line: Line2D) -> Real[np.ndarray, "n 2"]:
     return np.column_stack([np.interp(even, travelled, places[:, i]) for i in range(2)])
 
 
-def _is_fixed(axis: Any) -> bool:
-    from matplotlib.ticker import FixedLocator
+def _plain_ticks(axis: Axis) -> None:
+    """Few ticks, written as text and not as mathematics, which would be set for the widths of another font."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator, ScalarFormatter
 
-    return isinstance(axis.get_major_locator(), FixedLocator)
-
-
-def _plain_powers(axis: Any) -> None:
-    """Few ticks of a logarithmic axis, written without mathtext, whose places suit matplotlib's font only."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
-
+    axis.set_minor_locator(NullLocator())
+    if axis.get_scale() != "log":
+        if isinstance(axis.get_major_formatter(), ScalarFormatter):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 6)))
+        return
+    if isinstance(axis.get_major_locator(), FixedLocator):
+        return
     low, high = axis.get_view_interval()
     base = axis.get_transform().base
     decades = math.log(high / low, 10)
     subs = (1.0,) if decades > 1.5 else (1.0, 2.0, 5.0) if decades > 0.7 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
     axis.set_major_locator(LogLocator(base, subs if base == 10 else (1.0,), numticks=6))
-    axis.set_minor_locator(NullLocator())
-    axis.set_minor_formatter(NullFormatter())
 
     def write(value: float, _: int) -> str:
         exponent = math.log10(value) if value > 0 else 0.0
-        if -3 <= exponent <= 4 or abs(exponent - round(exponent)) > 1e-6:
-            return f"{value:g}"
-        return _power(round(exponent))
+        return f"{value:g}" if -3 <= exponent <= 3 or exponent % 1 else _power(round(exponent))
 
     axis.set_major_formatter(FuncFormatter(write))
