@@ -1,43 +1,111 @@
-"""Every figure that the lessons draw, in one style, each with a text that says what is to be seen."""
+"""Every figure that the lessons draw, in one style, each with a text that says what is to be seen.
+
+A figure follows the page's theme: it is drawn once, in the light colours, and shown as an SVG whose colours are the CSS
+variables of `palette.css`. Outside such a page (a repository's preview, a file) the light colours stand.
+"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import io
-from typing import TYPE_CHECKING, Any, cast
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Real, Shaped
 
 if TYPE_CHECKING:  # loaded by the first figure, since the library is used without any
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.text import Annotation
 
-# Okabe & Ito's colours stay apart for colour-blind readers; dashes and markers carry the same distinction in print.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_PALETTE = (Path(__file__).parent / "course" / "widgets" / "palette.css").read_text()
+PALETTE = {name: value for name, value in reversed(re.findall(r"--ml-(\w+): (#\w{6})", _PALETTE))}  # the light one
+COLORS = tuple(PALETTE[name] for name in ("blue", "orange", "violet", "text", "teal", "muted"))
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 MARKERS = ("o", "s", "^", "D", "v", "P")
-_DPI = 200  # drawn at twice the size it is shown in, sharp on a dense screen and in print
-_STYLE: dict[str, Any] = {
-    "font.size": 11,
-    "axes.grid": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.alpha": 0.3,
-    "legend.frameon": False,
-    "lines.linewidth": 2,
-}
+WIDTH = 900  # of a figure, in CSS pixels
+FONT_SIZE = 14  # of every text in it, likewise
+_DPI = 100  # CSS pixels an inch
+_ROW = 20  # from one line of text above the axes to the next, in CSS pixels
+_MOST_SVG = 200_000  # characters; a longer drawing is shown as a picture
+_POINT = 72 / _DPI  # a CSS pixel in matplotlib's points
+_CSS = """
+.ml-figure{margin:16px auto;max-width:1000px;padding:16px 18px;border:1px solid var(--ml-line);border-radius:12px;
+box-sizing:border-box;background:var(--ml-card);color:var(--ml-text);overflow-x:auto;
+font:14px/1.45 var(--jp-ui-font-family,system-ui,sans-serif)}
+.ml-figure figcaption{margin:0 0 10px;color:var(--ml-muted);font:inherit;text-align:left}
+.ml-figure figcaption strong{display:block;font-size:17px;color:var(--ml-text)}
+.ml-figure>svg{display:block;max-width:100%;min-width:min(100%,560px);height:auto;margin:0 auto}
+.ml-figure table{border-collapse:collapse;margin:0;font:inherit;font-variant-numeric:tabular-nums;color:inherit}
+.ml-figure :is(th,td){padding:5px 24px 5px 0;text-align:right;background:none;border:0;max-width:none;color:inherit}
+.ml-figure tr{border-bottom:1px solid var(--ml-line);background:none!important}
+.ml-figure thead th{color:var(--ml-muted);font-weight:400}
+.ml-figure tbody tr:last-child{border:0}
+.ml-figure :is(th,td):first-child{text-align:left}
+.ml-figure text{paint-order:stroke;stroke:var(--ml-card);stroke-width:3px;stroke-linejoin:round}
+.ml-figure>svg~img{display:none}
+.ml-figure>img{display:block;max-width:100%;height:auto;margin:0 auto}
+"""
+
+
+def _style() -> dict[str, Any]:
+    from matplotlib.rcsetup import cycler
+
+    return {
+        "figure.dpi": _DPI,
+        "figure.facecolor": PALETTE["card"],
+        "savefig.facecolor": PALETTE["card"],
+        "axes.facecolor": "none",
+        "font.family": "DejaVu Sans",  # wider than the fonts of most systems: what fits here fits there
+        "font.size": FONT_SIZE * _POINT,
+        "text.color": PALETTE["text"],
+        "axes.titlesize": "medium",
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.titlecolor": PALETTE["text"],
+        "axes.labelcolor": PALETTE["muted"],
+        "axes.edgecolor": PALETTE["muted"],
+        "axes.linewidth": 0.8,
+        "axes.grid": True,
+        "axes.grid.axis": "y",
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.spines.left": False,
+        "axes.xmargin": 0.01,
+        "axes.prop_cycle": cycler(color=COLORS, linestyle=DASHES),
+        "grid.color": PALETTE["line"],
+        "xtick.color": PALETTE["muted"],
+        "ytick.color": PALETTE["muted"],
+        "xtick.labelsize": "medium",
+        "ytick.labelsize": "medium",
+        "ytick.major.size": 0,
+        "ytick.minor.size": 0,
+        "xtick.minor.size": 0,
+        "legend.frameon": False,
+        "legend.fontsize": "medium",
+        "lines.linewidth": 1.8,
+    }
 
 
 def subplots(
-    num_columns: int = 1, height: float = 3.2, **options: Any
+    num_columns: int = 1, height: float = 3.2, width: float = WIDTH / _DPI, **options: Any
 ) -> tuple[Figure, Shaped[np.ndarray, " {num_columns}"]]:
     """A figure of one row in the course's style.
 
     Args:
       num_columns: how many axes stand side by side.
-      height: in inches; the row is 7 inches wide, or 4.5 if it has one column.
+      height: in hundreds of pixels.
+      width: likewise; as wide as the text, if it is not given.
       **options: handed to matplotlib's `Figure.subplots`, for instance sharey=True.
 
     Returns:
@@ -45,49 +113,213 @@ def subplots(
     """
     import matplotlib
     from matplotlib.figure import Figure
-    from matplotlib.rcsetup import cycler
+    from matplotlib.ticker import MaxNLocator
 
-    cycle = cycler(color=COLORS, linestyle=DASHES)
-    with matplotlib.rc_context(_STYLE | {"axes.prop_cycle": cycle}):
-        figure = Figure(figsize=(4.5 if num_columns == 1 else 7.0, height), layout="constrained")
+    with matplotlib.rc_context(_style()):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        figure.get_layout_engine().set(wspace=0.06)
         axes = figure.subplots(1, num_columns, squeeze=False, **options)[0]
+    for each in axes:
+        each.yaxis.set_major_locator(MaxNLocator(4))
+        each.xaxis.set_major_locator(MaxNLocator(7 if num_columns == 1 else 5))
     return figure, axes
 
 
 def label(axes: Axes, x: str, y: str, title: str = "", legend: bool = True) -> None:
-    """Names both axes, units included, and shows the legend if anything has a label."""
-    axes.set(xlabel=x, ylabel=y, title=title)
+    """Names both axes, units included, and everything that has a label; curves are named at their right end."""
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.set_title(title, loc="left", weight="bold")
     if legend and axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize="small", frameon=False)
+        axes.legend()  # `finish` puts the names where they belong, once all is drawn
 
 
-def png(figure: Figure, dpi: int = _DPI) -> bytes:
-    """The figure as a PNG picture."""
+def finish(figure: Figure) -> None:
+    """Puts the names of curves and points beside them, and those of all else into a row above their axes.
+
+    `show` and `svg` do this; only who saves a figure with matplotlib needs it.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context(_style()):
+        named = [(axes, *_claim_names(axes)) for axes in figure.axes]
+        for axes in figure.axes:
+            for axis in (axes.xaxis, axes.yaxis):
+                _plain_ticks(axis)
+        figure.draw_without_rendering()  # the layout, in which the names at the right edge already take their room
+        figure.set_layout_engine("none")
+        for axes, ends, points in named:
+            _spread_ends(axes, ends)
+            _place_points(axes, points)
+
+
+def png(figure: Figure, dpi: float = 2 * _DPI) -> bytes:
+    """The figure as a PNG picture in the light colours, at twice the size it is shown in."""
+    finish(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
 
 
-def show(figure: Figure, alt: str) -> None:
-    """Displays a figure in a notebook, with its alternative text.
+def svg(figure: Figure, alt: str = "") -> str:
+    """The figure as an SVG element for a page: transparent, in the colours of the page's theme, else in the light ones.
+
+    Args:
+      figure: what to draw.
+      alt: its alternative text; without one the drawing is hidden from screen readers.
+    """
+    import matplotlib
+
+    finish(figure)
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "metalearn"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    drawing = buffer.getvalue()
+    drawing = drawing[drawing.index("<svg") :]
+    drawing = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", drawing, flags=re.DOTALL)
+    used = set(re.findall(r"#([\w-]+)[\")]", drawing))  # clip paths and markers; other names serve nobody
+    mine = hashlib.sha256(drawing.encode()).hexdigest()[:8]  # one page holds many figures
+    drawing = re.sub(r' id="([\w-]+)"', lambda name: f' id="{mine}{name[1]}"' if name[1] in used else "", drawing)
+    drawing = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{mine}", drawing)
+    drawing = re.sub(
+        r"font: ([^;\"]*?[\d.]+px) [^;\"]*", r"font: \1 var(--jp-ui-font-family,system-ui,sans-serif)", drawing
+    )
+    drawing = re.sub(r">\s*\n\s*<", "><", drawing)
+    width, height = (round(inches * _DPI) for inches in figure.get_size_inches())
+    box = re.search(r'viewBox="[^"]*"', drawing)[0]
+    return element(drawing[drawing.index(">") + 1 : drawing.rindex("</svg>")], width, height, alt, box)
+
+
+def show(figure: Figure, alt: str, title: str = "", caption: str = "") -> None:
+    """Displays a figure in a notebook: a card as wide as the text, in the colours of the page's theme.
 
     Args:
       figure: what to show; matplotlib's own inline display would lose the text.
       alt: one or two sentences that tell somebody who cannot see the figure what is to be seen.
+      title: the finding, as a sentence.
+      caption: what is drawn.
 
     Raises:
       ValueError: if alt is empty.
     """
-    from IPython.display import display  # only notebooks call this
-
     if not alt.strip():
         raise ValueError("alt must say what the figure shows.")
-    data = base64.b64encode(png(figure)).decode()
-    width = round(figure.get_figwidth() * 100)
-    image = f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt)}" style="width:{width}px;max-width:100%">'
-    display(
-        {"text/html": image, "image/png": data, "text/plain": alt}, metadata={"image/png": {"width": width}}, raw=True
+    drawing, data = svg(figure, alt), base64.b64encode(png(figure, 1.5 * _DPI)).decode()
+    width = round(figure.get_figwidth() * _DPI)
+    picture = f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt)}" width="{width}">'
+    if len(drawing) > _MOST_SVG:
+        content = card(picture, title, caption, light=True)
+    else:  # the picture is for viewers that strip SVG
+        content = card(drawing + picture, title, caption)
+    _display({"text/html": content, "image/png": data, "text/plain": alt}, {"image/png": {"width": width}})
+
+
+def element(content: str, width: float, height: float, alt: str = "", box: str = "") -> str:
+    """An SVG element of some drawing: light colours become those of the theme, and text stays readable on lines.
+
+    Args:
+      content: what is drawn, with the colours of `PALETTE`.
+      width: of the element, in CSS pixels; shrunk where there is less room.
+      height: likewise.
+      alt: alternative text; without one the drawing is hidden from screen readers.
+      box: a viewBox attribute, if the content is not in CSS pixels.
+    """
+    role = f'role="img" aria-label="{html.escape(alt)}"' if alt else 'aria-hidden="true"'
+    box = box or f'viewBox="0 0 {width:g} {height:g}"'
+    for name, color in PALETTE.items():
+        content = content.replace(color, f"var(--ml-{name},{color})")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {role} width="{width:g}" '
+        f'height="{height:g}" {box}>{content}</svg>'
     )
+
+
+def card(content: str, title: str = "", caption: str = "", light: bool = False) -> str:
+    """HTML of a card that holds a picture or a table under a title that states the finding.
+
+    Args:
+      content: HTML or an SVG element.
+      title: the finding, as a sentence.
+      caption: what is shown.
+      light: keep the light colours in a dark theme, for a picture that has them.
+    """
+    heading = f"<strong>{html.escape(title)}</strong>" * bool(title) + html.escape(caption)
+    colors = "".join(f"--ml-{name}:{color};" for name, color in PALETTE.items()) if light else ""
+    return (
+        f'<style>{_PALETTE}{_CSS}</style><figure class="ml-figure" style="{colors}">'
+        f"{f'<figcaption>{heading}</figcaption>' if heading else ''}{content}</figure>"
+    )
+
+
+def table(
+    rows: dict[str, Sequence[Any]], columns: Sequence[str], title: str = "", caption: str = "", digits: int = 3
+) -> None:
+    """Displays a table: one row for each name, numbers rounded, what is not finite as a dash.
+
+    Args:
+      rows: name of the row -> its cells, as many as there are columns; numbers or text.
+      columns: their headings; the first one heads the names of the rows, so there is one more than cells in a row.
+      title: the finding, as a sentence.
+      caption: what is shown.
+      digits: significant digits of a number that is not whole.
+
+    Raises:
+      ValueError: if a row has another number of cells than there are columns.
+    """
+    for name, cells in rows.items():
+        if len(cells) != len(columns) - 1:
+            raise ValueError(f"row {name!r} has {len(cells)} cells, but there are {len(columns) - 1} columns for them.")
+    text = {name: [number(cell, digits) for cell in cells] for name, cells in rows.items()}
+    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
+    body = "".join(
+        f'<tr><th scope="row">{html.escape(name)}</th>{"".join(f"<td>{html.escape(cell)}</td>" for cell in cells)}</tr>'
+        for name, cells in text.items()
+    )
+    lines_of_text = [list(columns), *([name, *cells] for name, cells in text.items())]
+    widths = [max(map(len, column)) for column in zip(*lines_of_text, strict=True)]
+    plain = "\n".join(
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines_of_text
+    )
+    content = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    _display({"text/html": card(content, title, caption), "text/plain": plain})
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A number as a reader wants it: rounded, with a true minus and powers of ten; what is not finite is a dash.
+
+    >>> number(0.00001234), number(-1234567.0), number(0.5), number(float("nan")), number(12)
+    ('1.23 × 10⁻⁵', '−1.23 × 10⁶', '0.5', '–', '12')
+    """
+    if isinstance(value, str | bool):
+        return str(value)
+    value = float(value)
+    if not math.isfinite(value):
+        return "–"
+    if value and not 1e-3 <= abs(value) < 1e6:
+        mantissa, power = f"{value:.{digits - 1}e}".split("e")
+        return f"{float(mantissa):g} × {_power(int(power))}".replace("-", "−")
+    decimals = 0 if value == round(value) or not value else max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    text = f"{value:,.{decimals}f}".replace(",", " ")  # a narrow space between thousands
+    return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")
+
+
+def _power(exponent: int) -> str:
+    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def display_card(content: str, alt: str, title: str = "", caption: str = "") -> None:
+    """Displays an SVG element as a card; its alternative text is what a terminal gets."""
+    _display({"text/html": card(content, title, caption), "text/plain": alt})
+
+
+def _display(bundle: dict[str, str], metadata: dict[str, Any] | None = None) -> None:
+    from IPython.display import display  # only notebooks call this
+
+    display(bundle, metadata=metadata or {}, raw=True)
 
 
 def lines(
@@ -110,8 +342,8 @@ def lines(
       curves: label -> array of shape [n].
       xlabel: name and unit of x.
       ylabel: name and unit of the curves.
-      points: label -> (x, y), each a number or an array; drawn as markers.
-      title: above the axes.
+      points: label -> (x, y), each a number or an array; drawn as markers, and a single one is named where it stands.
+      title: above the axes; of several panels, each needs one, while a figure's own title is given to `show`.
       log: which axes are logarithmic: "", "x", "y" or "xy".
       xlim: (left, right) of the x axis.
       ylim: (bottom, top) of the y axis.
@@ -122,6 +354,8 @@ def lines(
     """
     if axes is None:
         _, (axes,) = subplots()
+    if not curves:
+        axes.margins(x=0.05)
     for name, y in curves.items():
         axes.plot(x, np.asarray(y), label=name)
     for i, (name, (px, py)) in enumerate((points or {}).items()):
@@ -129,11 +363,11 @@ def lines(
             px,
             py,
             label=name,
-            color="black",
+            color=PALETTE["text"],
             linestyle="none",
             marker=MARKERS[i % len(MARKERS)],
-            markersize=7,
-            markerfacecolor="white",
+            markersize=8 * _POINT,
+            markerfacecolor=PALETTE["card"],
             zorder=3,
         )
     if "x" in log:
@@ -166,9 +400,230 @@ def adaptation(
         values = np.asarray(values)
         mean, half_width = values.mean(1), 1.96 * values.std(1, ddof=1) / np.sqrt(values.shape[1])
         steps = np.arange(len(mean))
-        (line,) = axes.plot(steps, mean, marker=MARKERS[i % len(MARKERS)], markersize=5, label=name)
+        (line,) = axes.plot(steps, mean, marker=MARKERS[i % len(MARKERS)], markersize=6 * _POINT, label=name)
         axes.fill_between(steps, mean - half_width, mean + half_width, color=line.get_color(), alpha=0.2, linewidth=0)
     if "y" in log:
         axes.set_yscale("log")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     label(axes, "inner steps", ylabel)
     return figure
+
+
+def _claim_names(axes: Axes) -> tuple[list[Annotation], list[_Name]]:
+    """Takes apart the legend: (names at the right ends of curves, names at places within); the rest stays a legend.
+
+    All rows above the axes are stacked here too: the name of y, the legend, the title.
+    """
+    from matplotlib.transforms import ScaledTranslation
+
+    figure = axes.get_figure(root=True)
+    legend, above = axes.get_legend(), 0.4
+    if axes.get_ylabel():
+        name = {"xytext": (0, above * _ROW * _POINT), "textcoords": "offset points", "color": PALETTE["muted"]}
+        axes.annotate(axes.get_ylabel(), (0, 1), xycoords="axes fraction", annotation_clip=False, **name)
+        axes.set_ylabel("")
+        above += 1
+    ends: list[Annotation] = []
+    within: list[_Name] = []
+    if legend is not None:
+        handles, names = axes.get_legend_handles_labels()
+        legend.remove()
+        room = 0.3 * figure.get_figwidth() * _DPI / len(figure.axes)
+        curves = [(line, name) for line, name in zip(handles, names, strict=True) if _is_curve(line)]
+        points = [(line, name) for line, name in zip(handles, names, strict=True) if _is_point(line)]
+        within = [_Name(name, line.get_xydata()[0], PALETTE["text"], True) for line, name in points]
+        if all(0.62 * FONT_SIZE * len(name) <= room for _, name in curves) and len(curves) <= len(COLORS):
+            alone = [line for line, _ in points + curves]
+            for line, name in curves:
+                if (place := _exit(axes, line)) is None:
+                    ends.append(_name_at_end(axes, line, name))
+                else:
+                    within.append(_Name(name, place, line.get_color(), False))
+        else:
+            alone = [line for line, _ in points]
+        rest = [(handle, name) for handle, name in zip(handles, names, strict=True) if handle not in alone]
+        if rest:
+            offset = ScaledTranslation(0, above * _ROW / _DPI, figure.dpi_scale_trans)
+            axes.legend(
+                *zip(*rest, strict=True),
+                loc="lower left",
+                bbox_to_anchor=(0, 1),
+                bbox_transform=axes.transAxes + offset,
+                borderaxespad=0,
+                borderpad=0,
+                ncols=_columns(rest, room / 0.3),
+                handlelength=1.8,
+                columnspacing=1.5,
+            )
+            above += math.ceil(len(rest) / _columns(rest, room / 0.3))
+    if title := axes.get_title("left"):
+        axes.set_title(title, loc="left", pad=(above + 0.1) * _ROW * _POINT)
+    return ends, within
+
+
+class _Name(NamedTuple):
+    text: str
+    place: Real[np.ndarray, " 2"]  # in data coordinates
+    color: str
+    marked: bool  # whether a marker stands there
+
+
+def _is_curve(handle: Artist) -> bool:
+    from matplotlib.lines import Line2D
+
+    return isinstance(handle, Line2D) and handle.get_linestyle() != "None" and len(handle.get_xdata()) > 1
+
+
+def _is_point(handle: Artist) -> bool:
+    from matplotlib.lines import Line2D
+
+    return isinstance(handle, Line2D) and np.size(handle.get_xdata()) == 1
+
+
+def _columns(named: Sequence[tuple[Artist, str]], room: float) -> int:
+    """How many names of a legend fit side by side."""
+    widest = max(0.62 * FONT_SIZE * len(name) + 4 * FONT_SIZE for _, name in named)
+    return max(1, min(len(named), int(room / widest)))
+
+
+def _visible(axes: Axes, line: Line2D) -> Real[np.ndarray, "n 2"]:
+    places = np.asarray(line.get_xydata(), float)
+    low, high = sorted(axes.get_ylim())
+    seen = np.isfinite(places).all(1) & (places[:, 1] >= low) & (places[:, 1] <= high)
+    return places[seen & (places[:, 0] <= max(axes.get_xlim()))]
+
+
+def _exit(axes: Axes, line: Line2D) -> Real[np.ndarray, " 2"] | None:
+    """Where to name a curve that leaves the axes through top or bottom: a little before it does."""
+    seen = _visible(axes, line)
+    if not len(seen):
+        return None
+    places = axes.transAxes.inverted().transform(axes.transData.transform(seen))
+    if places[-1, 0] > 0.9:
+        return None
+    inner = np.flatnonzero(np.abs(places[:, 1] - 0.5) < 0.35)
+    return seen[inner[-1] if len(inner) else -1]
+
+
+def _name_at_end(axes: Axes, line: Line2D, name: str) -> Annotation:
+    """The name of a curve right of the axes, for now at the height of the curve's last visible point."""
+    seen = _visible(axes, line)
+    return axes.annotate(
+        name,
+        (1, seen[-1, 1] if len(seen) else axes.get_ylim()[0]),
+        xycoords=axes.get_yaxis_transform(),
+        xytext=(8 * _POINT, 0),
+        textcoords="offset points",
+        va="center",
+        color=line.get_color(),
+        weight="bold",
+        annotation_clip=False,
+    )
+
+
+def _spread_ends(axes: Axes, ends: Sequence[Annotation]) -> None:
+    """Moves names that would overlap apart, each as little as possible."""
+    if not ends:
+        return
+    pixels = axes.get_figure(root=True).dpi / _DPI
+    bounds = axes.get_window_extent()
+    wanted = np.array([axes.transData.transform((axes.get_xlim()[1], end.xy[1]))[1] for end in ends]) / pixels
+    gap, order = 1.25 * FONT_SIZE, np.argsort(wanted, kind="stable")
+    groups: list[list[float]] = []  # names that touch, as [mean place of the lowest, their number]
+    for rank, i in enumerate(order):
+        groups.append([wanted[i] - rank * gap, 1])
+        while len(groups) > 1 and groups[-2][0] > groups[-1][0]:
+            (a, m), (b, n) = groups[-2:]
+            groups[-2:] = [[(a * m + b * n) / (m + n), m + n]]
+    places = np.repeat([place for place, _ in groups], [int(size) for _, size in groups])
+    low, high = bounds.y0 / pixels, bounds.y1 / pixels - (len(ends) - 1) * gap
+    places = np.clip(places, low, max(low, high)) + gap * np.arange(len(ends))
+    for i, place in zip(order, places, strict=True):
+        ends[i].set_position((8 * _POINT, (place - wanted[i]) * _POINT))
+
+
+def _place_points(axes: Axes, names: Sequence[_Name]) -> None:
+    """Puts names beside their places, where they cover least of curves, markers and other names."""
+    scale = axes.get_figure(root=True).dpi / _DPI
+    bounds = axes.get_window_extent()
+    places = [axes.transData.transform(name.place) / scale for name in names]
+    obstacles = [(x - 5, y - 5, x + 5, y + 5) for name, (x, y) in zip(names, places, strict=True) if name.marked]
+    drawn = np.concatenate([np.zeros([0, 2]), *(_pixels(axes, line) / scale for line in axes.lines if _is_curve(line))])
+    for name, (x, y) in zip(names, places, strict=True):
+        width, height = 0.6 * FONT_SIZE * len(name.text), 1.1 * FONT_SIZE
+
+        def cost(place: tuple[float, float], x: float = x, y: float = y, w: float = width, h: float = height) -> float:
+            left, bottom = x + place[0] * (w / 2 + 9) - w / 2, y + place[1] * (h / 2 + 7) - h / 2
+            right, top = left + w, bottom + h
+            inside = bounds.x0 / scale <= left and right <= bounds.x1 / scale and bounds.y0 / scale <= bottom
+            hit = sum(left < o[2] and o[0] < right and bottom < o[3] and o[1] < top for o in obstacles)
+            curve = (
+                np.mean((left < drawn[:, 0]) & (drawn[:, 0] < right) & (bottom < drawn[:, 1]) & (drawn[:, 1] < top))
+                if len(drawn)
+                else 0.0
+            )
+            return 10 * hit + 20 * (not inside or top > bounds.y1 / scale) + 100 * curve + 0.01 * math.hypot(*place)
+
+        around = [
+            (0, 1),
+            (0, -1),
+            (1, 0),
+            (-1, 0),
+            (1, 1),
+            (-1, 1),
+            (1, -1),
+            (-1, -1),
+            (0, 2),
+            (0, -2.2),
+            (1, 2),
+            (-1, 2),
+        ]
+        dx, dy = min(around, key=cost)
+        px, py = dx * (width / 2 + 9), dy * (height / 2 + 7)
+        obstacles.append((x + px - width / 2, y + py - height / 2, x + px + width / 2, y + py + height / 2))
+        axes.annotate(
+            name.text,
+            name.place,
+            xytext=(dx * 9 * _POINT, py * _POINT),
+            textcoords="offset points",
+            ha={0: "center", 1: "left", -1: "right"}[int(dx)],
+            va="center",
+            weight="bold",
+            color=name.color,
+            annotation_clip=False,
+        )
+
+
+def _pixels(axes: Axes, line: Line2D) -> Real[np.ndarray, "n 2"]:
+    """Points every few pixels along a curve."""
+    places = axes.transData.transform(np.column_stack([line.get_xdata(), line.get_ydata()]).astype(float))
+    places = places[np.isfinite(places).all(1)]
+    if len(places) < 2:
+        return places
+    travelled = np.concatenate([[0], np.cumsum(np.abs(np.diff(places, axis=0)).sum(1))])
+    even = np.linspace(0, travelled[-1], 300)
+    return np.column_stack([np.interp(even, travelled, places[:, i]) for i in range(2)])
+
+
+def _plain_ticks(axis: Axis) -> None:
+    """Few ticks, written as text and not as mathematics, which would be set for the widths of another font."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator, ScalarFormatter
+
+    axis.set_minor_locator(NullLocator())
+    if axis.get_scale() != "log":
+        if isinstance(axis.get_major_formatter(), ScalarFormatter):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 6)))
+        return
+    if isinstance(axis.get_major_locator(), FixedLocator):
+        return
+    low, high = axis.get_view_interval()
+    base = axis.get_transform().base
+    decades = math.log(high / low, 10)
+    subs = (1.0,) if decades > 1.5 else (1.0, 2.0, 5.0) if decades > 0.7 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
+    axis.set_major_locator(LogLocator(base, subs if base == 10 else (1.0,), numticks=6))
+
+    def write(value: float, _: int) -> str:
+        exponent = math.log10(value) if value > 0 else 0.0
+        return f"{value:g}" if -3 <= exponent <= 3 or exponent % 1 else _power(round(exponent))
+
+    axis.set_major_formatter(FuncFormatter(write))

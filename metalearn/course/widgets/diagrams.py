@@ -1,0 +1,224 @@
+"""Diagrams of the course's central ideas, drawn by code in one style that follows the page's theme.
+
+Circles are parameters, arrows are steps, and a formula stands beside the arrow that makes it. Blue is forward (adapt),
+orange is backward (differentiate). Every diagram is an SVG element; `show` displays one as a card, `standalone` makes a
+file of it.
+"""
+
+import html
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from metalearn import plots
+
+BLUE, ORANGE, TEXT, MUTED, LINE, CARD = (
+    plots.PALETTE[name] for name in ("blue", "orange", "text", "muted", "line", "card")
+)
+WIDTH, HEIGHT = 470, 240  # of a diagram, in CSS pixels
+_RADIUS = 21  # of a node
+_SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+
+
+class Drawing:
+    """A sheet to draw on, in CSS pixels from its upper left corner."""
+
+    def __init__(self, width: float = WIDTH, height: float = HEIGHT) -> None:
+        """An empty sheet."""
+        self.width, self.height = width, height
+        self._parts: list[str] = []
+
+    def text(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        color: str = TEXT,
+        anchor: str = "middle",
+        bold: bool = False,
+        size: int = 14,
+    ) -> None:
+        """Text on the baseline y; anchor is "start", "middle" or "end"."""
+        style = f"font:{'bold ' * bold}{size}px var(--jp-ui-font-family,system-ui,sans-serif);fill:{color}"
+        self._parts.append(
+            f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" style="{style}">{html.escape(text)}</text>'
+        )
+
+    def path(
+        self,
+        points: Iterable[Sequence[float]],
+        color: str = TEXT,
+        dash: str = "",
+        width: float = 1.8,
+        fill: str = "none",
+    ) -> None:
+        """A line through points; fill closes it."""
+        data = "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in points) + "Z" * (fill != "none")
+        self._shape(f'<path d="{data}"', color, dash, width, fill)
+
+    def node(self, x: float, y: float, text: str, color: str = BLUE, filled: bool = False) -> None:
+        """A circle with parameters in it; the initialization is filled."""
+        self._shape(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{_RADIUS}"', color, "", 1.8, color if filled else CARD)
+        # no halo: it would cut a filled circle
+        style = f"font:italic 16px Georgia,serif;fill:{CARD if filled else TEXT};stroke:none"
+        self._parts.append(f'<text x="{x:.1f}" y="{y + 5:.1f}" text-anchor="middle" style="{style}">{text}</text>')
+
+    def point(self, x: float, y: float, color: str = BLUE, filled: bool = True) -> None:
+        """A decisive point of a curve."""
+        self._shape(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5.5"', color, "", 2, color if filled else CARD)
+
+    def box(self, x: float, y: float, width: float, height: float, color: str = LINE, fill: str = CARD) -> None:
+        """A rounded box from its upper left corner."""
+        self._shape(
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="10"', color, "", 1.5, fill
+        )
+
+    def band(self, x: float, y: float, width: float, height: float, color: str = BLUE) -> None:
+        """A tinted ground without an edge."""
+        self._parts.append(
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="10" '
+            f'style="fill:{color};fill-opacity:.1"/>'
+        )
+
+    def arrow(
+        self, start: Sequence[float], end: Sequence[float], color: str = BLUE, bend: float = 0.0, dash: str = ""
+    ) -> None:
+        """An arrow; bend moves its middle to the right of its direction, in pixels (on a page whose y points down)."""
+        (x0, y0), (x1, y1) = start, end
+        length = math.hypot(x1 - x0, y1 - y0) or 1.0
+        mx, my = (x0 + x1) / 2 - 2 * bend * (y1 - y0) / length, (y0 + y1) / 2 + 2 * bend * (x1 - x0) / length
+        towards = math.atan2(y1 - my, x1 - mx)
+        stop = (x1 - 8 * math.cos(towards), y1 - 8 * math.sin(towards))  # the tip is the head's, not the line's
+        data = f"M{x0:.1f},{y0:.1f}Q{mx:.1f},{my:.1f} {stop[0]:.1f},{stop[1]:.1f}"
+        self._shape(f'<path d="{data}"', color, dash, 1.8, "none")
+        wings = [(x1 - 11 * math.cos(towards + side), y1 - 11 * math.sin(towards + side)) for side in (0.42, -0.42)]
+        self.path([(x1, y1), *wings], color, width=0, fill=color)
+
+    def put(self, element: str, x: float, y: float) -> None:
+        """Another SVG element, its upper left corner at (x, y)."""
+        self._parts.append(f'<g transform="translate({x:g},{y:g})">{element}</g>')
+
+    def svg(self, alt: str = "") -> str:
+        """All of it as an SVG element that follows the theme."""
+        return plots.element("".join(self._parts), self.width, self.height, alt)
+
+    def _shape(self, tag: str, color: str, dash: str, width: float, fill: str) -> None:
+        dashed = f";stroke-dasharray:{dash}" if dash else ""
+        self._parts.append(f'{tag} style="fill:{fill};stroke:{color};stroke-width:{width:g}{dashed}"/>')
+
+
+def show(element: str, alt: str, title: str = "", caption: str = "") -> None:
+    """Displays a diagram as a card.
+
+    Args:
+      element: the SVG, as the functions of this module and `opening` of a lesson return it.
+      alt: what it shows, for somebody who cannot see it.
+      title: the finding, as a sentence.
+      caption: what is drawn.
+
+    Raises:
+      ValueError: if alt is empty.
+    """
+    if not alt.strip():
+        raise ValueError("alt must say what the diagram shows.")
+    labelled = element.replace('aria-hidden="true"', f'role="img" aria-label="{html.escape(alt)}"', 1)
+    plots.display_card(labelled, alt, title, caption)
+
+
+def standalone(element: str) -> str:
+    """The text of an SVG file: the drawing in the light colours on a light card."""
+    inside = element.index(">") + 1
+    card = f'<rect width="100%" height="100%" rx="12" style="fill:{CARD}"/>'
+    return element[:inside] + card + element[inside:]
+
+
+def opening(left: str, right: str, titles: Sequence[str], captions: Sequence[str], alt: str) -> str:
+    """The wide picture on top of a lesson: on the left what happens, on the right why.
+
+    Args:
+      left: an SVG element of at most 480 x 245 pixels, mostly `plot(...)`.
+      right: an SVG element of at most 470 x 240 pixels.
+      titles: of both halves.
+      captions: of both halves.
+      alt: what is to be seen, for somebody who cannot see it.
+
+    Returns:
+      An SVG element of 1000 x 300 pixels.
+    """
+    sheet = Drawing(1000, 300)
+    for x, title, caption, element in zip((0, 520), titles, captions, (left, right), strict=True):
+        sheet.text(x, 17, title, bold=True, size=16, anchor="start")
+        sheet.text(x, 38, caption, color=MUTED, anchor="start")
+        sheet.put(element, x, 54)
+    return sheet.svg(alt)
+
+
+def two_loops() -> str:
+    """The inner loop adapts to one task; the outer loop moves the initialization from which it does."""
+    d = Drawing()
+    d.band(75, 30, 385, 118)
+    d.text(450, 50, "inner loop: one task", BLUE, "end", bold=True)
+    xs = (50, 160, 270, 380)
+    for i, x in enumerate(xs):
+        if i:
+            d.arrow((xs[i - 1] + _RADIUS + 2, 95), (x - _RADIUS - 3, 95))
+            d.text((xs[i - 1] + x) / 2, 84, "−α∇h", MUTED, size=13)
+        d.node(x, 95, ("θ", "φ₁", "φ₂", "φ₃")[i], filled=not i)
+    d.text(265, 137, "support set", MUTED, size=13)
+    d.arrow((380 + _RADIUS + 2, 95), (436, 95))
+    d.text(448, 100, "f")
+    d.arrow((448, 112), (60, 118), ORANGE, bend=47)
+    d.text(265, 190, "−η∇F, the mean over tasks", ORANGE, size=13)
+    d.text(265, 228, "outer loop: the query loss moves θ", ORANGE, bold=True)
+    return d.svg()
+
+
+def support_and_query() -> str:
+    """A task: the support set adapts the parameters, the query set judges the result."""
+    d = Drawing()
+    d.band(0, 20, 470, 200)
+    d.text(14, 42, "one task", MUTED, "start")
+    d.box(20, 60, 110, 44, BLUE)
+    d.text(75, 87, "support set", BLUE, bold=True)
+    d.box(20, 154, 110, 44, ORANGE)
+    d.text(75, 181, "query set", ORANGE, bold=True)
+    d.node(190, 135, "θ", filled=True)
+    d.node(330, 135, "φ", BLUE)
+    d.arrow((213, 135), (306, 135))
+    d.arrow((132, 82), (258, 128), BLUE, bend=-14)
+    d.text(262, 88, "adapt: lower h", BLUE, size=13)
+    d.arrow((353, 135), (432, 135), ORANGE)
+    d.arrow((132, 177), (392, 143), ORANGE, bend=26)
+    d.text(448, 140, "f")
+    d.text(330, 210, "judge: the loss f(φ)", ORANGE, size=13)
+    return d.svg()
+
+
+def backward_pass(num_steps: int = 3) -> str:
+    """Backpropagation through the inner loop: one factor (I − αH) a step, from the last step to the first."""
+    d = Drawing()
+    xs = np.linspace(30, 345, num_steps + 1)
+    d.text(30 - _RADIUS, 32, f"inner loop: {num_steps} steps on the support loss h", BLUE, "start", bold=True)
+    for i, x in enumerate(xs):
+        if i:
+            d.arrow((xs[i - 1] + _RADIUS + 2, 85), (x - _RADIUS - 3, 85))
+            d.text((xs[i - 1] + x) / 2, 74, "−α∇h", MUTED, size=13)
+            d.arrow((x - 12, 85 + 22), (xs[i - 1] + 12, 85 + 22), ORANGE, bend=-30)
+            d.text((xs[i - 1] + x) / 2, 160, f"I − αH{i - 1}".translate(_SUBSCRIPTS), ORANGE, size=13)
+    for i, x in enumerate(xs):
+        d.node(x, 85, f"φ{i}".translate(_SUBSCRIPTS) if i else "θ", filled=not i)
+    d.arrow((xs[-1] + _RADIUS + 2, 85), (425, 85))
+    d.text(438, 90, "f")
+    d.arrow((440, 102), (xs[-1] + 12, 107), ORANGE, bend=-30)
+    d.text(400, 160, "∇f", ORANGE, size=13)
+    factors = "".join(f"(I−αH{i})" for i in range(num_steps)).translate(_SUBSCRIPTS)
+    d.text(
+        30 - _RADIUS,
+        212,
+        f"backward pass: ∇F = {factors} ∇f(φ{str(num_steps).translate(_SUBSCRIPTS)})",
+        ORANGE,
+        "start",
+        True,
+    )
+    return d.svg()
