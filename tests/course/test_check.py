@@ -20,7 +20,7 @@ from nbclient import NotebookClient
 from toy import MEAN, PAIR, scaled_mean
 
 from metalearn.course import check, hint
-from metalearn.course.exercises import exercise, grading
+from metalearn.course.exercises import checking, exercise, grading
 from metalearn.course.exercises.exercise import Misconception, Question
 from metalearn.course.exercises.grading import grade
 
@@ -446,11 +446,24 @@ def test_a_result_cannot_change_after_it_was_returned():
 
 def test_check_shows_the_verdict_and_records_a_pass(toy_lesson, progress_file, said):
     check("99.scaled_mean", lambda points, scale: points)
-    assert said().startswith("**✗ Not right so far.** Different on all 4 instances.")
+    assert said().startswith("**✗ Not right yet.** Different on all 4 instances.")
     assert not progress_file.exists()
     check("99.scaled_mean", scaled_mean)
-    assert said() == "**✓ Passed.** Your function agrees with the reference on all 4 instances."
+    agrees = "**✓ Passed.** Your function agrees with the reference on"
+    assert said() == f"{agrees} all 4 instances. One of two exercises of this lesson is done."
     assert '"99.scaled_mean"' in progress_file.read_text()
+    check("99.pair", PAIR.reference)
+    assert said() == f"{agrees} both instances. **Both exercises of this lesson are done.**"
+
+
+def test_an_interrupted_check_says_so(toy_lesson, progress_file, said, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checking, "grade", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        check("99.scaled_mean", scaled_mean)
+    assert "The check was interrupted." in said()
 
 
 def test_hints_come_one_by_one(toy_lesson, said):
@@ -520,7 +533,7 @@ def test_cells_of_a_notebook(progress_file, tmp_path):
         "from metalearn.course import check, explore, predict\n"
         "from metalearn.course.exercises import exercise\n"
         "import toy\n"
-        "exercise.find = lambda id: next(e for e in toy.EXERCISES if e.id == id)",
+        "exercise.numbers, exercise._module = lambda: ['99'], lambda lesson: toy",
         "def f(points, scale):\n    print('hello')\n    return toy.scaled_mean(points, scale)\n"
         "check('99.scaled_mean', f)",
         "def g(points, scale):\n    return 1 / 0  # here\ncheck('99.scaled_mean', g)",
@@ -534,12 +547,12 @@ def test_cells_of_a_notebook(progress_file, tmp_path):
     NotebookClient(notebook, timeout=120, coalesce_streams=True, resources=resources).execute()
     outputs = [cell.outputs for cell in notebook.cells]
 
-    stream, passed = outputs[1]
+    passed, stream = outputs[1]  # the card stood there from the first moment, saying "Checking"
     assert stream["text"].count("hello") == 4
-    assert "Passed" in passed["data"]["text/markdown"]
+    assert "metalearn-passed" in passed["data"]["text/html"] and "Checking" not in passed["data"]["text/html"]
     assert "Passed" in passed["data"]["text/plain"]
 
-    assert "line 2: return 1 / 0  # here" in outputs[2][0]["data"]["text/markdown"]
+    assert "line 2: return 1 / 0  # here" in outputs[2][0]["data"]["text/html"]
 
     figure = outputs[3][-1]["data"]
     assert {"text/html", "image/png", "text/plain"} <= set(figure)
@@ -549,6 +562,8 @@ def test_cells_of_a_notebook(progress_file, tmp_path):
     assert {"application/vnd.jupyter.widget-view+json", "image/png", "text/plain"} <= set(explored["data"])
     assert explored["data"]["text/plain"] == "nothing"
 
-    asked, revealed = outputs[5]
+    asked, form, revealed = outputs[5]
     assert asked["data"]["text/plain"] == "What?"
-    assert "No prediction was recorded. The answer: 1." in revealed["data"]["text/markdown"]
+    assert "run this cell" in asked["data"]["text/html"]  # where there is no form
+    assert set(form["data"]) == {"application/vnd.jupyter.widget-view+json"}
+    assert "No prediction was recorded.</strong> The answer is <strong>1</strong>." in revealed["data"]["text/html"]

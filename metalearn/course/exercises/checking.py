@@ -75,7 +75,12 @@ def _progress(lesson: str) -> tuple[int, str]:
     ids = {exercise.id for exercise in exercises.exercises_of(lesson)}
     done = len(ids & record.read()["passed"].keys())
     if done == len(ids):
-        return 0, f"**All {NUMBERS[done].lower()} exercises of this lesson are done.**" if done > 1 else ""
+        return (
+            0,
+            f"**{'Both' if done == 2 else f'All {NUMBERS[done].lower()}'} exercises of this lesson are done.**"
+            if done > 1
+            else "",
+        )
     verb = "is" if done == 1 else "are"
     return len(ids) - done, f"{NUMBERS[done]} of {NUMBERS[len(ids)].lower()} exercises of this lesson {verb} done."
 
