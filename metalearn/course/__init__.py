@@ -7,6 +7,7 @@ predict("02.nudge", "How much is left?")   commit before the result is shown; th
 explore(draw, "what is seen", nu=(0, 1, 0.1))
 playground("adapt_a_sine")                 goes on in the browser, without the kernel
 quiz("02"), progress()
+for rate in bar(rates, "tuning", seconds=12): ...      a wait that can be seen
 """
 
 import importlib
@@ -16,7 +17,7 @@ from metalearn.course.records import record as record  # which fixes the place o
 
 if TYPE_CHECKING:
     from metalearn.course.exercises.checking import check, hint
-    from metalearn.course.process import setup
+    from metalearn.course.process import bar, setup
     from metalearn.course.records.overview import export_progress, import_progress, progress
     from metalearn.course.widgets.explorer import explore
     from metalearn.course.widgets.forms import Prediction, predict, quiz
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Prediction",
+    "bar",
     "check",
     "explore",
     "export_progress",
@@ -39,7 +41,7 @@ __all__ = [
 # Each is imported when it is asked for: the command line and the exercises themselves need neither widgets nor Jupyter.
 _MODULES = {
     "exercises.checking": ("check", "hint"),
-    "process": ("setup",),
+    "process": ("bar", "setup"),
     "records.overview": ("export_progress", "import_progress", "progress"),
     "widgets.explorer": ("explore",),
     "widgets.forms": ("Prediction", "predict", "quiz"),

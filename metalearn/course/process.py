@@ -1,11 +1,18 @@
-"""`setup`: what a lesson changes in its process, in one visible call."""
+"""`setup`: what a lesson changes in its process, in one visible call. `bar`: a wait that can be seen."""
 
 import contextlib
 import os
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import jax
+from tqdm import tqdm
 
 from metalearn._cache import cache_directory
+
+FEWEST_TICKS = 10
+Item = TypeVar("Item")
 
 
 def setup() -> None:
@@ -25,3 +32,28 @@ def setup() -> None:
             programs.mkdir(parents=True, exist_ok=True)
             jax.config.update("jax_compilation_cache_dir", str(programs))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def bar(items: Iterable[Item], what: str, seconds: float | None = None) -> Iterator[Item]:
+    """Go through items behind a progress bar like that of `fit`; for whatever takes a learner more than three seconds.
+
+    Args:
+      items: at least ten, or the bar would stand still for too long; cut the work into smaller pieces.
+      what: what is done, in a few words. It stands before the bar from the first moment.
+      seconds: about how long all of it takes; told before it starts.
+
+    Returns:
+      An iterator over the items.
+
+    Raises:
+      ValueError: if there are fewer than ten items, what is empty, or seconds is not positive.
+    """
+    every = list(items)
+    if len(every) < FEWEST_TICKS:
+        raise ValueError(f"items must be at least {FEWEST_TICKS}, each a tick of the bar, but they are {len(every)}.")
+    if not isinstance(what, str) or not what.strip():
+        raise ValueError(f"what must say in a few words what is done, but it is {what!r:.60}.")
+    if seconds is not None and not seconds > 0:
+        raise ValueError(f"seconds must be positive, but it is {seconds!r:.60}.")
+    label = what if seconds is None else f"{what}, about {seconds:.0f} s"
+    return iter(tqdm(every, desc=label, file=sys.stdout, ncols=72, mininterval=min(0.5, (seconds or 5) / 20)))

@@ -43,6 +43,7 @@ WATCH = f"""() => {{
 }}"""
 OURS = ".jp-Notebook :is(.jp-OutputArea-output, .jp-RenderedMarkdown)"  # the rest of the page is JupyterLab's own
 CONTROL = ":is(button:enabled, input:enabled, select:enabled, summary):visible"
+OTHER_RADIOS = "label:has(> [type=radio]) ~ label > [type=radio]"  # of a group, all but the first
 FOCUSED = "output => output.contains(document.activeElement) ? document.activeElement.outerHTML : null"
 # Whatever sticks out of its cell. Code scrolls by itself, and MathJax hides a copy for screen readers.
 CUT_OFF = f"""() => [...document.querySelectorAll("{OURS}")].flatMap(cell => {{
@@ -161,11 +162,14 @@ class Notebook:
         return self.page.locator(f"{OURS} :is(img, svg[role=img]):visible").evaluate_all(names)
 
     def unreachable(self):
-        """Enabled controls that the Tab key, pressed from the first control of an output on, passes by."""
+        """Enabled controls that the Tab key, pressed from the first control of an output on, passes by.
+
+        Of the radio buttons of a group it reaches one; the arrow keys reach the others.
+        """
         passed_by = []
         for output in self.page.locator(f"{OURS}:has({CONTROL})").all():
             controls = output.locator(CONTROL)
-            left = controls.evaluate_all("controls => controls.map(e => e.outerHTML)")
+            left = controls.evaluate_all(f"all => all.filter(e => !e.matches(`{OTHER_RADIOS}`)).map(e => e.outerHTML)")
             controls.first.focus()
             while (focused := output.evaluate(FOCUSED)) in left:
                 left.remove(focused)

@@ -73,8 +73,8 @@ def test_whatever_is_handed_in_is_named():
     assert "got `None`. Write the function's name alone" in grade(MEAN, None).message
 
 
-def ask(id="99.x", question="What?", options=None, unit=None):
-    return predict(id, question, options, unit)
+def ask(id="99.x", question="What?", options=None, unit=None, **more):
+    return predict(id, question, options, unit, **more)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,10 @@ def ask(id="99.x", question="What?", options=None, unit=None):
         ({"id": None}, "id must be the number of the lesson and a name"),
         ({"id": "x"}, "id must be the number of the lesson and a name"),
         ({"id": "99.X y"}, "id must be the number of the lesson and a name"),
-        ({"question": None}, "question must be a text"),
+        ({"question": None}, r"no prediction has the id '99\.x'; the lesson has none"),
+        ({"question": 3}, "question must be a text"),
+        ({"why": 3}, "why must be a text"),
+        ({"read": None}, "read must be a text"),
         ({"question": " "}, "question must be a text"),
         ({"unit": 3}, "unit must be a text"),
         ({"options": "ab"}, "options must be a list of texts"),

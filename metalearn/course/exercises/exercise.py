@@ -130,6 +130,60 @@ class Question:
                 raise ValueError(f"question {self.prompt!r}: {demand}")
 
 
+@dataclass(frozen=True)
+class Guess:
+    """What a learner predicts before the result is shown. Kept here, its answer stands in no cell of the lesson.
+
+    Attributes:
+      id: lesson and name, such as "02.nudge".
+      question: like the prompt of a `Question`.
+      options: like those of a `Question`; a number is asked for if there are none.
+      unit: of the number, such as "steps".
+      why: shown with the answer: why it is so, like the prompt.
+      read: shown to whoever was wrong: the passage to read again, by its heading.
+
+    Raises:
+      TypeError, ValueError: if a field is not of this form.
+    """
+
+    id: str
+    question: str
+    options: tuple[str, ...] | list[str] | None = None
+    unit: str | None = None
+    why: str = ""
+    read: str = ""
+
+    def __post_init__(self) -> None:
+        """Reject a question that cannot be asked."""
+        if not isinstance(self.id, str) or not re.fullmatch(r"\d\d\.[a-z][a-z0-9_]*", self.id):
+            raise ValueError(
+                f'id must be the number of the lesson and a name, such as "02.nudge", but it is {self.id!r:.60}.'
+            )
+        if not isinstance(self.question, str) or not self.question.strip():
+            raise ValueError(f"prediction {self.id}: question must be a text, but it is {self.question!r:.60}.")
+        for name in ("unit", "why", "read"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and (name != "unit" or value is not None):
+                raise TypeError(f"prediction {self.id}: {name} must be a text, but it is {value!r:.60}.")
+        options = self.options
+        if options is None:
+            return
+        if not isinstance(options, list | tuple) or not all(isinstance(option, str) for option in options):
+            raise TypeError(f"prediction {self.id}: options must be a list of texts, but they are {options!r:.60}.")
+        demands = {
+            f"options must be at least two different texts, but they are {options!r}.": (
+                len(set(options)) == len(options) >= 2 and all(map(str.strip, options))
+            ),
+            "options are plain text, without $ (write α)": not any("$" in option for option in options),
+            "options hold half of a surrogate pair, which is not a character.": not any(
+                0xD800 <= ord(letter) < 0xE000 for option in options for letter in option
+            ),
+        }
+        for demand, met in demands.items():
+            if not met:
+                raise ValueError(f"prediction {self.id}: {demand}")
+
+
 def find(exercise_id: str) -> Exercise:
     """The exercise with this id.
 
@@ -159,22 +213,46 @@ def quiz_of(lesson: str) -> tuple[Question, ...]:
       TypeError: if lesson is no string.
       ValueError: if there is no such lesson.
     """
-    if not isinstance(lesson, str):
-        raise TypeError(f'lesson must be a number in quotes, such as "02", but it is {_named(lesson)}.')
-    if lesson not in numbers():
-        raise ValueError(f"no lesson has the number {lesson!r}; there are {', '.join(numbers()) or 'none'}")
-    return _module(lesson).QUIZ
+    return _known(lesson).QUIZ
+
+
+def exercises_of(lesson: str) -> tuple[Exercise, ...]:
+    """The exercises of a lesson, in order; raises as `quiz_of` does."""
+    return _known(lesson).EXERCISES
+
+
+def prediction_of(prediction_id: str) -> Guess:
+    """What a lesson asks under this id, such as "02.nudge".
+
+    Raises:
+      ValueError: if its lesson asks nothing under this id; the message lists what it asks.
+    """
+    lesson = prediction_id.partition(".")[0]
+    guesses = getattr(_module(lesson), "PREDICTIONS", ()) if lesson in numbers() else ()
+    for guess in guesses:
+        if guess.id == prediction_id:
+            return guess
+    known = ", ".join(guess.id for guess in guesses) or "none"
+    raise ValueError(f"no prediction has the id {prediction_id!r}; the lesson has {known}")
 
 
 def all_exercises() -> tuple[Exercise, ...]:
     """Every exercise of every lesson, in order."""
-    return tuple(exercise for lesson in numbers() for exercise in _module(lesson).EXERCISES)
+    return tuple(exercise for lesson in numbers() for exercise in exercises_of(lesson))
 
 
 def numbers() -> list[str]:
     """The numbers of the lessons that have exercises: "00", "01", ..."""
     modules = (module.name for module in pkgutil.iter_modules(lessons.__path__))
     return sorted(name.removeprefix("lesson_") for name in modules if name.startswith("lesson_"))
+
+
+def _known(lesson: str) -> Any:
+    if not isinstance(lesson, str):
+        raise TypeError(f'lesson must be a number in quotes, such as "02", but it is {_named(lesson)}.')
+    if lesson not in numbers():
+        raise ValueError(f"no lesson has the number {lesson!r}; there are {', '.join(numbers()) or 'none'}")
+    return _module(lesson)
 
 
 def _named(value: Any) -> str:

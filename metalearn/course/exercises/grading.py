@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import inspect
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import numpy as np
 from metalearn.course.exercises.exercise import Exercise
 
 DRAWABLE = range(4, 201)  # fewer numbers are read faster than a figure; more make it slow
+PATIENCE = 12  # times the limit of processor time, for a function that only waits, or a machine that is very busy
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +56,9 @@ def grade(exercise: Exercise, function: Any, seed: int = 0, timeout: float = 10.
       exercise: the definition.
       function: whatever the learner handed in.
       seed: draws the instances; a classroom uses its own.
-      timeout: seconds without a new result after which the function is stopped. Compiling on a busy machine is slow,
-        so a check of several instances may take longer altogether.
+      timeout: seconds of this process's processor time without a new result, after which the function is stopped; a
+        machine that is busy with something else does not count. A function that waits is stopped as well, after
+        `PATIENCE` times as many seconds of the clock.
     """
     if complaint := _signature_complaint(exercise, function):
         return Verdict("failed", complaint)
@@ -64,16 +67,19 @@ def grade(exercise: Exercise, function: Any, seed: int = 0, timeout: float = 10.
         run = _run(function, instances, timeout)
         if run.error is not None:
             return _explain_error(exercise, function, run, instances, timeout)
-        if any(result is None or result is Ellipsis for result in run.results):
-            return Verdict("not yet", "Your function returned nothing (`None`): is a `return` missing?")
+        if any(result is Ellipsis for result in run.results):
+            return Verdict("not yet", "This exercise is waiting for you: your function returns `...`.")
+        if any(result is None for result in run.results):
+            return Verdict("failed", "Your function returned nothing (`None`): is a `return` missing?")
         targets = [_answer(exercise, seed, exercise.reference, number) for number in range(len(instances))]
-        verdicts = [_same(exercise, *pair) for pair in zip(targets, run.results, strict=True)]
+        results = [_without_names(*pair) for pair in zip(targets, run.results, strict=True)]
+        verdicts = [_same(exercise, *pair) for pair in zip(targets, results, strict=True)]
         if all(verdicts):
-            return Verdict("passed", f"Your function agrees with the reference on all {len(instances)} instances.")
+            return Verdict("passed", f"Your function agrees with the reference on {_all_instances(len(instances))}.")
         for misconception in exercise.misconceptions:
-            if _agrees(exercise, seed, misconception.function, run.results):
+            if _agrees(exercise, seed, misconception.function, results):
                 return Verdict("failed", misconception.diagnosis, misconception.name)
-    return _explain_difference(exercise, instances, targets, run.results, verdicts)
+    return _explain_difference(exercise, instances, targets, results, verdicts)
 
 
 # --- running -------------------------------------------------------------------------------------------------
@@ -85,11 +91,12 @@ class _Stopped(BaseException):
 
 @dataclass(frozen=True)
 class _Run:
-    """Results up to the first error. `error` is `_Stopped` after a timeout."""
+    """Results up to the first error. `error` is `_Stopped` after a timeout, `waited` if it computed little."""
 
     results: list[Any]
     error: BaseException | None
-    still_running: bool
+    still_running: bool = False
+    waited: bool = False
 
 
 def _run(function: Callable[..., Any], instances: Sequence[tuple], timeout: float) -> _Run:
@@ -109,16 +116,20 @@ def _run(function: Callable[..., Any], instances: Sequence[tuple], timeout: floa
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
+    done, computed, waited = 0, time.process_time(), time.monotonic()
     try:
-        done = 0
-        while not ended.wait(timeout) and len(results) > done:
-            done = len(results)
+        while not ended.wait(min(0.1, timeout)):
+            if len(results) > done:
+                done, computed, waited = len(results), time.process_time(), time.monotonic()
+            elif max(time.process_time() - computed, (time.monotonic() - waited) / PATIENCE) > timeout:
+                break
     finally:  # also when the learner interrupts the cell
         stopped = _stop(thread, ended)
+    only_waited = time.process_time() - computed < timeout
     if not stopped:
-        return _Run(results[: len(instances) - 1], _Stopped(), still_running=True)
+        return _Run(results[: len(instances) - 1], _Stopped(), still_running=True, waited=only_waited)
     complete = len(results) == len(instances)  # it may finish in the moment in which it is stopped
-    return _Run(results, None if complete or not errors else errors[0], still_running=False)
+    return _Run(results, None if complete or not errors else errors[0], waited=only_waited)
 
 
 def _stop(thread: threading.Thread, ended: threading.Event) -> bool:
@@ -173,6 +184,17 @@ def _agrees(exercise: Exercise, seed: int, function: Callable[..., Any], results
         )
     except Exception:
         return False
+
+
+def _without_names(target: Any, yours: Any) -> Any:
+    """The learner's result, with a plain tuple for each named one where the target has a plain one of that length."""
+    if type(target) is tuple and isinstance(yours, tuple) and len(target) == len(yours):
+        return tuple(map(_without_names, target, yours))
+    if type(target) is type(yours) is list and len(target) == len(yours):
+        return list(map(_without_names, target, yours))
+    if type(target) is type(yours) is dict and target.keys() == yours.keys():
+        return {key: _without_names(target[key], yours[key]) for key in target}
+    return yours
 
 
 def _same(exercise: Exercise, target: Any, yours: Any) -> bool:
@@ -230,8 +252,11 @@ def _explain_error(exercise: Exercise, function: Any, run: _Run, instances: Sequ
     where = f"on instance {number + 1} of {len(instances)}, with {_describe_arguments(exercise, instances[number])}"
     if isinstance(error, _Stopped):
         message = (
-            f"Your function did not finish within {timeout:g} s {where}. Look for a loop whose end is never reached, "
-            "or for a Python loop that repeats something slow."
+            f"Your function was stopped after {PATIENCE * timeout:g} s {where}. It had hardly computed anything: does "
+            "it wait for something, such as an input, a lock or `time.sleep`?"
+            if run.waited
+            else f"Your function did not finish within {timeout:g} s of processor time {where}. Is there a loop whose "
+            "end is never reached, or a Python loop that repeats something slow?"
         )
         if run.still_running:
             message += " It could not be stopped and is still running: restart the kernel when it is convenient."
@@ -252,12 +277,15 @@ def _explain_error(exercise: Exercise, function: Any, run: _Run, instances: Sequ
 def _explain_difference(
     exercise: Exercise, instances: Sequence[tuple], targets: list, results: list, verdicts: list[bool]
 ) -> Verdict:
-    first = verdicts.index(False)
+    differing = [number for number, same in enumerate(verdicts) if not same]
+    first = differing[0]
     target, yours = targets[first], results[first]
     if any(verdicts):
         opening = f"Right on {sum(verdicts)} of {len(verdicts)} instances. The first that differs has "
+    elif len(verdicts) == 1:
+        opening = "Different on the only instance, which has "
     else:
-        opening = f"Different on all {len(verdicts)} instances. The first has "
+        opening = f"Different on {_all_instances(len(verdicts))}. The first has "
     opening += f"{_describe_arguments(exercise, instances[first])}.\n\n"
     if not _fits(target, yours):
         question = " Is a call missing?" if inspect.isroutine(yours) else ""
@@ -271,11 +299,30 @@ def _explain_difference(
     message = opening + place + _block(_side_by_side(leaf.ravel(), theirs.ravel()))
     bad = np.count_nonzero(~np.isfinite(theirs))
     if bad and np.isfinite(leaf).all():
-        message += f"\n\n{bad} of your {theirs.size} numbers {'is' if bad == 1 else 'are'} infinite or not a number."
-    elif factor := _common_factor(exercise, targets, results):
-        message += f"\n\nEvery number of yours is {factor:.4g} times the target."
+        message += f"\n\n{_count_bad(bad, theirs.size)} infinite or not a number."
+    elif factor := _common_factor(exercise, *([side[number] for number in differing] for side in (targets, results))):
+        where = "On the instances that differ, every" if any(verdicts) else "Every"
+        message += f"\n\n{where} number of yours is {factor:.4g} times the target. {_causes(factor)}"
     drawable = leaf.size in DRAWABLE and np.isfinite(leaf).all() and np.isrealobj(leaf) and np.isrealobj(theirs)
     return Verdict("failed", message, figure=Comparison(leaf.ravel(), theirs.ravel()) if drawable else None)
+
+
+def _all_instances(number: int) -> str:
+    return {1: "the only instance", 2: "both instances"}.get(number, f"all {number} instances")
+
+
+def _count_bad(bad: int, size: int) -> str:
+    if size == 1:
+        return "Your number is"
+    if bad == size:
+        return f"All {size} numbers of yours are"
+    return f"{bad} of your {size} numbers {'is' if bad == 1 else 'are'}"
+
+
+def _causes(factor: float) -> str:
+    if np.isclose(factor, -1):
+        return "Is a sign turned round somewhere?"
+    return "A sum for a mean, or a constant that is missing or there twice, can do that."
 
 
 def _common_factor(exercise: Exercise, targets: list, results: list) -> float | None:
@@ -307,18 +354,18 @@ def _describe_arguments(exercise: Exercise, arguments: tuple) -> str:
 
 
 def _describe(tree: Any) -> str:
-    """A pytree in words, by shapes: "a tuple of [2] and Task(support=[2, 3], query=[4, 3])"."""
+    """A pytree in words: "a tuple of an array of shape [2] and Task(support=shape [2, 3], query=shape [4, 3])"."""
     if type(tree) in (tuple, list) and tree:
-        return f"a {type(tree).__name__} of {_enumerate([_compact(part) for part in tree])}"
-    return _compact(tree)
+        return f"a {type(tree).__name__} of {_enumerate([_compact(part, 'an array of ') for part in tree])}"
+    return _compact(tree, "an array of ")
 
 
-def _compact(tree: Any) -> str:
+def _compact(tree: Any, array: str = "") -> str:
     shape = () if isinstance(tree, int | float | complex) else None
     with contextlib.suppress(Exception):  # a class of the learner's own may raise anything
         shape = getattr(tree, "shape", shape)
     if isinstance(shape, tuple) and (not isinstance(tree, np.ndarray) or _is_numeric(tree)):
-        return str(list(shape)) if shape else "a number"
+        return f"{array}shape {list(shape)}" if shape else "a number"
     if tree is None:
         return "`None`"
     if inspect.isroutine(tree):

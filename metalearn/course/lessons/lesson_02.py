@@ -58,8 +58,9 @@ META_GRADIENT = Exercise(
         Misconception(
             "first-order",
             first_order,
-            "This is the FO-MAML gradient, $\\nabla f(\\phi_K)$: the factors $(I - \\alpha H_k)$ are missing. "
-            "You differentiate with respect to the adapted parameters. With respect to what should it be?",
+            "Your result equals the FO-MAML gradient, $\\nabla f(\\phi_K)$: the factors $(I - \\alpha H_k)$ are "
+            "missing. Does the function that you differentiate contain the inner steps, and does nothing stop the "
+            "gradient there?",
         ),
         Misconception(
             "gradient at the start",

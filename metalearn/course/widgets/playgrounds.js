@@ -778,7 +778,7 @@ function mount(place, name, data) {
     element("p", { className: "mp-title" }, title),
     element("p", { className: "mp-subtitle" }, subtitle),
   );
-  place.classList.add("metalearn-playground");
+  place.classList.add("metalearn-playground", "metalearn-awake");
   place.dataset.lmSuppressShortcuts = true; // else JupyterLab takes the arrow keys and Enter for itself
   place.replaceChildren(card);
   const made = make(card, data, (text) => (live.textContent = text));

@@ -24,7 +24,7 @@ import traitlets
 from flax import nnx
 
 import metalearn as ml
-from metalearn.course.widgets.display import show_html, show_widget
+from metalearn.course.widgets.display import show_with_stand_in
 from metalearn.task import Params
 
 DATA = Path(__file__).with_suffix(".json")
@@ -38,13 +38,6 @@ ALTERNATIVE_TEXTS = {
     "the forward and the symmetric difference approach the tangent, until rounding spoils them.",
 }
 ASLEEP = "To use this playground, run this cell again: the kernel that showed it was restarted or is not there."
-
-# Where JupyterLab no longer has the widget, the sentence takes its place; where it has it, the sentence is gone.
-_ASLEEP_STYLE = """\
-.jp-OutputArea-child:has(.metalearn-asleep):has(+ * .metalearn-playground),
-.jp-OutputArea-child:has(.metalearn-asleep) + :not(:has(.metalearn-playground)) { display: none }
-.metalearn-asleep { animation: metalearn-asleep 0s 2s both }
-@keyframes metalearn-asleep { from { visibility: hidden } }"""
 
 
 class Playground(anywidget.AnyWidget):
@@ -74,8 +67,7 @@ def playground(name: str) -> None:
     if not isinstance(name, str) or name not in ALTERNATIVE_TEXTS:
         raise ValueError(f"name must be one of {', '.join(map(repr, ALTERNATIVE_TEXTS))}, but it is {name!r}.")
     sentence = f'<p class="metalearn-asleep" data-playground="{name}">{ASLEEP}</p>'
-    show_html(f"{sentence}<style>{_ASLEEP_STYLE}</style>", plain=ALTERNATIVE_TEXTS[name])
-    show_widget(Playground(name=name, data=_data()[name]), plain="")
+    show_with_stand_in(Playground(name=name, data=_data()[name]), sentence, plain=ALTERNATIVE_TEXTS[name])
 
 
 def alive(page: str) -> str:

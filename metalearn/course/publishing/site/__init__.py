@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
 from metalearn.course.publishing import builder, page
-from metalearn.course.widgets import playgrounds
+from metalearn.course.widgets import forms, playgrounds
 
 REQUIRED = ("myst_nb", "sphinx_book_theme", "sphinx-mathjax-offline")
 PAGES = Path(__file__).parent
@@ -110,6 +110,11 @@ def to_page(solution: NotebookNode, stubs: Mapping[str, str]) -> NotebookNode:
             cell.outputs = [output for output in cell.outputs if output.get("data") != {}]
         cells.append(cell)
     solution.cells = cells
+    pages = [
+        output.data for cell in cells for output in cell.get("outputs", []) if "text/html" in output.get("data", {})
+    ]
+    for data in [data for data in pages if "data-form=" in data["text/html"]][-1:]:  # one script serves the whole page
+        data["text/html"] = forms.alive(data["text/html"])
     solution.metadata.pop("widgets", None)
     return solution
 
