@@ -44,6 +44,7 @@ def relative(actual, expected):
 # The gradient.
 
 
+@pytest.mark.slow
 def test_theory_flow_is_the_limit_of_gradient_steps(quadratics, theta):
     """(I - H T / K)^K -> exp(-T H), half as far for twice the steps."""
     exact = theory.flow(quadratics, HORIZON)
@@ -73,12 +74,14 @@ def test_it_is_the_closed_form_on_quadratics_to_at_least_fifth_order(quadratics,
     assert (np.log(many / few) / np.log(steps[1] / steps[0]) < -5).all()
 
 
+@pytest.mark.slow
 def test_it_solves_the_equations_of_the_paper(network):
     params, task, exact = network
     _, gradient = jax.jit(ml.a_maml(tanh_loss, HORIZON, 32))(params, task)
     assert relative(gradient, exact) < 5e-8
 
 
+@pytest.mark.slow
 def test_maml_tends_to_it_to_first_order(network):
     params, task, exact = network
     steps = np.array([400, 800, 1600])
@@ -89,6 +92,7 @@ def test_maml_tends_to_it_to_first_order(network):
     assert np.polyfit(np.log(steps), np.log(errors), 1)[0] == pytest.approx(-1, abs=0.02)
 
 
+@pytest.mark.slow
 def test_however_few_the_steps_the_gradient_is_that_of_the_value(network):
     params, task, _ = network
     start, unravel = ravel_pytree(params)
@@ -108,6 +112,7 @@ def valley(params, batch):
     return 10 * (across - jnp.sin(along)) ** 2 + along**2 / 2 + across * jnp.mean(batch)
 
 
+@pytest.mark.slow
 def test_a_path_integrated_backwards_is_lost():
     """With L T = 40 an error grows by exp(40) on the way back, so the Hessians are those of another path; not at 4."""
     num_steps = 400
@@ -137,6 +142,7 @@ def test_a_path_integrated_backwards_is_lost():
     assert relative(by_running_backwards(0.2), np.asarray(with_checkpoints(0.2))) < 1e-7
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_square_root_of_the_number_of_steps():
     """That of MAML grows in proportion. Read from the compiled programs, with 2000 parameters."""
     params = jnp.zeros(2000)
@@ -165,6 +171,7 @@ def test_labels_may_be_whole_numbers():
     assert np.linalg.norm(gradient) > 0.01
 
 
+@pytest.mark.slow
 def test_a_flow_that_runs_away_is_left_out_by_the_learner():
     """One task of two has a support loss without a bound: it is marked, and training goes on with the other."""
 

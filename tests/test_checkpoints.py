@@ -77,6 +77,7 @@ def test_a_run_in_three_parts_is_the_run_in_one(never_stopped, tmp_path):
     assert_same_bits(fit(300, tmp_path), never_stopped)  # nothing is left to do
 
 
+@pytest.mark.slow
 def test_checkpoints_do_not_pile_up(save_always, tmp_path):
     fit(5, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["4", "5"]
@@ -97,6 +98,7 @@ def test_an_interrupted_run_goes_on(never_stopped, tmp_path, monkeypatch):
     assert_same_bits(fit(300, tmp_path), never_stopped)
 
 
+@pytest.mark.slow
 def test_a_diverged_run_keeps_the_checkpoint_before(save_always, tmp_path):
     def poisoned(key, num_tasks):
         tasks = draw(key, num_tasks)
@@ -153,6 +155,7 @@ def abandoned_reads_end_here():
     gc.collect()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("abandoned_reads_end_here")
 @pytest.mark.parametrize("damage", ["empty", "half", "flip"])
@@ -230,6 +233,7 @@ else:
 """
 
 
+@pytest.mark.slow
 def test_another_process(tmp_path):
     """It is refused while this one uses the directory; then it finds its own run again, program and all."""
     command = [sys.executable, "-c", OTHER.format(tests=os.path.dirname(__file__)), tmp_path]
@@ -290,6 +294,7 @@ def never_stopped_batches():
     return fit_batches(30)
 
 
+@pytest.mark.slow
 def test_a_run_on_an_iterable_goes_on_where_it_was(never_stopped_batches, tmp_path):
     fit_batches(11, tmp_path)
     assert_same_bits(fit_batches(30, tmp_path), never_stopped_batches)
@@ -340,6 +345,7 @@ def test_a_file_in_place_of_the_directory(tmp_path):
         fit(3, tmp_path / "file")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("abandoned_reads_end_here")
 @pytest.mark.skipif(sys.platform != "linux", reason="a limit on the size of files stands for a full disk")

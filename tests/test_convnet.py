@@ -55,6 +55,7 @@ def batch(image_shape=(16, 16, 1), num_examples=6, num_classes=4, seed=0):
 SHAPES = {"omniglot": ((28, 28, 1), 3), "odd_and_in_colour": ((19, 33, 3), 2)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_network_is_the_one_on_xlas_convolution(name, x64):
     """Logits, and the gradients of the loss in the parameters and the images, in float64: 28 -> 14 -> 7 -> 3 -> 1."""
@@ -87,6 +88,7 @@ def test_patch_convolution_is_xlas(kernel_size, x64):
         np.testing.assert_allclose(ours, xlas, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(2, 6, 8, 3), (1, 7, 5, 2)])
 def test_max_pool_is_xlas_with_ties_and_odd_sizes(shape):
     """Values and gradients; with few different values nearly every window has a tie."""
@@ -104,6 +106,7 @@ def test_max_pool_is_xlas_with_ties_and_odd_sizes(shape):
 # Fit for adaptation.
 
 
+@pytest.mark.slow
 def test_the_query_set_is_normalised_by_itself():
     """Its logits are those of a batch of its own, whatever the support set beside it; images within it do count."""
     params, apply = network()
@@ -116,6 +119,7 @@ def test_the_query_set_is_normalised_by_itself():
     assert jnp.abs(mixed - logits)[1:].max() > 1e-3, "the statistics are those of the batch"
 
 
+@pytest.mark.slow
 def test_a_call_leaves_no_trace():
     """No running average: the module holds parameters and nothing else, and its second call equals its first."""
     module = models.ConvNet(channels=2, image_shape=(16, 16, 1), rngs=nnx.Rngs(0))
@@ -140,6 +144,7 @@ def test_contrast_does_not_matter():
     np.testing.assert_allclose(apply(params, 50 * images), apply(params, 100 * images), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_per_task_weights_need_no_grouped_convolution():
     """The trap that this network avoids, seen first on XLA's own: a convolution with a feature group for each task."""
     params, apply = network()
@@ -154,6 +159,7 @@ def test_per_task_weights_need_no_grouped_convolution():
     assert "stablehlo.convolution" not in program(apply)
 
 
+@pytest.mark.slow
 def test_one_network_for_each_task_is_the_network_of_each_task():
     params, apply = network()
     both = jax.tree.map(lambda *leaves: jnp.stack(leaves), params, network(seed=1)[0])
@@ -164,6 +170,7 @@ def test_one_network_for_each_task_is_the_network_of_each_task():
     np.testing.assert_allclose(mapped, looped, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_second_derivatives_pass_through_a_block(x64):
     """What exact MAML needs: a Hessian-vector product against central differences of the gradient, in float64."""
     params, block = models.functional(networks._Block(2, 3, nnx.Rngs(0)))

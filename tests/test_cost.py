@@ -57,6 +57,7 @@ def slow_but(few, names, cases):
 NAMES = [" ".join([name, *map(str, options.values())]) for name, _, options in EVERY]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", slow_but(["outputs"], NETWORKS, zip(NETWORKS)))
 @pytest.mark.parametrize(("method", "build", "options"), slow_but(["maml"], NAMES, EVERY))
 def test_memory_is_the_compilers_within_a_factor(network, method, build, options):
@@ -68,6 +69,7 @@ def test_memory_is_the_compilers_within_a_factor(network, method, build, options
         assert 1 / 1.5 < predicted / found < 1.5, (num_steps, predicted / found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "build", "options"),
     [case for case in slow_but(["fo_b_maml"], NAMES, EVERY) if "remat" not in case.id],
@@ -82,6 +84,7 @@ def test_operations_are_the_compilers(method, build, options):
     assert predicted == pytest.approx(found, rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_loop_of_many_steps_is_as_many_times_the_work():
     """What the compiler does not count is seen when the loop is written out."""
     loss, params, task, sizes = problem((1, 64, 64, 1), 100)
@@ -119,6 +122,7 @@ def test_what_a_maml_takes_again_from_checkpoints_is_counted():
     assert ml.theory.cost("a_maml", num_params=1, num_steps=49).gradients == pytest.approx(found, rel=0.1)
 
 
+@pytest.mark.slow
 def test_memory_of_a_maml_is_the_compilers_within_a_factor():
     """Its loops take seconds to compile, so with one network and one number of steps."""
     loss, params, task, sizes = problem(*NETWORKS["both"])

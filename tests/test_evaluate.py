@@ -151,6 +151,7 @@ def test_a_score_shows_as_many_decimals_as_its_interval_warrants(mean, half_widt
     assert str(evaluate.Score(mean, half_width, 30)) == f"{shown} (95 % CI, 30 tasks)"
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_mean_in_95_per_cent_of_experiments():
     """20,000 experiments of 100 tasks with gamma-distributed losses; their mean is 2."""
     values = np.random.default_rng(0).gamma(shape=2.0, size=(20_000, 100))

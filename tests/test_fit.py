@@ -112,6 +112,7 @@ def test_any_pair_of_functions_is_a_learner():
     np.testing.assert_array_equal(fit(counter, num_steps=150).params, START + 150)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float64, jnp.bfloat16])
 def test_dtype_of_params_is_kept(dtype):
     with jax.enable_x64(dtype == jnp.float64):
@@ -120,6 +121,7 @@ def test_dtype_of_params_is_kept(dtype):
         assert np.isfinite(result.history.query_loss).all()
 
 
+@pytest.mark.slow
 def test_an_nnx_state_is_trained():
     params, apply = ml.models.functional(ml.models.MLP((1, 8, 1), rngs=nnx.Rngs(0)))
     loss = ml.losses.mean_squared_error(apply)
@@ -337,6 +339,7 @@ def test_the_callback_sees_the_run_and_may_stop_it():
         ml.fit(learner, START, from_bank, 2, 4, KEY, progress=False, callback=lambda *_: 3.5)
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_docstring():
     """Validation, early stopping and the best parameters."""
     module = importlib.import_module("metalearn.training.fit")

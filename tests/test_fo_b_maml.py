@@ -51,6 +51,7 @@ def test_weights_differentiate_and_interpolate_polynomials(estimator):
 # Bias: truncation against the accuracy of the inner solutions.
 
 
+@pytest.mark.slow
 def test_bias_falls_with_the_power_of_the_inner_accuracy_that_theory_says(quadratic):
     """Solutions with independent errors of length d, and the best v for each d: bias ~ d^(p / (p + 1)) at order p."""
     (hessian, minimum), (query_hessian, query_minimum) = quadratic
@@ -104,6 +105,7 @@ def test_common_errors_of_truncated_solutions_cancel(quadratic):
 # The limit.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_steps", [2, 10])
 def test_the_limit_is_what_the_estimators_tend_to_even_unconverged(num_steps):
     params, task = tanh_problem()
@@ -116,6 +118,7 @@ def test_the_limit_is_what_the_estimators_tend_to_even_unconverged(num_steps):
     assert value == pytest.approx(float(estimate(1e-3)[0]), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_unconverged_the_limit_is_the_sum_over_the_path(quadratic):
     """l a sum_k (I - a M)^(K - 1 - k) grad f(phi_k), with M = H + l I: the derivative of the loop, written out."""
     (hessian, minimum), (query_hessian, query_minimum) = quadratic
@@ -143,6 +146,7 @@ def test_steps_from_the_unperturbed_solution_lack_a_known_part(quadratic, steps)
     np.testing.assert_allclose(gradient, expected, atol=1e-7 * np.linalg.norm(expected))
 
 
+@pytest.mark.slow
 def test_where_minus_v_leaves_no_minimum_the_one_sided_formula_stays_finite(quadratic):
     v = (
         1.5
@@ -169,6 +173,7 @@ def test_fit_says_to_lower_the_perturbation_when_it_diverges(quadratic):
 # Three literatures, one formula.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_steps", [3, 200])
 def test_contrastive_update_and_penalty_form_are_the_forward_estimator(num_steps):
     """By algebra, so before convergence too: d/dtheta of l/2 |phi - theta|^2 is l (theta - phi).

@@ -76,6 +76,7 @@ def test_one_step_is_fo_maml_with_the_support_set_in_both_roles():
     np.testing.assert_allclose(value, tanh_loss(adapted, task.query), rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_each_step_contracts_the_error_by_step_size_times_curvature(quadratics, theta):
     """Along an eigenvector of H the error of the gradient falls at the rate a times its curvature: a slope."""
     exact = theory.moreau(quadratics, STEP_SIZE).task_gradients(theta)
@@ -161,6 +162,7 @@ def curvatures(method, loss, step_size, low, high):
     return np.diff(gradients) / np.diff(starts)
 
 
+@pytest.mark.slow
 def test_the_objective_of_imaml_is_not_smooth_where_the_envelope_is():
     """Its curvature grows with the distance from the origin; the envelope's stays at L / (1 + a L)."""
     bound = 1.9 / (1 + 0.5 * 1.9)

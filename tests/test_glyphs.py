@@ -41,6 +41,7 @@ def index(name):
 # Pictures.
 
 
+@pytest.mark.slow
 def test_there_are_many_classes_of_twelve_examples():
     images = glyphs.images()
     assert images.shape == (len(glyphs.names()), 12, 28, 28)
@@ -129,6 +130,7 @@ def test_other_sizes_are_the_same_picture(size):
         np.testing.assert_allclose(pictures.mean((1, 2)) / 255, expected, rtol=0.4 if size == 8 else 0.2)
 
 
+@pytest.mark.slow
 def test_the_gallery_of_the_docstring(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert doctest.testmod(glyphs).failed == 0
@@ -160,6 +162,7 @@ def test_meta_test_classes_are_unseen(class_of):
     assert set(glyphs.TRAIN_SCRIPTS + glyphs.TEST_SCRIPTS) <= set(glyphs.scripts())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scripts", [("DIGIT",), glyphs.TEST_SCRIPTS])
 def test_tasks_are_balanced_and_share_no_example(scripts, class_of):
     family = tasks.Glyphs(num_ways=3, num_shots=2, num_query=4, scripts=scripts)
@@ -183,6 +186,7 @@ def test_tasks_are_balanced_and_share_no_example(scripts, class_of):
         assert seen == {(label, c) for label in range(3) for c in allowed}, "any character may get any label"
 
 
+@pytest.mark.slow
 def test_classes_draw_their_typefaces_apart_and_use_all():
     family = tasks.Glyphs(num_ways=2, num_shots=1, num_query=11, scripts=("DIGIT",))
     faces = {

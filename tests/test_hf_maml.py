@@ -55,6 +55,7 @@ def test_it_is_exact_on_quadratics_at_any_perturbation(x64, num_steps):
     assert_close(gradients, exact.task_gradients(theta), 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inner", INNERS)
 def test_order_two_in_the_perturbation(x64, inner):
     """Under any inner rule; the error is that of the difference, and tends to zero."""
@@ -82,6 +83,7 @@ def test_it_differentiates_the_loss_after_adaptation(x64):
     assert_close(flat(meta_gradient(params, task)[1]), expected, 1e-7)
 
 
+@pytest.mark.slow
 def test_float32_keeps_two_digits_over_the_recommended_range():
     params, task = tanh_problem()
 
@@ -130,6 +132,7 @@ def once_differentiable_loss(params, batch):
     return jnp.mean((tanh(inputs @ params["hidden"]) @ params["output"] - targets) ** 2) / 2
 
 
+@pytest.mark.slow
 def test_no_second_derivative_is_taken(x64):
     params, task = tanh_problem()
     with pytest.raises(AssertionError, match="second derivative"):
@@ -150,6 +153,7 @@ def test_it_costs_three_gradients_a_step_and_one(num_steps):
     assert len(slopes) == 3 * num_steps + 1
 
 
+@pytest.mark.slow
 def test_memory_grows_by_params_and_not_by_layer_outputs():
     """With 2,000 examples the outputs of the hidden layer are 6,000 numbers, params 9."""
     params, task = tanh_problem(num_examples=2000)
@@ -163,6 +167,7 @@ def test_memory_grows_by_params_and_not_by_layer_outputs():
     assert bytes_per_step(ml.maml) > 4 * 6000
 
 
+@pytest.mark.slow
 def test_where_the_query_gradient_is_zero_so_is_the_result():
     """No division by the length of a zero vector."""
     params, task = tanh_problem()
@@ -172,6 +177,7 @@ def test_where_the_query_gradient_is_zero_so_is_the_result():
     np.testing.assert_array_equal(flat(gradient), 0)
 
 
+@pytest.mark.slow
 def test_batches_may_hold_whole_numbers(x64):
     """Labels have no derivative; a classifier's batch passes through the rule for derivatives all the same."""
     loss = ml.losses.cross_entropy(lambda params, x: x @ params)

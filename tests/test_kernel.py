@@ -59,6 +59,7 @@ def exact_flow(time):
     return outputs_of(THETA, QUERY[0]) + (jacobian(QUERY[0]) @ jacobian(known).T @ moved).reshape(-1, 2)
 
 
+@pytest.mark.slow
 def test_the_tangent_kernel_is_the_product_of_jacobians():
     actual = kernel.tangent(linear)(PARAMS, SUPPORT[0], QUERY[0])
     np.testing.assert_allclose(actual, jacobian(SUPPORT[0]) @ jacobian(QUERY[0]).T, rtol=1e-13)
@@ -76,12 +77,14 @@ def test_a_step_is_a_proximal_step_of_the_parameters(time, num_steps):
     np.testing.assert_allclose(actual, outputs_of(phi, QUERY[0]), rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_the_flow_is_approached_with_order_one_in_the_number_of_steps():
     counts = np.array([64, 128, 256, 512])
     errors = [np.linalg.norm(predictions(gradient_flow(linear, 1.0, int(m))) - exact_flow(1.0)) for m in counts]
     assert np.polyfit(np.log(counts), np.log(errors), 1)[0] == pytest.approx(-1, abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("time", [0.1, 1.0, 10.0])
 def test_the_flow_is_fine_gradient_descent(time):
     """20,000 small steps on the parameters, of 1/2 sum |f(X) - Y|^2, and 2,000 implicit ones in closed form."""
@@ -94,6 +97,7 @@ def test_the_flow_is_fine_gradient_descent(time):
     assert np.linalg.norm(actual - change) < 5e-3 * np.linalg.norm(change)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_steps", [1, 8])
 def test_at_the_end_of_the_flow_the_support_set_is_interpolated(num_steps):
     known, targets = FEW
@@ -103,12 +107,14 @@ def test_at_the_end_of_the_flow_the_support_set_is_interpolated(num_steps):
     np.testing.assert_allclose(predictions(predict, FEW), outputs_of(least, QUERY[0]), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_long_flow_tends_to_its_end():
     end = predictions(gradient_flow(linear, np.inf), FEW)
     np.testing.assert_allclose(predictions(gradient_flow(linear, 1e6), FEW), end, rtol=1e-10)
     assert np.linalg.norm(predictions(gradient_flow(linear, 1.0), FEW) - end) > 1e-2
 
 
+@pytest.mark.slow
 def test_a_kernel_with_one_row_for_each_example_serves_all_outputs_alike():
     """Each output column by itself, by numpy."""
     known, targets = SUPPORT
@@ -122,6 +128,7 @@ def test_a_kernel_with_one_row_for_each_example_serves_all_outputs_alike():
     np.testing.assert_allclose(actual, expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_gaussian_kernel_sees_features():
     doubled = kernel.gaussian(1.0, features=lambda params, inputs: params * inputs)
     chex.assert_trees_all_close(doubled(2.0, *SUPPORT[:1], QUERY[0]), kernel.gaussian(0.5)(0, SUPPORT[0], QUERY[0]))
@@ -137,6 +144,7 @@ def positive(conditions):
     return vectors * values[:, None] @ vectors.transpose(0, 2, 1)
 
 
+@pytest.mark.slow
 def test_the_solver_is_numpy_for_many_systems_side_by_side():
     conditions = 10.0 ** np.arange(9)
     matrices, right = positive(conditions), random.normal(size=(9, 6, 2))
@@ -146,6 +154,7 @@ def test_the_solver_is_numpy_for_many_systems_side_by_side():
     assert (errors < 1e-15 * 30 * conditions).all(), errors
 
 
+@pytest.mark.slow
 def test_the_solver_is_differentiable_forwards_and_backwards():
     @jax.jit
     def solution(factor, right):
@@ -230,6 +239,7 @@ def test_solvers_under_vmap_do_not_hang():
 # Meta-test.
 
 
+@pytest.mark.slow
 def test_query_losses_are_the_mean_squared_errors_of_the_adapted_models():
     tasks = jax.tree.map(lambda leaf: np.stack([leaf, leaf + 0.1]), ml.Task(SUPPORT, QUERY))
     predict = gradient_flow(linear, 1.0)
@@ -239,6 +249,7 @@ def test_query_losses_are_the_mean_squared_errors_of_the_adapted_models():
         assert loss == pytest.approx(np.mean((predictions(predict, support, inputs) - targets) ** 2), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_a_singular_kernel_is_said_and_counted():
     twice = jax.tree.map(lambda leaf: leaf[jnp.array([0, 0])], SUPPORT)
     tasks = jax.tree.map(lambda *leaves: np.stack(leaves), ml.Task(FEW, QUERY), ml.Task(twice, QUERY))

@@ -28,6 +28,7 @@ def half_sum_of_squares(params, batch):
     return jnp.sum((linear(params, inputs) - targets) ** 2) / 2
 
 
+@pytest.mark.slow
 def test_with_the_tangent_kernel_of_a_linear_model_it_is_the_proximal_closed_form():
     """theory.proximal with l = ridge: support Hessian J^T J, query Hessian 2/m J^T J for a mean of m squares."""
 
@@ -71,6 +72,7 @@ KERNELS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KERNELS)
 def test_gradient_by_finite_differences(name):
     params, task = tanh_problem()

@@ -44,6 +44,7 @@ def spoiled(tasks, which):
     return tasks._replace(support=(inputs, targets.at[jnp.array(which)].set(jnp.nan)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OUTERS)
 def test_a_step_is_the_outer_optimizer_on_the_mean_gradient(params, learners, name):
     learner, outer, state = learners[name], OUTERS[name], learners[name].init(params)
@@ -63,6 +64,7 @@ def test_a_step_is_the_outer_optimizer_on_the_mean_gradient(params, learners, na
     assert state.step.dtype == jnp.int32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tasks_at_once", [1, 2, 5])
 def test_tasks_that_wait_for_others_give_the_same_step(params, learners, tasks_at_once):
     """Also where they are no whole number of turns, or fewer than one."""
@@ -74,6 +76,7 @@ def test_tasks_that_wait_for_others_give_the_same_step(params, learners, tasks_a
     chex.assert_trees_all_close(*infos, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_mean_of_two_gradients_is_no_sum_and_no_mean_of_normalised_ones():
     """On two tasks whose gradients are 1 and 3, plain descent of rate 1 moves by 2."""
 
@@ -86,6 +89,7 @@ def test_the_mean_of_two_gradients_is_no_sum_and_no_mean_of_normalised_ones():
     assert info.grad_norm == 2.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OUTERS)
 def test_a_failed_task_is_marked_and_changes_nothing_for_the_others(params, learners, name):
     learner = learners[name]
@@ -134,6 +138,7 @@ def test_a_schedule_outside_sees_the_number_of_steps():
         assert state.params == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_bfloat16_means_over_many_tasks_keep_small_contributions():
     """Summing 1,000 equal numbers in bfloat16 would stop at 256."""
     learner = ml.meta_learner(lambda params, task: (task.query, jnp.ones_like(params)), optax.sgd(1.0))

@@ -28,6 +28,7 @@ def test_mean_squared_error_is_a_mean_over_examples_and_outputs():
     assert losses.mean_squared_error(identity)(1.0, (predictions, targets)) == 4.5
 
 
+@pytest.mark.slow
 def test_cross_entropy_is_minus_the_log_probability_in_nats():
     probabilities = np.exp(np.float64(LOGITS)) / np.exp(np.float64(LOGITS)).sum(axis=1, keepdims=True)
     expected = -np.mean(np.log(probabilities[np.arange(4), LABELS]))
@@ -82,6 +83,7 @@ def test_a_model_without_a_prediction_has_no_accuracy(bad):
     assert accuracy(1.0, (jnp.asarray(LOGITS).at[0, 1].set(-jnp.inf), LABELS)) == 0.25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [losses.mean_squared_error, losses.cross_entropy])
 def test_losses_have_gradients(loss):
     batch = (LOGITS, LOGITS[::-1]) if loss is losses.mean_squared_error else (LOGITS, LABELS)
@@ -186,6 +188,7 @@ def test_a_call_that_needs_no_state_is_the_module_s(name):
     chex.assert_trees_all_close(jax.jit(apply)(params, inputs), module(inputs), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_recurrent_network_is_meta_trained():
     """A GRU learns to predict the sum of a sequence, its scale being the task's."""
 
@@ -251,6 +254,7 @@ def test_functional_takes_several_inputs():
     assert apply(params, 3.0, 4.0) == 10.0
 
 
+@pytest.mark.slow
 def test_mlp_is_linear_layers_with_an_activation_between():
     x = jax.random.normal(jax.random.key(1), (6, 2))
     mlp = models.MLP((2, 5, 4, 3), activation=jnp.tanh, rngs=nnx.Rngs(0))

@@ -78,6 +78,7 @@ def test_a_label_is_missed_about_as_often_as_asked():
     assert (2, 10) not in above
 
 
+@pytest.mark.slow
 def test_every_subset_is_as_likely_as_any_other():
     """Chi-square over the ten pairs of five labels; above 27.9 once in a thousand keys."""
     examples = jnp.arange(5.0)[:, None].repeat(2, axis=1)
@@ -99,6 +100,7 @@ def test_labels_are_missed_by_the_law_of_the_paper():
     assert miss / 1.3 < expected < miss * 1.3
 
 
+@pytest.mark.slow
 def test_a_task_holds_all_examples_of_its_labels():
     tasks = sub_tasks(num_ways=2, num_tasks=6)
     assert [leaf.shape for leaf in jax.tree.leaves(tasks)] == [(6, 4, 2), (6, 4), (6, 2, 2), (6, 2)]
@@ -110,6 +112,7 @@ def test_a_task_holds_all_examples_of_its_labels():
         np.testing.assert_array_equal(tasks.query[0][k], EXAMPLES[jnp.array([first, second]), 2])
 
 
+@pytest.mark.slow
 def test_a_key_gives_the_same_tasks_and_another_key_others():
     same, again, other = (sub_tasks(2, 20, jax.random.key(seed)).query[1] for seed in (3, 3, 4))
     np.testing.assert_array_equal(same, again)
@@ -129,6 +132,7 @@ def test_mamf_is_the_loop_with_a_fresh_optimiser_for_each_task():
     assert abs(tuned - flat(naive(n_way_loss, rule, 4, params, batches[::-1]))).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_mamf_is_reptile_with_outer_rate_one():
     params, tasks, rule = linear_params(), sub_tasks(2, 3), optax.adam(0.1)
@@ -143,6 +147,7 @@ def test_mamf_is_reptile_with_outer_rate_one():
     np.testing.assert_allclose(flat(tuned), flat(end.params), rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_one_task_of_all_labels_is_classical_fine_tuning():
     """Nothing is left of the sampling: the loss is the plain cross-entropy of all examples, in whatever order."""
@@ -182,6 +187,7 @@ def test_any_pytree_of_params_is_tuned(container):
 # The n-way loss.
 
 
+@pytest.mark.slow
 def test_the_loss_and_the_accuracy_are_those_of_the_labels_present_renumbered():
     params = linear_params()
     inputs, labels = jax.random.normal(KEY, (5, 2)), jnp.array([3, 1, 1, 3, 1])
@@ -192,6 +198,7 @@ def test_the_loss_and_the_accuracy_are_those_of_the_labels_present_renumbered():
         np.testing.assert_allclose(among_present(measure, linear)(params, (inputs, labels)), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_the_gradient_is_right_and_leaves_absent_labels_alone():
     params, batch = linear_params(), (jax.random.normal(KEY, (5, 2)), jnp.array([3, 1, 1, 3, 1]))

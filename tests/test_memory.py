@@ -31,6 +31,7 @@ FLAT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", FLAT)
 def test_flat_from_one_to_a_thousand_inner_steps(method):
     """A single step is no loop, and may take more."""
@@ -44,6 +45,7 @@ def growth(build, steps):
     return np.polyfit(np.log(steps), np.log([bytes_of(build(k)) for k in steps]), 1)[0]
 
 
+@pytest.mark.slow
 def test_maml_grows_in_proportion_and_with_remat_like_the_square_root():
     steps = [256, 1024, 4096]
     assert 0.95 < growth(lambda k: ml.maml(tanh_loss, SGD, k), steps) < 1.05
@@ -51,6 +53,7 @@ def test_maml_grows_in_proportion_and_with_remat_like_the_square_root():
     assert bytes_of(ml.maml(tanh_loss, SGD, 1024, remat=True)) < bytes_of(ml.maml(tanh_loss, SGD, 1024)) / 20
 
 
+@pytest.mark.slow
 def test_tasks_that_wait_need_no_memory_but_for_their_gradients():
     params, task = tanh_problem(num_examples=500)
     tasks = jax.tree.map(lambda leaf: jnp.stack(50 * [leaf]), task)

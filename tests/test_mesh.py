@@ -72,6 +72,7 @@ def assert_same(found, expected):
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_tasks_shared_by_eight_devices(on_one_device):
     result = fit(mesh=jax.make_mesh((8,), ("tasks",)))
     assert_same(result.params, on_one_device.params)
@@ -79,6 +80,7 @@ def test_tasks_shared_by_eight_devices(on_one_device):
     assert all(len(leaf.sharding.device_set) == 8 for leaf in jax.tree.leaves(result.state))
 
 
+@pytest.mark.slow
 def test_each_device_does_its_part_of_the_work():
     """Its temporary memory, by the compiler's own figures, is that of two tasks and not of sixteen."""
     module = importlib.import_module("metalearn.training.fit")
@@ -100,6 +102,7 @@ def test_each_device_does_its_part_of_the_work():
     assert shared < 2 * temporary(2)
 
 
+@pytest.mark.slow
 def test_parameters_split_over_devices_stay_split(on_one_device):
     """Four groups of two devices: tasks over the groups, the last axis of every matrix over a group."""
     mesh = jax.make_mesh((4, 2), ("tasks", "model"))
@@ -120,6 +123,7 @@ def test_parameters_split_over_devices_stay_split(on_one_device):
     assert on_one(result.state.opt_state) < 0.7 * on_one(learner.init(network()[0]).opt_state)  # momentum as well
 
 
+@pytest.mark.slow
 def test_a_run_moves_from_one_device_to_eight(on_one_device, tmp_path):
     fit(11, checkpoint_dir=tmp_path)
     result = fit(20, checkpoint_dir=tmp_path, mesh=jax.make_mesh((8,), ("tasks",)))

@@ -46,6 +46,7 @@ def test_gradient_of_i_by_finite_differences(x64, step_size, cap):
     np.testing.assert_allclose(flat(meta_gradient(params, task)[1]), numeric, atol=1e-8 * np.linalg.norm(numeric))
 
 
+@pytest.mark.slow
 def test_i_is_one_step_of_maml_up_to_the_second_order_in_the_step_size(x64):
     params, task = tanh_problem()
     step_sizes = np.geomspace(1e-4, 1e-2, 5)
@@ -82,6 +83,7 @@ def after_training(step_size, cap):
     return float(abs(state.params))
 
 
+@pytest.mark.slow
 def test_the_cap_keeps_a_step_size_that_is_too_large_from_running_away(x64):
     assert after_training(0.1, None) < 1e-3
     assert after_training(0.3, None) > 1e2
@@ -108,6 +110,7 @@ def network(params, inputs):
     return jnp.tanh(inputs @ params["hidden"]) @ params["output"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("time", [0.3, np.inf])
 def test_gradient_of_ii_by_finite_differences(x64, time):
     params, task = tanh_problem(num_examples=4)
@@ -116,6 +119,7 @@ def test_gradient_of_ii_by_finite_differences(x64, time):
     np.testing.assert_allclose(flat(meta_gradient(params, task)[1]), numeric, atol=1e-7 * np.linalg.norm(numeric))
 
 
+@pytest.mark.slow
 def test_vmap_over_tasks_is_a_loop_and_compiles_once():
     params, _ = tanh_problem()
     tasks = [tanh_problem(seed)[1] for seed in range(3)]
@@ -127,6 +131,7 @@ def test_vmap_over_tasks_is_a_loop_and_compiles_once():
     chex.assert_trees_all_close(side_by_side, one_by_one, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_any_pytree_of_params_gives_what_one_array_gives(container):
     params, apply = CONTAINERS[container]()
@@ -139,6 +144,7 @@ def test_any_pytree_of_params_gives_what_one_array_gives(container):
     np.testing.assert_allclose(flat(gradient), flat_gradient, atol=1e-3 * np.linalg.norm(flat_gradient))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtypes", [(jnp.bfloat16, jnp.bfloat16), (jnp.float32, jnp.bfloat16)], ids=["bf16", "mixed"])
 def test_dtypes_are_those_of_params(dtypes):
     params, task = tanh_problem()
@@ -151,6 +157,7 @@ def test_dtypes_are_those_of_params(dtypes):
     assert actual @ expected / np.linalg.norm(actual) / np.linalg.norm(expected) > 0.9
 
 
+@pytest.mark.slow
 def test_training_on_a_singular_kernel_stops_with_words():
     """Every input comes twice and time is infinite: no task has an answer, and nothing is learned from NaN."""
     params, apply = CONTAINERS["nnx"]()

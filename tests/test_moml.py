@@ -115,6 +115,7 @@ def test_moml_is_its_equations_step_by_step():
     assert len(visited) == NUM_TASKS, "a task that never came again would not test the memory"
 
 
+@pytest.mark.slow
 @x64
 def test_off_quadratics_the_hessian_is_taken_at_theta_and_the_gradient_at_the_memory(compiled, visited_once):
     """Against the dense Hessian, and against finite differences of slope . adapted(w)."""
@@ -135,6 +136,7 @@ def test_off_quadratics_the_hessian_is_taken_at_theta_and_the_gradient_at_the_me
     np.testing.assert_allclose(actual, seen, rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow
 @x64
 def test_without_memory_moml_is_maml():
     params, _ = tanh_problem()
@@ -150,6 +152,7 @@ def test_without_memory_moml_is_maml():
         chex.assert_trees_all_close(state[:3], tuple(expected), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 @x64
 def test_without_memory_a_step_descends_the_loss_after_adaptation():
     """Against finite differences of the meta-objective."""
@@ -186,6 +189,7 @@ def last_states(loss, outer, params, sample_tasks, num_steps, meta_batch_size, m
     return jax.jit(jax.vmap(run))(jnp.array(memory_rates))
 
 
+@pytest.mark.slow
 def test_the_noise_of_the_memory_is_b_over_2_minus_b():
     """The stationary variance of an exponential average, here of 3,000 coordinates around a start that stays."""
     population = Population(2, lambda key, i: Task(jax.random.normal(key, (3000,)), jnp.zeros(3000)))
@@ -195,6 +199,7 @@ def test_the_noise_of_the_memory_is_b_over_2_minus_b():
     np.testing.assert_allclose(variance, rates / (2 - rates), rtol=0.1)
 
 
+@pytest.mark.slow
 @x64
 def test_with_all_tasks_moml_ends_at_the_stationary_point():
     population, exact = Population(NUM_TASKS, unchanging), theory.unrolled(fixed(), STEP_SIZE, 1)
@@ -205,6 +210,7 @@ def test_with_all_tasks_moml_ends_at_the_stationary_point():
     assert np.linalg.norm(1 - solution) > 0.5
 
 
+@pytest.mark.slow
 @x64
 def test_with_one_task_a_step_moml_approaches_the_stationary_point():
     """A step size like 1 / t brings the distance of plain descent down like 1 / sqrt(t)."""
@@ -218,6 +224,7 @@ def test_with_one_task_a_step_moml_approaches_the_stationary_point():
 # What the memory must not do
 
 
+@pytest.mark.slow
 def test_only_the_memory_of_the_tasks_of_the_batch_moves(compiled, visited_once):
     state, _ = compiled.step(visited_once, tanh_batch([4, 1], [6, 7]))
     same = jax.vmap(lambda new, old: jnp.all(flat_equal(new, old)))(state.memory, visited_once.memory)
@@ -324,6 +331,7 @@ def test_local_moml_is_its_equations_round_by_round():
         assert state.step == t + 1
 
 
+@pytest.mark.slow
 @x64
 def test_a_round_of_one_step_without_memory_is_a_step_of_maml():
     params, _ = tanh_problem()
@@ -339,6 +347,7 @@ def test_a_round_of_one_step_without_memory_is_a_step_of_maml():
     chex.assert_trees_all_close(info, expected_info, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["moml", "local_moml"])
 def test_the_outer_optimizer_is_given_the_query_loss(name):
     seen = []
@@ -378,6 +387,7 @@ def paths(num_local_steps):
     return np.asarray(jax.jit(jax.vmap(path))(DRIFT_RATES))
 
 
+@pytest.mark.slow
 @x64
 def test_five_local_steps_save_four_of_five_rounds():
     exact = theory.unrolled(fixed(), STEP_SIZE, 1)
@@ -432,6 +442,7 @@ LEARNERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "container"), [("moml", "linen"), ("moml", "tuple"), ("local_moml", "linen"), ("local_moml", "tuple")]
 )
@@ -449,6 +460,7 @@ def test_any_pytree_is_moved_as_one_array_is(name, container):
     assert np.linalg.norm(expected.params - vector) > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNERS)
 def test_fit_trains_an_nnx_state(name):
     make, sample = LEARNERS[name]
@@ -461,6 +473,7 @@ def test_fit_trains_an_nnx_state(name):
     assert result.history.query_loss[-50:].mean() < 0.5 * result.history.query_loss[:10].mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNERS)
 @pytest.mark.parametrize("dtypes", [("float64", "float64"), ("bfloat16", "bfloat16"), ("float32", "bfloat16")], ids=str)
 def test_dtypes_are_those_of_params(name, dtypes):
@@ -490,6 +503,7 @@ def identity_task(key, i):
     return Task(i * jnp.ones(2), jax.random.normal(key, (2,)))
 
 
+@pytest.mark.slow
 def test_a_population_gives_different_tasks_with_fresh_examples():
     population = Population(7, identity_task)
     ids, tasks = jax.jit(jax.vmap(lambda key: population(key, 3)))(jax.random.split(KEY, 300))

@@ -47,6 +47,7 @@ def assert_close(actual, expected, rtol=1e-9):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=rtol * np.linalg.norm(expected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inner", INNERS)
 def test_resampled_maml_differentiates_the_loss_after_a_step_on_each_batch(inner):
     params, task = resampled_problem()
@@ -56,6 +57,7 @@ def test_resampled_maml_differentiates_the_loss_after_a_step_on_each_batch(inner
     assert_close(flat(gradient), central_differences(lambda start: meta_gradient(start, task)[0], params), 1e-7)
 
 
+@pytest.mark.slow
 def test_resampled_maml_is_the_product_of_each_batch_s_factor():
     """(I - a H_0) ... (I - a H_{K-1}) grad f(phi_K), with H_k the Hessian on the batch of step k."""
     params, task = resampled_problem()
@@ -88,6 +90,7 @@ def test_the_same_batch_at_every_step_is_a_given_support_set(method):
     assert_close(flat(gradient), flat(expected), 1e-12)
 
 
+@pytest.mark.slow
 def test_in_a_batch_of_tasks_the_steps_come_after_the_tasks():
     """One outer step of gradient descent is the mean of the tasks, one by one."""
     problems = [resampled_problem(seed) for seed in range(2)]

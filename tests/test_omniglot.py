@@ -91,6 +91,7 @@ def test_a_pixel_is_the_mean_of_its_area(directory):
     np.testing.assert_allclose(omniglot.drawings(directory, size=28).mean(axis=(2, 3)), full, atol=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["background", "evaluation"])
 @pytest.mark.parametrize("rotations", [False, True])
 def test_tasks(split, rotations, directory, source):
@@ -114,6 +115,7 @@ def test_tasks(split, rotations, directory, source):
     assert len(seen) > 0.85 * 3 * 10 * len(turns), "any class may get any label"
 
 
+@pytest.mark.slow
 def test_the_default_is_28_pixels_of_the_background_set(directory):
     family = tasks.Omniglot(directory, num_query=3)
     images, labels = draw(family, jax.random.key(0), 2).support

@@ -72,6 +72,7 @@ def test_imaml_is_the_closed_form(quadratics, theta):
     assert_close(gradients, exact.task_gradients(theta))
 
 
+@pytest.mark.slow
 def test_imaml_needs_as_many_cg_steps_as_there_are_parameters(quadratics, theta):
     exact = theory.proximal(quadratics, STRENGTH).task_gradients(theta)
     errors = [
@@ -198,6 +199,7 @@ INNERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inner", INNERS)
 def test_maml_differentiates_loss_after_adaptation(network, inner):
     """Under any inner rule, with its memory: the loss after an explicit loop, and the finite differences of that."""
@@ -249,6 +251,7 @@ IMPLICIT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", IMPLICIT)
 def test_implicit_methods_are_the_dense_linear_solve(network, method):
     """grad f(phi) seen through (I + H / l)^-1, with H the dense Hessian at the solution."""
@@ -275,6 +278,7 @@ def test_implicit_methods_differentiate_the_loss_at_the_proximal_solution(networ
     assert_close(flat(gradient), central_differences(objective, params), max(rtol, 1e-7))
 
 
+@pytest.mark.slow
 def test_unconverged_imaml_is_the_linear_solve_where_the_loop_ended(network):
     params, task = network
     center, unravel = ravel_pytree(params)

@@ -39,6 +39,7 @@ def estimates():
         return (float(value), flat(gradient)), {name: at(name) for name in ORDERS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ORDERS)
 def test_order_of_fo_b_maml_in_the_perturbation(estimates, estimator):
     (_, exact), measured = estimates
@@ -66,6 +67,7 @@ def test_symmetric_is_closer_than_three_point_than_forward(estimates):
     assert (symmetric < 0.6 * three_point).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["imaml", "fo_b_maml", "fo_b_maml_limit"])
 def test_truncation_error_falls_geometrically_with_the_inner_steps(method):
     """By the contraction 1 - a (smallest curvature + l) a step, up to the factor K of a derivative along the path."""
@@ -84,6 +86,7 @@ def test_truncation_error_falls_geometrically_with_the_inner_steps(method):
     assert slope(steps, errors) == pytest.approx(np.log(contraction), rel=0.08)
 
 
+@pytest.mark.slow
 def test_bias_of_fo_maml_is_first_order_in_the_inner_step():
     """||fo_maml - maml|| = O(a), and to first order it is a sum over k of a H_k grad f."""
     params, task = tanh_problem()

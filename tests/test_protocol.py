@@ -22,10 +22,21 @@ sample_tasks = ml.tasks.Sinusoid(
 )
 
 
+IN_EVERY_RUN = "fo_b_maml"  # .ci/run tests the others as well
+
+
 def every_method(**choices):
     """Each method with each combination of the choices, its name last, by which conftest.py tells them apart."""
     combinations = itertools.product(METHODS, *choices.values())
-    cases = [pytest.param(method, *values, id="-".join((*values, method))) for method, *values in combinations]
+    cases = [
+        pytest.param(
+            method,
+            *values,
+            id="-".join((*values, method)),
+            marks=() if method == IN_EVERY_RUN else pytest.mark.slow,
+        )
+        for method, *values in combinations
+    ]
     return pytest.mark.parametrize(("method", *choices), cases)
 
 
@@ -34,6 +45,7 @@ def test_it_is_a_drop_in_for_value_and_grad(method):
     ml.testing.check_meta_gradient(lambda loss: build(method, loss))
 
 
+@pytest.mark.slow
 @every_method(inner=INNERS)
 def test_adaptive_optimizers_adapt(method, inner):
     """On a task whose query is its support, the loss falls with the inner steps; the gradient stays finite."""
@@ -65,6 +77,7 @@ def test_only_some_move_where_the_query_loss_is_constant(method):
     assert (np.linalg.norm(flat(gradient)) > 1e-2) == (method in ("reptile", "fo_muml"))
 
 
+@pytest.mark.slow
 @every_method()
 def test_it_drives_a_learner(method):
     """The learner's state keeps its types, so that its steps can be scanned, and training lowers the loss."""
@@ -129,6 +142,7 @@ def _anew(loss, params, task):
     return plain(loss)(params, task)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("message", BROKEN)
 def test_each_broken_promise_is_named(message):
     with pytest.raises(AssertionError, match=message):

@@ -54,6 +54,7 @@ def spread_out(params, key=KEY):
 # USA
 
 
+@pytest.mark.slow
 def test_steps_have_the_base_step_as_mean_and_the_reversed_order_of_disagreement(problem):
     """u and s from their definitions, in numpy; the mean counts every parameter once."""
     params, _ = problem
@@ -107,6 +108,7 @@ def test_fgsm_moves_every_input_by_eps_the_way_the_loss_rises(problem):
         assert np.sign(moved - inputs)[i, j] == np.sign(higher - lower)
 
 
+@pytest.mark.slow
 def test_ufgsm_moves_most_where_the_members_doubt_most(problem):
     params, tasks = problem
     inputs, labels = batch = jax.tree.map(lambda leaf: leaf[0], tasks.support)
@@ -123,6 +125,7 @@ def test_ufgsm_moves_most_where_the_members_doubt_most(problem):
     np.testing.assert_allclose(moved - inputs, distance * whole, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_ufgsm_without_doubt_moves_nothing(problem):
     params, tasks = problem
     batch = jax.tree.map(lambda leaf: leaf[0], tasks.support)
@@ -183,6 +186,7 @@ def naive_losses(params, support, query, key, base_step):
     return losses
 
 
+@pytest.mark.slow
 def test_it_is_the_naive_loop(problem):
     params, tasks = problem
     actual = curve(params, tasks)
@@ -193,6 +197,7 @@ def test_it_is_the_naive_loop(problem):
     assert np.abs(actual - vanilla)[1:].min() > 1e-4, "and it is not what vanilla adaptation does"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inner", [SGD, optax.adam(0.1)], ids=["sgd", "adam"])
 def test_without_spread_and_attack_it_is_vanilla_adaptation(problem, inner):
     params, tasks = problem
@@ -201,6 +206,7 @@ def test_without_spread_and_attack_it_is_vanilla_adaptation(problem, inner):
     np.testing.assert_allclose(actual, vanilla, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_it_reports_any_metric_of_any_model():
     """Float32 and an nnx State; the same task twice, but not the same members."""
     params, apply = ml.models.functional(ml.models.MLP((2, 4, 3), rngs=nnx.Rngs(0)))
@@ -216,6 +222,7 @@ def test_it_reports_any_metric_of_any_model():
     assert (values[1:, 0] != values[1:, 1]).all()
 
 
+@pytest.mark.slow
 def test_the_base_step_may_be_known_only_when_the_program_runs(problem):
     """So that one program serves a range of base steps; diverging there goes without a warning, outside with one."""
     params, tasks = problem

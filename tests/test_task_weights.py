@@ -38,6 +38,7 @@ def test_the_step_is_the_weighted_mean_whatever_the_sum_of_the_weights():
         assert info.finite.all()
 
 
+@pytest.mark.slow
 def test_equal_weights_are_the_default_to_the_last_bit():
     gradients = jax.random.normal(jax.random.key(0), (7, 50))
     losses = jnp.arange(7.0)
@@ -55,6 +56,7 @@ def test_the_weights_see_losses_and_gradients():
     assert info.finite.all(), "a weight of 0 is no failure"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [None, lambda losses, gradients: 1 / (1 + losses)], ids=["default", "inverse"])
 def test_a_failed_task_has_weight_zero_and_is_shown_as_zeros(weights):
     losses, gradients = LOSSES.at[1].set(jnp.nan), GRADIENTS | {"b": GRADIENTS["b"].at[1].set(jnp.inf)}
@@ -72,6 +74,7 @@ def test_a_weight_that_is_none_marks_its_task(bad):
     np.testing.assert_array_equal(info.finite, [True, False, True])
 
 
+@pytest.mark.slow
 def test_when_every_weight_is_zero_only_the_count_changes():
     """Adam would move by its memory otherwise."""
     learner = ml.meta_learner(given, optax.adam(0.1), lambda losses, gradients: 0 * losses + (losses.sum() > 3))

@@ -126,6 +126,7 @@ def test_quadratic_minima_spread_and_shift_as_asked(quadratics):
     assert shift.std() == pytest.approx(0.1, rel=0.04)
 
 
+@pytest.mark.slow
 def test_quadratic_loss_is_half_the_squared_distance_in_the_hessian():
     batch = tasks.QuadraticBatch(jnp.array([[2.0, 1.0], [1.0, 4.0]]), jnp.array([1.0, 0.0]))
     assert tasks.Quadratic.loss(jnp.array([1.0, 0.0]), batch) == 0
@@ -154,6 +155,7 @@ def test_mnist1d_has_the_official_size():
     assert signals().std() == pytest.approx(1.0, abs=0.1)
 
 
+@pytest.mark.slow
 def test_mnist1d_signals_are_the_benchmarks_and_carry_their_digit(digit_of):
     from mnist1d.data import get_templates, make_dataset
 
@@ -164,6 +166,7 @@ def test_mnist1d_signals_are_the_benchmarks_and_carry_their_digit(digit_of):
     assert get_templates()["x"].shape[0] == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("digits", [TRAIN_DIGITS, TEST_DIGITS])
 def test_mnist1d_tasks(digits, digit_of):
     """Balanced labels, each for one digit of the family, alike in support and query; no example occurs in both."""
@@ -198,6 +201,7 @@ def test_mnist1d_meta_test_digits_are_unseen():
     assert sorted(TRAIN_DIGITS + TEST_DIGITS) == list(range(10))
 
 
+@pytest.mark.slow
 def test_mnist1d_draws_all_examples(digit_of):
     """500 examples in one task of one pair of digits use every signal of both exactly once."""
     family = tasks.MNIST1D(num_ways=2, num_shots=100, num_query=400, digits=(3, 8))
@@ -220,6 +224,7 @@ def episodes():
     return made, jax.tree.map(np.asarray, draw(made, jax.random.key(0), 300))
 
 
+@pytest.mark.slow
 def test_episodes_hold_different_examples_of_different_classes_renumbered(episodes):
     (support, support_y), (query, query_y) = episodes[1]
     assert support["row"].shape == (300, 2, 2)
@@ -268,6 +273,7 @@ def test_large_inputs_may_be_changed_as_soon_as_episodes_are_made():
     assert not np.asarray(made.inputs).any()
 
 
+@pytest.mark.slow
 def test_all_examples_of_a_class_may_be_drawn():
     made = tasks.Episodes(jnp.arange(6), np.repeat([1, 0], 3), num_ways=2, num_support=1, num_query=2)
     batch = draw(made, jax.random.key(0), 8)

@@ -55,6 +55,7 @@ def test_the_contrastive_loss_picks_captions_for_images_and_images_for_captions(
     assert abs(np.mean(by_image) - np.mean(by_caption)) > 1e-3, "both directions are needed"
 
 
+@pytest.mark.slow
 def test_the_gradient_reaches_both_towers_and_the_scale(problem):
     params, apply, images, captions = problem
 

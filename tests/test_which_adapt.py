@@ -63,6 +63,7 @@ def test_frozen_parameters_do_not_move():
     assert (adapted["output"] != params["output"]).all()
 
 
+@pytest.mark.slow
 def test_implicit_anil_differentiates_the_loss_at_the_last_layer_s_solution():
     params, task = tanh_problem()
     meta_gradient = jax.jit(ml.imaml(tanh_loss, HEAD_ONLY, 300, STRENGTH, cg_steps=3))
@@ -154,6 +155,7 @@ HEADS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_only_a_selected_part_adapts(container):
     """In any pytree, and the clipped norm is that of the part."""
@@ -174,6 +176,7 @@ def test_anil_by_a_selection_is_anil_by_a_mask():
     assert not ml.inner.adapting(by_selection, 2, params)["hidden"].any()
 
 
+@pytest.mark.slow
 def test_a_line_search_sees_the_loss_of_the_selected_part():
     params, task = tanh_problem()
     loss = functools.partial(tanh_loss, batch=task.support)
@@ -283,6 +286,7 @@ def test_every_implicit_method_refuses_weight_decay(method):
         build(method, tanh_loss, UNFIT["weight decay"][0])(*tanh_problem())
 
 
+@pytest.mark.slow
 def test_a_traced_learning_rate_hides_neither_decay_nor_what_is_frozen():
     def traced(rate):
         with pytest.raises(ValueError, match=MOVES_AT_ZERO):
@@ -308,6 +312,7 @@ def problem_with_rates():
     return ml.inner.WithRates(params, rates), task
 
 
+@pytest.mark.slow
 def test_meta_sgd_differentiates_the_loss_after_steps_of_each_rate():
     """Against an explicit loop, for the start and for the rates; one of them is negative."""
     params, task = problem_with_rates()
@@ -373,6 +378,7 @@ def test_methods_that_do_not_look_at_the_steps_leave_the_rates_alone(method):
     assert (flat(gradient.start) != 0).all()
 
 
+@pytest.mark.slow
 def test_a_learner_improves_the_rates():
     params, task = problem_with_rates()
     tasks = jax.tree.map(lambda leaf: leaf[None], task)

@@ -86,6 +86,7 @@ def test_it_maps_over_tasks_and_compiles_once():
     chex.assert_trees_all_close(side_by_side, one_by_one, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_zero_head_stays_zero_in_training():
     """So that params trained from a zero head are ready for meta-test; the encoder is what moves."""
     params, task = tanh_problem()
@@ -136,6 +137,7 @@ def split_of(params, task, step_size=STEP_SIZE):
     return ml.theory.contrastive_split(phi_support, y_support, phi_query, y_query, params["head"], step_size)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("head_scale", [1.0, 0.0])
 def test_the_two_terms_add_up_to_what_first_order_maml_sends_into_the_encoder(head_scale):

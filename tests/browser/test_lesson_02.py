@@ -24,6 +24,7 @@ def solution_of(cell_id):
     return cell.source
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_learner_goes_wrong_then_right_then_moves_the_slider(open_lab):
     with open_lab(ROOT / "lessons") as lab:

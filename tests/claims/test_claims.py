@@ -9,19 +9,20 @@ import pytest
 
 pytestmark = pytest.mark.usefixtures("optimised")  # the claims train models
 NAMES = sorted(path.stem for path in Path(__file__).parent.glob("claim_*.py"))
-IN_EVERY_RUN = "claim_hf_maml"  # the others take longer, and .ci/run tests them
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
-@pytest.fixture(params=[pytest.param(name, marks=() if name == IN_EVERY_RUN else pytest.mark.slow) for name in NAMES])
+@pytest.fixture(params=NAMES)
 def claim(request):
     return importlib.import_module(request.param).CLAIM
 
 
+@pytest.mark.slow
 def test_claim(claim):
     assert claim.holds(claim.figures()), claim.figures()
 
 
+@pytest.mark.slow
 def test_the_page_says_what_was_measured(claim):
     """The words exactly; the figures, which differ in their last digits from machine to machine, within rtol."""
     section = claim.section()

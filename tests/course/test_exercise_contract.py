@@ -17,14 +17,22 @@ SEEDS = pytest.mark.parametrize("seed", [0, HIDDEN_SEED])
 SOLUTIONS = all_solutions()
 EXERCISES = all_exercises()
 
-EVERY = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
+IN_EVERY_RUN = "02"  # the lesson; .ci/run tests the others as well
+
+
+def case(exercise, *misconception):
+    return pytest.param(
+        exercise,
+        *misconception,
+        id="-".join((exercise.id, *(one.name for one in misconception))),
+        marks=() if exercise.lesson == IN_EVERY_RUN else pytest.mark.slow,
+    )
+
+
+EVERY = pytest.mark.parametrize("exercise", [case(exercise) for exercise in EXERCISES])
 EVERY_MISCONCEPTION = pytest.mark.parametrize(
     ("exercise", "misconception"),
-    [
-        pytest.param(exercise, misconception, id=f"{exercise.id}-{misconception.name}")
-        for exercise in EXERCISES
-        for misconception in exercise.misconceptions
-    ],
+    [case(exercise, misconception) for exercise in EXERCISES for misconception in exercise.misconceptions],
 )
 
 
@@ -191,6 +199,7 @@ def test_a_mutant_leaves_the_solution_as_it_was():
     np.testing.assert_allclose(solution.function()(points, 2.0), [4.0])
 
 
+@pytest.mark.slow
 def test_a_sharp_check_scores_high_and_a_blunt_one_low():
     sharp = mutation_score(MEAN, _toy_solution())
     assert (sharp.fraction, sharp.escaped) == (1.0, ())
@@ -207,6 +216,7 @@ def test_a_sharp_check_scores_high_and_a_blunt_one_low():
     assert any("scale * jnp.mean(points, axis=0)  ->  jnp.mean(points, axis=0)" in text for text in blunt.escaped)
 
 
+@pytest.mark.slow
 def test_endless_mutants_are_rejected_in_bounded_time():
     body = "n = 0\n    while n < 1:\n        n = n + 1\n    return scale * jnp.mean(points, axis=0) * n"
     start = time.monotonic()

@@ -71,6 +71,7 @@ def test_parameters_survive_packing():
         playgrounds.unpack(text, (3, 3, 1))
 
 
+@pytest.mark.slow
 def test_maml_is_no_better_before_adaptation_and_much_better_after_one_step():
     data = playgrounds._data()["adapt_a_sine"]
     _, apply = ml.models.functional(ml.models.MLP(data["sizes"], rngs=nnx.Rngs(0)))

@@ -36,6 +36,7 @@ def test_a_diverged_run_is_the_worst():
     np.testing.assert_array_equal([low, median, high], [[1, 2], [3, 4], [np.inf, 6]])
 
 
+@pytest.mark.slow
 def test_the_record_is_of_these_settings_and_within_their_budget():
     record, settings = json.loads(shoot_out.RECORD.read_text("utf-8")), shoot_out.SETTINGS
     assert record["settings"] == json.loads(json.dumps(dataclasses.asdict(settings)))
@@ -51,6 +52,7 @@ def test_the_record_is_of_these_settings_and_within_their_budget():
             assert len(entry["curve"]) == len(entry["common"]) == len(settings.seeds)
 
 
+@pytest.mark.slow
 def test_the_deep_network_has_its_widths():
     arena = shoot_out.deep_mnist1d(channels=4)
     params, apply = arena.network()
@@ -61,6 +63,7 @@ def test_the_deep_network_has_its_widths():
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == weights + biases
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("method", ["FO-MAML", "one gradient"])
 def test_the_recorded_memory_by_channels_is_what_the_compiler_plans(method):
