@@ -12,8 +12,7 @@ from metalearn.course.widgets import forms
 
 CELLS = {
     "imports": "from metalearn.course import predict, quiz",
-    "choice": """\
-choice = predict("02.choice", "How much of $x$ is left?", options=["all", "some", "none"], why="So it is.")""",
+    "choice": 'choice = predict("02.choice", "How much of $x$?", options=["all", "some", "none"], why="So it is.")',
     "number": 'number = predict("02.number", "How much?", unit="%")',
     "quiz": 'quiz("02")',
     "reveal": "choice.reveal(1)\nnumber.reveal(50.0)",
@@ -143,7 +142,7 @@ def test_without_a_kernel_the_browser_alone_answers(browser_page, tmp_path):
     title = "<!doctype html><html lang='en' data-theme='dark'><title>A lesson</title>"
     (tmp_path / "page.html").write_text(f"{title}<main style='background: #121212'>{page}</main>", "utf-8")
     errors = []
-    browser_page.on("pageerror", errors.append)
+    browser_page.on("pageerror", lambda error: errors.append(str(error)))
     browser_page.goto((tmp_path / "page.html").as_uri())
     radio(browser_page, "some").check()
     see(browser_page, "Keep it in mind: the answer comes below.")

@@ -37,7 +37,8 @@ def check(exercise_id: str, function: Any, seed: int = 0) -> None:
     try:
         verdict = grade(exercise, function, seed)
         _checked.add(exercise_id)
-        kind, message = verdict.status, verdict.message
+        kind: str = verdict.status
+        message = verdict.message
         if verdict.status == "passed":
             record.write("passed", exercise_id, date.today().isoformat())
             left, told = _progress(exercise.lesson)

@@ -297,7 +297,7 @@ def _explain_difference(
     )
     place = f"At `{jax.tree_util.keystr(path)}` of the result:\n\n" if path else ""
     message = opening + place + _block(_side_by_side(leaf.ravel(), theirs.ravel()))
-    bad = np.count_nonzero(~np.isfinite(theirs))
+    bad = int(np.count_nonzero(~np.isfinite(theirs)))
     if bad and np.isfinite(leaf).all():
         message += f"\n\n{_count_bad(bad, theirs.size)} infinite or not a number."
     elif factor := _common_factor(exercise, *([side[number] for number in differing] for side in (targets, results))):

@@ -44,6 +44,11 @@ function question({ kind, prompt, options, unit, right, feedback }, typeset, ans
     read = () => (Number.isFinite(input.valueAsNumber) ? input.valueAsNumber : null);
     write = (value) => (input.value = value ?? "");
     input.addEventListener("input", () => say(""));
+    input.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter") return;
+      event.preventDefault(); // JupyterLab prevents the browser's own submission
+      root.requestSubmit();
+    });
   }
   const judge = (value) => {
     const passed = value === right;

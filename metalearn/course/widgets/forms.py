@@ -37,9 +37,9 @@ class Form(anywidget.AnyWidget):
 
     _esm = Path(__file__).with_suffix(".js")
     _css = style("forms")
-    fields = traitlets.List().tag(sync=True)
-    answers = traitlets.List().tag(sync=True)
-    said = traitlets.List().tag(sync=True)
+    fields: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
+    answers: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    said: traitlets.List[str] = traitlets.List().tag(sync=True)
     closed = traitlets.Bool().tag(sync=True)
 
     def stand_in(self) -> str:
@@ -70,7 +70,7 @@ class Prediction:
         """Build the form, filled in with what was committed on an earlier run."""
         self.guess = guess
         self.committed: float | str | None = None
-        field = {"kind": "Predict", "prompt": inline_html(guess.question), "unit": guess.unit or ""}
+        field: dict[str, Any] = {"kind": "Predict", "prompt": inline_html(guess.question), "unit": guess.unit or ""}
         if guess.options is not None:
             field["options"] = list(guess.options)
         self.form = Form(fields=[field], answers=[None], said=[""])
