@@ -28,8 +28,8 @@ if TYPE_CHECKING:  # loaded by the first figure, since the library is used witho
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
-_PALETTE = (Path(__file__).parent / "course" / "widgets" / "palette.css").read_text()
-PALETTE = {name: value for name, value in reversed(re.findall(r"--ml-(\w+): (#\w{6})", _PALETTE))}  # the light one
+PALETTE_CSS = Path(__file__).with_name("palette.css").read_text("utf-8")
+PALETTE = {name: value for name, value in reversed(re.findall(r"--ml-(\w+): (#\w{6})", PALETTE_CSS))}  # the light one
 COLORS = tuple(PALETTE[name] for name in ("blue", "orange", "violet", "text", "teal", "muted"))
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -246,7 +246,7 @@ def element(content: str, width: float, height: float, alt: str = "", box: str =
     role = f'role="img" aria-label="{html.escape(alt)}"' if alt else 'aria-hidden="true"'
     box = box or f'viewBox="0 0 {width:g} {height:g}"'
     for name, color in PALETTE.items():
-        content = content.replace(color, f"var(--ml-{name},{color})")
+        content = re.sub(f"(?<!,){color}", f"var(--ml-{name},{color})", content)  # not again in an inner element
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {role} width="{width:g}" '
         f'height="{height:g}" {box}>{content}</svg>'
@@ -265,7 +265,7 @@ def card(content: str, title: str = "", caption: str = "", light: bool = False) 
     heading = f"<strong>{html.escape(title)}</strong>" * bool(title) + html.escape(caption)
     colors = "".join(f"--ml-{name}:{color};" for name, color in PALETTE.items()) if light else ""
     return (
-        f'<style>{_PALETTE}{_CSS}</style><figure class="ml-figure" style="{colors}">'
+        f'<style>{PALETTE_CSS}{_CSS}</style><figure class="ml-figure" style="{colors}">'
         f"{f'<figcaption>{heading}</figcaption>' if heading else ''}{content}</figure>"
     )
 

@@ -254,7 +254,7 @@ def slope_error(step, dtype):
     return abs(slope(in_phase, dtype(b), dtype(step)) - exact)
 
 
-errors = {step: slope_error(float(step), np.float32) for step in best_step.options}
+errors = {step: slope_error(float(step), np.float32) for step in ["0.1", "0.001", "0.000001"]}
 best_step.reveal(min(errors, key=errors.get))
 for step, error in errors.items():
     print(f"step {step:8s}  error {error:.1e}")

@@ -559,7 +559,7 @@ def test_cells_of_a_notebook(progress_file, tmp_path):
     assert "target (circles, solid)" in figure["text/plain"]
 
     (explored,) = outputs[4]
-    assert {"application/vnd.jupyter.widget-view+json", "image/png", "text/plain"} <= set(explored["data"])
+    assert {"application/vnd.jupyter.widget-view+json", "text/html", "text/plain"} <= set(explored["data"])
     assert explored["data"]["text/plain"] == "nothing"
 
     asked, form, revealed = outputs[5]

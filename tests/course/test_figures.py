@@ -52,7 +52,7 @@ def shown(monkeypatch):
 
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
 def test_every_text_has_enough_contrast(theme):
-    every = re.findall(r"--ml-(\w+): (#\w{6})", plots._PALETTE)
+    every = re.findall(r"--ml-(\w+): (#\w{6})", plots.PALETTE_CSS)
     colors = dict(every[: len(every) // 2] if theme == 0 else every[len(every) // 2 :])
     assert colors.keys() == plots.PALETTE.keys()
     for ground in GROUNDS:

@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 from toy import PAIR, QUIZ, scaled_mean
 
+from metalearn import plots
 from metalearn.course import check, export_progress, import_progress, progress, syllabus
 from metalearn.course.records import record
-from metalearn.course.widgets import display
 from metalearn.course.widgets.display import show_html
 
-PALETTE = (Path(display.__file__).parent / "palette.css").read_text("utf-8")
 pytestmark = pytest.mark.usefixtures("progress_file", "toy_lesson")
 
 
@@ -78,7 +77,7 @@ def test_the_map_is_html_that_says_in_words_what_it_shows(monkeypatch):
     card = re.sub(r"<[^>]*>", " ", re.search("<li.*?</li>", text)[0])
     assert " ".join(card.split()) == "99 · a lesson → go on here 1 of 2 exercises, 1 of 3 quiz answers"
     assert 'style="width: 40%"' in text
-    assert set(re.findall("#[0-9a-f]{6}", text)) == set(re.findall("#[0-9a-f]{6}", PALETTE))  # in both themes
+    assert set(re.findall("#[0-9a-f]{6}", text)) == set(re.findall("#[0-9a-f]{6}", plots.PALETTE_CSS))  # in both themes
 
 
 def test_a_finished_lesson_says_so(said):

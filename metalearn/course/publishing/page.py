@@ -6,6 +6,8 @@ are removed, the parts stand below each other.
 """
 
 import base64
+import functools
+import html
 import importlib
 import io
 import re
@@ -15,6 +17,7 @@ from pathlib import Path
 
 from metalearn.course import lessons, syllabus
 from metalearn.course.syllabus import Lesson
+from metalearn.course.widgets import diagrams
 
 PICTURE = "opening.png"  # the name of the attachment
 PICTURE_WIDTH = 2000  # pixels, for screens that show two in place of one
@@ -106,7 +109,7 @@ def draws(number: str) -> Callable[[], str] | None:
 
 
 def picture(number: str) -> str:
-    """The picture of a lesson as PNG in base64.
+    """The picture of a lesson on a light card, as PNG in base64.
 
     Raises:
       ModuleNotFoundError: if resvg-py, which draws it, is not installed.
@@ -125,7 +128,7 @@ def picture(number: str) -> str:
     assert draw is not None
     fonts = Path(matplotlib.get_data_path(), "fonts/ttf")  # the same on every machine
     drawn = resvg_py.svg_to_bytes(
-        svg_string=draw(),
+        svg_string=diagrams.standalone(draw()),
         width=PICTURE_WIDTH,
         skip_system_fonts=True,
         font_dirs=[str(fonts)],
@@ -139,16 +142,17 @@ def picture(number: str) -> str:
     return base64.b64encode(small.getvalue()).decode() + "\n"
 
 
+@functools.cache
 def _described(draw: Callable[[], str]) -> str:
-    """The alternative text of a picture: the docstring of the function that draws it.
+    """The alternative text of a picture, which is its own.
 
     Raises:
       ValueError: if it has none.
     """
-    text = " ".join((draw.__doc__ or "").split())
-    if not text or set(text) & set("[]"):
-        raise ValueError(f"{draw.__module__}.opening needs a docstring that describes the picture, without brackets")
-    return text
+    found = re.search(r'^<svg [^>]*aria-label="([^"]+)"', draw())
+    if found is None or set(found[1]) & set("[]"):
+        raise ValueError(f"{draw.__module__}.opening needs a picture with alternative text, without brackets")
+    return html.unescape(found[1])
 
 
 _BOX = (

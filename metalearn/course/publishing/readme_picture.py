@@ -1,5 +1,6 @@
-"""The README's picture, drawn from the networks of the playground "Adapt a sine": python -m ...readme_picture."""
+"""The README's picture, drawn from the networks of the playground "Adapt a sine"."""
 
+import argparse
 from pathlib import Path
 
 import jax
@@ -43,4 +44,6 @@ def draw() -> bytes:
 
 
 if __name__ == "__main__":
-    Path("solutions/readme.png").write_bytes(draw())
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--to", type=Path, default=Path("solutions/readme.png"), help="the file to write")
+    parser.parse_args().to.write_bytes(draw())

@@ -3,13 +3,12 @@
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
+from metalearn import plots
 from metalearn.course import syllabus
 from metalearn.course.exercises import exercise
 from metalearn.course.records import record
-from metalearn.course.widgets import display
 from metalearn.course.widgets.display import show_html, show_markdown
 from metalearn.course.widgets.forms import relative_error
 
@@ -78,9 +77,9 @@ def progress(lesson: str | None = None) -> None:
     header = ("prediction", "yours", "the answer")
     folded = f"<details><summary>Your predictions</summary>{_html_table(header, told)}</details>" if told else ""
     cards = "".join(_card(entry, entry is here, linked=lesson is None) for entry in entries)
-    palette = Path(display.__file__).with_name("palette.css").read_text("utf-8")
     show_html(
-        f'<style>{palette}{STYLE}</style><div class="metalearn-map"><ol>{cards}</ol><p>{line}</p>{folded}</div>',
+        f"<style>{plots.PALETTE_CSS}{STYLE}</style>"
+        f'<div class="metalearn-map"><ol>{cards}</ol><p>{line}</p>{folded}</div>',
         "\n\n".join(
             [
                 _plain_table(

@@ -7,6 +7,7 @@ file of it.
 
 import html
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ BLUE, ORANGE, TEXT, MUTED, LINE, CARD = (
     plots.PALETTE[name] for name in ("blue", "orange", "text", "muted", "line", "card")
 )
 WIDTH, HEIGHT = 470, 240  # of a diagram, in CSS pixels
+MARGIN = 18  # of a drawing on its own card
 _RADIUS = 21  # of a node
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
@@ -128,10 +130,16 @@ def show(element: str, alt: str, title: str = "", caption: str = "") -> None:
 
 
 def standalone(element: str) -> str:
-    """The text of an SVG file: the drawing in the light colours on a light card."""
-    inside = element.index(">") + 1
-    card = f'<rect width="100%" height="100%" rx="12" style="fill:{CARD}"/>'
-    return element[:inside] + card + element[inside:]
+    """The text of an SVG file: the drawing in the light colours on a light card, with a margin."""
+    found = re.search(r'width="([\d.]+)" height="([\d.]+)" viewBox="[^"]*">', element)
+    assert found is not None
+    width, height = (float(side) + 2 * MARGIN for side in found.groups())
+    size = f'width="{width:g}" height="{height:g}"'
+    style = f"<style>text{{paint-order:stroke;stroke:{CARD};stroke-width:3px}}</style>"
+    card = f'<rect x="{-MARGIN}" y="{-MARGIN}" {size} rx="12" style="fill:{CARD}"/>'
+    start = f'{element[: found.start()]}{size} viewBox="{-MARGIN} {-MARGIN} {width:g} {height:g}">{style}{card}'
+    light = re.sub(r"var\(--ml-\w+,(#\w+)\)", r"\1", start + element[found.end() :])
+    return light.replace("var(--jp-ui-font-family,system-ui,sans-serif)", "sans-serif")
 
 
 def opening(left: str, right: str, titles: Sequence[str], captions: Sequence[str], alt: str) -> str:

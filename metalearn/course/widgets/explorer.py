@@ -29,7 +29,7 @@ class Explorer(anywidget.AnyWidget):
     """
 
     _esm = Path(__file__).with_suffix(".js")
-    _css = "".join(Path(__file__).with_name(name).read_text() for name in ("palette.css", "explorer.css"))
+    _css = plots.PALETTE_CSS + Path(__file__).with_suffix(".css").read_text("utf-8")
     controls: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
     values = traitlets.Dict().tag(sync=True)
     svg = traitlets.Unicode().tag(sync=True)
