@@ -437,6 +437,7 @@ def _claim_names(axes: Axes) -> tuple[list[Annotation], list[_Name]]:
 
     All rows above the axes are stacked here too: the name of y, the legend, the title.
     """
+    from matplotlib.colors import to_hex
     from matplotlib.transforms import ScaledTranslation
 
     figure = _figure_of(axes)
@@ -454,14 +455,14 @@ def _claim_names(axes: Axes) -> tuple[list[Annotation], list[_Name]]:
         room = 0.3 * figure.get_figwidth() * _DPI / len(figure.axes)
         curves = [(line, name) for line, name in zip(handles, names, strict=True) if _is_curve(line)]
         points = [(line, name) for line, name in zip(handles, names, strict=True) if _is_point(line)]
-        within = [_Name(name, line.get_xydata()[0], PALETTE["text"], True) for line, name in points]
+        within = [_Name(name, np.asarray(line.get_xydata())[0], PALETTE["text"], True) for line, name in points]
         if all(0.62 * FONT_SIZE * len(name) <= room for _, name in curves) and len(curves) <= len(COLORS):
             alone = [line for line, _ in points + curves]
             for line, name in curves:
                 if (place := _exit(axes, line)) is None:
                     ends.append(_name_at_end(axes, line, name))
                 else:
-                    within.append(_Name(name, place, line.get_color(), False))
+                    within.append(_Name(name, place, to_hex(line.get_color()), False))
         else:
             alone = [line for line, _ in points]
         rest = [(handle, name) for handle, name in zip(handles, names, strict=True) if handle not in alone]

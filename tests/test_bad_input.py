@@ -521,6 +521,7 @@ NO_LOSSES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", BY_LOSS)
 def test_a_function_that_is_no_loss_is_refused_by_every_factory(factory):
     """Found while a program is traced, so nothing is compiled."""

@@ -300,6 +300,7 @@ def test_a_run_on_an_iterable_goes_on_where_it_was(never_stopped_batches, tmp_pa
     assert_same_bits(fit_batches(30, tmp_path), never_stopped_batches)
 
 
+@pytest.mark.slow
 def test_an_exception_in_the_callback_or_the_iterable_loses_nothing(never_stopped_batches, tmp_path):
     def fail(step, state, history):
         if step == 5:

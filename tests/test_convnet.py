@@ -75,6 +75,7 @@ def test_the_network_is_the_one_on_xlas_convolution(name, x64):
     chex.assert_trees_all_close(ours, xlas, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel_size", [(1, 1), (3, 3), (2, 5)])
 def test_patch_convolution_is_xlas(kernel_size, x64):
     random = np.random.default_rng(0)
@@ -137,6 +138,7 @@ def test_a_call_leaves_no_trace():
     np.testing.assert_allclose(jax.jit(apply)(params, images), first, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_contrast_does_not_matter():
     """What normalising by the batch is for: another contrast gives the same logits, but for epsilon."""
     params, apply = network()

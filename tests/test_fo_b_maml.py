@@ -82,6 +82,7 @@ def test_bias_falls_with_the_power_of_the_inner_accuracy_that_theory_says(quadra
         assert slope == pytest.approx(order / (order + 1), abs=0.02), estimator
 
 
+@pytest.mark.slow
 def test_common_errors_of_truncated_solutions_cancel(quadratic):
     """d / v is a worst case: two unconverged loops from one start err alike, and a tiny v does no harm."""
     gradient = jax.jit(

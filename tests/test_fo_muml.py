@@ -175,6 +175,7 @@ def test_the_objective_of_imaml_is_not_smooth_where_the_envelope_is():
             assert max(near, far, farther) == pytest.approx(bound, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step_size", [0.1, 0.8])
 def test_the_objective_of_imaml_is_not_convex_where_the_envelope_is(step_size):
     """Right of z* = 1, that is of theta = 1 + a, the curvature of iMAML's objective drops to -a."""

@@ -65,6 +65,7 @@ def test_the_tangent_kernel_is_the_product_of_jacobians():
     np.testing.assert_allclose(actual, jacobian(SUPPORT[0]) @ jacobian(QUERY[0]).T, rtol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("time", [0.1, 1.0, 10.0])
 @pytest.mark.parametrize("num_steps", [1, 8])
 def test_a_step_is_a_proximal_step_of_the_parameters(time, num_steps):

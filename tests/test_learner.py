@@ -115,6 +115,7 @@ def test_a_task_fails_if_its_loss_or_its_gradient_is_not_finite(value, slope):
     chex.assert_trees_all_close(state.params, {"a": jnp.zeros(2), "b": jnp.zeros(())})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OUTERS)
 def test_when_every_task_fails_only_the_count_changes(params, learners, name):
     """Momentum and Adam's own count included: the step did not take place."""

@@ -173,6 +173,7 @@ def test_mamf_is_the_closed_form_on_squared_distances():
     np.testing.assert_allclose(jax.jit(tuned)(jnp.array([3.0, -1.0]), tasks), expected, rtol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_any_pytree_of_params_is_tuned(container):
     params, apply = CONTAINERS[container]()

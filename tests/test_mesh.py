@@ -131,6 +131,7 @@ def test_a_run_moves_from_one_device_to_eight(on_one_device, tmp_path):
     assert len(jax.tree.leaves(result.params)[0].sharding.device_set) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mesh", "meta_batch_size", "error", "message"),
     [

@@ -38,6 +38,7 @@ def test_i_has_the_mean_of_the_papers_formula_where_they_are_drawn_independently
     assert np.mean([objective(q, q) for q in examples]) < 0.9 * expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("step_size", "cap"), [(0.05, None), (0.05, 0.9), (10.0, 0.9)])
 def test_gradient_of_i_by_finite_differences(x64, step_size, cap):
     params, task = tanh_problem()

@@ -243,6 +243,7 @@ def test_before_the_first_visit_the_memory_is_the_initialization(compiled):
     assert not state.visited.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["support", "query"])
 @pytest.mark.parametrize("visited", [False, True])
 def test_a_failed_task_keeps_its_memory_and_changes_nothing_for_the_others(compiled, visited_once, part, visited):
@@ -400,6 +401,7 @@ def test_five_local_steps_save_four_of_five_rounds():
     assert one / five == pytest.approx(5, rel=0.1)
 
 
+@pytest.mark.slow
 @x64
 def test_clients_drift_apart_in_proportion_to_the_step_size():
     """With one local step a round, the end is the stationary point; with five it is off by O(e)."""

@@ -177,6 +177,7 @@ def solved(task, center):
     return phi, unravel
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_steps", [1, 5])
 def test_maml_is_the_product_of_hessian_factors(network, num_steps):
     """(I - a H_0) ... (I - a H_{K-1}) grad f(phi_K)."""

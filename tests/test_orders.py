@@ -47,6 +47,7 @@ def test_order_of_fo_b_maml_in_the_perturbation(estimates, estimator):
     assert slope(np.log(PERTURBATIONS[estimator]), errors) == pytest.approx(ORDERS[estimator], abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ORDERS)
 def test_order_of_the_reported_loss(estimates, estimator):
     """Exact where phi_0 is among the solutions, of the order of the gradient where it is interpolated."""

@@ -218,6 +218,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_every_command_line_prints_its_usage_and_does_nothing(tmp_path):
     starts = re.compile(r"""^if __name__ == ["']__main__["']|^\w.*\bparse_args\(""", re.MULTILINE)
     commands = [path for path in tracked() if path.suffix == ".py" and starts.search(path.read_text("utf-8"))]

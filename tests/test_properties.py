@@ -132,6 +132,7 @@ def test_an_outer_step_for_any_pytree_shape_and_dtype(num_tasks, trees, dtype):
     assert_outer_step(num_tasks, trees, dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_tasks", [0, 1, 2])
 def test_an_outer_step_on_no_task_one_and_two(num_tasks):
     assert_outer_step(num_tasks, awkward_trees(), "float32")

@@ -70,6 +70,7 @@ def test_steps_have_the_base_step_as_mean_and_the_reversed_order_of_disagreement
     assert max(factors) > 1.5 * min(factors)
 
 
+@pytest.mark.slow
 def test_members_that_agree_leave_the_base_step(problem):
     """Also where the mean of equal numbers is not that number: 0.1 + 0.1 + 0.1 is not 0.3."""
     params, _ = problem
@@ -90,6 +91,7 @@ def test_factors_are_scalars_of_the_dtype_of_their_layer(dtype):
 # FGSM and UFGSM
 
 
+@pytest.mark.slow
 def test_fgsm_moves_every_input_by_eps_the_way_the_loss_rises(problem):
     """The slope of the loss along the move is the sum of the gradient's absolute values: by finite differences."""
     params, tasks = problem

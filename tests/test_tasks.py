@@ -242,6 +242,7 @@ def test_episodes_hold_different_examples_of_different_classes_renumbered(episod
     assert (true[:, 0] != true[:, 3]).all()
 
 
+@pytest.mark.slow
 def test_episodes_draw_classes_and_examples_alike(episodes):
     """Each ordered pair of classes in a sixth of the tasks, each example of a class alike at each place."""
     support, query = (part[0]["number"] for part in episodes[1])

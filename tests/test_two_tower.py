@@ -67,6 +67,7 @@ def test_the_gradient_reaches_both_towers_and_the_scale(problem):
     np.testing.assert_allclose(flat(gradient), central_differences(loss, params), rtol=0, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_blank_image_has_a_finite_gradient(problem):
     params, apply, images, captions = problem
     batch = (images.at[0].set(0), captions)

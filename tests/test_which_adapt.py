@@ -71,6 +71,7 @@ def test_implicit_anil_differentiates_the_loss_at_the_last_layer_s_solution():
     assert_close(flat(gradient), central_differences(lambda start: meta_gradient(start, task)[0], params), 1e-7)
 
 
+@pytest.mark.slow
 def test_implicit_anil_is_a_dense_solve_among_the_adapted():
     """grad f - H z, where z solves (P H P + l I) z = P grad f, and P keeps what adapts."""
     params, task = tanh_problem()
@@ -95,6 +96,7 @@ FO_B_MAML = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", FO_B_MAML)
 def test_perturbed_anil_is_implicit_anil(method):
     """The frozen parameters receive how the perturbed gradient turns, the adapted ones how the solution moves."""
@@ -121,6 +123,7 @@ RULES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 def test_what_adapts_is_what_an_optimizer_moves(rule):
     """Whatever the rule is made of: the whole network, its head, or nothing."""
@@ -190,6 +193,7 @@ def test_a_line_search_sees_the_loss_of_the_selected_part():
 # What is deployed
 
 
+@pytest.mark.slow
 def test_adapt_is_the_inner_loop_that_maml_and_imaml_evaluate():
     """The query loss at what `adapt` returns is the value of the meta-gradient."""
     params, task = tanh_problem()
@@ -271,6 +275,7 @@ def test_an_optimizer_with_another_fixed_point_is_refused(name):
         stationary(inner)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIT)
 def test_an_optimizer_that_rests_where_the_gradient_is_zero_is_taken(name):
     assert stationary(FIT[name])["output"].all()

@@ -46,6 +46,7 @@ def test_zeroed_maml_is_the_gradient_of_maml_after_zeroing():
     np.testing.assert_allclose(flat(gradient), expected, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fo_maml", "reptile", "fo_b_maml"])
 def test_any_meta_gradient_is_taken_at_a_zero_head(method):
     params, task = tanh_problem()
@@ -58,6 +59,7 @@ def test_any_meta_gradient_is_taken_at_a_zero_head(method):
     assert np.abs(expected["output"]).min() > 0, "the wrapper has something to set to zero"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_any_pytree_has_a_head(container, dtype):
@@ -151,6 +153,7 @@ def test_the_two_terms_add_up_to_what_first_order_maml_sends_into_the_encoder(he
     np.testing.assert_allclose(expected, gradient["encoder"], atol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("head_scale", [1.0, 0.0])
 def test_the_two_terms_add_up_to_finite_differences_in_the_features(head_scale):

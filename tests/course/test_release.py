@@ -116,6 +116,7 @@ class TestReleasedNotebook:
                 imported = "from metalearn.course.exercises.hidden_tests import hidden_test"
                 assert hidden == f"{imported}\n\n{call}\n### END HIDDEN TESTS"
 
+    @pytest.mark.slow
     @EVERY_LESSON
     def test_is_valid_for_nbgrader(self, path):
         schema = pytest.importorskip("nbgrader.nbgraderformat", reason="needs `uv sync --group classroom`")

@@ -107,7 +107,7 @@ def _card(kind: str, text: str) -> dict[str, str]:
 @functools.cache
 def style(name: str) -> str:
     """A style sheet of this folder, with the colours that it takes from the palette."""
-    return "\n".join(Path(__file__).with_name(f"{part}.css").read_text("utf-8") for part in ("palette", name))
+    return plots.PALETTE_CSS + Path(__file__).with_name(f"{name}.css").read_text("utf-8")
 
 
 def as_html(text: str) -> str:
