@@ -72,6 +72,16 @@ def test_imaml_is_the_closed_form(quadratics, theta):
     assert_close(gradients, exact.task_gradients(theta))
 
 
+def test_imaml_without_a_curvature_is_nan_and_not_zero():
+    """The second derivative of x^1.5 is infinite at 0, where conjugate gradients take no step and would return 0."""
+
+    def loss(params, minimum):
+        return jnp.sum(jnp.where(minimum > 0, (params - minimum) ** 2, jnp.abs(params) ** 1.5))
+
+    _, gradient = ml.imaml(loss, optax.sgd(0.1), 2, 1.0, 3)(jnp.zeros(2), Task(jnp.zeros(2), jnp.ones(2)))
+    assert np.isnan(gradient).all()
+
+
 @pytest.mark.slow
 def test_imaml_needs_as_many_cg_steps_as_there_are_parameters(quadratics, theta):
     exact = theory.proximal(quadratics, STRENGTH).task_gradients(theta)
