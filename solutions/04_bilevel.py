@@ -13,19 +13,22 @@
 # %% [markdown] tags=["opening"]
 # **Afterwards you can**
 #
-# - **explain** what a spring to the start does to adaptation, and how stiff it must be,
-# - **derive** the meta-gradient from the point where adaptation ends,
-# - **implement** it with a matrix, and with products only,
-# - **predict** when a Neumann series diverges, and what conjugate gradients do instead,
-# - **recognise** when an implicit gradient cannot be trusted,
-# - **derive** why the Moreau envelope needs no solve, and what it gives up for that.
+# - **explain** what a proximal term does to adaptation, and how its strength corresponds to early stopping,
+# - **derive** the meta-gradient by implicit differentiation, for one strength and for many,
+# - **implement** it with a matrix, and with Hessian-vector products alone,
+# - **predict** when a Neumann series diverges, and how many products conjugate gradients need,
+# - **recognize** when an implicit gradient cannot be trusted.
 #
 # **New symbols**
 #
 # - $\lambda$: proximal strength
-# - $\phi^*$: minimizer of the inner problem
+# - $\phi^*$: minimum of the inner problem
+# - $F_\text{prox}$: the proximal meta-objective
+# - $J$: derivative of $\phi^*$ with respect to $\theta$
 
 # %% tags=["imports"]
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,78 +38,77 @@ from jax.flatten_util import ravel_pytree
 
 import metalearn as ml
 from metalearn import plots
-from metalearn.course import check, explore, predict, progress, quiz, setup
+from metalearn.course import bar, check, explore, predict, progress, quiz, setup
+from metalearn.course.lessons import lesson_04
 
 setup()  # compile for many small programs, and keep what was compiled
 
 # %% [markdown]
-# ## A long walk forgets its start
+# ## What is left of the initialization
 #
-# On a parabola of curvature $a$, each inner step of lesson 02 multiplied a nudge to the start by $1 - \alpha a$. Five steps
-# kept more than half of it. What do sixty keep? If nothing is left, the adapted point does not depend on the start, and
-# there is nothing to learn.
+# In lesson 02, on a quadratic support loss of curvature $a$, each inner step multiplied a change to the initialization by
+# $1 - \alpha a$. With $\alpha = 0.1$ and $a = 1$ about 59 % of the change was left after five steps, and after sixty
+# almost nothing is. The longer we adapt, the less the adapted parameters depend on the initialization, and the smaller is
+# the meta-gradient that could improve it.
 #
-# So tie the adapted point to the start with a **spring** of strength $\lambda$. Adaptation now descends
+# The remedy is to change what adaptation minimises. Think of a spring that pulls the adapted parameters $\phi$ back to
+# $\theta$:
 #
 # $$h(\phi) + \frac{\lambda}{2} \lVert \phi - \theta \rVert^2 .$$
 #
-# The first term wants to fit the support points. The second wants to stay near the start. Its slope
-# $\lambda (\phi - \theta)$ grows with the distance, as the force of a spring does.
+# The first term asks $\phi$ to fit the support set. The second one, the **proximal term**, asks it to stay near the
+# initialization, and the **proximal strength** $\lambda$ says how much that counts. Their sum is the **proximal
+# objective**. Its gradient is $\nabla h(\phi) + \lambda (\phi - \theta)$.
 
 # %%
-survives_prediction = predict(
-    "04.survives",
-    "A parabola of curvature 1, a spring of strength 0.5. After very many steps, "
-    "what fraction of a nudge to the start is left in the adapted point?",
-    unit="of it",
-)
+survives_prediction = predict("04.survives")
 
 # %%
 curvature, alpha = 1.0, 0.1
 
 
-def nudge_left(strength, num_steps):
-    """How far the adapted point moves, for a nudge of length 1 to the start, after 0, 1, ..., num_steps steps."""
+def change_left(strength, num_steps):
+    """What is left of a change of 1 to the initialization, after 0, 1, ... steps."""
     left = [1.0]
     for _ in range(num_steps):
-        slope = curvature * left[-1] + strength * (left[-1] - 1)
-        left.append(left[-1] - alpha * slope)
+        gradient = curvature * left[-1] + strength * (left[-1] - 1)
+        left.append(left[-1] - alpha * gradient)
     return np.array(left)
 
 
-left = {"no spring": nudge_left(0.0, 60), "spring, λ = 0.5": nudge_left(0.5, 60)}
-survives_prediction.reveal(left["spring, λ = 0.5"][-1])
-assert np.isclose(left["spring, λ = 0.5"][-1], 0.5 / (0.5 + curvature), atol=1e-3)
-assert np.allclose(left["no spring"], (1 - alpha * curvature) ** np.arange(61))
-plots.show(
-    plots.lines(np.arange(61), left, "inner steps K", "fraction of a nudge that is left", ylim=(0, 1.05)),
-    alt="Fraction of a nudge against inner steps. Without a spring it falls to zero. With a spring of strength one half "
-    "it levels off at one third.",
-)
+left = {"no proximal term": change_left(0.0, 60), "λ = 0.5": change_left(0.5, 60)}
+survives_prediction.reveal(left["λ = 0.5"][-1])
+
+# %% tags=["fold"]
+assert np.isclose(left["λ = 0.5"][-1], 0.5 / (0.5 + curvature), atol=1e-3)
+assert np.allclose(left["no proximal term"], (1 - alpha * curvature) ** np.arange(61))
+assert round(100 * left["no proximal term"][5]) == 59 and left["no proximal term"][60] < 0.01
+lesson_04.show_change_left(left)
 
 # %% [markdown]
-# Without a spring the walk forgets where it began. With one, a fixed part survives, however long the walk: the two slopes
-# balance at $\lambda / (\lambda + a)$, here one third. That number needs no path. It is the idea of this lesson.
+# Without a proximal term the inner loop forgets where it began. With one, a fixed fraction is left, however many steps we
+# take. Where the loop has converged, the two gradients cancel, and that happens at the fraction
+# $\lambda / (\lambda + a)$, here one third. This number contains neither $\alpha$ nor $K$. It belongs to the minimum and
+# not to the steps that led there, and this is the idea of the whole lesson.
 
 # %% [markdown]
-# ## Exercise: adaptation with a spring
+# ## Exercise: adaptation with a proximal term
 #
-# Write gradient descent on the pulled objective $h(\phi) + \frac{\lambda}{2} \lVert \phi - \theta \rVert^2$, from
-# $\phi_0 = \theta$.
+# Write gradient descent on the proximal objective, from $\phi_0 = \theta$.
 
 
 # %% tags=["exercise"] exercise="04.pulled_descent"
-def pulled_descent(loss, batch, params, step_size, num_steps, strength):
-    """The adapted parameters: gradient descent on the loss with a
-    spring to the start.
+def proximal_descent(loss, batch, params, step_size, num_steps, strength):
+    """The adapted parameters: gradient descent on the loss plus a
+    proximal term.
 
     Args:
       loss: function of (params, batch) that returns a scalar.
       batch: the support set, a batch for `loss`.
-      params: theta, the start, any pytree of arrays.
-      step_size: alpha, a number.
-      num_steps: K, a whole number of at least 1.
-      strength: lambda, a number.
+      params: theta, the initialization, any pytree of arrays.
+      step_size: alpha, the inner learning rate.
+      num_steps: K, a whole number, 0 included.
+      strength: lambda, a positive number.
 
     Returns:
       phi_K, a pytree with the structure and shapes of `params`.
@@ -114,203 +116,228 @@ def pulled_descent(loss, batch, params, step_size, num_steps, strength):
     ### BEGIN SOLUTION
     phi = params
     for _ in range(num_steps):
-        slope = jax.grad(loss)(phi, batch)
-        phi = jax.tree.map(lambda p, g, t: p - step_size * (g + strength * (p - t)), phi, slope, params)
+        gradient = jax.grad(loss)(phi, batch)
+        phi = jax.tree.map(
+            lambda p, g, t: p - step_size * (g + strength * (p - t)),
+            phi,
+            gradient,
+            params,
+        )
     return phi
     ### END SOLUTION
 
 
 # %%
-check("04.pulled_descent", pulled_descent)
+check("04.pulled_descent", proximal_descent)
 
 # %% [markdown]
-# The library has the objective as `ml.inner.proximal(objective, start, strength)`.
+# The library has the objective as `ml.inner.proximal(objective, params, strength)`.
 #
-# ## What the spring does to a fit
+# ## Early stopping acts like a proximal term
 #
-# A start for the sine curves, learned with MAML as in lesson 02. Then 20 new tasks, each with six support points and
-# much noise on them. The query points have no noise.
+# MAML has no proximal term, but it stops after a few steps. Compare the two on the quadratic. Stopping after $K$ steps
+# keeps $(1 - \alpha a)^K$ of the initialization, and the proximal minimum keeps $\lambda / (\lambda + a)$. For small
+# curvatures both are straight lines:
+#
+# $$(1 - \alpha a)^K \approx 1 - \alpha K a, \qquad \frac{\lambda}{\lambda + a} \approx 1 - \frac{a}{\lambda} .$$
+#
+# They are the same line if $\lambda = 1 / (\alpha K)$, one over the inner training time $T = \alpha K$ of lesson 02. How
+# far does the agreement reach?
 
 # %%
-family = ml.tasks.Sinusoid(num_support=10, num_query=10)
-random_start, network = ml.models.functional(ml.models.MLP((1, 20, 20, 1), activation=jnp.tanh, rngs=nnx.Rngs(0)))
+inner_steps, strength = 20, 1 / (alpha * 20)
+curvatures = np.linspace(0, 8, 161)
+kept = {
+    "early stopping": (1 - alpha * curvatures) ** inner_steps,
+    "proximal term": strength / (strength + curvatures),
+}
+lesson_04.show_early_stopping(curvatures, kept)
+
+# %% tags=["fold"]
+gap = kept["proximal term"] - kept["early stopping"]
+for values in kept.values():
+    assert np.isclose((values[1] - 1) / curvatures[1], -alpha * inner_steps, rtol=0.06)
+assert -1e-12 < gap.min() and 0.15 < gap.max() < 0.25
+
+# %% [markdown]
+# The two curves differ by about a fifth at most. Both leave flat directions, those of small curvature, where the
+# initialization put them, and both let steep directions go to the minimum of the support loss. In this sense MAML with few steps
+# regularizes adaptation already, and **a smaller $\lambda$ corresponds to more inner steps**. The difference is what the
+# meta-gradient has to know. Early stopping is defined by its steps, so MAML must go back through all of them. The
+# proximal minimum is defined without any.
+
+# %% [markdown]
+# ## What a proximal term does to a fit
+#
+# For sine curves we learn an initialization with MAML, as in lesson 02. Then come 20 new tasks, each with six support
+# points and much noise on them. The query points have no noise.
+
+# %%
+distribution = ml.tasks.Sinusoid(num_support=10, num_query=10)
+random_init, network = ml.models.functional(ml.models.MLP((1, 20, 20, 1), activation=jnp.tanh, rngs=nnx.Rngs(0)))
 loss = ml.losses.mean_squared_error(network)
 learner = ml.meta_learner(ml.maml(loss, optax.sgd(0.01), num_steps=5), optax.adam(2e-3))
-start = ml.fit(learner, random_start, family, num_steps=3_000, meta_batch_size=10, key=jax.random.key(0)).params
+initialization = ml.fit(
+    learner,
+    random_init,
+    distribution,
+    num_steps=3_000,
+    meta_batch_size=10,
+    key=jax.random.key(0),
+).params
 
 new_tasks = ml.tasks.Sinusoid(num_support=6, num_query=200)(jax.random.key(7), 20)
-noise = jax.random.normal(jax.random.key(8), new_tasks.support[1].shape)
-noisy_tasks = ml.Task((new_tasks.support[0], new_tasks.support[1] + noise), new_tasks.query)
+support_x, support_y = new_tasks.support
+noise = jax.random.normal(jax.random.key(8), support_y.shape)
+noisy_tasks = ml.Task((support_x, support_y + noise), new_tasks.query)
 
 # %%
 strengths = 10.0 ** np.arange(-3, 3.01, 0.5)
-x = jnp.linspace(-5, 5, 101)[:, None]
 
 
-def adapt_with(strength, task):
-    """Adapted parameters, their curve, and their query loss."""
-    pulled = ml.inner.proximal(lambda phi: loss(phi, task.support), start, strength)
-    adapted = ml.inner.descend(pulled, optax.sgd(1 / (200 + strength)), 2_000, start)
-    return adapted, network(adapted, x)[:, 0], loss(adapted, task.query)
+@jax.jit
+def adapt_all(strength):
+    """Adapted parameters and query loss of every task, for one strength."""
+
+    def adapt(task):
+        objective = ml.inner.proximal(lambda phi: loss(phi, task.support), initialization, strength)
+        sgd = optax.sgd(1 / (200 + strength))
+        adapted = ml.inner.descend(objective, sgd, 2_000, initialization)
+        return adapted, loss(adapted, task.query)
+
+    return jax.vmap(adapt)(noisy_tasks)
 
 
-every_pair = jax.vmap(jax.vmap(adapt_with, in_axes=(None, 0)), in_axes=(0, None))
-adapted, adapted_curves, query_losses = jax.jit(every_pair)(strengths, noisy_tasks)
-mean_loss = query_losses.mean(axis=1)
-best = int(mean_loss.argmin())
-print(f"query loss, mean of 20 tasks: weakest spring {mean_loss[0]:.2f}, stiffest {mean_loss[-1]:.2f}")
-print(f"lowest {mean_loss[best]:.2f}, at λ = {strengths[best]:.2g}")
-assert mean_loss[best] < 0.7 * min(mean_loss[0], mean_loss[-1])
-
+adapted, query_losses = zip(
+    *[adapt_all(s) for s in bar(strengths, "adapting", seconds=8)], strict=True
+)
+query_losses = np.stack(query_losses)
+best = int(query_losses.mean(axis=1).argmin())
 
 # %% [markdown]
-# Move the strength from left to right, on several tasks. **Where does the curve stop following the noise, and where does it
-# stop adapting?**
+# Move the strength from left to right, on several tasks. **Where does the adapted curve stop following the noise, and
+# where does it stop adapting?**
 
-
-# %%
-def draw_fit(log10_strength, task):
-    i = int(np.abs(np.log10(strengths) - log10_strength).argmin())
-    figure, (left, right) = plots.subplots(2, height=3.4)
-    query_x, query_y = (np.asarray(leaf[task, :, 0]) for leaf in new_tasks.query)
-    in_order = query_x.argsort()
-    plots.lines(
-        np.asarray(x[:, 0]),
-        {
-            "start": network(start, x)[:, 0],
-            "adapted": adapted_curves[i, task],
-            "true curve": np.interp(x[:, 0], query_x[in_order], query_y[in_order]),
-        },
-        "x",
-        "y",
-        points={"noisy support": tuple(np.asarray(leaf[task, :, 0]) for leaf in noisy_tasks.support)},
-        title=f"task {task}, λ = {strengths[i]:.2g}",
-        ylim=(-7, 11),
-        axes=left,
-    )
-    right.plot(np.log10(strengths), mean_loss, label="mean of 20 tasks")
-    right.plot(np.log10(strengths), query_losses[:, task], label=f"task {task}")
-    right.axvline(np.log10(strengths[i]), color="black", linewidth=1, linestyle=":")
-    right.set_ylim(0, 1.05 * max(6, query_losses[:, task].max()))
-    plots.label(right, "log₁₀ λ", "query loss (squared error)")
-    return figure
-
-
+# %% tags=["fold"]
+grid = jnp.linspace(-5, 5, 101)[:, None]
+every_curve = jax.jit(jax.vmap(lambda phi: network(phi, grid)[:, 0]))
+adapted_curves = np.stack([every_curve(phi) for phi in adapted])
+initial_curve = np.asarray(network(initialization, grid)[:, 0])
+true_curves = np.stack(
+    [
+        np.interp(grid[:, 0], x[order], y[order])
+        for x, y in zip(*(np.asarray(leaf[..., 0]) for leaf in new_tasks.query), strict=True)
+        for order in [x.argsort()]
+    ]
+)
+mean_loss = query_losses.mean(axis=1)
+assert 0 < best < len(strengths) - 1 and mean_loss[best] < 0.7 * min(mean_loss[0], mean_loss[-1])
 explore(
-    draw_fit,
-    "Left: the learned start, the curve adapted to six noisy points with a spring of the chosen strength, and the true "
-    "curve. Right: query loss against the strength of the spring, of this task and the mean of twenty, which is lowest in "
-    "between.",
+    functools.partial(
+        lesson_04.draw_fit,
+        strengths=strengths,
+        query_losses=query_losses,
+        curves={
+            "θ": lambda i, task: initial_curve,
+            "adapted": lambda i, task: adapted_curves[i, task],
+            "truth": lambda i, task: true_curves[task],
+        },
+        support=tuple(np.asarray(leaf[..., 0]) for leaf in noisy_tasks.support),
+    ),
+    "Left: the curve of the learned initialization, the curve adapted to six noisy points with the chosen proximal "
+    "strength, and the true curve. Right: query loss against the strength, of this task and the mean of twenty, which is "
+    "lowest in between.",
     log10_strength=(-3.0, 3.0, 0.5, -3.0),
     task=(0, 19, 1, 4),
 )
 
 # %% [markdown]
-# With a weak spring the curve bends to meet the noise. With a stiff spring it stays at the start. In between, on average,
-# it adapts and smooths the noise out: the start supplies what six points cannot. Single tasks differ. **The strength is
-# a choice about the tasks, as the number of steps was.**
+# With a small strength the curve bends to meet the noise, which is **overfitting**. With a large one it stays at the
+# initialization. In between, on average over the tasks, it adapts and yet smooths the noise out, because the
+# initialization supplies what six points cannot. The proximal term is a **regularization**, and its best strength is a
+# property of the task distribution, as the best number of inner steps was.
 
 # %% [markdown]
-# ## How stiff must a spring be?
+# ## How strong must the proximal term be?
 #
-# A loss can have several minima. Take $h(\phi) = 1 - \cos \phi$: its curvature $\cos \phi$ lies between $-1$ and $1$.
-# The spring adds $\lambda$ to the curvature everywhere.
+# A loss can have several minima. Take $h(\phi) = 1 - \cos \phi$, whose curvature $\cos \phi$ lies between $-1$ and $1$.
+# The proximal term adds $\lambda$ to the curvature everywhere.
 
 # %%
-one_minimum_prediction = predict(
-    "04.one_minimum",
-    "Above which strength does the pulled objective have a single minimum, wherever the start is?",
-)
+one_minimum_prediction = predict("04.one_minimum")
+
 
 # %%
-fine = np.linspace(-12, 18, 30_001)
+def num_minima(strength, theta):
+    """The number of minima of 1 - cos(phi) + strength / 2 (phi - theta)^2."""
+    phi = np.linspace(-12, 18, 30_001)
+    gradient = np.sin(phi) + strength * (phi - theta)
+    return int(((gradient[:-1] < 0) & (gradient[1:] >= 0)).sum())
 
 
-def num_minima(strength, start):
-    slope = np.sin(fine) + strength * (fine - start)
-    return int(((slope[:-1] < 0) & (slope[1:] >= 0)).sum())
+tried = np.round(np.arange(0.1, 2.01, 0.1), 1)
+thetas = np.linspace(0, 2 * np.pi, 101)
+single = [max(num_minima(s, theta) for theta in thetas) == 1 for s in tried]
+smallest = tried[np.argmax(single)]
+one_minimum_prediction.reveal(smallest)
 
-
-most = {s: max(num_minima(s, start) for start in np.linspace(0, 2 * np.pi, 101)) for s in (0.25, 0.9, 1.0, 1.5)}
-print("most minima:", ", ".join(f"{number} for λ = {s}" for s, number in most.items()))
-one_minimum_prediction.reveal(1.0)
-assert most[0.9] > 1 and most[1.0] == most[1.5] == 1
-
-# %% [markdown]
-# The spring must outweigh the most negative curvature. Then the pulled objective is **strongly convex**: its curvature
-# is at least a positive number everywhere. It has one minimum, gradient descent with a small step finds it from anywhere, and
-# the minimum moves smoothly with the start:
-
-# %%
-starts = np.linspace(0, 2 * np.pi, 401)
-ends = {}
-for strength in (0.25, 1.5):
-    phi = starts
-    for _ in range(400):
-        phi = phi - 0.4 * (np.sin(phi) + strength * (phi - starts))
-    ends[f"λ = {strength}"] = phi
-
-figure, (left_axes, right_axes) = plots.subplots(2, height=3.4)
-window = np.linspace(-1.5, 7.5, 301)
-pulled = {f"λ = {s}": 1 - np.cos(window) + s / 2 * (window - 2.6) ** 2 for s in (0.25, 1.5)}
-plots.lines(window, pulled, "φ", "pulled objective, θ = 2.6", ylim=(0, 6), axes=left_axes)
-plots.lines(starts, ends, "start θ", "where descent from θ ends", axes=right_axes)
-jump = {name: np.abs(np.diff(values)).max() for name, values in ends.items()}
-assert jump["λ = 0.25"] > 1 and jump["λ = 1.5"] < 0.1
-plots.show(
-    figure,
-    alt="Left: the pulled objective for two springs. The weak one leaves two minima, the stiff one leaves one. "
-    "Right: where descent ends against the start. With the weak spring it jumps at pi, with the stiff one it does not.",
+# %% tags=["fold"]
+assert smallest == 1 and not any(single[:9]) and all(single[9:])
+explore(
+    lesson_04.draw_minimum,
+    "Left: the proximal objective, with the initialization and the point that gradient descent from it reaches. Right: "
+    "that point for every initialization. With a strength below one the curve on the right jumps at pi; from one on it "
+    "does not.",
+    theta=(0.0, 6.2, 0.1, 2.6),
+    strength=(0.2, 2.0, 0.2, 0.2),
 )
 
 # %% [markdown]
-# With the weak spring, a start left of $\pi$ rolls to one side and a start right of it to the other. There the end jumps,
-# and its derivative says nothing about the jump. With the stiff spring there is a derivative everywhere. Let us find it.
+# Start with a small strength and move $\theta$ past $\pi$: the point that descent reaches jumps from one minimum to the
+# other, and no derivative describes a jump. Then raise $\lambda$ until it exceeds every negative curvature. The proximal
+# objective is now **strongly convex**, which means that its curvature is at least some positive number everywhere. It has
+# one minimum, gradient descent with a small learning rate finds it from anywhere, and it moves smoothly with $\theta$.
+# So it has a derivative, which we now compute.
 
 # %% [markdown]
 # ## The derivation, line by line
 #
-# Adaptation is now a problem of its own, and the meta-objective sits on top of it. That is a **bilevel** problem:
+# Adaptation has become a minimization of its own, below the minimization of the meta-objective. This is a **bilevel**
+# problem:
 #
-# $$F(\theta) = f(\phi^*(\theta)), \qquad
+# $$F_\text{prox}(\theta) = f(\phi^*(\theta)), \qquad
 # \phi^*(\theta) = \arg\min_\phi \; h(\phi) + \frac{\lambda}{2} \lVert \phi - \theta \rVert^2 .$$
 #
-# The example is the two-parameter sine curve of lessons 02 and 03, in float64.
+# We check every line on the sine curve with two parameters of lessons 02 and 03, in float64.
 
 # %%
 jax.config.update("jax_enable_x64", True)
 jax.clear_caches()  # frees the memory of the programs in float32
 
 
-@jax.jit
-def wave_loss(params, batch):
+def sine_loss(params, batch):
     """Mean squared error of a sine curve; params = [amplitude, phase]."""
     x, y = batch
     return jnp.mean((params[0] * jnp.sin(x - params[1]) - y) ** 2)
 
 
-example = ml.tasks.Sinusoid(num_support=5, num_query=5).task(jax.random.key(3), amplitude=2.0, phase=1.0)
-theta, lam, inner_step = jnp.array([1.0, 0.3]), 0.5, 0.2
-
-
-def h(phi):
-    return wave_loss(phi, example.support)
-
-
-def f(phi):
-    return wave_loss(phi, example.query)
+task = ml.tasks.Sinusoid(5, 5).task(jax.random.key(3), amplitude=2.0, phase=1.0)
+h = jax.jit(lambda phi: sine_loss(phi, task.support))
+f = jax.jit(lambda phi: sine_loss(phi, task.query))
 
 
 @jax.jit
-def solution(theta):
-    """phi*, by many steps."""
-    return ml.inner.descend(ml.inner.proximal(h, theta, lam), optax.sgd(inner_step), 300, theta)
+def minimum(theta, lam):
+    """phi*, by many gradient steps."""
+    objective = ml.inner.proximal(h, theta, lam)
+    return ml.inner.descend(objective, optax.sgd(1 / (4.5 + lam)), 400, theta)
 
 
-phi_star = solution(theta)
+theta, lam = jnp.array([1.0, 0.3]), 0.5
+phi_star = minimum(theta, lam)
 
 # %% [markdown]
-# **Line 1, where the two slopes balance.** At the minimum the slope of the pulled objective is zero:
+# **Line 1: stationarity.** At the minimum the gradient of the proximal objective is zero:
 #
 # $$\nabla h(\phi^*) + \lambda\, (\phi^* - \theta) = 0 .$$
 
@@ -319,86 +346,130 @@ assert jnp.allclose(jax.grad(h)(phi_star), lam * (theta - phi_star))
 print("line 1 holds")
 
 # %% [markdown]
-# **Line 2, differentiate line 1 in $\theta$.** It holds for every start, so both sides keep pace when the start moves.
-# With $H = \nabla^2 h(\phi^*)$ and $J = \partial \phi^* / \partial \theta$,
+# **Line 2: differentiate line 1 with respect to $\theta$.** It holds for every $\theta$, so its left side stays zero when
+# $\theta$ changes. With $H = \nabla^2 h(\phi^*)$ and $J = \partial \phi^* / \partial \theta$,
 #
 # $$H J + \lambda\, (J - I) = 0 .$$
 #
-# This step is the **implicit function theorem**. It needs $H + \lambda I$ to be invertible, which a stiff enough spring
-# guarantees. The cell takes $J$ from differences: it nudges the start and solves again.
+# This step is the **implicit function theorem**. It needs $H + \lambda I$ to be invertible, which a large enough $\lambda$
+# guarantees. The cell takes $J$ from differences: it changes $\theta$ a little and solves the inner problem again.
 
 # %% tags=["nbval-check-output"]
-H, identity, nudge = jax.hessian(h)(phi_star), jnp.eye(2), 1e-5
-J = jnp.stack([(solution(theta + nudge * e) - solution(theta - nudge * e)) / (2 * nudge) for e in identity], axis=1)
-assert jnp.linalg.eigvalsh(H + lam * identity).min() > 0
+H, identity, small = jax.hessian(h)(phi_star), jnp.eye(2), 1e-5
+changes = [minimum(theta + small * e, lam) - minimum(theta - small * e, lam) for e in identity]
+J = jnp.stack(changes, axis=1) / (2 * small)
 assert jnp.allclose(H @ J + lam * (J - identity), 0, atol=1e-7)
 print("line 2 holds")
 
 # %% [markdown]
-# **Line 3, solve for $J$.**
+# **Line 3: solve for $J$.**
 #
 # $$J = \Big(I + \frac{1}{\lambda} H\Big)^{-1} .$$
 #
-# On a parabola this is the $\lambda / (\lambda + a)$ of the first figure.
+# On a quadratic in one dimension this is the $\lambda / (\lambda + a)$ of the first figure.
 
 # %% tags=["nbval-check-output"]
+assert jnp.linalg.eigvalsh(H + lam * identity).min() > 0
 assert jnp.allclose(J, jnp.linalg.inv(identity + H / lam), atol=1e-7)
 print("line 3 holds")
 
 # %% [markdown]
-# **Line 4, the chain rule.** $\nabla F(\theta) = J^\top \nabla f(\phi^*)$, and $J$ is symmetric because $H$ is. So the
-# meta-gradient $g$ is the solution of one linear system:
+# **Line 4: the chain rule.** $\nabla F_\text{prox}(\theta) = J^\top \nabla f(\phi^*)$. Since $H$ is symmetric, $J$ is
+# symmetric too, and the meta-gradient $g = \nabla F_\text{prox}(\theta)$ is the solution of one linear system:
 #
 # $$\boxed{\;\Big(I + \frac{1}{\lambda} H\Big)\, g = \nabla f(\phi^*)\;}$$
 
 # %%
 g = jnp.linalg.solve(identity + H / lam, jax.grad(f)(phi_star))
-assert jnp.allclose(g, jax.grad(lambda theta: f(solution(theta)))(theta))
-print("by the linear system:              ", g)
-print("by jax.grad through 300 steps:     ", jax.grad(lambda theta: f(solution(theta)))(theta))
-print("without the system, ∇f(φ*):        ", jax.grad(f)(phi_star))
+unrolled = jax.grad(lambda theta: f(minimum(theta, lam)))(theta)
+assert jnp.allclose(g, unrolled)
 
 # %% [markdown]
-# Compare with lesson 02. There one factor $(I - \alpha H_k)$ stood for each step. Here one inverse stands for all, and
-# only the *end* of the path occurs in it. Any way to reach the end will do.
-#
-# The last vector printed leaves out the solve. It is **FO-MAML**, taken at the same adapted point: let
-# $\lambda \to \infty$ in the boxed system, keep the point, and $H / \lambda$ vanishes. FO-MAML treats the end of its
-# walk as if an infinitely stiff spring held it.
+# The assertion compares the solution of the system with backpropagation through all 400 inner steps. In lesson 02 one
+# factor $(I - \alpha H_k)$ stood for each step. Here one inverse stands for all of them, and only the minimum occurs in it.
+# **Any inner optimizer that reaches the minimum will do.** The next cell tries three, among them Adam, through whose
+# steps nobody would like to differentiate by hand.
 
-# %%
-for stiffness in (1.0, 100.0, 10_000.0):
-    found = jnp.linalg.solve(identity + H / stiffness, jax.grad(f)(phi_star))
-    distance = jnp.linalg.norm(found - jax.grad(f)(phi_star))
-    print(f"λ = {stiffness:7.0f} in the system, same point: distance to FO-MAML {distance:.5f}")
-assert distance < 1e-3
+# %% tags=["fold"]
+optimizers = {
+    "gradient descent": optax.sgd(0.2),
+    "with momentum": optax.sgd(0.05, momentum=0.9),
+    "Adam": optax.adam(0.02),
+}
+rows = {}
+for name, optimizer in optimizers.items():
+    by_library = jax.jit(ml.imaml(sine_loss, optimizer, 3_000, lam, cg_steps=2))(theta, task)[1]
+    assert jnp.allclose(by_library, g, atol=1e-5)
+    rows[name] = [float(value) for value in by_library]
+plots.table(
+    rows,
+    ["inner optimizer", "amplitude", "phase"],
+    "Three inner optimizers, one meta-gradient",
+    "Both components of the meta-gradient, by the linear system at the point that each optimizer reaches.",
+)
 
 # %% [markdown]
-# ## Exercise: the implicit gradient, with a matrix
+# ### What if we leave out the solve?
 #
-# The adapted point is given. Form the Hessian, and solve the boxed system.
+# Then $\nabla f(\phi^*)$ is left, which is the direction of **FO-MAML** at this adapted point: it pretends that $J$ is the
+# identity. One is tempted to say that FO-MAML is the limit of an infinitely strong proximal term, because $H / \lambda$
+# vanishes. But $\phi^*$ changes with $\lambda$ as well. The table shows where it goes.
+
+# %% tags=["fold"]
+rows = {}
+for value in (0.5, 5.0, 50.0, 500.0):
+    point = minimum(theta, value)
+    query_gradient, joint_gradient = jax.grad(f)(point), jax.grad(f)(theta)
+    meta_gradient = jnp.linalg.solve(identity + jax.hessian(h)(point) / value, query_gradient)
+    rows[f"{value:g}"] = [
+        float(jnp.linalg.norm(point - theta)),
+        float(jnp.linalg.norm(query_gradient - meta_gradient) / jnp.linalg.norm(meta_gradient)),
+        float(jnp.linalg.norm(joint_gradient - meta_gradient) / jnp.linalg.norm(meta_gradient)),
+    ]
+assert all(rows["500"][i] < 0.02 for i in range(3)) and rows["0.5"][1] > 0.5
+plots.table(
+    rows,
+    ["λ", "distance of φ* from θ", "error of ∇f(φ*)", "error of ∇f(θ)"],
+    "A strong proximal term prevents adaptation",
+    "Relative errors of two gradients as stand-ins for the meta-gradient, for growing strength.",
+    digits=2,
+)
+
+# %% [markdown]
+# As $\lambda$ grows, FO-MAML's error shrinks, but only because adaptation does: $\phi^*$ returns to $\theta$, and all that
+# is left is $\nabla f(\theta)$, the gradient of joint training. Where there is adaptation worth the name, the solve matters.
+
+# %% [markdown]
+# ## Exercise: a derivation to finish
+#
+# Give each parameter its own strength: replace the proximal term by
+# $\frac12 \sum_j \lambda_j (\phi_j - \theta_j)^2$, and let $\Lambda$ be the diagonal matrix of the $\lambda_j$. The first
+# two lines become
+#
+# $$\nabla h(\phi^*) + \Lambda\, (\phi^* - \theta) = 0, \qquad H J + \Lambda\, (J - I) = 0 .$$
+#
+# Derive lines 3 and 4 on paper, and write the meta-gradient as a function. One property that you have just used no longer holds.
 
 
 # %% tags=["exercise"] exercise="04.implicit_gradient"
-def implicit_gradient(loss, task, adapted, strength):
-    """The gradient, with respect to the start, of the query loss at the
-    pulled minimum.
+def implicit_gradient(loss, task, adapted, strengths):
+    """The meta-gradient at the minimum of the support loss plus a
+    proximal term with one strength for each parameter.
 
     Args:
       loss: function of (params, batch) that returns a scalar.
       task: a pair with task.support and task.query; each is a batch for
         `loss`.
-      adapted: phi*, the minimum of the support loss with a spring to
-        the start, an array of shape [d].
-      strength: lambda, a number.
+      adapted: phi*, the minimum of the inner problem, shape [d].
+      strengths: lambda_1, ..., lambda_d, positive, shape [d].
 
     Returns:
       An array of shape [d].
     """
     ### BEGIN SOLUTION
-    hessian = jax.hessian(loss)(adapted, task.support)
-    system = jnp.eye(len(adapted)) + hessian / strength
-    return jnp.linalg.solve(system, jax.grad(loss)(adapted, task.query))
+    matrix = jax.hessian(loss)(adapted, task.support) + jnp.diag(strengths)
+    query_gradient = jax.grad(loss)(adapted, task.query)
+    return strengths * jnp.linalg.solve(matrix, query_gradient)
     ### END SOLUTION
 
 
@@ -406,155 +477,150 @@ def implicit_gradient(loss, task, adapted, strength):
 check("04.implicit_gradient", implicit_gradient)
 
 # %% [markdown]
-# ## A solve without a matrix
+# ## Solve without a matrix
 #
-# A network with a million parameters has a Hessian with $10^{12}$ entries. Nobody forms it. What can be had is a
-# *product* $H v$, for the price of about two gradients. Two methods use nothing else. Write $b = \nabla f(\phi^*)$.
+# A network with a million parameters has a Hessian with $10^{12}$ entries, which nobody stores. What we can have is a
+# **Hessian-vector product** $H v$, for the price of about two gradients. Two methods use nothing else. Write
+# $b = \nabla f(\phi^*)$ and $A = I + H / \lambda$, so that the system is $A g = b$.
 #
 # The **Neumann series** is the geometric series for matrices:
 #
-# $$\Big(I + \frac{H}{\lambda}\Big)^{-1} b = b - \frac{H}{\lambda} b + \frac{H^2}{\lambda^2} b - \frac{H^3}{\lambda^3} b +
-# \cdots$$
+# $$A^{-1} b = b - \frac{H}{\lambda} b + \frac{H^2}{\lambda^2} b - \frac{H^3}{\lambda^3} b + \cdots$$
 #
-# Each term is the product of $-H/\lambda$ with the last one. Stop when the terms are small.
+# Each term is $-H/\lambda$ times the term before it. One stops when the terms are small.
 #
-# **Conjugate gradients** (CG) combine the same vectors $b$, $(H/\lambda)\, b$, $(H/\lambda)^2 b$, and so on. Neumann's
-# coefficients are fixed: plus one, minus one, plus one. CG chooses the best ones. Best means: lowest
-# $\frac12 g^\top A g - b^\top g$ with $A = I + H/\lambda$, a bowl with the solution at its bottom. The code is below;
-# the references derive it.
+# **Conjugate gradients** (CG) minimise $q(g) = \frac12 g^\top A g - b^\top g$, which is lowest where its gradient
+# $A g - b$ is zero, at the solution. Let $r = b - A g$ be the residual, and $p$ the present search direction, at first
+# $p = r$.
 #
-# For a test, a parabola in 30 dimensions. Its largest curvature is $L$. First $\lambda = 2L$, then $\lambda = L/2$.
+# 1. *How far?* Along $p$, $q(g + s p)$ is lowest where $p^\top (r - s A p) = 0$, so $s = p^\top r / p^\top A p$. The new
+#    residual is $r_+ = r - s A p$.
+# 2. *Where next?* Downhill, along $r_+$, but without spoiling what was gained along $p$. A step along
+#    $p_+ = r_+ + \beta p$ leaves $q$ lowest along $p$ if $p_+^\top A p = 0$ ("conjugate"), so
+#    $\beta = - r_+^\top A p / p^\top A p$.
+# 3. *Without another product.* Line 1 gives $A p = (r - r_+) / s$. Residuals are orthogonal to each other, and
+#    $p^\top r = r^\top r$. Inserted, $s = r^\top r / p^\top A p$ and $\beta = r_+^\top r_+ / r^\top r$.
+#
+# By induction, each direction is conjugate to all earlier ones, so after $m$ products CG has found the lowest $q$ among all
+# combinations of $b, A b, \ldots, A^{m-1} b$. The Neumann series combines the same vectors, with fixed coefficients. The
+# three lines are the body of this loop:
+
 
 # %%
-neumann_prediction = predict(
-    "04.neumann",
-    "λ is half the largest curvature. After many products, what does one more do to the error of the Neumann series?",
-    options=["it halves the error", "it leaves the error as it is", "it doubles the error"],
-)
-
-
-# %%
-def neumann_path(times, b, num_products):
-    """The sums after 0, 1, ..., num_products products; times(v) = H v / lambda."""
-    term, path = b, [b]
-    for _ in range(num_products):
-        term = -times(term)
-        path.append(path[-1] + term)
-    return np.stack(path)
-
-
 def cg_path(times, b, num_products):
-    """Conjugate gradients on v + times(v) = b: where they stand after 0, 1, ..., num_products products."""
-    g, residual, direction = np.zeros_like(b), b, b
+    """CG on g + times(g) = b: its g after 0, 1, ..., num_products products."""
+    g, r, p = np.zeros_like(b), b, b
     path = [g]
     for _ in range(num_products):
-        product = direction + times(direction)
-        rate = residual @ residual / (direction @ product)  # to the bottom of the bowl along this direction
-        g, smaller = g + rate * direction, residual - rate * product
-        direction = smaller + (smaller @ smaller) / (residual @ residual) * direction
-        residual = smaller
+        Ap = p + times(p)
+        s = r @ r / (p @ Ap)
+        g, r_next = g + s * p, r - s * Ap
+        p = r_next + (r_next @ r_next) / (r @ r) * p
+        r = r_next
         path.append(g)
     return np.stack(path)
 
 
+# %% [markdown]
+# We compare the two on a quadratic in 30 dimensions with largest curvature $L$, first with $\lambda = 2L$, then with
+# $\lambda = L/2$.
+
+# %%
+neumann_prediction = predict("04.neumann")
+
+# %% tags=["fold"]
 quadratic = ml.tasks.Quadratic(dim=30, support_curvature=(0.02, 1.0))(jax.random.key(0), 1)
 hessian = np.asarray(quadratic.support.hessian[0])
 eigenvalues = np.linalg.eigvalsh(hessian)
 L = eigenvalues[-1]
 b = np.random.default_rng(0).normal(size=30)
-errors, products = {}, np.arange(21)
+errors = {}
 for ratio in (2.0, 0.5):
     exact = np.linalg.solve(np.eye(30) + hessian / (ratio * L), b)
-    for name, method in (("Neumann", neumann_path), ("CG", cg_path)):
+    for name, method in (("Neumann", lesson_04.neumann_path), ("CG", cg_path)):
         path = method(lambda v, ratio=ratio: hessian @ v / (ratio * L), b, 20)
         errors[name, ratio] = np.linalg.norm(path - exact, axis=1) / np.linalg.norm(exact)
 growth = {ratio: errors["Neumann", ratio][-1] / errors["Neumann", ratio][-2] for ratio in (2.0, 0.5)}
-neumann_prediction.reveal("it doubles the error")
 for ratio, factor in growth.items():
-    print(f"λ = {ratio} L, so L/λ = {1 / ratio}")
-    print(f"  one more product multiplies Neumann's error by {factor:.2f}")
     assert abs(factor * ratio - 1) < 0.05
     condition = (ratio * L + L) / (ratio * L + eigenvalues[0])
-    bound = 2 * condition**0.5 * ((condition**0.5 - 1) / (condition**0.5 + 1)) ** 10
-    print(f"  CG's error after 10 products: {errors['CG', ratio][10]:.0e}, by its bound below {bound:.0e}")
-    assert errors["CG", ratio][10] < bound
-
-# %%
-figure, both = plots.subplots(2, height=3.4)
-for axes, ratio in zip(both, (2.0, 0.5), strict=True):
-    plots.lines(
-        products,
-        {name: np.maximum(errors[name, ratio], 1e-14) for name in ("Neumann", "CG")},
-        "Hessian-vector products",
-        "relative error",
-        title=f"λ = {ratio:g} L",
-        ylim=(1e-15, 1e7),
-        log="y",
-        axes=axes,
-    )
-plots.show(
-    figure,
-    alt="Relative error against Hessian-vector products, logarithmic. Left, with a spring twice as stiff as the largest "
-    "curvature, both methods fall. CG is lower from the second product on, and ends on a floor of rounding. Right, with a "
-    "spring half as stiff as the largest curvature, Neumann's error grows and CG's falls.",
-)
+    rate = (condition**0.5 - 1) / (condition**0.5 + 1)
+    assert (errors["CG", ratio][:11] <= 2 * condition**0.5 * rate ** np.arange(11) + 1e-12).all()
+neumann_prediction.reveal(round(np.log2(growth[0.5])) + 1)
+lesson_04.show_solvers(errors)
 
 # %% [markdown]
-# Along an eigenvector with eigenvalue $a$, Neumann's error is multiplied by $-a/\lambda$. The eigenvalue of the largest size
-# decides. Here that is $L$: the series converges when $\lambda > L$ and diverges when $\lambda < L$. CG works whenever
-# $H + \lambda I$ is **positive definite**: all its eigenvalues are positive. Its relative error after $m$ products is at most
-# $2 \sqrt\kappa \, \big((\sqrt\kappa - 1)/(\sqrt\kappa + 1)\big)^m$, with the condition number
-# $\kappa = (\lambda + L) / (\lambda + \mu)$ and $\mu$ the smallest eigenvalue.
+# Along an eigenvector with eigenvalue $a$, each product multiplies Neumann's error by $-a/\lambda$. The eigenvalue of
+# largest size decides, here $L$: **the series converges when $\lambda > L$ and diverges when $\lambda < L$**. CG works
+# whenever $H + \lambda I$ is **positive definite**, which means that all its eigenvalues are positive. Its relative error
+# after $m$ products is at most $2 \sqrt\kappa \, \big((\sqrt\kappa - 1)/(\sqrt\kappa + 1)\big)^m$, with the condition
+# number $\kappa = (\lambda + L) / (\lambda + \mu)$, where $\mu$ is the smallest eigenvalue of $H$.
 #
-# Is $\lambda > L$ a strong demand? Ask the network of the slider, on task 4, with the spring that was best on average.
+# That bound is often pessimistic. CG is exact after as many products as $A$ has *different* eigenvalues, for some
+# polynomial of that degree vanishes at all of them. So ask the network of the slider, on task 4, with the strength that
+# was best on average.
 
 # %%
-flat_start, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(jnp.float64), start))
-task64 = jax.tree.map(lambda leaf: leaf[4].astype(jnp.float64), noisy_tasks)
+theta_net, unravel = ravel_pytree(jax.tree.map(lambda p: p.astype(jnp.float64), initialization))
+task_net = jax.tree.map(lambda leaf: leaf[4].astype(jnp.float64), noisy_tasks)
 
 
-def flat_loss(phi, batch):
-    """The network's loss, of one flat vector."""
+def net_loss(phi, batch):
+    """The network's loss, of one flat vector of parameters."""
     return loss(unravel(phi), batch)
 
 
-network_gradient, network_hessian = jax.jit(jax.grad(flat_loss)), jax.jit(jax.hessian(flat_loss))
-strength = strengths[best]
-flat_adapted = ravel_pytree(jax.tree.map(lambda leaf: leaf[best, 4].astype(jnp.float64), adapted))[0]
-curvatures = np.linalg.eigvalsh(network_hessian(flat_adapted, task64.support))
-print(f"{len(curvatures)} parameters; curvatures from {curvatures[0]:.2f} to {curvatures[-1]:.0f}; λ = {strength:.2g}")
-assert -strength < curvatures[0] and curvatures[-1] > 10 * strength
+net_gradient, net_hessian = jax.jit(jax.grad(net_loss)), jax.jit(jax.hessian(net_loss))
+phi_net = ravel_pytree(jax.tree.map(lambda p: p[4].astype(jnp.float64), adapted[best]))[0]
+hessian_net = np.asarray(net_hessian(phi_net, task_net.support))
+b_net = np.asarray(net_gradient(phi_net, task_net.query))
+cg_prediction = predict("04.cg_products")
 
-cg_prediction = predict(
-    "04.cg_products",
-    "481 unknowns, six support points. How many products does CG need for an error of one per cent?",
-    unit="products",
-)
+# %% tags=["fold"]
+strength = strengths[best]
+curvatures = np.linalg.eigvalsh(hessian_net)
+exact = np.linalg.solve(np.eye(len(b_net)) + hessian_net / strength, b_net)
+net_errors = {
+    name: np.linalg.norm(method(lambda v: hessian_net @ v / strength, b_net, 14) - exact, axis=1)
+    / np.linalg.norm(exact)
+    for name, method in (("Neumann", lesson_04.neumann_path), ("CG", cg_path))
+}
+needed = int(np.argmax(net_errors["CG"] < 0.01))
+cg_prediction.reveal(needed)
+assert -strength < curvatures[0] and curvatures[-1] > 10 * strength
+assert needed == 7 and net_errors["Neumann"][needed] > 1e3 and len(b_net) == 481
+lesson_04.show_spectrum(curvatures, strength, net_errors)
+
+# %% [markdown]
+# Why so few? The loss is a mean of squared residuals $\rho_i$ over six points, and the Hessian of such a loss has two
+# parts:
+#
+# $$H = \underbrace{\frac{2}{6} \sum_{i=1}^{6} \nabla \rho_i\, \nabla \rho_i^\top}_{\text{Gauss–Newton, rank 6}} +
+# \frac{2}{6} \sum_{i=1}^{6} \rho_i\, \nabla^2 \rho_i .$$
+#
+# With the first part alone, $A$ has at most seven different eigenvalues: six large ones, and 1 for all other directions.
+# CG is then exact after seven products, whatever the number of parameters. The second part blurs this, and the
+# residuals are small enough for it not to matter here. The next cell separates the parts.
 
 # %%
-scaled = np.asarray(network_hessian(flat_adapted, task64.support)) / strength
-b = np.asarray(network_gradient(flat_adapted, task64.query))
-exact = np.linalg.solve(np.eye(len(b)) + scaled, b)
-cg_errors, neumann_errors = (
-    np.linalg.norm(method(lambda v: scaled @ v, b, 30) - exact, axis=1) / np.linalg.norm(exact)
-    for method in (cg_path, neumann_path)
-)
-needed = int(np.argmax(cg_errors < 0.01))
-cg_prediction.reveal(needed)
-print(f"CG: {needed} products for one per cent. Neumann after as many: error {neumann_errors[needed]:.0e}")
-not_small = int((np.abs(curvatures) > strength / 10).sum())
-print(f"curvatures above λ/10 in size: {not_small} of {len(b)}")
-assert 0 < needed < 30 and neumann_errors[needed] > 1e3 and not_small < len(b) / 10
+predicted = lambda phi: network(unravel(phi), task_net.support[0])[:, 0]  # noqa: E731
+jacobian = np.asarray(jax.jacobian(predicted)(phi_net))  # shape [6, 481]
+gauss_newton = 2 / 6 * jacobian.T @ jacobian
+A = np.eye(481) + gauss_newton / strength
+by_cg = cg_path(lambda v: gauss_newton @ v / strength, b_net, 7)[-1]
+error = np.linalg.norm(by_cg - np.linalg.solve(A, b_net)) / np.linalg.norm(by_cg)
+print(f"rank of the Gauss-Newton part: {np.linalg.matrix_rank(gauss_newton)}")
+print(f"CG's error after 7 products, with this part alone: {error:.0e}")
+
+# %% tags=["fold"]
+assert np.linalg.matrix_rank(gauss_newton) == 6 and error < 1e-6
+rest = np.abs(np.linalg.eigvalsh(hessian_net - gauss_newton)).max()
+assert rest < 0.2 * curvatures[-1]
 
 # %% [markdown]
-# The largest curvature is many times $\lambda$, so Neumann is hopeless here. CG needs a handful of products for hundreds
-# of unknowns. The reason is the list of curvatures: nearly all are small beside $\lambda$, so nearly all eigenvalues of
-# the system lie close to one. What CG has to find are the few that stand apart, however many parameters there are.
-
-# %% [markdown]
-# ## Exercise: the Neumann series, with products only
+# ## Exercise: the Neumann series by Hessian-vector products
 #
-# For any pytree of parameters. A product with the Hessian is the derivative of the gradient in one direction:
+# Write it for any pytree of parameters. A Hessian-vector product is the derivative of the gradient along a vector:
 # `jax.jvp(gradient, (phi,), (v,))[1]`.
 
 
@@ -575,7 +641,7 @@ def neumann_series(
       batch: the support set; H is the Hessian of the loss on it.
       adapted: where H is taken, any pytree of arrays.
       vector: what the inverse is applied to, a pytree like `adapted`.
-      strength: lambda, a number.
+      strength: lambda, a positive number.
       num_products: the number of Hessian-vector products, at least 1;
         the sum has one term more.
 
@@ -602,434 +668,143 @@ check("04.neumann_series", neumann_series)
 # %% [markdown]
 # ## iMAML
 #
-# Put the pieces together, and you have **iMAML**, implicit MAML (Rajeswaran and others, 2019): descend the pulled
-# objective, take the query gradient, solve with CG. `ml.imaml` does this for any pytree.
+# Put the pieces together, and you have **iMAML**, implicit MAML (Rajeswaran et al., 2019): minimise the proximal
+# objective, take the query gradient, solve with CG. `ml.imaml` does this for any pytree and any inner optimizer; you have
+# seen its result in the table of three optimizers.
+#
+# What does it cost? Count a Hessian-vector product as two gradients, as in lesson 03. The proximal term costs no gradient.
+# So iMAML with $m$ products costs $K + 1 + 2m$ gradients, and MAML $3K + 1$. The library's CG spends one product more than
+# it takes steps. And how much must be remembered? We ask the compiler how many bytes each program needs besides its inputs
+# and outputs.
 
 # %%
-by_library = jax.jit(ml.imaml(wave_loss, optax.sgd(inner_step), 300, lam, cg_steps=2))(theta, example)[1]
-assert jnp.allclose(by_library, g)
-print("ml.imaml:", by_library)
+memory_prediction = predict("04.memory")
 
-# %% [markdown]
-# Count as in lesson 03, a Hessian-vector product as two gradients. The spring costs no gradient. So iMAML with $m$
-# products costs $K + 1 + 2m$, and MAML $3K + 1$. And what does the computer have to remember? Ask the compiler how many
-# bytes each program needs besides its inputs and outputs.
-
-# %%
-memory_prediction = predict(
-    "04.memory",
-    "From 20 to 200 inner steps: by what factor does the working memory of iMAML grow?",
-    options=["about 10", "about 3", "about 1"],
-)
-
-
-# %%
-def working_memory(meta_gradient):
-    program = jax.jit(meta_gradient).lower(flat_start, task64).compile()
-    return program.memory_analysis().temp_size_in_bytes
-
-
-memory, cg_steps = {}, 10
+# %% tags=["fold"]
+memory, cost, cg_steps = {}, {}, 9
 for num_steps in (20, 200):
     sgd = optax.sgd(0.005)
-    for name, meta_gradient, cost in (
-        ("MAML", ml.maml(flat_loss, sgd, num_steps), 3 * num_steps + 1),
-        ("iMAML", ml.imaml(flat_loss, sgd, num_steps, strength, cg_steps), num_steps + 1 + 2 * cg_steps),
+    for name, meta_gradient, gradients in (
+        ("MAML", ml.maml(net_loss, sgd, num_steps), 3 * num_steps + 1),
+        ("iMAML", ml.imaml(net_loss, sgd, num_steps, strength, cg_steps), num_steps + 1 + 2 * (cg_steps + 1)),
     ):
-        memory[name, num_steps] = working_memory(meta_gradient)
-        print(f"K = {num_steps:3d}   {name:5s} {cost:4d} gradients   {memory[name, num_steps] / 1e3:8.0f} kB")
+        cost[name, num_steps] = gradients
+        program = jax.jit(meta_gradient).lower(theta_net, task_net).compile()
+        memory[name, num_steps] = program.memory_analysis().temp_size_in_bytes
 growth = {name: memory[name, 200] / memory[name, 20] for name in ("MAML", "iMAML")}
-memory_prediction.reveal("about 1")
-print(", ".join(f"{name} grows by {factor:.2f}" for name, factor in growth.items()))
+memory_prediction.reveal(int(np.argmin(np.abs(np.log([10, 3, 1]) - np.log(growth["iMAML"])))))
 assert growth["MAML"] > 5 and growth["iMAML"] < 1.05
-
-# %% [markdown]
-# MAML keeps the path. iMAML keeps its end. For a long inner loop of a large network that can be the difference between
-# fitting in memory and not. **The solve needs no path.**
-
-# %% [markdown]
-# ## When the answer is not an answer
-#
-# The derivation began with "at the minimum". A loop of a few steps stops before it gets there. What does iMAML return then?
-#
-# To know, compare it with `jax.grad` through the same loop: the gradient of what was really computed. Same network,
-# same task, springs from weak to stiff, and two lengths of the loop. The cell solves with the matrix, so that conjugate
-# gradients add no error of their own.
-
-# %%
-unconverged_prediction = predict(
-    "04.unconverged",
-    "Five inner steps, springs from weak to stiff. At the worst of them, how large is the error of the implicit gradient?",
-    options=["some per cent of the gradient", "about half of the gradient", "several times the gradient"],
+plots.table(
+    {f"{name}, K = {k}": [cost[name, k], round(memory[name, k] / 1e3)] for k in (20, 200) for name in growth},
+    ["method", "cost in gradients", "working memory (kB)"],
+    "MAML stores every inner step, iMAML only the minimum",
+    "One task of the network with 481 parameters. iMAML solves with ten products.",
 )
 
+# %% [markdown]
+# MAML keeps all iterates of the inner loop for its backward pass, and iMAML keeps the last one. For a long inner loop of a
+# large network this can decide whether the computation fits into memory.
+
+# %% [markdown]
+# ## Can this gradient be trusted?
+#
+# The derivation began with "at the minimum", but a loop of a few steps stops before it gets there. What does iMAML
+# return then? We compare it with backpropagation through the same loop, which is the gradient of what was really
+# computed. The linear system is solved with a matrix, so that CG adds no error of its own.
 
 # %%
-def loop_and_solve(num_steps):
-    """A function of the spring: (exact gradient of the loop, where it ended)."""
-
-    def loss_and_end(start, strength):
-        pulled = ml.inner.proximal(lambda phi: flat_loss(phi, task64.support), start, strength)
-        end = ml.inner.descend(pulled, optax.sgd(0.004), num_steps, start)
-        return flat_loss(end, task64.query), end
-
-    both = jax.grad(loss_and_end, has_aux=True)
-    return jax.jit(jax.vmap(lambda strength: both(flat_start, strength)))
+unconverged_prediction = predict("04.unconverged")
 
 
-springs = 10.0 ** np.arange(-1, 2.26, 0.25)
-wrong, lowest = {}, {}
-print("error of the implicit gradient; last slope of the pulled objective")
-for num_steps in (5, 300):
-    exact_gradients, loop_ends = map(np.asarray, loop_and_solve(num_steps)(springs))
-    wrong[num_steps], lowest[num_steps], last_slopes = [], [], []
-    for spring, exact, end in zip(springs, exact_gradients, loop_ends, strict=True):
-        system = np.asarray(network_hessian(end, task64.support)) / spring + np.eye(len(end))
-        implicit = np.linalg.solve(system, network_gradient(end, task64.query))
-        wrong[num_steps].append(np.linalg.norm(implicit - exact) / np.linalg.norm(exact))
-        lowest[num_steps].append(np.linalg.eigvalsh(system)[0])
-        pulled_slope = network_gradient(end, task64.support) + spring * (end - flat_start)
-        last_slopes.append(float(jnp.linalg.norm(pulled_slope)))
-    wrong[num_steps], lowest[num_steps] = np.array(wrong[num_steps]), np.array(lowest[num_steps])
-    for i in (0, 2, 4, 6, 8, 12):
-        definite = "positive definite" if lowest[num_steps][i] > 0 else "indefinite"
-        numbers = f"{wrong[num_steps][i]:8.1%}   {last_slopes[i]:7.1e}"
-        print(f"K = {num_steps:3d}   λ = {springs[i]:5.3g}   {numbers}   system {definite}")
-unconverged_prediction.reveal("several times the gradient")
+# %%
+@functools.partial(jax.jit, static_argnums=1)
+def through_the_loop(strength, num_steps):
+    """The exact gradient of the query loss after K steps, and phi_K."""
+
+    def query_loss(theta):
+        objective = ml.inner.proximal(lambda phi: net_loss(phi, task_net.support), theta, strength)
+        phi = ml.inner.descend(objective, optax.sgd(0.004), num_steps, theta)
+        return net_loss(phi, task_net.query), phi
+
+    return jax.grad(query_loss, has_aux=True)(theta_net)
+
+
+def by_the_system(phi, strength):
+    """The implicit gradient at phi, and the system's smallest eigenvalue."""
+    system = np.eye(481) + np.asarray(net_hessian(phi, task_net.support)) / strength
+    g = np.linalg.solve(system, net_gradient(phi, task_net.query))
+    return g, np.linalg.eigvalsh(system)[0]
+
+
+# %% tags=["fold"]
+tested = 10.0 ** np.arange(-1, 2.26, 0.25)
+runs = [(num_steps, i) for num_steps in (5, 300) for i in range(len(tested))]
+wrong, lowest, last = ({5: np.zeros(len(tested)), 300: np.zeros(len(tested))} for _ in range(3))
+for num_steps, i in bar(runs, "solving", seconds=8):
+    exact, phi = through_the_loop(tested[i], num_steps)
+    implicit, lowest[num_steps][i] = by_the_system(phi, tested[i])
+    wrong[num_steps][i] = np.linalg.norm(implicit - exact) / np.linalg.norm(exact)
+    support_gradient = net_gradient(phi, task_net.support)
+    left_over = support_gradient + tested[i] * (phi - theta_net)
+    last[num_steps][i] = np.linalg.norm(left_over) / np.linalg.norm(support_gradient)
 worst = int(wrong[5].argmax())
-print(f"worst after 5 steps: {wrong[5][worst]:.0%}, at λ = {springs[worst]:.2g}")
+unconverged_prediction.reveal(int(np.argmin(np.abs(np.log([0.05, 0.5, 5]) - np.log(min(wrong[5][worst], 5))))))
 assert wrong[5][worst] > 3 and lowest[5][worst] < 0
-assert (wrong[5][lowest[5] < 0] > 0.5).all() and (wrong[5][springs < 4] > 0.5).all()
-assert wrong[5][-1] < 0.02 and (wrong[300][springs > 9] < 0.01).all()
-assert (wrong[300] < wrong[5])[springs > 0.3].all() and (lowest[300][wrong[300] < 0.1] > 0).all()
+assert (wrong[5][lowest[5] < 0] > 0.5).all() and (wrong[5][tested < 4] > 0.5).all()
+assert ((lowest[5] > 0) & (wrong[5] > 0.5)).any() and (lowest[300][0] < 0)
+assert wrong[5][-1] < 0.02 and (wrong[300][tested > 9] < 0.01).all()
+assert (wrong[300] < wrong[5])[tested > 0.3].all() and (lowest[300][wrong[300] < 0.1] > 0).all()
+lesson_04.show_trust(tested, wrong, lowest)
 
-# %%
-indefinite = [np.where(lowest[k] < 0)[0] for k in wrong]
-plots.show(
-    plots.lines(
-        np.log10(springs),
-        {f"inner steps: {k}": 100 * wrong[k] for k in wrong} | {"100 %": np.full(len(springs), 100.0)},
-        "log₁₀ of the strength λ",
-        "error of the implicit gradient (%)",
-        points={
-            "system indefinite": (
-                np.concatenate([np.log10(springs)[i] for i in indefinite]),
-                100 * np.concatenate([wrong[k][i] for k, i in zip(wrong, indefinite, strict=True)]),
-            )
-        },
-        ylim=(1e-3, 1e5),
-        log="y",
-    ),
-    alt="Error of the implicit gradient against the strength of the spring, both logarithmic. After five steps it lies "
-    "around or above one hundred per cent for all weak springs, with a peak far above that, and falls for stiff ones. "
-    "After 300 steps it falls below the other curve from a strength of 0.3 on, and leaves the picture before a strength "
-    "of ten. The weakest springs of both are marked: their systems are indefinite.",
+# %% [markdown]
+# After five steps and with a small strength, the error is about as large as the gradient itself, and for some strengths
+# many times as large. There are two reasons.
+#
+# - The loop has not converged. The formula is the derivative of a minimum at which we are not.
+# - Where it stopped, the support loss has a curvature below $-\lambda$ (the marked points). The system is then
+#   **indefinite**, some of its eigenvalues may be close to zero, and the solve divides by them.
+#
+# At a minimum the proximal objective has no negative curvature, so an indefinite system proves that the loop has not
+# converged. A definite one does not prove that it has, as the five-step curve shows right of its last mark. More steps
+# help, except at the smallest strengths, and so does a stronger proximal term.
+#
+# The returned vector looks the same in all these cases. What tells them apart is the **norm of the gradient of the proximal
+# objective** at the last step:
+
+# %% tags=["fold"]
+plots.table(
+    {
+        f"K = {k}, λ = {tested[i]:.3g}": [
+            float(last[k][i]),
+            "yes" if lowest[k][i] > 0 else "no",
+            float(wrong[k][i]),
+        ]
+        for k in (5, 300)
+        for i in (0, 4, 8, 12)
+    },
+    ["run", "norm of the last gradient", "definite", "error of the implicit gradient"],
+    "A small last gradient goes with a small error",
+    "The norm is that of the proximal objective's gradient, divided by that of the support loss.",
+    digits=2,
 )
 
 # %% [markdown]
-# After five steps and with a weak spring, the error is about as long as the gradient itself or longer, and at one of the
-# springs many times as long. There are two reasons:
-#
-# - The loop has not arrived. The formula is the derivative of a point where we are not.
-# - Where it stopped, the loss has curvature below $-\lambda$ (the marked points). The system is then **indefinite**: some
-#   of its eigenvalues are negative, some may be close to zero, and the solve multiplies by their inverses.
-#
-# At a minimum, the pulled objective cannot have negative curvature. So an indefinite system is proof that the loop has
-# not arrived. A definite one is no proof that it has: the five-step curve stays high beyond the last mark. Three hundred
-# steps repair all but the weakest springs, for which they may be no better than five. A stiff spring
-# repairs both. Nothing in the returned vector says which case it is. **Before you trust an implicit gradient, look at the
-# last slope of the pulled objective.** It must be short, and the weaker the spring, the shorter.
+# Before you trust an implicit gradient, look at this norm: it must be small, and the smaller $\lambda$ is, the smaller it
+# must be. `ml.evaluate.convergence` measures it, and the residual of CG beside it, for a batch of tasks.
 
 # %% [markdown]
-# ## When support and query are one loss
-#
-# Suppose the tasks have one set of points each, so $f = h$. Line 1 knows the right side of the boxed system,
-# $\nabla h(\phi^*) = \lambda (\theta - \phi^*)$, but the system remains. Unless we change the objective, and count
-# the spring too:
-#
-# $$M(\theta) = \min_\phi \; h(\phi) + \frac{\lambda}{2} \lVert \phi - \theta \rVert^2 .$$
-#
-# This is the **Moreau envelope** of $h$: what the task costs from here, the way included.
-#
-# **Line 5, the chain rule.** $M$ depends on $\theta$ in two ways: through $\phi^*$, and directly.
-#
-# $$\nabla M(\theta) = J^\top \big[ \nabla h(\phi^*) + \lambda (\phi^* - \theta) \big] +
-# \lambda (\theta - \phi^*) .$$
-#
-# This holds at the end of any walk from $\theta$. The cell checks it after three steps, where the bracket is not zero.
-
-
-# %% tags=["nbval-check-output"]
-def loss_and_spring(theta, end):
-    phi = end(theta)
-    return h(phi) + lam / 2 * jnp.sum((phi - theta) ** 2)
-
-
-def three_steps(theta):
-    return ml.inner.descend(ml.inner.proximal(h, theta, lam), optax.sgd(inner_step), 3, theta)
-
-
-phi = three_steps(theta)
-bracket = jax.grad(h)(phi) + lam * (phi - theta)
-by_line_5 = jax.jacobian(three_steps)(theta).T @ bracket + lam * (theta - phi)
-assert jnp.allclose(jax.grad(loss_and_spring)(theta, three_steps), by_line_5)
-assert jnp.linalg.norm(bracket) > 1e-3
-print("line 5 holds")
-
-# %% [markdown]
-# **Line 6, at the minimum the bracket is zero.** It is line 1. The derivative $J$, the only difficult part, is multiplied
-# by zero:
-#
-# $$\boxed{\;\nabla M(\theta) = \lambda\, (\theta - \phi^*) = \nabla h(\phi^*)\;}$$
-
-# %% tags=["nbval-check-output"]
-slope_of_envelope = jax.grad(loss_and_spring)(theta, solution)
-assert jnp.allclose(jax.grad(h)(phi_star) + lam * (phi_star - theta), 0, atol=1e-12)
-assert jnp.allclose(slope_of_envelope, lam * (theta - phi_star))
-assert jnp.allclose(slope_of_envelope, jax.grad(h)(phi_star))
-print("line 6 holds")
-
-# %% [markdown]
-# Look at the two forms. $\theta - \phi$ is the direction of **Reptile**. $\nabla h(\phi)$ is that of **FO-MAML**, with the
-# support set in both roles. At the pulled minimum they are one direction, and it is exact. What lesson 03 called a
-# shortcut is the right answer to another question.
-#
-# Its table of weights says the same. There, each method rested at a weighted mean of the minima. With a spring,
-# $J = \lambda / (\lambda + a)$, and Reptile's direction is multiplied by $\lambda$, as in line 6:
-
-# %%
-steepness, minimum, strength_of_two = np.array([3.0, 0.5]), np.array([-1.0, 2.0]), 1.0
-J_two = strength_of_two / (strength_of_two + steepness)
-weights = {
-    "iMAML": steepness * J_two**2,
-    "FO-MAML": steepness * J_two,
-    "Reptile": strength_of_two * (1 - J_two),
-    "joint": steepness,
-}
-for name, w in weights.items():
-    print(f"{name:8s} weights {w.round(3)}   rests at {(w * minimum).sum() / w.sum():.3f}")
-two = ml.Task(*[ml.tasks.quadratic.QuadraticBatch(steepness[:, None, None], minimum[:, None])] * 2)
-envelope_rest, implicit_rest = (
-    rule.stationary_point()[0]
-    for rule in (ml.theory.moreau(two, 1 / strength_of_two), ml.theory.proximal(two, strength_of_two))
-)
-print(f"lowest mean of the two envelopes: {envelope_rest:.3f}")
-print(f"lowest mean loss at the pulled minima: {implicit_rest:.3f}")
-assert np.allclose(weights["FO-MAML"], weights["Reptile"])
-assert np.isclose((weights["Reptile"] * minimum).sum() / weights["Reptile"].sum(), envelope_rest)
-assert np.isclose((weights["iMAML"] * minimum).sum() / weights["iMAML"].sum(), implicit_rest)
-
-# %% [markdown]
-# FO-MAML and Reptile, two points in lesson 03, rest at one point here, and it is the lowest point of the mean envelope.
-# iMAML rests elsewhere, at the lowest mean loss *after* adaptation. Neither is wrong. They minimise different things.
-#
-# ## Finding the pulled minimum by FO-MAML's step
-#
-# Descend the pulled objective with the step $\alpha = 1/\lambda$. The spring's slope cancels the point itself:
-#
-# $$z - \frac1\lambda \big( \nabla h(z) + \lambda (z - \theta) \big) = \theta - \alpha \nabla h(z) .$$
-
-# %% tags=["nbval-check-output"]
-z = jnp.array([0.4, -1.2])  # any point
-one_step = z - (jax.grad(h)(z) + lam * (z - theta)) / lam
-assert jnp.allclose(one_step, theta - jax.grad(h)(z) / lam)
-print("the identity holds")
-
-# %% [markdown]
-# So $z_0 = \theta$, and each next point is $\theta - \alpha \nabla h(z)$: every step leaves from the start, and only the
-# place where the slope is taken moves. One such step is FO-MAML's. Repeating it is **FO-MuML** (Mishchenko, Hanzely &
-# Richtárik, 2023), `ml.fo_muml`. After $s$ steps it returns $\nabla h(z_s)$, for $s + 1$ gradients.
-
-# %%
-anchored_prediction = predict(
-    "04.anchored",
-    "A parabola with α times its curvature equal to one half. After three anchored steps, "
-    "what is the relative error of the returned gradient, measured against the envelope's?",
-)
-
-# %%
-anchor = np.random.default_rng(1).normal(size=30)
-offset = anchor - np.asarray(quadratic.support.minimum[0])
-anchored = {}
-for product in (0.5, 0.9, 1.1):
-    alpha = product / L
-    exact = ml.theory.moreau(quadratic, alpha).task_gradients(anchor)[0]
-    sums = neumann_path(lambda v, alpha=alpha: alpha * hessian @ v, hessian @ offset, 20)
-    anchored[product] = np.linalg.norm(sums - exact, axis=1) / np.linalg.norm(exact)
-    assert product > 1 or (anchored[product] <= product ** (products + 1)).all()
-
-one_task = jax.tree.map(lambda leaf: leaf[0], quadratic)
-found = ml.fo_muml(ml.tasks.Quadratic.loss, 1.1 / L, 7)(jnp.asarray(anchor), one_task)[1]
-assert np.allclose(found, sums[7])  # the anchored iteration is the Neumann series
-assert anchored[1.1][-1] > anchored[1.1][5] > anchored[0.9][5]
-
-z, spring = anchor, L / 1.1  # a spring too soft for the anchored steps: descend with a smaller one
-for _ in range(200):
-    z = z - (hessian @ (offset + z - anchor) + spring * (z - anchor)) / (L + spring)
-assert np.allclose(spring * (anchor - z), exact)
-
-z, exact_slope = 1.0, 1 / (1 + 0.5)  # the parabola of curvature 1, with α = 0.5 and the start at 1
-for _ in range(3):
-    z = 1.0 - 0.5 * z
-anchored_prediction.reveal(abs(z - exact_slope) / exact_slope)
-assert np.isclose(abs(z - exact_slope) / exact_slope, 0.5**4)
-plots.show(
-    plots.lines(
-        products,
-        {f"α L = {product}": values for product, values in anchored.items()},
-        "anchored steps s",
-        "relative error of the gradient",
-        log="y",
-    ),
-    alt="Relative error against the number of anchored steps, logarithmic, for three step sizes. With alpha L one half it "
-    "falls fast, with 0.9 slowly; with 1.1 it first falls and then rises.",
-)
-
-# %% [markdown]
-# The error is at most $(\alpha L)^{s+1}$. You have met that rate: it is Neumann's, with $\alpha = 1/\lambda$. On a
-# parabola the anchored steps *are* the Neumann series: an assertion compares them after seven. **They converge when
-# $\alpha L < 1$**, a spring stiffer than the largest curvature. On a convex loss a softer spring still has a minimum; a
-# smaller step on the pulled objective finds it.
-
-# %% [markdown]
-# ## Exercise: the gradient of the Moreau envelope
-#
-# Write FO-MuML for one task. No Hessian, no solve.
-
-
-# %% tags=["exercise"] exercise="04.moreau_gradient"
-def moreau_gradient(loss, batch, params, step_size, num_steps):
-    """The slope of the loss at the end of the anchored iteration, near
-    the gradient of the Moreau envelope.
-
-    Args:
-      loss: function of (params, batch) that returns a scalar.
-      batch: the one set of points of the task.
-      params: theta, the start, any pytree of arrays.
-      step_size: alpha = 1 / lambda, a number.
-      num_steps: s, the number of anchored steps, at least 1.
-
-    Returns:
-      The gradient of the loss at z_s, a pytree with the structure and
-      shapes of `params`.
-    """
-    ### BEGIN SOLUTION
-    z = params
-    for _ in range(num_steps):
-        slope = jax.grad(loss)(z, batch)
-        z = jax.tree.map(lambda t, g: t - step_size * g, params, slope)
-    return jax.grad(loss)(z, batch)
-    ### END SOLUTION
-
-
-# %%
-check("04.moreau_gradient", moreau_gradient)
-
-# %% [markdown]
-# ## What counting the spring buys
-#
-# Two objectives, the same spring, the same inner problem: $h(\phi^*(\theta))$, which iMAML descends when support and query
-# agree, and the envelope $M(\theta)$. Which is easier to descend? In one dimension both have a closed form. Choose the
-# pulled minimum $z$; line 1 tells which start leads to it, $\theta = z + \alpha h'(z)$. There
-#
-# $$\text{iMAML: slope } \frac{h'(z)}{1 + \alpha h''(z)}, \qquad \text{envelope: slope } h'(z) .$$
-
-# %%
-convex_prediction = predict(
-    "04.convex",
-    "Let h be convex, with bounded curvature. Which of the two objectives must be so again?",
-    options=["both", "only the envelope", "only iMAML's", "neither"],
-)
-
-
-# %%
-def wavy(z):
-    """Slope and curvature of z^2 / 2 + 0.9 cos z: convex, with curvature between 0.1 and 1.9."""
-    return z - 0.9 * np.sin(z), 1 - 0.9 * np.cos(z)
-
-
-def kinked(z):
-    """A convex loss with slope 1 up to z = 1 and curvature min(z - 1, 1) after it."""
-    bend = np.clip(z - 1, 0, 1)
-    return 1 + bend**2 / 2 + np.maximum(z - 2, 0), bend
-
-
-def curvatures_of(loss_1d, alpha, z):
-    """Starts, and the second derivatives of both objectives there, as slopes of their slopes."""
-    slope, curvature = loss_1d(z)
-    starts = z + alpha * slope
-    second = {
-        "iMAML's objective": np.diff(slope / (1 + alpha * curvature)) / np.diff(starts),
-        "Moreau envelope": np.diff(slope) / np.diff(starts),
-    }
-    return (starts[1:] + starts[:-1]) / 2, second
-
-
-# The closed form against the library, at five starts.
-five_z = np.array([0.5, 1.5, 3.0, 6.0, 9.0])
-slope, curvature = wavy(five_z)
-five_starts, pair = jnp.asarray(five_z + 0.5 * slope), ml.Task(jnp.zeros(1), jnp.zeros(1))
-scalar_loss = lambda z, _: z**2 / 2 + 0.9 * jnp.cos(z)  # noqa: E731
-for meta_gradient, expected in (
-    (ml.imaml(scalar_loss, optax.sgd(0.25), 300, 2.0, cg_steps=1), slope / (1 + 0.5 * curvature)),
-    (ml.fo_muml(scalar_loss, 0.5, 600), slope),
-):
-    assert np.allclose(jax.vmap(lambda t, m=meta_gradient: m(t, pair)[1])(five_starts), expected)
-
-starts, second = curvatures_of(wavy, 0.5, np.linspace(0, 700, 140_001))
-print("largest size of the second derivative, for starts up to")
-for radius in (10, 100, 1000):
-    largest = {name: np.abs(values[starts < radius]).max() for name, values in second.items()}
-    print(f"{radius:6d}:", ", ".join(f"{k} {v:.2f}" for k, v in largest.items()))
-convex_prediction.reveal("only the envelope")
-assert largest["iMAML's objective"] > 100 and largest["Moreau envelope"] < 1.9 / (1 + 0.5 * 1.9) + 1e-3
-print("lowest curvature")
-for alpha in (0.1, 1.0, 10.0):
-    _, bent = curvatures_of(kinked, alpha, np.linspace(0.9, 3, 20_001))
-    lowest_curvature = {name: values.min() for name, values in bent.items()}
-    print(f"α = {alpha:4g}:", ", ".join(f"{k} {v:.3f}" for k, v in lowest_curvature.items()))
-    assert np.isclose(lowest_curvature["iMAML's objective"], -alpha, rtol=0.01)
-    assert lowest_curvature["Moreau envelope"] > -1e-6
-
-# %%
-figure, (left_axes, right_axes) = plots.subplots(2, height=3.6)
-starts, second = curvatures_of(wavy, 0.5, np.linspace(0, 42, 4_001))
-plots.lines(starts, second, "start θ", "second derivative", title="h = z²/2 + 0.9 cos z, α = 0.5", axes=left_axes)
-starts, second = curvatures_of(kinked, 1.0, np.linspace(0.5, 3, 20_001))
-plots.lines(starts, second, "start θ", "second derivative", title="h bends from θ = 2 on, α = 1", axes=right_axes)
-plots.show(
-    figure,
-    alt="Second derivatives of both objectives against the start. Left: that of iMAML's objective swings wider and wider "
-    "with distance, above and below zero; that of the envelope stays in a narrow band. Right: iMAML's drops to minus one "
-    "just where the loss begins to bend, and the envelope's never falls below zero.",
-)
-
-# %% [markdown]
-# Both losses are convex. On the left, iMAML's objective is not: its second derivative turns negative again and again,
-# and its size grows with the distance from the origin, so no single outer step size is safe everywhere. On the right a
-# stiffer spring makes the dip smaller and does not remove it: the curvature falls to $-\alpha$. The envelope of a
-# convex loss is convex, and its curvature is at most $L / (1 + \alpha L)$.
-#
-# ## Limits
-#
-# - Everything here assumes that the inner loop has arrived. Watch the length of its last gradient.
-# - iMAML still needs products with the Hessian. Conjugate gradients need it positive definite, with the spring.
-# - The envelope has one loss for each task. It counts the way to the answer as well as the answer, and it cannot hear
-#   what a separate query set says.
-# - One strength for all parameters and tasks was used. Nothing says that this is best.
-# - Of the FO-MuML paper the abstract was read; the anchored iteration is given as we remember it. Of the experiments of
-#   either paper none was repeated.
-#
 # ## What to take away
 #
-# - A spring to the start makes the adapted point a function of the start: unique and smooth, once $\lambda$ outweighs
-#   the negative curvature.
-# - The meta-gradient needs the end of the path only: $(I + H/\lambda)\, g = \nabla f(\phi^*)$.
-# - Neumann needs $\lambda > L$. Conjugate gradients need $H + \lambda I$ positive definite, and few products.
-# - Before the loop has converged, the formula returns a vector that nobody asked for, and it looks like any other.
-# - Count the spring in the objective, and the solve disappears. Reptile and FO-MAML then point the same, exact way.
+# - A proximal term makes the adapted parameters a function of the initialization: unique and smooth, once $\lambda$
+#   exceeds every negative curvature of the support loss.
+# - Early stopping after $K$ steps keeps about as much of the initialization as a proximal term with
+#   $\lambda = 1 / (\alpha K)$.
+# - The meta-gradient needs only the minimum: $(I + H/\lambda)\, g = \nabla f(\phi^*)$, whatever the inner optimizer.
+# - The Neumann series needs $\lambda > L$. Conjugate gradients need $H + \lambda I$ positive definite, and about as many
+#   products as there are large curvatures.
+# - An implicit gradient of an inner loop that has not converged can be wrong by any factor, and it does not look wrong.
 #
-# The envelope needs no solve because support and query are one loss. Can the solve be avoided when they differ?
+# iMAML needs Hessian-vector products and a solver. Can the same meta-gradient be had from gradients alone?
 
 # %%
 quiz("04")
@@ -1038,10 +813,28 @@ quiz("04")
 progress("04")
 
 # %% [markdown]
-# ## References
+# ## Limits
+#
+# - The formula assumes that the inner loop has converged. Nothing in this lesson holds for a loop that stops early, other
+#   than the warning above.
+# - The correspondence $\lambda \approx 1/(\alpha K)$ was derived for a quadratic and is exact only for small curvatures.
+# - That seven products suffice depends on six support points and small residuals. With many support points, or with
+#   classes instead of squared errors, the number of large curvatures is another.
+# - One task and one network were used to compare errors, memory and products. The numbers are ours; they are not a
+#   comparison of trained models, which lesson 07 makes.
+#
+# ## Go further
 #
 # - A. Rajeswaran, C. Finn, S. Kakade, S. Levine. *Meta-learning with implicit gradients.* 2019.
 #   [arXiv 1909.04630](https://arxiv.org/abs/1909.04630). iMAML.
-# - K. Mishchenko, S. Hanzely, P. Richtárik. *Convergence of first-order algorithms for meta-learning with Moreau
-#   envelopes.* 2023. [arXiv 2301.06806](https://arxiv.org/abs/2301.06806). FO-MAML as an inexact step on the envelope.
+# - P. Zhou, X. Yuan, H. Xu, S. Yan, J. Feng. *Efficient meta learning via minibatch proximal update.* NeurIPS 2019.
+#   Meta-MinibatchProx, the origin of adaptation with a proximal term to a learned initialization.
+# - E. Grant, C. Finn, S. Levine, T. Darrell, T. Griffiths. *Recasting gradient-based meta-learning as hierarchical
+#   Bayes.* 2018. [arXiv 1801.08930](https://arxiv.org/abs/1801.08930). Early stopping as a prior around the
+#   initialization.
+# - J. Lorraine, P. Vicol, D. Duvenaud. *Optimizing millions of hyperparameters by implicit differentiation.* 2020.
+#   [arXiv 1911.02590](https://arxiv.org/abs/1911.02590). The Neumann series in place of a solver.
 # - J. R. Shewchuk. *An introduction to the conjugate gradient method without the agonizing pain.* 1994.
+# - K. Mishchenko, S. Hanzely, P. Richtárik. *Convergence of first-order algorithms for meta-learning with Moreau
+#   envelopes.* 2023. [arXiv 2301.06806](https://arxiv.org/abs/2301.06806). Where support and query loss are one and the
+#   proximal term is counted in the meta-objective, the meta-gradient needs no solve at all.

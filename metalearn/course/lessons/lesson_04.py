@@ -1,15 +1,18 @@
-"""Exercises and quiz of lesson 04, the bilevel view."""
+"""Lesson 04, bilevel optimization: its exercises, predictions, quiz and figures."""
 
 import functools
+from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from optax.tree import add_scale, sub
 from optax.tree import scale as scaled
 
 import metalearn as ml
-from metalearn.course.exercises.exercise import Exercise, Misconception, Question
+from metalearn import plots
+from metalearn.course.exercises.exercise import Exercise, Guess, Misconception, Question
 from metalearn.course.lessons.adaptation import (
     adapt,
     cosines,
@@ -24,49 +27,62 @@ from metalearn.course.lessons.adaptation import (
     wave,
 )
 from metalearn.course.widgets import diagrams
-from metalearn.task import Task
+
+
+@jax.jit
+def _nested(params, batch):
+    """Mean squared error of a hidden tanh layer plus a line; params is a tuple that holds a dict and a tuple."""
+    x, y = batch
+    layer, (slope, offset) = params
+    hidden = jnp.tanh(jnp.outer(x, layer["weight"]) + layer["bias"])
+    return jnp.mean((hidden @ layer["readout"] + slope * x + offset - y) ** 2)
+
+
+def _nested_params(rng):
+    return network_params(rng, 2), (np.asarray(rng.normal()), np.asarray(rng.normal()))
+
 
 # 04.pulled_descent --------------------------------------------------------------------------------------------------
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def _pulled(loss, batch, params, step_size, num_steps, strength):
+def _proximal_descent(loss, batch, params, step_size, num_steps, strength):
     """By the library."""
     objective = ml.inner.proximal(lambda phi: loss(phi, batch), params, strength)
     return ml.inner.descend(objective, optax.sgd(step_size), num_steps, params)
 
 
-def _by_rule(rule, fewer=0):
-    """A descent from one rule for the step: (slope, phi, start, step size, strength) -> what is subtracted."""
+def _by_step(step, fewer=0):
+    """A descent whose step is a function of (gradient, phi, initialization, learning rate, strength)."""
 
     def descent(loss, batch, params, step_size, num_steps, strength):
         phi = params
         for _ in range(num_steps - fewer):
-            phi = sub(phi, rule(gradient_at(loss, phi, batch), phi, params, step_size, strength))
+            phi = sub(phi, step(gradient_at(loss, phi, batch), phi, params, step_size, strength))
         return phi
 
     return descent
 
 
-def _spring(factor):
-    """The right step, with the spring's slope multiplied by a factor."""
-    return lambda g, phi, start, a, s: scaled(a, add_scale(g, factor * s, sub(phi, start)))
+def _proximal_step(factor):
+    """The right step, with the gradient of the proximal term multiplied by a factor."""
+    return lambda g, phi, theta, a, s: scaled(a, add_scale(g, factor * s, sub(phi, theta)))
 
 
-def _pulled_back_at_the_end(loss, batch, params, step_size, num_steps, strength):
+def _corrected_at_the_end(loss, batch, params, step_size, num_steps, strength):
     end = adapt(loss, batch, params, step_size, num_steps)
     return add_scale(end, -step_size * strength, sub(end, params))
 
 
-def _slope_at_the_start(loss, batch, params, step_size, num_steps, strength):
-    slope, phi = gradient_at(loss, params, batch), params
+def _gradient_at_the_initialization(loss, batch, params, step_size, num_steps, strength):
+    gradient, phi = gradient_at(loss, params, batch), params
     for _ in range(num_steps):
-        phi = sub(phi, _spring(1.0)(slope, phi, params, step_size, strength))
+        phi = sub(phi, _proximal_step(1.0)(gradient, phi, params, step_size, strength))
     return phi
 
 
-def _by_weighing_points(loss, batch, params, step_size, num_steps, strength):
-    """An alternative: a step of the plain loss, from a point between phi and the start."""
+def _by_averaging(loss, batch, params, step_size, num_steps, strength):
+    """An alternative: a step on the support loss alone, from a weighted mean of phi and the initialization."""
     phi, share = params, step_size * strength
     for _ in range(num_steps):
         between = add_scale(scaled(1 - share, phi), share, params)
@@ -74,86 +90,99 @@ def _by_weighing_points(loss, batch, params, step_size, num_steps, strength):
     return phi
 
 
-PULLED_DESCENT = Exercise(
+PROXIMAL_DESCENT = Exercise(
     id="04.pulled_descent",
-    title="Adaptation with a spring",
+    title="Adaptation with a proximal term",
     difficulty=1,
     minutes=8,
-    reference=_pulled,
+    reference=_proximal_descent,
     instances=lambda rng: [
         (wave, curve_task(rng, 5, 5).support, rng.normal(1, 0.3, 2), 0.1, 4, 0.7),
         (cosines, points_task(rng, 4, 6, 5).support, rng.normal(0, 1, 4), 0.2, 3, 1.6),
-        (network, curve_task(rng, 6, 4).support, network_params(rng, 3), 0.05, 3, 2.5),
+        (_nested, curve_task(rng, 6, 4).support, _nested_params(rng), 0.05, 3, 2.5),
+        (network, curve_task(rng, 3, 4).support, network_params(rng, 2), 0.05, 0, 0.4),
     ],
     misconceptions=(
         Misconception(
             "factor two kept",
-            _by_rule(_spring(2.0)),
-            "Your spring is twice as stiff as asked. The objective has $\\lambda/2$ times a square: what is the "
-            "derivative of the two together?",
+            _by_step(_proximal_step(2.0)),
+            "This is descent with a proximal term twice as strong as asked. The objective has $\\lambda/2$ times a "
+            "square: what is the derivative of the two together?",
         ),
         Misconception(
             "half kept",
-            _by_rule(_spring(0.5)),
-            "Your spring is half as stiff as asked. The $\\frac12$ belongs to the objective; what becomes of it when "
-            "the square is differentiated?",
+            _by_step(_proximal_step(0.5)),
+            "This is descent with a proximal term half as strong as asked. The $\\frac12$ belongs to the objective; "
+            "what becomes of it when the square is differentiated?",
         ),
         Misconception(
-            "spring pushes",
-            _by_rule(_spring(-1.0)),
-            "Your spring pushes away from the start. Write down the slope of the spring, and then which way a descent "
-            "step goes.",
+            "wrong sign",
+            _by_step(_proximal_step(-1.0)),
+            "Your proximal term pushes away from the initialization. Write down its gradient, and then the direction "
+            "of a descent step.",
         ),
         Misconception(
-            "anchored to the current point",
-            _by_rule(_spring(0.0)),
-            "This is descent without a spring. Perhaps yours is tied to the current point, where its slope is always "
-            "zero. Which point stays fixed during adaptation?",
+            "no proximal term",
+            _by_step(_proximal_step(0.0)),
+            "This is gradient descent on the support loss alone. Is $\\lambda$ used? If it is, perhaps the distance is "
+            "measured from the current point, where it is always zero.",
         ),
         Misconception(
             "strength multiplies the loss",
-            _by_rule(lambda g, phi, start, a, s: scaled(a, add_scale(sub(phi, start), s, g))),
-            "Your $\\lambda$ multiplies the loss instead of the spring: a larger one pulls less.",
+            _by_step(lambda g, phi, theta, a, s: scaled(a, add_scale(sub(phi, theta), s, g))),
+            "Your $\\lambda$ multiplies the gradient of the support loss instead of that of the proximal term.",
         ),
         Misconception(
             "strength inverted",
-            _by_rule(lambda g, phi, start, a, s: scaled(a, add_scale(g, 1 / s, sub(phi, start)))),
-            "Your spring has the strength $1/\\lambda$. That convention belongs to a step size, not to a strength.",
+            _by_step(lambda g, phi, theta, a, s: scaled(a, add_scale(g, 1 / s, sub(phi, theta)))),
+            "Your proximal term has the strength $1/\\lambda$. Some texts write it with $1/(2\\lambda)$; this course "
+            "writes $\\lambda/2$.",
         ),
         Misconception(
-            "spring not scaled by the step size",
-            _by_rule(lambda g, phi, start, a, s: add_scale(scaled(a, g), s, sub(phi, start))),
-            "The step size multiplies the slope of the loss, but not that of the spring. Both are parts of one "
-            "objective.",
+            "proximal term without the learning rate",
+            _by_step(lambda g, phi, theta, a, s: add_scale(scaled(a, g), s, sub(phi, theta))),
+            "The learning rate multiplies the gradient of the loss, but not that of the proximal term. Both are parts "
+            "of one objective.",
         ),
         Misconception(
             "weight decay",
-            _by_rule(lambda g, phi, start, a, s: scaled(a, add_scale(g, s, phi))),
-            "Your spring pulls towards zero: this is weight decay. Where should it be fastened?",
+            _by_step(lambda g, phi, theta, a, s: scaled(a, add_scale(g, s, phi))),
+            "Your proximal term pulls towards zero, which is weight decay. Towards which point should it pull?",
         ),
         Misconception(
-            "one pull at the end",
-            _pulled_back_at_the_end,
-            "You took $K$ plain steps and pulled back once, at the end. The spring acts during every step.",
+            "one correction at the end",
+            _corrected_at_the_end,
+            "This equals $K$ steps on the support loss, and one step towards the initialization after them. The "
+            "proximal term takes part in every step.",
         ),
         Misconception(
-            "all slopes from the start",
-            _slope_at_the_start,
-            "The slope of your loss is always taken at the start. Which point does each step leave from?",
+            "gradient at the initialization",
+            _gradient_at_the_initialization,
+            "The gradient of your loss is always taken at the initialization. Where does each step begin?",
+        ),
+        Misconception(
+            "ascent",
+            _by_step(lambda g, phi, theta, a, s: scaled(-a, add_scale(g, s, sub(phi, theta)))),
+            "Your steps go uphill: the objective grows. Which sign has a descent step?",
         ),
         Misconception(
             "one step too few",
-            _by_rule(_spring(1.0), fewer=1),
-            "This is right after $K - 1$ steps. Count how often your loop moves the parameters.",
+            _by_step(_proximal_step(1.0), fewer=1),
+            "This is right after $K - 1$ steps. Count how often your loop changes the parameters.",
+        ),
+        Misconception(
+            "one step too many",
+            _by_step(_proximal_step(1.0), fewer=-1),
+            "This is right after $K + 1$ steps. Count how often your loop changes the parameters.",
         ),
     ),
-    alternatives=(_by_weighing_points, _by_rule(_spring(1.0))),
+    alternatives=(_by_averaging, _by_step(_proximal_step(1.0))),
     hints=(
-        "Keep two points apart: `params`, which never moves, and the one that your loop moves.",
-        "What is subtracted at each step is the step size times a sum: the slope of the loss, and the slope of the "
-        "spring, which is a strength times a distance.",
+        "Keep two points apart: `params`, which stays as it is, and the one that your loop changes.",
+        "Each step subtracts the learning rate times a sum. One part is the gradient of the loss, the other one is a "
+        "strength times a difference of parameters.",
     ),
-    expected="A pytree like `params`. With a very small strength it is plain gradient descent.",
+    expected="A pytree like `params`. With a very small strength it is close to plain gradient descent.",
 )
 
 # 04.implicit_gradient -----------------------------------------------------------------------------------------------
@@ -164,121 +193,120 @@ def _hessian(loss, params, batch):
     return jax.hessian(loss)(params, batch)
 
 
-def _solved(system, hessian_on="support", right_side_on="query"):
-    """A gradient from one rule for the matrix: (identity, Hessian, strength) -> what is solved with."""
+def _from_parts(formula, hessian_on="support", gradient_on="query"):
+    """A gradient from a formula: (Hessian, gradient, strengths) -> result."""
 
-    def gradient(loss, task, adapted, strength):
+    def gradient(loss, task, adapted, strengths):
         hessian = np.asarray(_hessian(loss, adapted, getattr(task, hessian_on)))
-        right_side = np.asarray(gradient_at(loss, adapted, getattr(task, right_side_on)))
-        return np.linalg.solve(system(np.eye(len(adapted)), hessian, strength), right_side)
+        return formula(hessian, np.asarray(gradient_at(loss, adapted, getattr(task, gradient_on))), strengths)
 
     return gradient
 
 
-def _right_system(identity, hessian, strength):
-    return identity + hessian / strength
-
-
-def _multiplied(sign):
-    def gradient(loss, task, adapted, strength):
-        hessian = np.asarray(_hessian(loss, adapted, task.support))
-        right_side = np.asarray(gradient_at(loss, adapted, task.query))
-        return right_side + sign * hessian @ right_side / strength
-
-    return gradient
-
-
-def _by_eigenvectors(loss, task, adapted, strength):
-    """An alternative: each eigenvector of the Hessian on its own."""
-    values, axes = np.linalg.eigh(np.asarray(_hessian(loss, adapted, task.support)))
-    return axes @ (strength / (strength + values) * (axes.T @ np.asarray(gradient_at(loss, adapted, task.query))))
+def _many_strengths(hessian, gradient, strengths):
+    return strengths * np.linalg.solve(hessian + np.diag(strengths), gradient)
 
 
 IMPLICIT_GRADIENT = Exercise(
     id="04.implicit_gradient",
-    title="The implicit gradient, with a matrix",
+    title="A derivation to finish: one strength for each parameter",
     difficulty=2,
-    minutes=8,
-    reference=_solved(_right_system),
+    minutes=12,
+    reference=_from_parts(_many_strengths),
     instances=lambda rng: [
-        (wave, curve_task(rng, 5, 5), rng.normal(1, 0.3, 2), 2.5),
-        (cosines, points_task(rng, 4, 6, 5), rng.normal(0, 1, 4), 1.7),
-        (regression, line_task(rng, 6, 4), rng.normal(0, 1, 3), 4.0),
+        (wave, curve_task(rng, 5, 5), rng.normal(1, 0.3, 2), np.array([6.0, 2.5]) + rng.uniform(0, 1, 2)),
+        (
+            cosines,
+            points_task(rng, 4, 6, 5),
+            rng.normal(3, 0.3, 4),
+            np.array([1.7, 4, 2.4, 3]) + rng.uniform(0, 0.5, 4),
+        ),
+        (regression, line_task(rng, 6, 4), rng.normal(0, 1, 3), np.array([9.0, 4, 6]) + rng.uniform(0, 1, 3)),
     ],
     misconceptions=(
         Misconception(
             "no solve",
-            lambda loss, task, adapted, strength: gradient_at(loss, adapted, task.query),
-            "This is the right side of the system, the FO-MAML direction. It is not solved yet.",
+            _from_parts(lambda H, b, s: b),
+            "This is $\\nabla f(\\phi^*)$, FO-MAML's direction at the adapted parameters. $J$ is still missing.",
+        ),
+        Misconception(
+            "J not transposed",
+            _from_parts(lambda H, b, s: np.linalg.solve(H + np.diag(s), s * b)),
+            "This is $J\\, \\nabla f$. The chain rule asks for $J^\\top \\nabla f$, and with several strengths $J$ is "
+            "not symmetric any more: transpose line 3, factor by factor.",
+        ),
+        Misconception(
+            "strengths missing",
+            _from_parts(lambda H, b, s: np.linalg.solve(H + np.diag(s), b)),
+            "This is $(H + \\Lambda)^{-1} \\nabla f$. What stands on the right side of line 2?",
+        ),
+        Misconception(
+            "multiplied by the strengths twice",
+            _from_parts(lambda H, b, s: s * np.linalg.solve(H + np.diag(s), s * b)),
+            "This has $\\Lambda$ on both sides of the inverse. How often does it occur in line 3?",
+        ),
+        Misconception(
+            "mean strength",
+            _from_parts(lambda H, b, s: np.linalg.solve(np.eye(len(b)) + H / s.mean(), b)),
+            "This is the gradient for one strength, the mean of those given. Each parameter has its own.",
         ),
         Misconception(
             "multiplied instead of solved",
-            _multiplied(1),
-            "You *multiplied* by the matrix of the system. On which side of the equation does the unknown stand?",
+            _from_parts(lambda H, b, s: b + H @ (b / s)),
+            "This is $(I + H \\Lambda^{-1})\\, \\nabla f$: the matrix is right, but you multiplied by it.",
         ),
         Misconception(
             "first terms of the series",
-            _multiplied(-1),
-            "This is $(I - H/\\lambda)\\, \\nabla f$, a factor of lesson 02 with the step $1/\\lambda$. It is near the "
-            "solution only when the spring is very stiff.",
-        ),
-        Misconception(
-            "factor lambda missing",
-            _solved(lambda identity, hessian, strength: strength * identity + hessian),
-            "You solved with $H + \\lambda I$, and your result is too short by the factor $\\lambda$. Multiply line 3 "
-            "out to see where it belongs.",
+            _from_parts(lambda H, b, s: b - H @ (b / s)),
+            "This is $(I - H \\Lambda^{-1})\\, \\nabla f$, which is near the solution only if all strengths are large.",
         ),
         Misconception(
             "wrong sign",
-            _solved(lambda identity, hessian, strength: identity - hessian / strength),
-            "Your matrix has a minus sign. On a parabola of curvature $a$, does a spring keep more of a nudge than "
-            "there was, or less?",
+            _from_parts(lambda H, b, s: s * np.linalg.solve(np.diag(s) - H, b)),
+            "Your $H$ has a minus sign. Differentiate line 1 once more: which sign does $H J$ get?",
         ),
         Misconception(
-            "strength upside down",
-            _solved(lambda identity, hessian, strength: identity + hessian * strength),
-            "Your $\\lambda$ multiplies the Hessian. With a very stiff spring, what should be left of the solve?",
+            "strengths upside down",
+            _from_parts(lambda H, b, s: np.linalg.solve(np.eye(len(b)) + H * s, b)),
+            "Your strengths multiply the Hessian. With very large strengths, what should be left of the solve?",
         ),
         Misconception(
-            "strength forgotten",
-            _solved(lambda identity, hessian, strength: identity + hessian),
-            "Your system does not contain the strength of the spring.",
+            "strengths in the right side only",
+            _from_parts(lambda H, b, s: s * np.linalg.solve(H, b)),
+            "Your matrix is the Hessian alone. What does the proximal term add to the curvature?",
         ),
         Misconception(
-            "spring forgotten",
-            _solved(lambda identity, hessian, strength: hessian / strength),
-            "Your matrix is the Hessian alone, without the identity. That part comes from the spring.",
+            "identity in place of the strengths",
+            _from_parts(lambda H, b, s: np.linalg.solve(np.eye(len(b)) + H, b)),
+            "This is the solution for strengths that are all 1. Are yours used?",
         ),
         Misconception(
             "Hessian of the query loss",
-            _solved(_right_system, hessian_on="query"),
-            "Your Hessian is that of the query loss. Which loss does the inner problem minimise?",
+            _from_parts(_many_strengths, hessian_on="query"),
+            "This uses the Hessian of the query loss. Which loss does the inner problem minimise?",
         ),
         Misconception(
             "support gradient",
-            _solved(_right_system, right_side_on="support"),
-            "Your right side is the gradient of the support loss. Which loss scores the adapted point?",
+            _from_parts(_many_strengths, gradient_on="support"),
+            "This uses the gradient of the support loss. Which loss judges the adapted parameters?",
         ),
         Misconception(
             "support and query swapped",
-            _solved(_right_system, hessian_on="query", right_side_on="support"),
-            "Support and query have changed places, in the Hessian and in the right side.",
+            _from_parts(_many_strengths, hessian_on="query", gradient_on="support"),
+            "Support and query have changed places, in the Hessian and in the gradient.",
         ),
     ),
     alternatives=(
-        _by_eigenvectors,
-        lambda loss, task, adapted, strength: (
-            strength
-            * _solved(lambda identity, hessian, strength: strength * identity + hessian)(loss, task, adapted, strength)
-        ),
+        _from_parts(lambda H, b, s: np.linalg.solve(np.eye(len(b)) + H / s, b)),
+        _from_parts(lambda H, b, s: np.linalg.solve(H + np.diag(s), np.diag(s)).T @ b),
     ),
     hints=(
-        "Two derivatives at `adapted`: the Hessian of one loss, and the gradient of the other. Line 1 says which loss "
-        "the Hessian belongs to.",
-        "`jax.hessian(loss)` differentiates in the first argument, as `jax.grad` does. `jnp.linalg.solve` takes the "
-        "matrix and the right side.",
+        "Line 3 is line 2 solved for $J$. Then transpose it: $(A^{-1} B)^\\top = B^\\top (A^\\top)^{-1}$. Both $H$ and "
+        "$\\Lambda$ are symmetric.",
+        "`jax.hessian(loss)` differentiates with respect to the first argument, as `jax.grad` does. `jnp.diag` makes a "
+        "diagonal matrix, and `jnp.linalg.solve` takes the matrix and the right side.",
     ),
-    expected="An array of shape `[d]`. For a very stiff spring it is close to the query gradient.",
+    expected="An array of shape `[d]`. If all strengths are equal, it solves the boxed system above.",
 )
 
 # 04.neumann_series --------------------------------------------------------------------------------------------------
@@ -291,7 +319,7 @@ def _product(loss, params, batch, vector):
 
 
 def _series(factor, extra=0, total_of=sum):
-    """A series from one rule for each term: (number of the term, strength) -> factor of the next product."""
+    """A series whose terms have the factor: (number of the term, strength) -> factor of the next product."""
 
     def series(loss, batch, adapted, vector, strength, num_products):
         terms = [vector]
@@ -311,6 +339,11 @@ _neumann = _series(_right_factor)
 
 def _same_product_each_time(loss, batch, adapted, vector, strength, num_products):
     return add_scale(vector, -num_products / strength, _product(loss, adapted, batch, vector))
+
+
+def _scaled_after_one_product(loss, batch, adapted, vector, strength, num_products):
+    first = scaled(-1 / strength, _product(loss, adapted, batch, vector))
+    return add_scale(vector, sum((-1 / strength) ** j for j in range(num_products)), first)
 
 
 def _divided_once(loss, batch, adapted, vector, strength, num_products):
@@ -333,25 +366,26 @@ def _by_iteration(loss, batch, adapted, vector, strength, num_products):
 
 NEUMANN_SERIES = Exercise(
     id="04.neumann_series",
-    title="The Neumann series, with products only",
+    title="The Neumann series by Hessian-vector products",
     difficulty=3,
     minutes=10,
     reference=_neumann,
     instances=lambda rng: [
         (wave, curve_task(rng, 5, 5).support, rng.normal(1, 0.3, 2), rng.normal(0, 1, 2), 2.5, 3),
         (cosines, points_task(rng, 4, 6, 5).support, rng.normal(0, 1, 4), rng.normal(0, 1, 4), 1.7, 4),
-        (network, curve_task(rng, 6, 4).support, network_params(rng, 3), network_params(rng, 3), 6.0, 2),
+        (_nested, curve_task(rng, 6, 4).support, _nested_params(rng), _nested_params(rng), 6.0, 2),
+        (cosines, points_task(rng, 3, 6, 5).support, rng.normal(3, 0.3, 3), rng.normal(0, 1, 3), 0.6, 1),
     ],
     misconceptions=(
         Misconception(
             "no alternating sign",
             _series(lambda number, strength: 1 / strength),
-            "All your terms are added. This is the series of $(I - H/\\lambda)^{-1}$.",
+            "Your result is the sum with plus signs only, which is the series of $(I - H/\\lambda)^{-1}$.",
         ),
         Misconception(
             "last term only",
             _series(_right_factor, total_of=lambda leaves: leaves[-1]),
-            "You returned the last term. The series is the sum of all of them.",
+            "This is the last term alone. The series is the sum of all of them.",
         ),
         Misconception(
             "first term missing",
@@ -361,8 +395,8 @@ NEUMANN_SERIES = Exercise(
         Misconception(
             "same product each time",
             _same_product_each_time,
-            "Every term of yours is the same product, with the vector itself. Each should be a product with the term "
-            "before it.",
+            "This equals a sum in which every term is the same product, $-H/\\lambda$ times the vector. Each should be "
+            "a product with the term before it.",
         ),
         Misconception(
             "strength forgotten",
@@ -372,23 +406,29 @@ NEUMANN_SERIES = Exercise(
         Misconception(
             "divided once",
             _divided_once,
-            "You divide by $\\lambda$ once. In the $j$-th term, how often does $\\lambda$ occur?",
+            "This is divided by $\\lambda$ once. In the $j$-th term, how often does $\\lambda$ occur?",
         ),
         Misconception(
             "multiplied by the strength",
             _series(lambda number, strength: -strength),
-            "You multiply by the strength. A stiffer spring should make the later terms smaller.",
+            "Your terms are multiplied by the strength. A larger strength should make the later terms smaller.",
         ),
         Misconception(
             "another system",
             _divided_at_the_end,
-            "Your result is too small by the factor $\\lambda$: it solves with $H + \\lambda I$. The series asked for "
+            "Your result is the right one divided by $\\lambda$: it solves with $H + \\lambda I$. The series asked for "
             "begins with the vector itself.",
         ),
         Misconception(
             "exponential series",
             _series(lambda number, strength: -1 / (number * strength)),
-            "You divide the $j$-th term by $j!$. That is the exponential series; the geometric one has no factorial.",
+            "Your $j$-th term is divided by $j!$, as in the exponential series. The geometric series has no factorial.",
+        ),
+        Misconception(
+            "one product, then scaling",
+            _scaled_after_one_product,
+            "Only your first term has a product with $H$; the later ones are that term times $-1/\\lambda$ again. Each "
+            "term needs a product of its own.",
         ),
         Misconception(
             "one product too few",
@@ -403,191 +443,325 @@ NEUMANN_SERIES = Exercise(
     ),
     alternatives=(_by_iteration,),
     hints=(
-        "Keep two pytrees: the last term, and the sum so far. Both begin as the vector.",
-        "The next term is the product of $-H/\\lambda$ with the last one. The point at which $H$ is taken never moves.",
+        "Keep two pytrees: the last term, and the sum so far. Both are the vector at first.",
+        "The next term is the product of $-H/\\lambda$ with the last one. $H$ is always taken at `adapted`.",
     ),
-    expected="A pytree like `adapted`. With a stiff spring and many products it solves the boxed system.",
+    expected="A pytree like `adapted`. With a large strength and many products it solves the boxed system.",
 )
 
-# 04.moreau_gradient -------------------------------------------------------------------------------------------------
+EXERCISES = (PROXIMAL_DESCENT, IMPLICIT_GRADIENT, NEUMANN_SERIES)
 
-
-@functools.partial(jax.jit, static_argnums=(0, 4))
-def _moreau(loss, batch, params, step_size, num_steps):
-    """By the library."""
-    return ml.fo_muml(loss, step_size, num_steps)(params, Task(batch, batch))[1]
-
-
-def _anchored(loss, batch, params, step_size, num_steps):
-    """z_s."""
-    z = params
-    for _ in range(num_steps):
-        z = move(params, gradient_at(loss, z, batch), step_size)
-    return z
-
-
-def _slope_after(fewer=0, sign=1):
-    """The slope of the loss at the end of another number of steps, or of steps uphill."""
-
-    def gradient(loss, batch, params, step_size, num_steps):
-        return gradient_at(loss, _anchored(loss, batch, params, sign * step_size, num_steps - fewer), batch)
-
-    return gradient
-
-
-@functools.partial(jax.jit, static_argnums=(0, 4))
-def _through_the_iteration(loss, batch, params, step_size, num_steps):
-    return jax.grad(lambda start: loss(_anchored(loss, batch, start, step_size, num_steps), batch))(params)
-
-
-def _displacement(scale):
-    def gradient(loss, batch, params, step_size, num_steps):
-        return scaled(scale(step_size), sub(params, _anchored(loss, batch, params, step_size, num_steps + 1)))
-
-    return gradient
-
-
-def _reptile(loss, batch, params, step_size, num_steps):
-    return sub(params, _anchored(loss, batch, params, step_size, num_steps))
-
-
-def _balance(loss, batch, params, step_size, num_steps):
-    """The slope of the pulled objective."""
-    z = _anchored(loss, batch, params, step_size, num_steps)
-    return add_scale(gradient_at(loss, z, batch), 1 / step_size, sub(z, params))
-
-
-MOREAU_GRADIENT = Exercise(
-    id="04.moreau_gradient",
-    title="The gradient of the Moreau envelope",
-    difficulty=2,
-    minutes=6,
-    reference=_moreau,
-    instances=lambda rng: [
-        (wave, curve_task(rng, 5, 5).support, rng.normal(1, 0.3, 2), 0.2, 3),
-        (cosines, points_task(rng, 4, 6, 5).support, rng.normal(0, 1, 4), 0.6, 4),
-        (network, curve_task(rng, 6, 4).support, network_params(rng, 3), 0.05, 3),
-    ],
-    misconceptions=(
-        Misconception(
-            "plain descent",
-            lambda loss, batch, params, step_size, num_steps: gradient_at(
-                loss, adapt(loss, batch, params, step_size, num_steps), batch
-            ),
-            "Your steps leave from the current point. This is gradient descent, and what you return is FO-MAML. "
-            "From which point does every anchored step leave?",
-        ),
-        Misconception(
-            "one step too few",
-            _slope_after(fewer=1),
-            "Your slope is taken one step too early. If you returned $(\\theta - z_s) / \\alpha$: that is the slope at "
-            "the point before.",
-        ),
-        Misconception(
-            "one step too many",
-            _slope_after(fewer=-1),
-            "Your slope is taken one step too late. Count how often your loop moves the point.",
-        ),
-        Misconception(
-            "slope at the start",
-            lambda loss, batch, params, step_size, num_steps: gradient_at(loss, params, batch),
-            "This is the slope at the start: the limit of a very stiff spring.",
-        ),
-        Misconception(
-            "uphill",
-            _slope_after(sign=-1),
-            "Your steps go uphill. Compare the sign with $z_{l+1} = \\theta - \\alpha \\nabla h(z_l)$.",
-        ),
-        Misconception(
-            "Reptile",
-            _reptile,
-            "This is Reptile's direction, $\\theta - z_s$, one step early. Its length is that of a distance, not of "
-            "a slope.",
-        ),
-        Misconception(
-            "step size kept",
-            _displacement(lambda a: 1.0),
-            "Your result is too short by the factor $\\alpha$. A distance becomes a slope when it is multiplied by the "
-            "strength of the spring.",
-        ),
-        Misconception(
-            "wrong sign",
-            _displacement(lambda a: -1 / a),
-            "Your result has the wrong sign. Where the envelope rises, does the pulled minimum lie ahead or behind?",
-        ),
-        Misconception(
-            "differentiated through the iteration",
-            _through_the_iteration,
-            "You differentiated $h(z_s)$ in the start, through all steps. That is the gradient of the loss *without* "
-            "the spring. Line 6 needs a slope at one point only.",
-        ),
-        Misconception(
-            "slope of the pulled objective",
-            _balance,
-            "This is the slope of loss and spring together. It goes to zero as the iteration converges: it is the "
-            "bracket of line 6.",
-        ),
-        Misconception(
-            "the point itself",
-            _anchored,
-            "You returned the point $z_s$. The exercise asks for a slope at it.",
-        ),
+PREDICTIONS = (
+    Guess(
+        "04.survives",
+        "A quadratic of curvature 1 and a proximal term of strength 0.5. After very many inner steps, which fraction "
+        "of a change to the initialization is left in the adapted parameter?",
+        unit="of it",
+        why="At the minimum the two gradients cancel: $a\\,\\phi = \\lambda(\\theta - \\phi)$, so "
+        "$\\phi = \\frac{\\lambda}{\\lambda + a}\\theta$.",
+        read="What is left of the initialization",
     ),
-    alternatives=(_displacement(lambda a: 1 / a), _slope_after()),
-    hints=(
-        "Keep `params` as it is. In each round, take the slope at the current $z$, and step from `params`.",
-        "After the last step, one more gradient is needed.",
+    Guess(
+        "04.one_minimum",
+        "Above which strength does the proximal objective have a single minimum, whatever the initialization?",
+        why="The most negative curvature of $1 - \\cos\\phi$ is $-1$, and the proximal term adds $\\lambda$ to "
+        "it everywhere.",
+        read="How strong must the proximal term be?",
     ),
-    expected="A pytree like `params`, the same as `ml.fo_muml` returns.",
+    Guess(
+        "04.neumann",
+        "λ is half the largest curvature. After many products, what does one more do to the error of the Neumann "
+        "series?",
+        options=("it halves the error", "it leaves the error as it is", "it doubles the error"),
+        why="Along an eigenvector of curvature $a$ each product multiplies the error by $-a/\\lambda$. For the largest "
+        "curvature that is $-2$.",
+        read="Solve without a matrix",
+    ),
+    Guess(
+        "04.cg_products",
+        "481 unknowns, six support points. How many products do conjugate gradients need for an error of one per cent?",
+        unit="products",
+        why="Each support point gives the curvature of one direction, so six large eigenvalues stand apart. All others "
+        "lie near 1 and count as a seventh.",
+        read="Solve without a matrix",
+    ),
+    Guess(
+        "04.memory",
+        "From 20 to 200 inner steps: by which factor does the working memory of iMAML grow?",
+        options=("about 10", "about 3", "about 1"),
+        why="The linear system contains $\\phi^*$ only. No earlier point of the inner loop has to be kept.",
+        read="The derivation, line by line",
+    ),
+    Guess(
+        "04.unconverged",
+        "Five inner steps, and strengths from small to large. At the worst of them, how large is the error of the "
+        "implicit gradient?",
+        options=("some per cent of the gradient", "about half of the gradient", "several times the gradient"),
+        why="Far from a minimum $H + \\lambda I$ can have eigenvalues close to zero, and the solve divides by them.",
+        read="Can this gradient be trusted?",
+    ),
 )
-
-EXERCISES = (PULLED_DESCENT, IMPLICIT_GRADIENT, NEUMANN_SERIES, MOREAU_GRADIENT)
 
 QUIZ = (
     Question(
-        "An inner loop has converged with 100 steps. You run it for 1,000 instead. What happens to iMAML?",
+        "An inner loop on the proximal objective has converged with 100 steps. You run it for 1,000 instead. What "
+        "happens to iMAML?",
         (
             "Its gradient and its memory stay as they are",
-            "Its gradient shrinks towards zero, as MAML's does without a spring",
+            "Its gradient shrinks towards zero, as MAML's does without a proximal term",
             "Its memory grows tenfold",
             "It needs ten times as many conjugate-gradient steps",
         ),
         0,
         (
-            "Yes: only the end of the path occurs in the system, and the end no longer moves.",
-            "That is what happens without a spring. With one, a fixed part of every nudge survives.",
-            "Which points of the path does the system need?",
+            "Only $\\phi^*$ occurs in the linear system, and $\\phi^*$ no longer changes.",
+            "That is what happens without a proximal term. With one, a fixed part of every change to "
+            "$\\theta$ is left.",
+            "Which iterates of the inner loop does the linear system need?",
             "The system is the same, and so are its eigenvalues.",
         ),
     ),
     Question(
         "The smallest curvature of the support loss is -1, the largest 50. You choose λ = 5. Which solver can work?",
-        ("Neumann only", "Conjugate gradients only", "Both", "Neither"),
+        ("The Neumann series only", "Conjugate gradients only", "Both", "Neither"),
         1,
         (
-            "Compare the largest curvature with λ: what is one more product multiplied by?",
-            "Yes: with the spring all eigenvalues are positive, but H / λ is too large for the series.",
+            "Compare the largest curvature with λ: by what does one more product multiply the error?",
+            "With λ all eigenvalues of the system are positive, but H / λ is too large for the series.",
             "For one of them, the largest curvature must be below λ.",
             "Add λ to the smallest curvature: is the system positive definite?",
         ),
     ),
     Question(
-        "Why does the gradient of the Moreau envelope contain no Hessian?",
-        (
-            "Because the Hessian of the loss is small",
-            "Because the derivative of the adapted point is multiplied by a slope that is zero there",
-            "Because the derivative of the adapted point is zero",
-            "Because support and query have the same Hessian",
-        ),
+        "You have tuned MAML with α = 0.1 and K = 20. Which proximal strength regularizes about as much in the "
+        "directions of small curvature?",
+        ("0.05", "0.5", "2", "20"),
         1,
         (
-            "Nothing was neglected: the formula is exact.",
-            "Yes: the adapted point minimises the very objective that is differentiated.",
-            "The adapted point does move with the start. What is its movement multiplied by?",
-            "They have, and iMAML would still need its solve. What else changed?",
+            "What does the product αK enter as, numerator or denominator? Then recompute it.",
+            "The inner training time is αK = 2, and λ is about one over it.",
+            "This is the inner training time αK. How does the strength depend on it?",
+            "This is K alone. Which role does the learning rate play?",
         ),
     ),
 )
+
+
+def neumann_path(times: Callable[[np.ndarray], np.ndarray], b: np.ndarray, num_products: int) -> np.ndarray:
+    """The partial sums of the Neumann series after 0, 1, ... products, shape [num_products + 1, d].
+
+    Args:
+      times: v -> H v / λ.
+      b: shape [d].
+      num_products: how many.
+    """
+    term, path = b, [b]
+    for _ in range(num_products):
+        term = -times(term)
+        path.append(path[-1] + term)
+    return np.stack(path)
+
+
+# Figures -----------------------------------------------------------------------------------------------------------
+
+
+def show_change_left(left: dict[str, np.ndarray]) -> None:
+    """Which fraction of a change to the initialization is left after 0, 1, ... inner steps; name -> array."""
+    steps = np.arange(len(next(iter(left.values()))))
+    plots.show(
+        plots.lines(steps, left, "inner steps K", "fraction that is left", ylim=(0, 1.05)),
+        "Fraction of a change against inner steps. Without a proximal term it falls to zero; with one of strength one "
+        "half it levels off at one third.",
+        "With a proximal term the initialization is not forgotten",
+        "Part of a small change to θ that is still there after K inner steps, on a quadratic of curvature 1.",
+    )
+
+
+def show_early_stopping(curvatures: np.ndarray, kept: dict[str, np.ndarray]) -> None:
+    """What early stopping and the proximal minimum keep of θ, against curvature; both arrays have its shape."""
+    plots.show(
+        plots.lines(curvatures, kept, "curvature a of the support loss", "fraction of θ that is kept", ylim=(0, 1.05)),
+        "Two curves that fall from one as the curvature grows. They start with the same gradient and stay close, the "
+        "one of the proximal term a little higher.",
+        "Early stopping and a proximal term keep nearly the same",
+        "K = 20 inner steps with α = 0.1, and the minimum with λ = 1/(αK), which is 0.5.",
+    )
+
+
+def draw_fit(
+    log10_strength: float,
+    task: int,
+    strengths: np.ndarray,
+    query_losses: np.ndarray,
+    curves: dict[str, Callable[[int, int], np.ndarray]],
+    support: tuple[np.ndarray, np.ndarray],
+):
+    """One task's curve after adaptation, and the query loss against the strength.
+
+    Args:
+      log10_strength: of the strength to show; the nearest one is taken.
+      task: number of the task.
+      strengths: shape [s].
+      query_losses: shape [s, tasks].
+      curves: name -> function of (index of the strength, task) to values on a grid from -5 to 5.
+      support: (x, y), each of shape [tasks, points].
+    """
+    i = int(np.abs(np.log10(strengths) - log10_strength).argmin())
+    figure, (left, right) = plots.subplots(2, height=3.5)
+    values = {name: np.asarray(curve(i, task)) for name, curve in curves.items()}
+    plots.lines(
+        np.linspace(-5, 5, len(next(iter(values.values())))),
+        values,
+        "x",
+        "y",
+        points={"support (noisy)": (support[0][task], support[1][task])},
+        title=f"task {task}, λ = {strengths[i]:.2g}",
+        ylim=(-7, 9),
+        axes=left,
+    )
+    plots.lines(
+        np.log10(strengths),
+        {"mean": query_losses.mean(1), "this task": query_losses[:, task]},
+        "log₁₀ λ",
+        "squared error",
+        points={"λ": (np.log10(strengths[i]), query_losses[i, task])},
+        title="query loss",
+        ylim=(0, 1.05 * max(6, query_losses[:, task].max())),
+        axes=right,
+    )
+    return figure
+
+
+def draw_minimum(theta: float, strength: float):
+    """The proximal objective of 1 - cos φ with the point that descent from θ reaches, and that point for every θ."""
+    grid, window = np.linspace(0, 2 * np.pi, 201), np.linspace(-1.5, 7.5, 181)
+    ends = np.append(grid, theta)
+    starts = ends
+    for _ in range(400):
+        ends = ends - 0.4 * (np.sin(ends) + strength * (ends - starts))
+
+    def objective(phi):
+        return 1 - np.cos(phi) + strength / 2 * (phi - theta) ** 2
+
+    figure, (left, right) = plots.subplots(2, height=3.5)
+    plots.lines(
+        window,
+        {"objective": objective(window)},
+        "φ",
+        "proximal objective",
+        points={"θ": (theta, objective(theta)), "reached": (ends[-1], objective(ends[-1]))},
+        title="where descent from θ ends",
+        ylim=(-0.4, 6),
+        axes=left,
+    )
+    ends, reached = ends[:-1], ends[-1]
+    jumps = np.flatnonzero(np.abs(np.diff(ends)) > 0.5)
+    plots.lines(
+        np.insert(grid, jumps + 1, np.nan),
+        {"end": np.insert(ends, jumps + 1, np.nan)},
+        "θ",
+        "where it ends",
+        points={"this θ": (theta, reached)},
+        title="for every θ",
+        ylim=(-0.3, 6.6),
+        axes=right,
+    )
+    return figure
+
+
+def show_solvers(errors: dict[tuple[str, float], np.ndarray]) -> None:
+    """Errors of both solvers against products; (name, λ / L) -> array."""
+    figure, panels = plots.subplots(2, height=3.5)
+    for axes, ratio in zip(panels, dict.fromkeys(ratio for _, ratio in errors), strict=True):
+        curves = {name: np.maximum(values, 1e-14) for (name, each), values in errors.items() if each == ratio}
+        products = np.arange(len(next(iter(curves.values()))))
+        axes_title = f"λ = {ratio:g} L"
+        plots.lines(
+            products,
+            curves,
+            "Hessian-vector products",
+            "relative error",
+            title=axes_title,
+            ylim=(1e-15, 1e7),
+            log="y",
+            axes=axes,
+        )
+    plots.show(
+        figure,
+        "Relative error against Hessian-vector products, logarithmic. Left, with a strength twice the largest "
+        "curvature, both methods converge, conjugate gradients faster, down to rounding. Right, with half the largest "
+        "curvature, the error of the Neumann series grows and that of conjugate gradients falls.",
+        "The Neumann series needs λ > L, conjugate gradients do not",
+        "A quadratic in 30 dimensions with largest curvature L. Left a strength of twice L, right of half L.",
+    )
+
+
+def show_spectrum(curvatures: np.ndarray, strength: float, errors: dict[str, np.ndarray]) -> None:
+    """The curvatures of the network, shape [d], beside the errors of both solvers against products."""
+    figure, (left, right) = plots.subplots(2, height=3.5)
+    size = np.sort(np.abs(curvatures))[::-1][:30] / strength
+    plots.lines(
+        np.arange(1, 31),
+        {},
+        "place, largest first",
+        "curvature divided by λ",
+        points={"the 30 largest of 481": (np.arange(1, 31), size)},
+        title="eigenvalues of H / λ, in size",
+        log="y",
+        axes=left,
+    )
+    products = np.arange(len(next(iter(errors.values()))))
+    plots.lines(
+        products,
+        errors,
+        "Hessian-vector products",
+        "relative error",
+        title="the solve",
+        ylim=(1e-9, 1e9),
+        log="y",
+        axes=right,
+    )
+    plots.show(
+        figure,
+        "Left: the thirty curvatures of largest size, divided by the strength and on a logarithmic scale. A few stand "
+        "far above one, the rest falls quickly below it. Right: the error of the Neumann series grows with every "
+        "product, that of conjugate gradients falls.",
+        "Few large curvatures, so few products",
+        "The network of the slider on one task, with the strength that was best on average.",
+    )
+
+
+def show_trust(strengths: np.ndarray, errors: dict[int, np.ndarray], lowest: dict[int, np.ndarray]) -> None:
+    """Errors of implicit gradients against the strength.
+
+    Args:
+      strengths: shape [s].
+      errors: number of inner steps -> relative error, shape [s].
+      lowest: number of inner steps -> smallest eigenvalue of the linear system, shape [s].
+    """
+    logs = np.log10(strengths)
+    indefinite = {k: np.flatnonzero(values < 0) for k, values in lowest.items()}
+    marked = (
+        np.concatenate([logs[i] for i in indefinite.values()]),
+        np.concatenate([errors[k][i] for k, i in indefinite.items()]),
+    )
+    plots.show(
+        plots.lines(
+            logs,
+            {f"K = {k}": values for k, values in errors.items()},
+            "log₁₀ of the proximal strength λ",
+            "relative error",
+            points={"system indefinite": marked},
+            ylim=(1e-5, 1e3),
+            log="y",
+        ),
+        "Relative error of the implicit gradient against the proximal strength, both logarithmic. After five steps it "
+        "is around one or above for all small strengths, with a high peak, and small for large ones. After 300 steps it"
+        "falls far below the other curve from medium strengths on. The smallest strengths of both curves are marked as "
+        "indefinite.",
+        "Before the inner loop has converged, an implicit gradient can be anything",
+        "Error against the exact gradient of the same inner loop; marked: the system has a negative eigenvalue.",
+    )
 
 
 def opening() -> str:
