@@ -146,7 +146,7 @@ check("04.pulled_descent", proximal_descent)
 
 # %%
 inner_steps, strength = 20, 1 / (alpha * 20)
-curvatures = np.linspace(0, 8, 161)
+curvatures = np.linspace(0, 4, 161)
 kept = {
     "early stopping": (1 - alpha * curvatures) ** inner_steps,
     "proximal term": strength / (strength + curvatures),
@@ -155,9 +155,10 @@ lesson_04.show_early_stopping(curvatures, kept)
 
 # %% tags=["fold"]
 gap = kept["proximal term"] - kept["early stopping"]
-for values in kept.values():
-    assert np.isclose((values[1] - 1) / curvatures[1], -alpha * inner_steps, rtol=0.06)
-assert -1e-12 < gap.min() and 0.15 < gap.max() < 0.25
+tiny = 1e-6
+assert np.isclose(((1 - alpha * tiny) ** inner_steps - 1) / tiny, -alpha * inner_steps, rtol=1e-4)
+assert np.isclose((strength / (strength + tiny) - 1) / tiny, -alpha * inner_steps, rtol=1e-4)
+assert gap.min() > -1e-12 and 0.15 < gap.max() < 0.25
 
 # %% [markdown]
 # The two curves differ by about a fifth at most. Both leave flat directions, those of small curvature, where the
@@ -174,7 +175,8 @@ assert -1e-12 < gap.min() and 0.15 < gap.max() < 0.25
 
 # %%
 distribution = ml.tasks.Sinusoid(num_support=10, num_query=10)
-random_init, network = ml.models.functional(ml.models.MLP((1, 20, 20, 1), activation=jnp.tanh, rngs=nnx.Rngs(0)))
+mlp = ml.models.MLP((1, 20, 20, 1), activation=jnp.tanh, rngs=nnx.Rngs(0))
+random_init, network = ml.models.functional(mlp)
 loss = ml.losses.mean_squared_error(network)
 learner = ml.meta_learner(ml.maml(loss, optax.sgd(0.01), num_steps=5), optax.adam(2e-3))
 initialization = ml.fit(
@@ -200,7 +202,10 @@ def adapt_all(strength):
     """Adapted parameters and query loss of every task, for one strength."""
 
     def adapt(task):
-        objective = ml.inner.proximal(lambda phi: loss(phi, task.support), initialization, strength)
+        def support_loss(phi):
+            return loss(phi, task.support)
+
+        objective = ml.inner.proximal(support_loss, initialization, strength)
         sgd = optax.sgd(1 / (200 + strength))
         adapted = ml.inner.descend(objective, sgd, 2_000, initialization)
         return adapted, loss(adapted, task.query)
@@ -208,10 +213,9 @@ def adapt_all(strength):
     return jax.vmap(adapt)(noisy_tasks)
 
 
-adapted, query_losses = zip(
-    *[adapt_all(s) for s in bar(strengths, "adapting", seconds=8)], strict=True
-)
-query_losses = np.stack(query_losses)
+results = [adapt_all(strength) for strength in bar(strengths, "adapting", seconds=8)]
+adapted = [parameters for parameters, _ in results]
+query_losses = np.stack([losses for _, losses in results])
 best = int(query_losses.mean(axis=1).argmin())
 
 # %% [markdown]
@@ -356,8 +360,9 @@ print("line 1 holds")
 
 # %% tags=["nbval-check-output"]
 H, identity, small = jax.hessian(h)(phi_star), jnp.eye(2), 1e-5
-changes = [minimum(theta + small * e, lam) - minimum(theta - small * e, lam) for e in identity]
-J = jnp.stack(changes, axis=1) / (2 * small)
+forward = jnp.stack([minimum(theta + small * e, lam) for e in identity], axis=1)
+backward = jnp.stack([minimum(theta - small * e, lam) for e in identity], axis=1)
+J = (forward - backward) / (2 * small)
 assert jnp.allclose(H @ J + lam * (J - identity), 0, atol=1e-7)
 print("line 2 holds")
 
@@ -561,8 +566,9 @@ lesson_04.show_solvers(errors)
 # was best on average.
 
 # %%
-theta_net, unravel = ravel_pytree(jax.tree.map(lambda p: p.astype(jnp.float64), initialization))
-task_net = jax.tree.map(lambda leaf: leaf[4].astype(jnp.float64), noisy_tasks)
+in_float64 = functools.partial(jax.tree.map, lambda leaf: leaf.astype(jnp.float64))
+theta_net, unravel = ravel_pytree(in_float64(initialization))
+task_net = in_float64(jax.tree.map(lambda leaf: leaf[4], noisy_tasks))
 
 
 def net_loss(phi, batch):
@@ -570,15 +576,16 @@ def net_loss(phi, batch):
     return loss(unravel(phi), batch)
 
 
-net_gradient, net_hessian = jax.jit(jax.grad(net_loss)), jax.jit(jax.hessian(net_loss))
-phi_net = ravel_pytree(jax.tree.map(lambda p: p[4].astype(jnp.float64), adapted[best]))[0]
+net_gradient = jax.jit(jax.grad(net_loss))
+net_hessian = jax.jit(jax.hessian(net_loss))
+phi_net = ravel_pytree(in_float64(jax.tree.map(lambda leaf: leaf[4], adapted[best])))[0]
 hessian_net = np.asarray(net_hessian(phi_net, task_net.support))
 b_net = np.asarray(net_gradient(phi_net, task_net.query))
 cg_prediction = predict("04.cg_products")
 
 # %% tags=["fold"]
 strength = strengths[best]
-curvatures = np.linalg.eigvalsh(hessian_net)
+curvatures = np.linalg.eigh(hessian_net)[0]  # faster than eigvalsh
 exact = np.linalg.solve(np.eye(len(b_net)) + hessian_net / strength, b_net)
 net_errors = {
     name: np.linalg.norm(method(lambda v: hessian_net @ v / strength, b_net, 14) - exact, axis=1)
@@ -599,11 +606,17 @@ lesson_04.show_spectrum(curvatures, strength, net_errors)
 # \frac{2}{6} \sum_{i=1}^{6} \rho_i\, \nabla^2 \rho_i .$$
 #
 # With the first part alone, $A$ has at most seven different eigenvalues: six large ones, and 1 for all other directions.
-# CG is then exact after seven products, whatever the number of parameters. The second part blurs this, and the
-# residuals are small enough for it not to matter here. The next cell separates the parts.
+# CG is then exact after seven products, whatever the number of parameters. The second part blurs this. Here its largest
+# eigenvalue is about as large as $\lambda$, so seven products leave a small error instead of none, and other tasks need a
+# few products more or fewer. The next cell separates the parts.
+
 
 # %%
-predicted = lambda phi: network(unravel(phi), task_net.support[0])[:, 0]  # noqa: E731
+def predicted(phi):
+    """The network at the support points, shape [6]."""
+    return network(unravel(phi), task_net.support[0])[:, 0]
+
+
 jacobian = np.asarray(jax.jacobian(predicted)(phi_net))  # shape [6, 481]
 gauss_newton = 2 / 6 * jacobian.T @ jacobian
 A = np.eye(481) + gauss_newton / strength
@@ -614,8 +627,19 @@ print(f"CG's error after 7 products, with this part alone: {error:.0e}")
 
 # %% tags=["fold"]
 assert np.linalg.matrix_rank(gauss_newton) == 6 and error < 1e-6
-rest = np.abs(np.linalg.eigvalsh(hessian_net - gauss_newton)).max()
-assert rest < 0.2 * curvatures[-1]
+second_part = np.abs(np.linalg.eigh(hessian_net - gauss_newton)[0]).max()
+assert 0.5 < second_part / strength < 2
+products = []
+for i in range(20):
+    each = in_float64(jax.tree.map(lambda leaf, i=i: leaf[i], noisy_tasks))
+    point = ravel_pytree(in_float64(jax.tree.map(lambda leaf, i=i: leaf[i], adapted[best])))[0]
+    matrix = np.asarray(net_hessian(point, each.support)) / strength
+    right_side = np.asarray(net_gradient(point, each.query))
+    exact = np.linalg.solve(np.eye(481) + matrix, right_side)
+    path = cg_path(lambda v, matrix=matrix: matrix @ v, right_side, 40)
+    products.append(int(np.argmax(np.linalg.norm(path - exact, axis=1) < 0.01 * np.linalg.norm(exact))))
+print(f"products for an error of one per cent, over all tasks: {min(products)} to {max(products)}")
+assert min(products) >= 3 and max(products) <= 12
 
 # %% [markdown]
 # ## Exercise: the Neumann series by Hessian-vector products
@@ -692,7 +716,7 @@ for num_steps in (20, 200):
         program = jax.jit(meta_gradient).lower(theta_net, task_net).compile()
         memory[name, num_steps] = program.memory_analysis().temp_size_in_bytes
 growth = {name: memory[name, 200] / memory[name, 20] for name in ("MAML", "iMAML")}
-memory_prediction.reveal(int(np.argmin(np.abs(np.log([10, 3, 1]) - np.log(growth["iMAML"])))))
+memory_prediction.reveal(int(np.digitize(growth["iMAML"], [6, 2])))
 assert growth["MAML"] > 5 and growth["iMAML"] < 1.05
 plots.table(
     {f"{name}, K = {k}": [cost[name, k], round(memory[name, k] / 1e3)] for k in (20, 200) for name in growth},
@@ -721,8 +745,11 @@ unconverged_prediction = predict("04.unconverged")
 def through_the_loop(strength, num_steps):
     """The exact gradient of the query loss after K steps, and phi_K."""
 
+    def support_loss(phi):
+        return net_loss(phi, task_net.support)
+
     def query_loss(theta):
-        objective = ml.inner.proximal(lambda phi: net_loss(phi, task_net.support), theta, strength)
+        objective = ml.inner.proximal(support_loss, theta, strength)
         phi = ml.inner.descend(objective, optax.sgd(0.004), num_steps, theta)
         return net_loss(phi, task_net.query), phi
 
@@ -730,31 +757,36 @@ def through_the_loop(strength, num_steps):
 
 
 def by_the_system(phi, strength):
-    """The implicit gradient at phi, and the system's smallest eigenvalue."""
+    """The implicit gradient at phi, and whether the system is positive definite."""
     system = np.eye(481) + np.asarray(net_hessian(phi, task_net.support)) / strength
     g = np.linalg.solve(system, net_gradient(phi, task_net.query))
-    return g, np.linalg.eigvalsh(system)[0]
+    try:
+        np.linalg.cholesky(system)
+    except np.linalg.LinAlgError:
+        return g, False
+    return g, True
 
 
 # %% tags=["fold"]
 tested = 10.0 ** np.arange(-1, 2.26, 0.25)
-runs = [(num_steps, i) for num_steps in (5, 300) for i in range(len(tested))]
-wrong, lowest, last = ({5: np.zeros(len(tested)), 300: np.zeros(len(tested))} for _ in range(3))
-for num_steps, i in bar(runs, "solving", seconds=8):
-    exact, phi = through_the_loop(tested[i], num_steps)
-    implicit, lowest[num_steps][i] = by_the_system(phi, tested[i])
-    wrong[num_steps][i] = np.linalg.norm(implicit - exact) / np.linalg.norm(exact)
-    support_gradient = net_gradient(phi, task_net.support)
-    left_over = support_gradient + tested[i] * (phi - theta_net)
-    last[num_steps][i] = np.linalg.norm(left_over) / np.linalg.norm(support_gradient)
-worst = int(wrong[5].argmax())
-unconverged_prediction.reveal(int(np.argmin(np.abs(np.log([0.05, 0.5, 5]) - np.log(min(wrong[5][worst], 5))))))
-assert wrong[5][worst] > 3 and lowest[5][worst] < 0
-assert (wrong[5][lowest[5] < 0] > 0.5).all() and (wrong[5][tested < 4] > 0.5).all()
-assert ((lowest[5] > 0) & (wrong[5] > 0.5)).any() and (lowest[300][0] < 0)
+wrong, last, definite = ({5: [], 300: []} for _ in range(3))
+for num_steps in (5, 300):
+    for each in tested:
+        exact, phi = through_the_loop(each, num_steps)
+        implicit, is_definite = by_the_system(phi, each)
+        support_gradient = net_gradient(phi, task_net.support)
+        proximal_gradient = support_gradient + each * (phi - theta_net)
+        definite[num_steps].append(is_definite)
+        wrong[num_steps].append(np.linalg.norm(implicit - exact) / np.linalg.norm(exact))
+        last[num_steps].append(np.linalg.norm(proximal_gradient) / np.linalg.norm(support_gradient))
+wrong, last, definite = ({k: np.array(v) for k, v in each.items()} for each in (wrong, last, definite))
+unconverged_prediction.reveal(int(np.digitize(wrong[5].max(), [0.2, 1])))
+assert wrong[5].max() > 3 and not definite[5][wrong[5].argmax()]
+assert (wrong[5][~definite[5]] > 0.5).all() and (wrong[5][tested < 4] > 0.5).all()
+assert (definite[5] & (wrong[5] > 0.5)).any() and not definite[300][0]
 assert wrong[5][-1] < 0.02 and (wrong[300][tested > 9] < 0.01).all()
-assert (wrong[300] < wrong[5])[tested > 0.3].all() and (lowest[300][wrong[300] < 0.1] > 0).all()
-lesson_04.show_trust(tested, wrong, lowest)
+assert (wrong[300] < wrong[5]).all() and definite[300][wrong[300] < 0.1].all()
+lesson_04.show_trust(tested, wrong, definite)
 
 # %% [markdown]
 # After five steps and with a small strength, the error is about as large as the gradient itself, and for some strengths
@@ -776,7 +808,7 @@ plots.table(
     {
         f"K = {k}, λ = {tested[i]:.3g}": [
             float(last[k][i]),
-            "yes" if lowest[k][i] > 0 else "no",
+            "yes" if definite[k][i] else "no",
             float(wrong[k][i]),
         ]
         for k in (5, 300)

@@ -482,7 +482,7 @@ PREDICTIONS = (
         "481 unknowns, six support points. How many products do conjugate gradients need for an error of one per cent?",
         unit="products",
         why="Each support point gives the curvature of one direction, so six large eigenvalues stand apart. All others "
-        "lie near 1 and count as a seventh.",
+        "lie near 1 and count, roughly, as a seventh.",
         read="Solve without a matrix",
     ),
     Guess(
@@ -583,7 +583,7 @@ def show_early_stopping(curvatures: np.ndarray, kept: dict[str, np.ndarray]) -> 
         plots.lines(curvatures, kept, "curvature a of the support loss", "fraction of θ that is kept", ylim=(0, 1.05)),
         "Two curves that fall from one as the curvature grows. They start with the same gradient and stay close, the "
         "one of the proximal term a little higher.",
-        "Early stopping and a proximal term keep nearly the same",
+        "Early stopping and a proximal term keep similar parts of θ",
         "K = 20 inner steps with α = 0.1, and the minimum with λ = 1/(αK), which is 0.5.",
     )
 
@@ -731,19 +731,18 @@ def show_spectrum(curvatures: np.ndarray, strength: float, errors: dict[str, np.
     )
 
 
-def show_trust(strengths: np.ndarray, errors: dict[int, np.ndarray], lowest: dict[int, np.ndarray]) -> None:
+def show_trust(strengths: np.ndarray, errors: dict[int, np.ndarray], definite: dict[int, np.ndarray]) -> None:
     """Errors of implicit gradients against the strength.
 
     Args:
       strengths: shape [s].
       errors: number of inner steps -> relative error, shape [s].
-      lowest: number of inner steps -> smallest eigenvalue of the linear system, shape [s].
+      definite: number of inner steps -> whether the linear system is positive definite, shape [s].
     """
     logs = np.log10(strengths)
-    indefinite = {k: np.flatnonzero(values < 0) for k, values in lowest.items()}
     marked = (
-        np.concatenate([logs[i] for i in indefinite.values()]),
-        np.concatenate([errors[k][i] for k, i in indefinite.items()]),
+        np.concatenate([logs[~here] for here in definite.values()]),
+        np.concatenate([errors[k][~here] for k, here in definite.items()]),
     )
     plots.show(
         plots.lines(
@@ -756,11 +755,11 @@ def show_trust(strengths: np.ndarray, errors: dict[int, np.ndarray], lowest: dic
             log="y",
         ),
         "Relative error of the implicit gradient against the proximal strength, both logarithmic. After five steps it "
-        "is around one or above for all small strengths, with a high peak, and small for large ones. After 300 steps it"
+        "is around one or above for all small strengths, and small for large ones only. After 300 steps it "
         "falls far below the other curve from medium strengths on. The smallest strengths of both curves are marked as "
         "indefinite.",
-        "Before the inner loop has converged, an implicit gradient can be anything",
-        "Error against the exact gradient of the same inner loop; marked: the system has a negative eigenvalue.",
+        "An implicit gradient needs a converged inner loop",
+        "Relative error after K inner steps, measured against backpropagation through the same inner loop.",
     )
 
 
