@@ -486,29 +486,30 @@ check("04.implicit_gradient", implicit_gradient)
 #
 # A network with a million parameters has a Hessian with $10^{12}$ entries, which nobody stores. What we can have is a
 # **Hessian-vector product** $H v$, for the price of about two gradients. Two methods use nothing else. Write
-# $b = \nabla f(\phi^*)$ and $A = I + H / \lambda$, so that the system is $A g = b$.
+# $b = \nabla f(\phi^*)$ and $S = I + H / \lambda$, so that the system is $S g = b$.
 #
 # The **Neumann series** is the geometric series for matrices:
 #
-# $$A^{-1} b = b - \frac{H}{\lambda} b + \frac{H^2}{\lambda^2} b - \frac{H^3}{\lambda^3} b + \cdots$$
+# $$S^{-1} b = b - \frac{H}{\lambda} b + \frac{H^2}{\lambda^2} b - \frac{H^3}{\lambda^3} b + \cdots$$
 #
 # Each term is $-H/\lambda$ times the term before it. One stops when the terms are small.
 #
-# **Conjugate gradients** (CG) minimise $q(g) = \frac12 g^\top A g - b^\top g$, which is lowest where its gradient
-# $A g - b$ is zero, at the solution. Let $r = b - A g$ be the residual, and $p$ the present search direction, at first
+# **Conjugate gradients** (CG) minimise $q(g) = \frac12 g^\top S g - b^\top g$, which is lowest where its gradient
+# $S g - b$ is zero, at the solution. Let $r = b - S g$ be the residual, and $p$ the present search direction, at first
 # $p = r$.
 #
-# 1. *How far?* Along $p$, $q(g + s p)$ is lowest where $p^\top (r - s A p) = 0$, so $s = p^\top r / p^\top A p$. The new
-#    residual is $r_+ = r - s A p$.
-# 2. *Where next?* Downhill, along $r_+$, but without spoiling what was gained along $p$. A step along
-#    $p_+ = r_+ + \beta p$ leaves $q$ lowest along $p$ if $p_+^\top A p = 0$ ("conjugate"), so
-#    $\beta = - r_+^\top A p / p^\top A p$.
-# 3. *Without another product.* Line 1 gives $A p = (r - r_+) / s$. Residuals are orthogonal to each other, and
-#    $p^\top r = r^\top r$. Inserted, $s = r^\top r / p^\top A p$ and $\beta = r_+^\top r_+ / r^\top r$.
+# 1. *How far along $p$?* $q(g + t p)$ is lowest where $p^\top (r - t S p) = 0$, so $t = p^\top r / p^\top S p$. The new
+#    residual is $r_+ = r - t S p$.
+# 2. *In which direction next?* Downhill, along $r_+$, but without spoiling what was gained along $p$. A step along
+#    $p_+ = r_+ + c p$ leaves $q$ lowest along $p$ if $p_+^\top S p = 0$ (the directions are then called conjugate), so
+#    $c = - r_+^\top S p / p^\top S p$.
+# 3. *Without another product.* Step 1 gives $S p = (r - r_+) / t$ and makes $r_+$ orthogonal to $p$. By step 2 it is
+#    orthogonal to $r$ too, and $p^\top r = r^\top r$. Inserted, $t = r^\top r / p^\top S p$ and
+#    $c = r_+^\top r_+ / r^\top r$.
 #
 # By induction, each direction is conjugate to all earlier ones, so after $m$ products CG has found the lowest $q$ among all
-# combinations of $b, A b, \ldots, A^{m-1} b$. The Neumann series combines the same vectors, with fixed coefficients. The
-# three lines are the body of this loop:
+# combinations of $b, S b, \ldots, S^{m-1} b$. The Neumann series combines the same vectors, with fixed coefficients. The
+# three steps are the body of this loop:
 
 
 # %%
@@ -517,9 +518,9 @@ def cg_path(times, b, num_products):
     g, r, p = np.zeros_like(b), b, b
     path = [g]
     for _ in range(num_products):
-        Ap = p + times(p)
-        s = r @ r / (p @ Ap)
-        g, r_next = g + s * p, r - s * Ap
+        Sp = p + times(p)
+        t = r @ r / (p @ Sp)
+        g, r_next = g + t * p, r - t * Sp
         p = r_next + (r_next @ r_next) / (r @ r) * p
         r = r_next
         path.append(g)
@@ -561,9 +562,9 @@ lesson_04.show_solvers(errors)
 # after $m$ products is at most $2 \sqrt\kappa \, \big((\sqrt\kappa - 1)/(\sqrt\kappa + 1)\big)^m$, with the condition
 # number $\kappa = (\lambda + L) / (\lambda + \mu)$, where $\mu$ is the smallest eigenvalue of $H$.
 #
-# That bound is often pessimistic. CG is exact after as many products as $A$ has *different* eigenvalues, for some
-# polynomial of that degree vanishes at all of them. So ask the network of the slider, on task 4, with the strength that
-# was best on average.
+# That bound is often pessimistic, because it knows only the two extreme eigenvalues. After $m$ products CG does as well as
+# the best polynomial of degree $m$ in $S$. If $S$ has only $m$ different eigenvalues, one such polynomial is zero at all of
+# them, and CG is exact. So ask the network of the slider, on task 4, with the strength that was best on average.
 
 # %%
 in_float64 = functools.partial(jax.tree.map, lambda leaf: leaf.astype(jnp.float64))
@@ -599,13 +600,13 @@ assert needed == 7 and net_errors["Neumann"][needed] > 1e3 and len(b_net) == 481
 lesson_04.show_spectrum(curvatures, strength, net_errors)
 
 # %% [markdown]
-# Why so few? The loss is a mean of squared residuals $\rho_i$ over six points, and the Hessian of such a loss has two
-# parts:
+# Why so few? The loss is the mean of $e_i^2$ over six points, where $e_i$ is prediction minus target. The Hessian of such a
+# loss has two parts:
 #
-# $$H = \underbrace{\frac{2}{6} \sum_{i=1}^{6} \nabla \rho_i\, \nabla \rho_i^\top}_{\text{Gauss–Newton, rank 6}} +
-# \frac{2}{6} \sum_{i=1}^{6} \rho_i\, \nabla^2 \rho_i .$$
+# $$H = \underbrace{\frac{2}{6} \sum_{i=1}^{6} \nabla e_i\, \nabla e_i^\top}_{\text{Gauss–Newton, rank 6}} +
+# \frac{2}{6} \sum_{i=1}^{6} e_i\, \nabla^2 e_i .$$
 #
-# With the first part alone, $A$ has at most seven different eigenvalues: six large ones, and 1 for all other directions.
+# With the first part alone, $S$ has at most seven different eigenvalues: six large ones, and 1 for all other directions.
 # CG is then exact after seven products, whatever the number of parameters. The second part blurs this. Here its largest
 # eigenvalue is about as large as $\lambda$, so seven products leave a small error instead of none, and other tasks need a
 # few products more or fewer. The next cell separates the parts.
@@ -619,9 +620,9 @@ def predicted(phi):
 
 jacobian = np.asarray(jax.jacobian(predicted)(phi_net))  # shape [6, 481]
 gauss_newton = 2 / 6 * jacobian.T @ jacobian
-A = np.eye(481) + gauss_newton / strength
+system = np.eye(481) + gauss_newton / strength
 by_cg = cg_path(lambda v: gauss_newton @ v / strength, b_net, 7)[-1]
-error = np.linalg.norm(by_cg - np.linalg.solve(A, b_net)) / np.linalg.norm(by_cg)
+error = np.linalg.norm(by_cg - np.linalg.solve(system, b_net)) / np.linalg.norm(by_cg)
 print(f"rank of the Gauss-Newton part: {np.linalg.matrix_rank(gauss_newton)}")
 print(f"CG's error after 7 products, with this part alone: {error:.0e}")
 
@@ -790,7 +791,7 @@ lesson_04.show_trust(tested, wrong, definite)
 
 # %% [markdown]
 # After five steps and with a small strength, the error is about as large as the gradient itself, and for some strengths
-# many times as large. There are two reasons.
+# several times as large. There are two reasons.
 #
 # - The loop has not converged. The formula is the derivative of a minimum at which we are not.
 # - Where it stopped, the support loss has a curvature below $-\lambda$ (the marked points). The system is then
@@ -798,7 +799,7 @@ lesson_04.show_trust(tested, wrong, definite)
 #
 # At a minimum the proximal objective has no negative curvature, so an indefinite system proves that the loop has not
 # converged. A definite one does not prove that it has, as the five-step curve shows right of its last mark. More steps
-# help, except at the smallest strengths, and so does a stronger proximal term.
+# help, although three hundred are not enough at the smallest strengths. A stronger proximal term helps as well.
 #
 # The returned vector looks the same in all these cases. What tells them apart is the **norm of the gradient of the proximal
 # objective** at the last step:
@@ -814,9 +815,9 @@ plots.table(
         for k in (5, 300)
         for i in (0, 4, 8, 12)
     },
-    ["run", "norm of the last gradient", "definite", "error of the implicit gradient"],
+    ["run", "norm of the last gradient", "positive definite", "error"],
     "A small last gradient goes with a small error",
-    "The norm is that of the proximal objective's gradient, divided by that of the support loss.",
+    "Norm of the proximal objective's gradient divided by that of the support loss; relative error of the implicit gradient.",
     digits=2,
 )
 

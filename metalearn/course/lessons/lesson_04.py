@@ -301,7 +301,7 @@ IMPLICIT_GRADIENT = Exercise(
         _from_parts(lambda H, b, s: np.linalg.solve(H + np.diag(s), np.diag(s)).T @ b),
     ),
     hints=(
-        "Line 3 is line 2 solved for $J$. Then transpose it: $(A^{-1} B)^\\top = B^\\top (A^\\top)^{-1}$. Both $H$ and "
+        "Line 3 is line 2 solved for $J$. Then transpose it: $(S^{-1} D)^\\top = D^\\top (S^\\top)^{-1}$. Both $H$ and "
         "$\\Lambda$ are symmetric.",
         "`jax.hessian(loss)` differentiates with respect to the first argument, as `jax.grad` does. `jnp.diag` makes a "
         "diagonal matrix, and `jnp.linalg.solve` takes the matrix and the right side.",
