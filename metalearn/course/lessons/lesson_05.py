@@ -122,13 +122,14 @@ PERTURBED_SOLUTION = Exercise(
         Misconception(
             "no proximal term",
             _solution(factor=0.0),
-            "Your result equals that of a loop without a proximal term. Perhaps the term is missing, or its distance is "
-            "measured from the *current* point, where it is zero. From which fixed point should it be measured?",
+            "Your result equals that of a loop without a proximal term. Perhaps the term is missing, or its distance "
+            "is measured from the *current* point, where it is zero. From which fixed point should it be measured?",
         ),
         Misconception(
             "proximal term twice as strong",
             _solution(factor=2.0),
-            "Your proximal term is twice as strong as asked. The objective has a factor one half; differentiate the square.",
+            "Your proximal term is twice as strong as asked. The objective has a factor one half; differentiate the "
+            "square.",
         ),
         Misconception(
             "proximal term of the wrong sign",
@@ -253,14 +254,14 @@ SYMMETRIC = Exercise(
         Misconception(
             "forward estimator",
             _forward_reference,
-            "This is the forward estimator, whose error is proportional to $\\nu$. For $\\nu^2$ the two perturbations must "
-            "lie on both sides of zero.",
+            "This is the forward estimator, whose error is proportional to $\\nu$. For $\\nu^2$ the two perturbations "
+            "must lie on both sides of zero.",
         ),
         Misconception(
             "backward difference",
             _BACKWARD,
-            "This equals a difference of the solutions at $-\\nu$ and at $0$. It has the risk of $-\\nu$ and the error of the "
-            "forward estimator.",
+            "This equals a difference of the solutions at $-\\nu$ and at $0$. It has the risk of $-\\nu$ and the "
+            "error of the forward estimator.",
         ),
         Misconception(
             "not halved",
@@ -288,8 +289,8 @@ SYMMETRIC = Exercise(
             lambda loss, task, params, step_size, num_steps, strength, nu: _symmetric_reference(
                 loss, task, params, step_size, num_steps, strength, nu / 2
             ),
-            "You perturb by $\\nu/2$ on each side. That is a fair estimator too, for another $\\nu$. The exercise perturbs "
-            "by the whole of it.",
+            "You perturb by $\\nu/2$ on each side. That is a fair estimator too, for another $\\nu$. The exercise "
+            "perturbs by the whole of it.",
         ),
         Misconception(
             "second solve continues",
@@ -302,16 +303,16 @@ SYMMETRIC = Exercise(
             _continued(
                 -1, lambda first, second, strength, nu: strength * (first - second) / (2 * nu), center_moves=True
             ),
-            "This agrees with a solve at $+\\nu$ whose proximal term is centred at the solution at $-\\nu$. Both are centred "
-            "at $\\theta$.",
+            "This agrees with a solve at $+\\nu$ whose proximal term is centred at the solution at $-\\nu$. Both are "
+            "centred at $\\theta$.",
         ),
         Misconception(
             "perturbed by the support loss",
             _estimator(
                 lambda minus, zero, plus, theta, strength, nu: strength * (minus - plus) / (2 * nu), _PERTURBED_SUPPORT
             ),
-            "The support loss takes the place of the perturbation here, and the query set has no influence. Which loss is "
-            "multiplied by $\\nu$?",
+            "The support loss takes the place of the perturbation here, and the query set has no influence. Which "
+            "loss is multiplied by $\\nu$?",
         ),
         Misconception(
             "query gradient",
@@ -519,7 +520,8 @@ UNCONVERGED = Exercise(
         Misconception(
             "no proximal term",
             _recursion(lambda v, a, q, hv, s: v - a * (q + hv)),
-            "This equals the recursion without $\\lambda v_k$. What is the derivative of $\\lambda(\\phi_k - \\theta)$?",
+            "This equals the recursion without $\\lambda v_k$. What is the derivative of $\\lambda(\\phi_k - "
+            "\\theta)$?",
         ),
         Misconception(
             "query gradient only",
@@ -581,10 +583,10 @@ UNCONVERGED = Exercise(
     ),
     alternatives=(_recursion(), _as_a_sum),
     hints=(
-        "Three terms of line 1 depend on $\\nu$ through $\\phi_k$, and one of them also directly. At $\\nu = 0$ only the "
-        "direct dependence of the query term is left.",
-        "Keep the pair $(\\phi_k, v_k)$. `jax.jvp` of the gradient of the support loss, at $\\phi_k$ along $v_k$, returns "
-        "the gradient and the product. Change both members of the pair only after that.",
+        "Three terms of line 1 depend on $\\nu$ through $\\phi_k$, and one of them also directly. At $\\nu = 0$ only "
+        "the direct dependence of the query term is left.",
+        "Keep the pair $(\\phi_k, v_k)$. `jax.jvp` of the gradient of the support loss, at $\\phi_k$ along $v_k$, "
+        "returns the gradient and the product. Change both members of the pair only after that.",
     ),
     expected="An array of shape `[d]`. For the network of this lesson with 400 steps it equals `exact`.",
 )
@@ -594,8 +596,8 @@ EXERCISES = (PERTURBED_SOLUTION, SYMMETRIC, BEST_NU, UNCONVERGED)
 PREDICTIONS = (
     Guess(
         "05.stiffness",
-        "Make the support loss more strongly curved. The same perturbation then moves the minimum less. What happens to "
-        "the meta-gradient?",
+        "Make the support loss more strongly curved. The same perturbation then moves the minimum less. What happens "
+        "to the meta-gradient?",
         options=("it shrinks by the same factor", "it shrinks by another factor", "it grows"),
         why="Both are divided by the same curvature, $h'' + \\lambda$, so their ratio stays $-\\lambda$.",
         read="From a linear system to two solves",
@@ -604,31 +606,32 @@ PREDICTIONS = (
         "05.halved",
         "Halve ν. By what factor does the symmetric estimator's error shrink?",
         options=("about 2", "about 4", "about 8"),
-        why="The terms with $\\phi''$ are the same at $-\\nu$ and $\\nu$ and cancel. The first one left is proportional to "
-        "$\\nu^2$.",
+        why="The terms with $\\phi''$ are the same at $-\\nu$ and $\\nu$ and cancel. The first one left is "
+        "proportional to $\\nu^2$.",
         read="Two estimators",
     ),
     Guess(
         "05.unfinished",
         "Both loops stop early, and both begin at θ. What does the symmetric estimator's error do as ν goes to zero?",
         options=("it rises like δ/ν", "it settles at a constant", "it goes to zero"),
-        why="Both loops stop short by nearly the same vector, so the difference of their errors is proportional to ν. What "
-        "is left is the error of a loop that stops early.",
+        why="Both loops stop short by nearly the same vector, so the difference of their errors is proportional to ν. "
+        "What is left is the error of a loop that stops early.",
         read="Inner loops that have not converged",
     ),
     Guess(
         "05.float32",
         "With these numbers, at which ν is the symmetric estimator best in float32? Your `best_nu` may help.",
-        why="By the formula it is $(R\\,\\delta / (2C))^{1/3}$. The measured value is the best of a grid, and rounding makes "
-        "the bottom of the V uneven.",
-        read="Exercise 05.3: the best ν",
+        why="By the formula it is $(R\\,\\delta / (2C))^{1/3}$. The measured value is the best of a grid, and "
+        "rounding makes the bottom of the V uneven.",
+        read="What a small ν costs",
     ),
     Guess(
         "05.trap",
-        "One parameter. The support loss has curvature 0.5, the proximal strength is 1 and the query loss has curvature 3. "
-        "From which ν on does the problem with −ν have no minimum?",
-        why="The curvature of the perturbed objective is $0.5 + 1 - 3\\nu$, and there is a minimum while it is positive.",
-        read="When −ν removes the minimum",
+        "One parameter. The support loss has curvature 0.5, the proximal strength is 1 and the query loss has "
+        "curvature 3. From which ν on does the problem with −ν have no minimum?",
+        why="The curvature of the perturbed objective is $0.5 + 1 - 3\\nu$, and there is a minimum while it is "
+        "positive.",
+        read="When -ν removes the minimum",
     ),
     Guess(
         "05.rest",
@@ -665,7 +668,8 @@ QUIZ = (
         ),
     ),
     Question(
-        "To save steps, a colleague begins the solve at +ν at the result for −ν, and stops both early. What goes wrong?",
+        "To save steps, a colleague begins the solve at +ν at the result for −ν, and stops both early. What goes "
+        "wrong?",
         (
             "Nothing: the initial point does not matter",
             "The errors of the two solves no longer cancel",
@@ -690,8 +694,8 @@ def show_perturbed_problem() -> None:
     """The diagram of the inner problem and the perturbed one."""
     diagrams.show(
         diagrams.perturbed_problem(),
-        "Two objectives of one parameter, without and with a part of the query loss. The minimum of the second one lies "
-        "further to the right.",
+        "Two objectives of one parameter, without and with a part of the query loss. The minimum of the second one "
+        "lies further to the right.",
         "The moving minimum divides by the curvature for us",
         "The inner objective (solid), and the same plus ν times the query loss (dashed).",
     )
@@ -707,8 +711,8 @@ def show_exponents(accuracies: np.ndarray, least: dict[str, np.ndarray], exponen
             "smallest relative error over ν",
             log="xy",
         ),
-        "Smallest error over all perturbations against the error of a solve, both axes logarithmic: two straight lines. The "
-        "symmetric one is lower and steeper.",
+        "Smallest error over all perturbations against the error of a solve, both axes logarithmic: two straight "
+        "lines. The symmetric one is lower and steeper.",
         "The symmetric estimator makes more of accurate solves",
         "Independent errors of norm δ, 100 repetitions. Theory: exponents of 1/2 and 2/3.",
     )
@@ -718,10 +722,10 @@ def show_unconverged(counts: np.ndarray, errors: dict[str, np.ndarray]) -> None:
     """Relative error against the number of inner steps, both of shape [n]."""
     plots.show(
         plots.lines(counts, errors, "inner steps K", "relative error", log="xy"),
-        "Relative error against inner steps, both axes logarithmic. With few steps iMAML's error has a tall peak and that of "
-        "FO-B-MAML is about one; later iMAML's is the smaller one, and both fall.",
-        "Far from convergence an inverse is dangerous, near it it pays",
-        "λ = 2. Compared with the meta-gradient of the converged problem; iMAML solves its linear system exactly.",
+        "Relative error against inner steps, both axes logarithmic. With few steps iMAML's error has a tall peak and "
+        "that of FO-B-MAML is below one; later iMAML's is the smaller one, and both fall.",
+        "Far from convergence an inverse can fail where a sum does not",
+        "λ = 1.5. Compared with the meta-gradient of the converged problem; iMAML solves its linear system exactly.",
     )
 
 
@@ -777,9 +781,9 @@ def show_lost_minimum(nus: np.ndarray, errors: dict[str, np.ndarray]) -> None:
     )
     plots.show(
         figure,
-        "Left: the inner objective with more and more of the query loss subtracted. At one half it is a straight line, at "
-        "three quarters it has a maximum. Right: relative error against ν. The symmetric curve is lowest for small ν and "
-        "shoots up at one half; the forward and three-point curves pass it unharmed.",
+        "Left: the inner objective with more and more of the query loss subtracted. At one half it is a straight "
+        "line, at three quarters it has a maximum. Right: relative error against ν. The symmetric curve is lowest for "
+        "small ν and shoots up at one half; the forward and three-point curves pass it unharmed.",
         "Subtract too much of the query loss, and there is no minimum",
         "One parameter with curvatures 0.5 of h and 3 of f, and λ = 1. The objectives are shown up to a constant.",
     )
