@@ -543,6 +543,7 @@ def both_solves(initial):
     return np.array([unconverged(initial[0], -nu), unconverged(initial[1], nu)])
 
 
+# %%
 same, own = both_solves(0 * noise + theta), both_solves(noise + theta)
 
 # %% tags=["fold"]
@@ -745,6 +746,7 @@ def errors_in_float32(num_steps):
     }
 
 
+# %%
 in_float32 = {steps: errors_in_float32(steps) for steps in (20, 40, 80, 240)}
 
 # %% tags=["fold"]
@@ -814,7 +816,8 @@ def quadratic_loss(phi, batch):
     return jnp.sum(curvature * (phi - minimum) ** 2 / 2)
 
 
-quadratic_task = ml.Task(support=jnp.array([[0.5], [-1.0]]), query=jnp.array([[3.0], [2.0]]))
+support, query = jnp.array([[0.5], [-1.0]]), jnp.array([[3.0], [2.0]])
+quadratic_task = ml.Task(support, query)
 tried = np.geomspace(0.008, 0.8, 41)
 phi_exact = 0.5 * -1 / (0.5 + 1)  # the minimum for θ = 0 and λ = 1
 exact_1d = 1 / (0.5 + 1) * 3 * (phi_exact - 2)
@@ -1010,7 +1013,8 @@ def three_ways(nu):
     free = run(inner, step_size)
     nudged = run(lambda phi: inner(phi) + nu * f(phi), step_size)
     penalized = run(lambda phi: f(phi) + inner(phi) / nu, step_size * nu)
-    forward = ml.fo_b_maml(network_loss, optax.sgd(step_size), num_steps, strength, nu, "forward")
+    sgd = optax.sgd(step_size)
+    forward = ml.fo_b_maml(network_loss, sgd, num_steps, strength, nu, "forward")
     contrastive = (partial_theta(nudged) - partial_theta(free)) / nu
     penalty = (partial_theta(penalized) - partial_theta(free)) / nu
     return contrastive, penalty, forward(theta, task)[1]
