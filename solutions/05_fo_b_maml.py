@@ -588,8 +588,8 @@ plots.table(
 # ## Exercise: what the estimator computes then
 #
 # As $\nu \to 0$ the estimate tends to $-\lambda$ times the derivative of $\phi_K$ with respect to ν at zero, for any $K$,
-# converged or not. Find it by differentiating the inner step. Call the derivative of $\phi_k$ with respect to ν at zero
-# $v_k$.
+# converged or not. Find it by differentiating the inner step. In this exercise the index of φ counts the inner steps of one
+# solve, and $v_k$ is the derivative of $\phi_k$ with respect to ν at $\nu = 0$.
 #
 # 1. $\phi_{k+1} = \phi_k - \alpha\,\big(\nu \nabla f(\phi_k) + \nabla h(\phi_k) + \lambda(\phi_k - \theta)\big)$ and
 #    $\phi_0 = \theta$, so $v_0 = 0$.
@@ -655,7 +655,7 @@ plots.table(
 # ### An inverse, or a sum?
 #
 # The recursion also shows why FO-B-MAML tolerates inner loops that have not converged. Its result is a damped sum of the
-# query gradients $\nabla f(\phi_0), \dots, \nabla f(\phi_{K-1})$. It contains no inverse. iMAML applies the inverse of
+# query gradients $\nabla f(\phi_k)$ at all points of the inner loop. It contains no inverse. iMAML applies the inverse of
 # $H + \lambda I$ at the last point. If the loop stops where that matrix is nearly singular, the inverse can be huge, while
 # the sum stays of the order of the query gradients. The next figure compares the two with the converged meta-gradient, for a
 # proximal strength so small that the inner loop converges slowly.
