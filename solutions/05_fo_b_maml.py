@@ -703,8 +703,8 @@ lesson_05.show_unconverged(counts, {"iMAML (exact solve)": by_inverse, "FO-B-MAM
 
 # %% [markdown]
 # Near convergence iMAML's estimate is the more accurate one, and with the stronger proximal term used so far it is so
-# after any number of steps. Far from convergence its inverse can multiply the error, whereas the error of FO-B-MAML never exceeds the norm
-# of the meta-gradient here and falls steadily.
+# after any number of steps. Far from convergence its inverse can multiply the error, whereas the error of FO-B-MAML never
+# exceeds the norm of the meta-gradient here and falls steadily.
 
 # %% [markdown]
 # ## Rounding does not cancel
