@@ -1,4 +1,4 @@
-"""Exercises and quiz of lesson 05, FO-B-MAML."""
+"""Lesson 05, FO-B-MAML: its exercises, predictions, quiz and figures."""
 
 import functools
 
@@ -8,57 +8,71 @@ import numpy as np
 import optax
 
 import metalearn as ml
-from metalearn.course.exercises.exercise import Exercise, Misconception, Question
+from metalearn import plots
+from metalearn.course.exercises.exercise import Exercise, Guess, Misconception, Question
 from metalearn.course.lessons.adaptation import (
     cosines,
     curve_task,
     gradient_at,
+    line_task,
     move,
     network,
     network_params,
     points_task,
+    regression,
     wave,
 )
 from metalearn.course.widgets import diagrams
 
 
+@jax.jit
+def _nested(params, batch):
+    """Mean squared error of a hidden layer plus a line; params is a tuple of a dict and an array."""
+    x, y = batch
+    layer, line = params
+    return jnp.mean(
+        (jnp.tanh(jnp.outer(x, layer["weight"]) + layer["bias"]) @ layer["readout"] + line[0] * x + line[1] - y) ** 2
+    )
+
+
 @functools.partial(jax.jit, static_argnums=0)
-def _walk(loss, task, begin, center, step_size, num_steps, spring, support, query):
-    """Gradient steps from `begin` on support * h + query * f, with a spring to `center`."""
+def _descend(loss, task, begin, center, step_size, num_steps, strength, support, query):
+    """Gradient steps from `begin` on support * h + query * f, with a proximal term at `center`."""
 
     def step(_, phi):
-        slopes = (jax.grad(loss)(phi, batch) for batch in task)
+        gradients = (jax.grad(loss)(phi, batch) for batch in task)
         return jax.tree.map(
-            lambda p, s, q, c: p - step_size * (support * s + query * q + spring * (p - c)), phi, *slopes, center
+            lambda p, s, q, c: p - step_size * (support * s + query * q + strength * (p - c)), phi, *gradients, center
         )
 
     return jax.lax.fori_loop(0, num_steps, step, jax.tree.map(jnp.asarray, begin))
 
 
 def _arguments(rng, *last):
-    """Instances: three losses with their tasks, params, step size, number of steps, strength and nu."""
+    """Instances: four losses with their tasks, params, step size, number of steps, strength and nu."""
     return [
         (wave, curve_task(rng, 5, 5), rng.normal(1, 0.3, 2), 0.1, 6, 1.5, last[0]),
         (cosines, points_task(rng, 4, 4, 6), rng.normal(0, 1, 4), 0.3, 5, 0.8, last[1]),
         (network, curve_task(rng, 6, 4), network_params(rng, 3), 0.05, 4, 2.5, last[2]),
+        (_nested, curve_task(rng, 3, 4), (network_params(rng, 2), rng.normal(0, 1, 2)), 0.04, 1, 1.2, last[0]),
     ]
 
 
 # 05.perturbed_solution ----------------------------------------------------------------------------------------------
 
 
-def _solution(support=lambda nu: 1.0, query=lambda nu: nu, spring=1.0, more_steps=0):
+def _solution(support=lambda nu: 1.0, query=lambda nu: nu, factor=1.0, more_steps=0):
     """A perturbed solution from the weights of its three terms."""
 
     def perturbed_solution(loss, task, params, step_size, num_steps, strength, nu):
-        return _walk(
+        return _descend(
             loss,
             task,
             params,
             params,
             step_size,
             num_steps + more_steps,
-            spring * strength,
+            factor * strength,
             support(nu),
             query(nu),
         )
@@ -70,30 +84,30 @@ def _solution(support=lambda nu: 1.0, query=lambda nu: nu, spring=1.0, more_step
 def _by_the_library(loss, task, params, step_size, num_steps, strength, nu):
     """An alternative: one objective, and the library's descent."""
 
-    def leaning(phi):
+    def perturbed(phi):
         return loss(phi, task.support) + nu * loss(phi, task.query)
 
-    return ml.inner.descend(ml.inner.proximal(leaning, params, strength), optax.sgd(step_size), num_steps, params)
+    return ml.inner.descend(ml.inner.proximal(perturbed, params, strength), optax.sgd(step_size), num_steps, params)
 
 
-def _by_pulling_back(loss, task, params, step_size, num_steps, strength, nu):
-    """An alternative: after each step on the losses, the spring pulls back a part of the way."""
+def _by_averaging(loss, task, params, step_size, num_steps, strength, nu):
+    """An alternative: each step on the losses begins at a weighted mean of phi and the initialization."""
     phi = params
     for _ in range(num_steps):
         shrunk = jax.tree.map(lambda p, c: c + (1 - step_size * strength) * (p - c), phi, params)
-        slope = jax.tree.map(
+        gradient = jax.tree.map(
             lambda s, q: s + nu * q, gradient_at(loss, phi, task.support), gradient_at(loss, phi, task.query)
         )
-        phi = move(shrunk, slope, step_size)
+        phi = move(shrunk, gradient, step_size)
     return phi
 
 
-def _all_slopes_at_the_start(loss, task, params, step_size, num_steps, strength, nu):
-    slopes = (gradient_at(loss, params, batch) for batch in task)
-    slope = jax.tree.map(lambda s, q: s + nu * q, *slopes)
+def _gradients_at_the_initialization(loss, task, params, step_size, num_steps, strength, nu):
+    gradients = (gradient_at(loss, params, batch) for batch in task)
+    gradient = jax.tree.map(lambda s, q: s + nu * q, *gradients)
     phi = params
     for _ in range(num_steps):
-        phi = jax.tree.map(lambda p, s, c: p - step_size * (s + strength * (p - c)), phi, slope, params)
+        phi = jax.tree.map(lambda p, s, c: p - step_size * (s + strength * (p - c)), phi, gradient, params)
     return phi
 
 
@@ -106,33 +120,34 @@ PERTURBED_SOLUTION = Exercise(
     instances=lambda rng: _arguments(rng, 0.3, -0.4, 0.2),
     misconceptions=(
         Misconception(
-            "no spring",
-            _solution(spring=0.0),
-            "Your result is that of a loop without a spring. Either the term is missing, or it pulls to the *current* "
-            "point, where it is zero. To which fixed point should it pull?",
+            "no proximal term",
+            _solution(factor=0.0),
+            "Your result equals that of a loop without a proximal term. Perhaps the term is missing, or its distance "
+            "is measured from the *current* point, where it is zero. From which fixed point should it be measured?",
         ),
         Misconception(
-            "spring twice as strong",
-            _solution(spring=2.0),
-            "Your spring is twice as strong. The objective has a factor one half; differentiate the square.",
+            "proximal term twice as strong",
+            _solution(factor=2.0),
+            "Your proximal term is twice as strong as asked. The objective has a factor one half; differentiate the "
+            "square.",
         ),
         Misconception(
-            "spring that pushes",
-            _solution(spring=-1.0),
-            "Your spring pushes away from the start. Look at the sign of the distance.",
+            "proximal term of the wrong sign",
+            _solution(factor=-1.0),
+            "Your proximal term pushes away from the initialization. Look at the sign of the distance.",
         ),
         Misconception(
-            "lean on the wrong loss",
+            "perturbed by the wrong loss",
             _solution(support=lambda nu: nu, query=lambda nu: 1.0),
-            "You weigh the *support* loss by $\\nu$ and the query loss by one. Which of them only leans?",
+            "You multiply the *support* loss by $\\nu$ and the query loss by one. Which of them is the perturbation?",
         ),
         Misconception(
-            "lean of the wrong sign",
+            "perturbation of the wrong sign",
             _solution(query=lambda nu: -nu),
-            "Your lean has the other sign: this is $\\phi_{-\\nu}$.",
+            "Your perturbation has the other sign: this is $\\phi_{-\\nu}$.",
         ),
         Misconception(
-            "no lean",
+            "no perturbation",
             _solution(query=lambda nu: 0.0),
             "This is the unperturbed solution. Where does the query loss enter?",
         ),
@@ -143,14 +158,14 @@ PERTURBED_SOLUTION = Exercise(
             "the support loss.",
         ),
         Misconception(
-            "both losses weighed",
+            "both losses multiplied",
             _solution(support=lambda nu: nu),
-            "You multiply the support loss by $\\nu$ too. At $\\nu = 0$ only the spring would be left.",
+            "You multiply the support loss by $\\nu$ too. At $\\nu = 0$ only the proximal term would be left.",
         ),
         Misconception(
-            "all slopes at the start",
-            _all_slopes_at_the_start,
-            "Your losses are differentiated at the start in every step. Where does step $k$ stand?",
+            "gradients at the initialization",
+            _gradients_at_the_initialization,
+            "In every step your losses seem to be differentiated at the initialization. Where is step $k$?",
         ),
         Misconception(
             "one step too few",
@@ -163,17 +178,17 @@ PERTURBED_SOLUTION = Exercise(
             "This is the point after $K + 1$ steps. Count how often your loop moves the parameters.",
         ),
     ),
-    alternatives=(_by_the_library, _by_pulling_back),
+    alternatives=(_by_the_library, _by_averaging),
     hints=(
         "Write the gradient of the three terms by hand. Two are `jax.grad(loss)`, one on each set of points; the "
-        "third, the spring's, needs no differentiation.",
-        "`jax.tree.map` takes several pytrees: the point, both slopes and the start. Keep the start under a name of "
-        "its own, so that the spring stays tied to it.",
+        "third, that of the proximal term, needs no differentiation.",
+        "`jax.tree.map` takes several pytrees: the point, both gradients and the initialization. The proximal term "
+        "needs `params` in every step, so do not overwrite it.",
     ),
     expected="A pytree like `params`. On the network of this lesson it agrees with `solve` to rounding.",
 )
 
-# 05.forward and 05.symmetric ----------------------------------------------------------------------------------------
+# 05.symmetric ----------------------------------------------------------------------------------------------------
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4, 7))
@@ -182,14 +197,14 @@ def _library(loss, task, params, step_size, num_steps, strength, nu, estimator):
 
 
 _SOLVE = _solution()
-_LEANING_SUPPORT = _solution(support=lambda nu: 1 + nu, query=lambda nu: 0.0)
+_PERTURBED_SUPPORT = _solution(support=lambda nu: 1 + nu, query=lambda nu: 0.0)
 
 
 def _estimator(combine, solve_at=_SOLVE):
-    """An estimator from a rule (phi_minus, phi_0, phi_plus, theta, strength, nu) -> gradient, for each array."""
+    """An estimator from a formula (phi_minus, phi_0, phi_plus, theta, strength, nu) -> gradient, for each array."""
 
     def estimate(loss, task, params, step_size, num_steps, strength, nu):
-        points = [solve_at(loss, task, params, step_size, num_steps, strength, lean) for lean in (-nu, 0.0, nu)]
+        points = [solve_at(loss, task, params, step_size, num_steps, strength, v) for v in (-nu, 0.0, nu)]
         return jax.tree.map(lambda *arrays: combine(*arrays, strength, nu), *points, params)
 
     return estimate
@@ -201,13 +216,13 @@ def _continued(first, combine, center_moves=False):
     def estimate(loss, task, params, step_size, num_steps, strength, nu):
         begin = _SOLVE(loss, task, params, step_size, num_steps, strength, first * nu)
         center = begin if center_moves else params
-        end = _walk(loss, task, begin, center, step_size, num_steps, strength, 1.0, nu)
+        end = _descend(loss, task, begin, center, step_size, num_steps, strength, 1.0, nu)
         return jax.tree.map(lambda a, b: combine(a, b, strength, nu), begin, end)
 
     return estimate
 
 
-def _query_slope(loss, task, params, step_size, num_steps, strength, nu):
+def _query_gradient(loss, task, params, step_size, num_steps, strength, nu):
     adapted = _SOLVE(loss, task, params, step_size, num_steps, strength, 0.0)
     return gradient_at(loss, adapted, task.query)
 
@@ -220,16 +235,6 @@ def _symmetric_reference(loss, task, params, step_size, num_steps, strength, nu)
     return _library(loss, task, params, step_size, num_steps, strength, nu, "symmetric")
 
 
-def _flat_forward(loss, task, params, step_size, num_steps, strength, nu):
-    """An alternative: on one flat vector, as a slope times minus the strength."""
-    unperturbed, leaning = (
-        jax.flatten_util.ravel_pytree(_SOLVE(loss, task, params, step_size, num_steps, strength, v))[0]
-        for v in (0.0, nu)
-    )
-    _, unravel = jax.flatten_util.ravel_pytree(params)
-    return unravel(-strength * (leaning - unperturbed) / nu)
-
-
 def _mean_of_one_sided(loss, task, params, step_size, num_steps, strength, nu):
     """An alternative: the mean of a forward and a backward estimate. It takes one solve more than needed."""
     arguments = (loss, task, params, step_size, num_steps, strength)
@@ -237,88 +242,6 @@ def _mean_of_one_sided(loss, task, params, step_size, num_steps, strength, nu):
 
 
 _BACKWARD = _estimator(lambda minus, zero, plus, theta, strength, nu: strength * (minus - zero) / nu)
-
-FORWARD = Exercise(
-    id="05.forward",
-    title="The forward estimator",
-    difficulty=2,
-    minutes=10,
-    reference=_forward_reference,
-    instances=lambda rng: _arguments(rng, 0.3, 0.6, 0.2),
-    misconceptions=(
-        Misconception(
-            "not divided by ν",
-            _estimator(lambda minus, zero, plus, theta, strength, nu: strength * (zero - plus)),
-            "You took the difference of the two solutions, and did not divide it by the distance in $\\nu$.",
-        ),
-        Misconception(
-            "strength forgotten",
-            _estimator(lambda minus, zero, plus, theta, strength, nu: (zero - plus) / nu),
-            "This estimates $-d\\phi_\\nu/d\\nu$, the way the minimum moves with its sign turned. What turns it into "
-            "the meta-gradient?",
-        ),
-        Misconception(
-            "divided by the strength",
-            _estimator(lambda minus, zero, plus, theta, strength, nu: (zero - plus) / (strength * nu)),
-            "You divided by $\\lambda$. Look at the boxed equation again.",
-        ),
-        Misconception(
-            "wrong sign",
-            _estimator(lambda minus, zero, plus, theta, strength, nu: strength * (plus - zero) / nu),
-            "Your gradient has the wrong sign. The minimum moves *down* the query loss; which way does a gradient "
-            "point?",
-        ),
-        Misconception(
-            "distance doubled",
-            _estimator(lambda minus, zero, plus, theta, strength, nu: strength * (zero - plus) / (2 * nu)),
-            "You divided by $2\\nu$. How far apart are $0$ and $\\nu$?",
-        ),
-        Misconception(
-            "symmetric estimator",
-            _symmetric_reference,
-            "This is the symmetric estimator. It is the better one, but here one of the two solves should not lean at "
-            "all.",
-        ),
-        Misconception(
-            "from the start",
-            _estimator(lambda minus, zero, plus, theta, strength, nu: strength * (theta - plus) / nu),
-            "You subtracted $\\phi_\\nu$ from the start $\\theta$. Without a lean the solution has left the start "
-            "already; which solution shows the effect of the lean alone?",
-        ),
-        Misconception(
-            "pull of the spring",
-            _estimator(lambda minus, zero, plus, theta, strength, nu: strength * (theta - zero)),
-            "This is $\\lambda(\\theta - \\phi_0)$, the gradient of the Moreau envelope: the query loss is not in it.",
-        ),
-        Misconception(
-            "second solve continues",
-            _continued(0, lambda first, second, strength, nu: strength * (first - second) / nu),
-            "Your solve at $\\nu$ begins where the unperturbed one ended. It has taken more steps in all, so the "
-            "errors of the two no longer cancel. Where do both begin?",
-        ),
-        Misconception(
-            "second solve moves the spring",
-            _continued(0, lambda first, second, strength, nu: strength * (first - second) / nu, center_moves=True),
-            "Your second solve has its spring tied to the solution of the first. Both springs are tied to $\\theta$.",
-        ),
-        Misconception(
-            "lean of the support loss",
-            _estimator(lambda minus, zero, plus, theta, strength, nu: strength * (zero - plus) / nu, _LEANING_SUPPORT),
-            "Your support loss leans on itself: the query set has no influence. Which loss should lean?",
-        ),
-    ),
-    alternatives=(
-        _estimator(lambda minus, zero, plus, theta, strength, nu: strength * (zero - plus) / nu),
-        _flat_forward,
-    ),
-    hints=(
-        "`solve` wants seven arguments, in the order of its definition. The last one is the lean of that solve.",
-        "Combine the two solutions array by array with `jax.tree.map`. Check the sign: with few small inner steps "
-        "the estimate points roughly along `jax.grad(loss)` at `params`, on the query set.",
-    ),
-    expected="A pytree like `params`. For the network of this lesson, with 400 steps and $\\nu = 0.01$, its distance "
-    "from `exact` is about one per cent of the length of `exact`.",
-)
 
 SYMMETRIC = Exercise(
     id="05.symmetric",
@@ -331,19 +254,19 @@ SYMMETRIC = Exercise(
         Misconception(
             "forward estimator",
             _forward_reference,
-            "This is the forward estimator. Its error falls like $\\nu$; for $\\nu^2$ the two leans must lie on both "
-            "sides of zero.",
+            "This is the forward estimator, whose error is proportional to $\\nu$. For $\\nu^2$ the two perturbations "
+            "must lie on both sides of zero.",
         ),
         Misconception(
             "backward difference",
             _BACKWARD,
-            "One of your solves does not lean. This one-sided difference has the risk of $-\\nu$ and the error of the "
-            "forward estimator.",
+            "This equals a difference of the solutions at $-\\nu$ and at $0$. It has the risk of $-\\nu$ and the "
+            "error of the forward estimator.",
         ),
         Misconception(
             "not halved",
             _estimator(lambda minus, zero, plus, theta, strength, nu: strength * (minus - plus) / nu),
-            "You divided by $\\nu$. How far apart are $-\\nu$ and $\\nu$?",
+            "Your result is twice the right one. Perhaps you divided by $\\nu$: how far apart are $-\\nu$ and $\\nu$?",
         ),
         Misconception(
             "not divided by ν",
@@ -353,7 +276,7 @@ SYMMETRIC = Exercise(
         Misconception(
             "strength forgotten",
             _estimator(lambda minus, zero, plus, theta, strength, nu: (minus - plus) / (2 * nu)),
-            "This estimates $-d\\phi_\\nu/d\\nu$, the way the minimum moves with its sign turned. What turns it into "
+            "This estimates $-d\\phi_\\nu/d\\nu$, minus the motion of the minimum. What turns it into "
             "the meta-gradient?",
         ),
         Misconception(
@@ -362,12 +285,12 @@ SYMMETRIC = Exercise(
             "Your gradient has the wrong sign. Which of the two solutions has the *higher* query loss?",
         ),
         Misconception(
-            "half the lean",
+            "half the perturbation",
             lambda loss, task, params, step_size, num_steps, strength, nu: _symmetric_reference(
                 loss, task, params, step_size, num_steps, strength, nu / 2
             ),
-            "You lean by $\\nu/2$ on each side. That is a fair estimator too, for another $\\nu$. The exercise leans "
-            "by the whole of it.",
+            "You perturb by $\\nu/2$ on each side. That is a fair estimator too, for another $\\nu$. The exercise "
+            "perturbs by the whole of it.",
         ),
         Misconception(
             "second solve continues",
@@ -376,23 +299,25 @@ SYMMETRIC = Exercise(
             "both begin?",
         ),
         Misconception(
-            "second solve moves the spring",
+            "second solve moves the proximal term",
             _continued(
                 -1, lambda first, second, strength, nu: strength * (first - second) / (2 * nu), center_moves=True
             ),
-            "Your solve at $+\\nu$ has its spring tied to the solution at $-\\nu$. Both springs are tied to $\\theta$.",
+            "This agrees with a solve at $+\\nu$ whose proximal term is centred at the solution at $-\\nu$. Both are "
+            "centred at $\\theta$.",
         ),
         Misconception(
-            "lean of the support loss",
+            "perturbed by the support loss",
             _estimator(
-                lambda minus, zero, plus, theta, strength, nu: strength * (minus - plus) / (2 * nu), _LEANING_SUPPORT
+                lambda minus, zero, plus, theta, strength, nu: strength * (minus - plus) / (2 * nu), _PERTURBED_SUPPORT
             ),
-            "Your support loss leans on itself: the query set has no influence. Which loss should lean?",
+            "The support loss takes the place of the perturbation here, and the query set has no influence. Which "
+            "loss is multiplied by $\\nu$?",
         ),
         Misconception(
             "query gradient",
-            _query_slope,
-            "This is $\\nabla f(\\phi_0)$, the first-order shortcut. The stiffness of the valley is missing from it.",
+            _query_gradient,
+            "This is $\\nabla f(\\phi_0)$, as in FO-MAML. The curvature of the inner problem is missing from it.",
         ),
     ),
     alternatives=(
@@ -400,11 +325,11 @@ SYMMETRIC = Exercise(
         _mean_of_one_sided,
     ),
     hints=(
-        "Two solves, as in the forward estimator. Only the leans and the distance between them differ.",
-        "A negative lean is allowed: `solve` takes a number of either sign as its last argument.",
+        "`solve` takes seven arguments in the order of its definition. The last one is the perturbation of that solve.",
+        "Combine the two solutions array by array with `jax.tree.map`. How far apart are the two perturbations?",
     ),
     expected="A pytree like `params`. For the network of this lesson, with 400 steps and $\\nu = 0.01$, its distance "
-    "from `exact` is about 0.03 per cent of the length of `exact`.",
+    "from `exact` is a small fraction of a per cent of the norm of `exact`.",
 )
 
 # 05.best_nu ---------------------------------------------------------------------------------------------------------
@@ -420,7 +345,7 @@ def _best_nu(inside=lambda t, r, d, p: r * d / (p * t), root=lambda p: p + 1):
 
 
 def _by_bisection(truncation, amplification, accuracy, order):
-    """An alternative: where the slope of the sum changes sign, on a logarithmic scale."""
+    """An alternative: where the derivative of the sum changes sign, on a logarithmic scale."""
     low, high = -60.0, 60.0
     for _ in range(200):
         middle = (low + high) / 2
@@ -456,7 +381,7 @@ BEST_NU = Exercise(
         Misconception(
             "both terms equal",
             _best_nu(lambda t, r, d, p: r * d / t),
-            "At your $\\nu$ the two terms are equal. At the bottom of the V their *slopes* cancel.",
+            "At your $\\nu$ the two terms are equal. At the bottom of the V their *derivatives* cancel.",
         ),
         Misconception(
             "root of the order",
@@ -482,7 +407,7 @@ BEST_NU = Exercise(
         Misconception(
             "order in the numerator",
             _best_nu(lambda t, r, d, p: p * r * d / t),
-            "The order $p$ comes from differentiating $T\\nu^p$. On which side of the equation does it stand?",
+            "The order $p$ comes from differentiating $C\\nu^p$. On which side of the equation does it stand?",
         ),
         Misconception(
             "order plus one",
@@ -510,14 +435,216 @@ BEST_NU = Exercise(
         "Differentiate the sum of both terms in $\\nu$, and set the derivative to zero.",
         "Multiply the equation by $\\nu^2$. One power of $\\nu$ remains; solve for it, then take the root.",
     ),
-    expected="`best_nu(1.0, 1.0, 1e-4, 1)` is 0.01: for $p = 1$ and $T = R = 1$ it is the square root of $\\delta$.",
+    expected="`best_nu(1.0, 1.0, 1e-4, 1)` is 0.01: for $p = 1$ and $C = R = 1$ it is the square root of $\\delta$.",
 )
 
-EXERCISES = (PERTURBED_SOLUTION, FORWARD, SYMMETRIC, BEST_NU)
+# 05.unconverged -----------------------------------------------------------------------------------------------------
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _limit(loss, task, params, step_size, num_steps, strength):
+    return ml.fo_b_maml_limit(loss, optax.sgd(step_size), num_steps, strength)(params, task)[1]
+
+
+def _recursion(
+    following=lambda v, a, q, hv, s: v - a * (q + hv + s * v), ahead=False, curved="support", more_steps=0, factor=None
+):
+    """An estimate from the next v, a function of (v, learning rate, query gradient, product, strength).
+
+    Args:
+      following: gives v_{k+1}.
+      ahead: whether the query gradient and the product are those at phi_{k+1}.
+      curved: the set whose Hessian multiplies v.
+      more_steps: how many more than asked.
+      factor: of v_K, by strength; minus the strength if None.
+    """
+
+    @functools.partial(jax.jit, static_argnums=(0, 4))
+    def unconverged_estimate(loss, task, params, step_size, num_steps, strength):
+        def step(_, both):
+            phi, v = both
+            after = phi - step_size * (jax.grad(loss)(phi, task.support) + strength * (phi - params))
+            at = after if ahead else phi
+            batch = getattr(task, curved)
+            product = jax.jvp(lambda p: jax.grad(loss)(p, batch), (at,), (v,))[1]
+            return after, following(v, step_size, jax.grad(loss)(at, task.query), product, strength)
+
+        start = jnp.asarray(params)
+        _, v = jax.lax.fori_loop(0, num_steps + more_steps, step, (start, jnp.zeros_like(start)))
+        return (-strength if factor is None else factor(strength)) * v
+
+    return unconverged_estimate
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _as_a_sum(loss, task, params, step_size, num_steps, strength):
+    """An alternative: the same sum, with the factors multiplied from the last step to the first, as matrices."""
+    phi, points = jnp.asarray(params), []
+    for _ in range(num_steps):
+        points.append(phi)
+        phi = phi - step_size * (jax.grad(loss)(phi, task.support) + strength * (phi - params))
+    identity = jnp.eye(len(phi))
+    product, total = identity, jnp.zeros_like(phi)
+    for point in reversed(points):
+        total = total + product @ jax.grad(loss)(point, task.query)
+        product = product @ (identity - step_size * (jax.hessian(loss)(point, task.support) + strength * identity))
+    return strength * step_size * total
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _implicit(loss, task, params, step_size, num_steps, strength):
+    phi = _descend(loss, task, params, params, step_size, num_steps, strength, 1.0, 0.0)
+    matrix = jax.hessian(loss)(phi, task.support) + strength * jnp.eye(len(phi))
+    return strength * jnp.linalg.solve(matrix, jax.grad(loss)(phi, task.query))
+
+
+UNCONVERGED = Exercise(
+    id="05.unconverged",
+    title="A derivation to finish: what unconverged loops give",
+    difficulty=3,
+    minutes=15,
+    reference=_limit,
+    instances=lambda rng: [
+        (wave, curve_task(rng, 5, 5), rng.normal(1, 0.3, 2), 0.1, 6, 1.5),
+        (cosines, points_task(rng, 4, 4, 6), rng.normal(0, 1, 4), 0.3, 5, 0.8),
+        (regression, line_task(rng, 6, 4), rng.normal(0, 1, 3), 0.1, 1, 2.0),
+        (cosines, points_task(rng, 3, 6, 5), rng.normal(3, 0.5, 3), 0.2, 9, 0.4),
+    ],
+    misconceptions=(
+        Misconception(
+            "no Hessian",
+            _recursion(lambda v, a, q, hv, s: v - a * (q + s * v)),
+            "This equals the recursion without the product with $H_k$. The point $\\phi_k$ depends on $\\nu$, so "
+            "$\\nabla h(\\phi_k)$ has a derivative too.",
+        ),
+        Misconception(
+            "no proximal term",
+            _recursion(lambda v, a, q, hv, s: v - a * (q + hv)),
+            "This equals the recursion without $\\lambda v_k$. What is the derivative of $\\lambda(\\phi_k - "
+            "\\theta)$?",
+        ),
+        Misconception(
+            "query gradient only",
+            _recursion(lambda v, a, q, hv, s: v - a * q),
+            "This is the plain sum of the query gradients. Which factor damps what the earlier steps have contributed?",
+        ),
+        Misconception(
+            "evaluated one step ahead",
+            _recursion(ahead=True),
+            "Here the query gradient and the product seem to be taken at $\\phi_{k+1}$. Perhaps the point was moved "
+            "before $v$ was.",
+        ),
+        Misconception(
+            "Hessian of the query loss",
+            _recursion(curved="query"),
+            "This uses the Hessian of the query loss. At $\\nu = 0$ its term drops out; which Hessian is left?",
+        ),
+        Misconception(
+            "wrong sign",
+            _recursion(factor=lambda s: s),
+            "This is the right vector with the opposite sign. Is it $-\\lambda v_K$ that you return?",
+        ),
+        Misconception(
+            "strength missing",
+            _recursion(factor=lambda s: -1.0),
+            "This is $-v_K$. The meta-gradient is $-\\lambda$ times the derivative.",
+        ),
+        Misconception(
+            "growing instead of damped",
+            _recursion(lambda v, a, q, hv, s: v - a * (q - hv - s * v)),
+            "Your product with $H_k + \\lambda I$ has the opposite sign. Differentiate line 1 once more.",
+        ),
+        Misconception(
+            "learning rate missing",
+            _recursion(lambda v, a, q, hv, s: v - a * (hv + s * v) - q),
+            "The query gradient is not multiplied by $\\alpha$ here. Which terms does $\\alpha$ multiply in line 1?",
+        ),
+        Misconception(
+            "last step only",
+            _recursion(lambda v, a, q, hv, s: -a * q),
+            "This is the contribution of the last step alone. The recursion begins with $v_k$, the derivative of "
+            "$\\phi_k$.",
+        ),
+        Misconception(
+            "implicit gradient",
+            _implicit,
+            "This solves the linear system of iMAML at $\\phi_K$, which assumes that the loop has converged.",
+        ),
+        Misconception(
+            "one step too many",
+            _recursion(more_steps=1),
+            "This is right for $K + 1$ steps. Count how often your loop changes $v$.",
+        ),
+        Misconception(
+            "one step too few",
+            _recursion(more_steps=-1),
+            "This is right for $K - 1$ steps. Count how often your loop changes $v$.",
+        ),
+    ),
+    alternatives=(_recursion(), _as_a_sum),
+    hints=(
+        "Three terms of line 1 depend on $\\nu$ through $\\phi_k$, and one of them also directly. At $\\nu = 0$ only "
+        "the direct dependence of the query term is left.",
+        "Keep the pair $(\\phi_k, v_k)$. `jax.jvp` of the gradient of the support loss, at $\\phi_k$ along $v_k$, "
+        "returns the gradient and the product. Change both members of the pair only after that.",
+    ),
+    expected="An array of shape `[d]`. For the network of this lesson with 400 steps it equals `exact`.",
+)
+
+EXERCISES = (PERTURBED_SOLUTION, SYMMETRIC, BEST_NU, UNCONVERGED)
+
+PREDICTIONS = (
+    Guess(
+        "05.stiffness",
+        "Make the support loss more strongly curved. The same perturbation then moves the minimum less. What happens "
+        "to the meta-gradient?",
+        options=("it shrinks by the same factor", "it shrinks by another factor", "it grows"),
+        why="Both are divided by the same curvature, $h'' + \\lambda$, so their ratio stays $-\\lambda$.",
+        read="From a linear system to two solves",
+    ),
+    Guess(
+        "05.halved",
+        "Halve ν. By what factor does the symmetric estimator's error shrink?",
+        options=("about 2", "about 4", "about 8"),
+        why="The terms with $\\phi''$ are the same at $-\\nu$ and $\\nu$ and cancel. The first one left is "
+        "proportional to $\\nu^2$.",
+        read="Two estimators",
+    ),
+    Guess(
+        "05.unfinished",
+        "Both loops stop early, and both begin at θ. What does the symmetric estimator's error do as ν goes to zero?",
+        options=("it rises like δ/ν", "it settles at a constant", "it goes to zero"),
+        why="Both loops stop short by nearly the same vector, so the difference of their errors is proportional to ν. "
+        "What is left is the error of a loop that stops early.",
+        read="Inner loops that have not converged",
+    ),
+    Guess(
+        "05.float32",
+        "With these numbers, at which ν is the symmetric estimator best in float32? Your `best_nu` may help.",
+        why="By the formula it is $(R\\,\\delta / (2C))^{1/3}$. The measured value is the best of a grid, and "
+        "rounding makes the bottom of the V uneven.",
+        read="What a small ν costs",
+    ),
+    Guess(
+        "05.trap",
+        "One parameter. The support loss has curvature 0.5, the proximal strength is 1 and the query loss has "
+        "curvature 3. From which ν on does the problem with −ν have no minimum?",
+        why="The curvature of the perturbed objective is $0.5 + 1 - 3\\nu$, and there is a minimum while it is "
+        "positive.",
+        read="When -ν removes the minimum",
+    ),
+    Guess(
+        "05.rest",
+        "Gradient descent with the forward estimator converges to a point. How does the norm of ∇F there depend on ν?",
+        options=("it does not depend on ν", "it is about proportional to ν", "it is about proportional to ν²"),
+        why="Where descent stands still, the estimate is zero, so $\\nabla F$ is minus its bias, which is $O(\\nu)$.",
+        read="Does training with these estimates converge?",
+    ),
+)
 
 QUIZ = (
     Question(
-        "The solutions carry independent errors of length δ, and you always use the best ν. You make δ a hundred times "
+        "The solutions carry independent errors of norm δ, and you always use the best ν. You make δ a hundred times "
         "smaller. The error of the forward estimator becomes smaller by a factor of about",
         ("100", "22", "10", "1: it does not depend on δ"),
         2,
@@ -531,20 +658,20 @@ QUIZ = (
     Question(
         "In float32, with ν = 0.00001, your symmetric meta-gradient is noisy although the inner loops have converged. "
         "What helps?",
-        ("more inner steps", "a larger ν", "a smaller ν", "a start of its own for each solve"),
+        ("more inner steps", "a larger ν", "a smaller ν", "an initial point of its own for each solve"),
         1,
         (
             "The loops have converged; the noise is the rounding of their results.",
-            "Yes: the difference is lost in rounding. A larger ν lifts it out, at a truncation error of only ν².",
+            "Yes: rounding is divided by ν. A larger ν reduces it, at a truncation error of only $O(\\nu^2)$.",
             "That makes the difference smaller still, and the rounding stays.",
             "That adds errors which do not cancel.",
         ),
     ),
     Question(
-        "To save steps, a colleague starts the solve at +ν from the result at -ν, and stops both early. What goes "
+        "To save steps, a colleague begins the solve at +ν at the result for −ν, and stops both early. What goes "
         "wrong?",
         (
-            "Nothing: the starting point does not matter",
+            "Nothing: the initial point does not matter",
             "The errors of the two solves no longer cancel",
             "The problem at +ν loses its minimum",
             "The memory grows with the number of steps",
@@ -552,13 +679,114 @@ QUIZ = (
         1,
         (
             "It would not matter if both had converged. They are stopped early.",
-            "Yes: from one start both are off in nearly the same way, and the difference removes that. Now it "
-            "stays, divided by ν.",
-            "It is the problem at -ν that can lose its minimum.",
+            "Yes: from one initial point both have nearly the same error, and the difference removes it. Now it stays, "
+            "divided by ν.",
+            "It is the problem at −ν that can lose its minimum.",
             "Each solve still keeps one point.",
         ),
     ),
 )
+
+# Figures -----------------------------------------------------------------------------------------------------------
+
+
+def show_perturbed_problem() -> None:
+    """The diagram of the inner problem and the perturbed one."""
+    diagrams.show(
+        diagrams.perturbed_problem(),
+        "Two objectives of one parameter, without and with a part of the query loss. The minimum of the second one "
+        "lies further to the right.",
+        "The moving minimum divides by the curvature for us",
+        "The inner objective (solid), and the same plus ν times the query loss (dashed).",
+    )
+
+
+def show_exponents(accuracies: np.ndarray, least: dict[str, np.ndarray], exponents: dict[str, float]) -> None:
+    """The smallest error over ν against δ, both of shape [n], and the fitted exponents."""
+    plots.show(
+        plots.lines(
+            accuracies,
+            {f"{name}: δ^{exponents[name]:.2f}": errors for name, errors in least.items()},
+            "error δ of each solve",
+            "smallest relative error over ν",
+            log="xy",
+        ),
+        "Smallest error over all perturbations against the error of a solve, both axes logarithmic: two straight "
+        "lines. The symmetric one is lower and steeper.",
+        "The symmetric estimator makes more of accurate solves",
+        "Independent errors of norm δ, 100 repetitions. Theory: exponents of 1/2 and 2/3.",
+    )
+
+
+def show_unconverged(counts: np.ndarray, errors: dict[str, np.ndarray]) -> None:
+    """Relative error against the number of inner steps, both of shape [n]."""
+    plots.show(
+        plots.lines(counts, errors, "inner steps K", "relative error", log="xy"),
+        "Relative error against inner steps, both axes logarithmic. With few steps iMAML's error has a tall peak and "
+        "that of FO-B-MAML is below one; later iMAML's is the smaller one, and both fall.",
+        "Far from convergence an inverse can fail where a sum does not",
+        "λ = 1.5. Compared with the meta-gradient of the converged problem; iMAML solves its linear system exactly.",
+    )
+
+
+def show_v(nus: np.ndarray, theory: dict[str, np.ndarray], measured: dict[str, np.ndarray]) -> None:
+    """Relative errors of both estimators in float32, predicted and measured, all of shape [n]."""
+    figure, panels = plots.subplots(2, height=3.5, sharey=True)
+    for name, axes in zip(theory, panels, strict=True):
+        plots.lines(
+            nus,
+            {"predicted": theory[name], "measured": measured[name]},
+            "perturbation ν",
+            "relative error" if axes is panels[0] else "",
+            points={"smallest": (nus[measured[name].argmin()], measured[name].min())},
+            title=name,
+            log="xy",
+            ylim=(1e-5, 2),
+            axes=axes,
+        )
+    plots.show(
+        figure,
+        "Two panels, relative error against ν, both axes logarithmic. In each a predicted V and a measured one, which "
+        "coincide on the right and lie close on the left. The symmetric V is deeper and its bottom lies further right.",
+        "In float32 the best ν is not tiny",
+        "K = 240. Truncation makes the right branch, rounding the left one. No constant was fitted.",
+    )
+
+
+def show_lost_minimum(nus: np.ndarray, errors: dict[str, np.ndarray]) -> None:
+    """The perturbed objective for three ν, and the relative errors of three estimators against ν, of shape [n]."""
+    figure, (left, right) = plots.subplots(2, height=3.5)
+    grid = np.linspace(-6, 10, 161)
+    plots.lines(
+        grid,
+        {
+            f"ν = {nu:g}": 0.25 * (grid + 1) ** 2 + 0.5 * grid**2 - 1.5 * nu * ((grid - 2) ** 2 - 4)
+            for nu in (0.25, 0.5, 0.75)
+        },
+        "parameter φ",
+        "objective",
+        title="with −ν f",
+        ylim=(-12, 20),
+        axes=left,
+    )
+    plots.lines(
+        nus,
+        {name.replace("_", "-"): values for name, values in errors.items()},
+        "perturbation ν",
+        "relative error",
+        title="estimators",
+        log="xy",
+        ylim=(1e-4, 1e2),
+        axes=right,
+    )
+    plots.show(
+        figure,
+        "Left: the inner objective with more and more of the query loss subtracted. At one half it is a straight "
+        "line, at three quarters it has a maximum. Right: relative error against ν. The symmetric curve is lowest for "
+        "small ν and shoots up at one half; the forward and three-point curves pass it unharmed.",
+        "Subtract too much of the query loss, and there is no minimum",
+        "One parameter with curvatures 0.5 of h and 3 of f, and λ = 1. The objectives are shown up to a constant.",
+    )
 
 
 def opening() -> str:
