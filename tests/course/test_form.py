@@ -19,7 +19,6 @@ NOT_YET = (
     "03_first_order_shortcuts",
     "04_bilevel",
     "05_fo_b_maml",
-    "06_clipping",
     "07_shoot_out",
     "08_adjoint",
 )
