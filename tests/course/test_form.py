@@ -17,7 +17,6 @@ NOT_YET = (
     "01_learning_to_learn",
     "02_maml",
     "03_first_order_shortcuts",
-    "06_clipping",
     "07_shoot_out",
     "08_adjoint",
 )
