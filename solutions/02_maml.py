@@ -117,9 +117,9 @@ for a in (0.0, 0.3, 0.6):
     rows[f"α = {a:g}"] = (*(f"{number:.2f}".replace("-", "−") for number in (*left, *weights, best)),)
 plots.table(
     rows,
-    ("", "steep: 1 − αH", "flat: 1 − αH", "steep: weight", "flat: weight", "best θ"),
+    ("", "steep: left", "flat: left", "steep: weight", "flat: weight", "best θ"),
     title="The task that adaptation leaves behind decides",
-    caption="What one step leaves of each task's distance to its minimum, and the task's weight in the best θ.",
+    caption="The part of its distance to the minimum that one step leaves to a task, and the task's weight in the best θ.",
 )
 
 # %% [markdown]
@@ -504,7 +504,7 @@ maml = ml.fit(learner, random_params, tasks, 70_000, meta_batch_size=25, key=key
 
 # %% [markdown]
 # With zero inner steps, `ml.maml` is joint training. Its network was not trained for any inner learning rate, so we choose the
-# best of three for it, on validation tasks. MAML keeps the one that it was trained with.
+# best of four for it, on validation tasks. MAML keeps the one that it was trained with.
 
 # %%
 no_adaptation = ml.maml(loss, optax.sgd(0.01), num_steps=0)
@@ -520,7 +520,7 @@ def curve(params, learning_rate, batch):
 
 
 validation, test = tasks(jax.random.key(3), 500), tasks(jax.random.key(2), 1_000)
-rates = (0.002, 0.005, 0.01)
+rates = (0.001, 0.002, 0.004, 0.008)
 best_rate = min(rates, key=lambda a: curve(joint.params, a, validation)[10].mean())
 maml_curve = curve(maml.params, 0.01, test)
 joint_curve = curve(joint.params, best_rate, test)
@@ -533,6 +533,8 @@ floor = mean_A2 / 2 - 4 / np.pi**2 * mean_A**2 * (1 / 2 + np.sin(10) / 20)  # le
 maml_before, joint_before = (ml.evaluate.score(values[0]) for values in (maml_curve, joint_curve))
 assert min(score.mean + 2 * score.half_width for score in (maml_before, joint_before)) > floor
 assert 0.8 < maml_before.mean / joint_before.mean < 1.25
+assert 8 < maml_curve[0].mean() / maml_curve[1].mean() < 10
+assert best_rate not in (rates[0], rates[-1])
 assert maml_curve[1].mean() < joint_curve[10].mean() / 5 and maml_curve[10].mean() < maml_curve[1].mean()
 
 
@@ -556,7 +558,8 @@ figures.adaptation(joint_curve, maml_curve, floor)
 
 # %% [markdown]
 # Before adaptation the two are equally bad, and they must be. An initialization that has not adapted is *one function* for all
-# tasks, so the floor of lesson 01 holds for it, however it was trained. They differ in where one step takes them. One step
+# tasks, so the floor of lesson 01 holds for it, however it was trained. (The test tasks are a sample, so a mean over them can
+# lie a little below the floor.) The two differ in where one step takes them. One step
 # from MAML's initialization leaves less than a fifth of the loss that ten steps leave after joint training, and although MAML
 # was trained for one step, ten steps improve it further.
 #
@@ -649,7 +652,7 @@ for _a, _k in ((0.5, 4), (0.1, 10)):
     assert jnp.isclose(_at_the_top, -((1 + _a) ** (2 * _k)), rtol=1e-3)
 _fixed = {f"α = 0.5, K = {k}": (0.5, k) for k in (1, 4, 16)}
 plots.table(
-    {name: (a * k, float(largest_curvature(a, k))) for name, (a, k) in _fixed.items()},
+    {name: (a * k, float(f"{largest_curvature(a, k):.2g}")) for name, (a, k) in _fixed.items()},
     ("inner loop", "T = αK", "largest curvature of F"),
     title="More inner steps at one learning rate: the curvature explodes",
     caption="Twenty cosine tasks with L = 1.",
@@ -716,15 +719,15 @@ groups = ["α = 1/2"] * 3 + ["T = 8"] * 4 + ["T = 1/8"] * 3
 measured = [(float(largest_curvature(a, k)), float(mean_loss_after(a, k))) for a, k in settings]
 plots.table(
     {
-        f"{group}, K = {k}": (f"{a:.4g}", f"{a * k:g}", plots.number(bend, 2), f"{left:.3f}")
+        f"{group}, K = {k}": (plots.number(a, 2), f"{a * k:g}", plots.number(float(f"{bend:.2g}"), 2), f"{left:.3f}")
         for group, (a, k), (bend, left) in zip(groups, settings, measured, strict=True)
     },
     ("held fixed, K", "α", "T", "largest curvature", "mean loss after adaptation"),
-    title="At a fixed training time the number of steps hardly matters",
+    title="At a fixed training time the curvature is bounded, however many the steps",
     caption="Twenty cosine tasks; the mean loss before adaptation is 1.",
 )
 bends, adapted = np.array(measured).T
-assert 10 < grown < 30 and leveling < 1.3 and np.ptp(bends[7:]) < 0.01 < 0.1 < bends[7]
+assert 18 < grown < 21 and leveling < 1.3 and np.ptp(bends[7:]) < 0.01 < 0.1 < bends[7]
 assert np.ptp(adapted[7:]) < 0.001 and adapted[9] > 0.93 and adapted[2] < 0.005
 assert abs(mean_loss_after(0.5, 0) - 1) < 0.01
 

@@ -570,7 +570,7 @@ PREDICTIONS = (
         "02.nudge",
         "Two runs of gradient descent on one parabola begin a small distance apart. Every inner step multiplies that "
         "distance by 0.9. After five inner steps, what fraction of it is left?",
-        unit="fraction",
+        unit="of it",
         why="Each step multiplies the distance that the step before has left, so the five factors multiply: $0.9^5$.",
         read="How much of a small change survives?",
     ),
@@ -578,7 +578,7 @@ PREDICTIONS = (
         "02.after_one_step",
         "Before it adapts, the network from MAML has a query loss near 3, like the one from joint training. "
         "What is its query loss after one inner step?",
-        unit="mean squared error",
+        unit="squared error",
         why="The outer loop has trained for exactly this number: the query loss after one inner step.",
         read="Finn et al.'s experiment, at full length",
     ),
@@ -733,7 +733,7 @@ def adaptation(joint: Any, maml: Any, floor: float) -> None:
         alt="Query loss against inner steps, on a logarithmic axis. Both curves begin near three, at the floor that "
         "lesson 01 computed. The one from joint training falls slowly. The one from MAML falls about ninefold in the "
         "first step, and further until the tenth.",
-        title="Equal before adaptation, an order of magnitude apart after one step",
+        title="Equal before adaptation, far apart after one step",
         caption="Mean over 1,000 new tasks with its 95 % interval, adapted from both initializations.",
     )
 
