@@ -495,7 +495,7 @@ for _ours, _theirs in zip(jax.tree.leaves(stepped), jax.tree.leaves(_same), stri
 after_one_step = predict("02.after_one_step")
 
 # %% [markdown]
-# Training runs for some seconds in the next cell. Meanwhile, read on.
+# The next cell trains for up to a minute, with a bar. Read on meanwhile.
 
 # %%
 learner = ml.meta_learner(one_task, optax.adam(1e-3))
@@ -601,15 +601,15 @@ plots.table(
 #
 # More inner steps adapt further. What do they do to the meta-objective $F$, on which the outer loop has to descend?
 #
-# Where the support loss is concave, $H_k$ is negative, and a factor $(I - \alpha H_k)$ stretches a small change of the
+# Where the support loss is concave, its curvature is negative, and a factor $(I - \alpha H_k)$ stretches a small change of the
 # initialization instead of shrinking it. How far? If no curvature exceeds $L$, one factor stretches by at most $1 + \alpha L$,
 # and all of them together by at most
 #
 # $$(1 + \alpha L)^K \;\le\; e^{\alpha L K} = e^{LT}, \qquad T = \alpha K.$$
 #
 # The product $T$ is the **inner training time**. Twice the steps at half the learning rate have the same $T$, and so nearly the
-# same bound. The curvature $F''$ contains the product of the factors twice, because it is a second derivative, so we expect it
-# to grow like $e^{2LT}$.
+# same bound. In one dimension $F' = J f'(\phi_K)$, where $J$ is the product of the factors. Differentiating once more brings out
+# a second $J$, in the term $J^2 f''(\phi_K)$, so we expect the curvature $F''$ to grow like $e^{2LT}$.
 #
 # This really happens. Take a task with $h(\phi) = f(\phi) = 1 - \cos(\phi - b)$, for which $L = 1$, and let $\theta$ be the top
 # of the cosine. The gradient is zero there, so the inner loop stays where it is, every factor is exactly $1 + \alpha$, and
@@ -722,7 +722,7 @@ plots.table(
         f"{group}, K = {k}": (plots.number(a, 2), f"{a * k:g}", plots.number(float(f"{bend:.2g}"), 2), f"{left:.3f}")
         for group, (a, k), (bend, left) in zip(groups, settings, measured, strict=True)
     },
-    ("held fixed, K", "α", "T", "largest curvature", "mean loss after adaptation"),
+    ("held fixed; K", "α", "T", "largest curvature", "mean loss after adaptation"),
     title="At a fixed training time the curvature is bounded, however many the steps",
     caption="Twenty cosine tasks; the mean loss before adaptation is 1.",
 )
