@@ -114,13 +114,18 @@ for a in (0.0, 0.3, 0.6):
     weights = curvatures * left**2
     best = (weights * minima).sum() / weights.sum()
     assert abs(best - best_initialization(a)) < 0.006
-    rows[f"α = {a:g}"] = (*(f"{number:.2f}".replace("-", "−") for number in (*left, *weights, best)),)
+    rows[f"α\u00a0=\u00a0{a:g}"] = (*(f"{number:.2f}".replace("-", "−") for number in (*left, *weights, best)),)
 plots.table(
     rows,
     ("", "steep: left", "flat: left", "steep: weight", "flat: weight", "best θ"),
     title="The task that adaptation leaves behind decides",
     caption="The part of its distance to the minimum that one step leaves to a task, and the task's weight in the best θ.",
 )
+
+_rates = np.linspace(0, 0.66, 34)
+_weights = curvatures * (1 - _rates[:, None] * curvatures) ** 2
+_best = (_weights * minima).sum(-1) / _weights.sum(-1)
+assert abs(_rates[_best.argmax()] - 1 / curvatures[0]) < 0.02 and _best.max() > 1.95
 
 # %% [markdown]
 # The table shows why. Let $H$ be the curvature of a parabola: 3 for the steep one, 0.5 for the flat one. One gradient step
@@ -134,18 +139,12 @@ plots.table(
 best_alt = "The mean loss before and after one step, and the best initialization."
 explore(figures.best_initialization, best_alt, learning_rate=(0.0, 0.66, 0.02, 0.3))
 
-# %% tags=["fold"]
-rates = np.linspace(0, 0.66, 34)
-weights = curvatures * (1 - rates[:, None] * curvatures) ** 2
-best = (weights * minima).sum(-1) / weights.sum(-1)
-assert abs(rates[best.argmax()] - 1 / curvatures[0]) < 0.02 and best.max() > 1.95
-
 # %% [markdown]
 # It is closest near $\alpha = \tfrac13$. There the factor $1 - \alpha H$ of the steep task vanishes: one step takes that task
 # to its minimum from anywhere, and it no longer has a say.
 #
-# To find such an initialization by gradient descent, we need the derivative of the solid curve in the figure above: how does
-# the loss *after* adaptation change when the initialization moves? This derivative is the **meta-gradient**.
+# To find such an initialization by gradient descent, we need the derivative of the curve "after one step" in the figure above:
+# how does the loss *after* adaptation change when the initialization moves? This derivative is the **meta-gradient**.
 
 # %% [markdown]
 # ## How much of a small change survives?
@@ -196,10 +195,9 @@ diagrams.show(
 )
 
 # %% [markdown]
-# $$\phi_0 = \theta, \qquad \phi_{k+1} = \phi_k - \alpha \nabla h(\phi_k), \qquad k = 0, \dots, K-1, \qquad
-# F(\theta) = f(\phi_K).$$
+# $$\phi_0 = \theta, \qquad \phi_{k+1} = \phi_k - \alpha \nabla h(\phi_k), \qquad F(\theta) = f(\phi_K).$$
 #
-# As an example we take the curve of lesson 00, $y = a \sin(x - b)$, with the two parameters $\phi = (a, b)$. With two
+# Here $k$ runs from 0 to $K - 1$. As an example we take the curve of lesson 00, $y = a \sin(x - b)$, with the two parameters $\phi = (a, b)$. With two
 # parameters, every matrix below is small enough to print. We work in float64, so that the checks can be strict.
 
 # %%
@@ -471,12 +469,6 @@ def outer_step(params, batch, outer_learning_rate):
 batch = tasks(jax.random.key(9), 25)
 stepped = jax.jit(outer_step)(random_params, batch, 0.01)
 
-# %% tags=["fold"]
-_plain = ml.meta_learner(one_task, optax.sgd(0.01))
-_same = _plain.step(_plain.init(random_params), batch)[0].params
-for _ours, _theirs in zip(jax.tree.leaves(stepped), jax.tree.leaves(_same), strict=True):
-    assert jnp.allclose(_ours, _theirs, atol=1e-6)
-
 # %% [markdown]
 # `ml.meta_learner` is this outer step with any optimizer of optax in place of plain gradient descent, and `ml.fit` repeats it
 # in compiled code.
@@ -527,6 +519,11 @@ joint_curve = curve(joint.params, best_rate, test)
 after_one_step.reveal(maml_curve[1].mean())
 
 # %% tags=["fold"]
+_plain = ml.meta_learner(one_task, optax.sgd(0.01))
+_same = _plain.step(_plain.init(random_params), batch)[0].params
+for _ours, _theirs in zip(jax.tree.leaves(stepped), jax.tree.leaves(_same), strict=True):
+    assert jnp.allclose(_ours, _theirs, atol=1e-6)
+
 low, high = tasks.amplitude
 mean_A, mean_A2 = (low + high) / 2, (high**3 - low**3) / (3 * (high - low))
 floor = mean_A2 / 2 - 4 / np.pi**2 * mean_A**2 * (1 / 2 + np.sin(10) / 20)  # lesson 01
@@ -719,7 +716,12 @@ groups = ["α = 1/2"] * 3 + ["T = 8"] * 4 + ["T = 1/8"] * 3
 measured = [(float(largest_curvature(a, k)), float(mean_loss_after(a, k))) for a, k in settings]
 plots.table(
     {
-        f"{group}, K = {k}": (plots.number(a, 2), f"{a * k:g}", plots.number(float(f"{bend:.2g}"), 2), f"{left:.3f}")
+        f"{group}, K = {k}".replace(" ", "\u00a0"): (
+            plots.number(a, 3),
+            f"{a * k:g}",
+            plots.number(float(f"{bend:.2g}"), 2),
+            f"{left:.3f}",
+        )
         for group, (a, k), (bend, left) in zip(groups, settings, measured, strict=True)
     },
     ("held fixed; K", "α", "T", "largest curvature", "mean loss after adaptation"),
@@ -740,6 +742,10 @@ for name, rate in (("α = 1/8", 1 / 8), ("α = 1/32", 1 / 32), ("α = 1/128", 1 
     left[name] = np.array([mean_loss_after(rate, int(k)) for k in counts])
 spread = np.max(list(bends.values()), axis=0) / np.min(list(bends.values()), axis=0)
 assert spread.max() < 2.6
+assert bends["α = 1/128"][-1] > 1e6 * bends["α = 1/128"][0]
+_q, _k = 1 + 0.5, np.array([1, 4, 16])
+_bound = _q ** (2 * _k) + _q ** (2 * _k - 1) * (_q**_k - 1)  # L = rho = G = 1
+assert all(largest_curvature(0.5, int(n)) <= limit for n, limit in zip(_k, _bound, strict=True))
 figures.training_time(bends, left, times)
 
 # %% [markdown]
@@ -754,9 +760,6 @@ figures.training_time(bends, left, times)
 # At a fixed $T$, more and smaller steps change little: they follow ever more closely the *gradient flow*
 # $\dot\phi = -\nabla h(\phi)$, which lesson 08 differentiates.
 
-# %% tags=["fold"]
-assert bends["α = 1/128"][-1] > 1e6 * bends["α = 1/128"][0]
-
 # %% [markdown]
 # ## On paper: where the bound comes from
 #
@@ -765,8 +768,9 @@ assert bends["α = 1/128"][-1] > 1e6 * bends["α = 1/128"][0]
 # $|h'''| \le \rho$ everywhere. In one dimension the boxed equation reads $F'(\theta) = J_K\, h'(\phi_K)$ with
 # $J_k = \prod_{i<k} \big(1 - \alpha h''(\phi_i)\big)$. Differentiate it once more, and derive the bound of Ji, Yang & Liang,
 #
-# $$|F''| \;\le\; L\,(1 + \alpha L)^{2K} \;+\; \frac{\rho}{L}\,(1 + \alpha L)^{2K-1}\big((1 + \alpha L)^K - 1\big)\,G,
-# \qquad G = |h'(\theta)|.$$
+# $$|F''| \;\le\; L\,(1 + \alpha L)^{2K} + \frac{\rho}{L}\,(1 + \alpha L)^{2K-1}\big((1 + \alpha L)^K - 1\big)\,G$$
+#
+# with $G = |h'(\theta)|$.
 #
 # How does each term grow with $T$? Write your answer into the next cell, which a double click opens.
 
@@ -796,11 +800,6 @@ assert bends["α = 1/128"][-1] > 1e6 * bends["α = 1/128"][0]
 # $\tfrac{\rho}{L} G\, e^{3LT}$. The second contains the gradient $G$, so the curvature of $F$ may grow with the gradient. That
 # is the subject of lesson 06.
 # ### END SOLUTION
-
-# %% tags=["fold"]
-q, k = 1 + 0.5, np.array([1, 4, 16])
-bound = q ** (2 * k) + q ** (2 * k - 1) * (q**k - 1)  # L = rho = G = 1
-assert all(largest_curvature(0.5, int(n)) <= limit for n, limit in zip(k, bound, strict=True))
 
 # %% [markdown]
 # ## What to take away

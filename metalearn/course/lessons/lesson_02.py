@@ -712,6 +712,7 @@ def nudged_runs() -> None:
             ha=side,
             va="center",
             weight="bold",
+            color=plots.PALETTE["text"],
         )
     plots.show(
         figure,
@@ -727,7 +728,8 @@ def adaptation(joint: Any, maml: Any, floor: float) -> None:
     figure = plots.adaptation({"joint training": joint, "MAML": maml}, "query loss (squared error)", log="y")
     (axes,) = figure.axes
     axes.axhline(floor, color=plots.PALETTE["muted"], linestyle=":", linewidth=1.5)
-    axes.annotate("floor of any single function", (10, floor), xytext=(0, 6), textcoords="offset points", ha="right")
+    place = {"xytext": (0, 6), "textcoords": "offset points", "ha": "right", "color": plots.PALETTE["muted"]}
+    axes.annotate("floor of any single function", (10, floor), **place)
     plots.show(
         figure,
         alt="Query loss against inner steps, on a logarithmic axis. Both curves begin near three, at the floor that "
@@ -796,7 +798,8 @@ def training_time(curvatures: dict[str, Any], losses: dict[str, Any], times: Any
         "learning rates. Left: the largest curvature of the meta-objective, which grows exponentially. Right: the mean "
         "loss after adaptation, which falls to zero. In both panels the three curves lie close together.",
         title="The training time T = αK governs curvature and adaptation alike",
-        caption="Twenty cosine tasks. Each curve is one inner learning rate α, with K = T/α inner steps.",
+        caption="Twenty cosine tasks. Each curve is one inner learning rate α, with K = T/α inner steps; dotted, the "
+        "limit of many small steps at the top of one of the cosines.",
     )
 
 
