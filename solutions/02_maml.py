@@ -13,22 +13,23 @@
 # %% [markdown] tags=["opening"]
 # **Afterwards you can**
 #
-# - **derive** the gradient of a loss after $K$ gradient steps,
+# - **derive** the gradient of a loss after $K$ inner steps, and of the same loss with respect to the inner learning rate,
 # - **implement** it twice: with automatic differentiation, and by hand from the last step to the first,
 # - **measure** what it buys on Finn et al.'s sine curves, at the full length of their experiment,
-# - **predict** how large an inner step may be when there are many of them.
+# - **predict** how the inner training time $T = \alpha K$ bends the meta-objective.
 #
 # **New symbols**
 #
 # - $\theta$: initialization
-# - $\phi_k$: after $k$ inner steps
+# - $\phi_k$: adapted parameters, after $k$ inner steps
+# - $\alpha$, $K$: inner learning rate, number of inner steps
+# - $T = \alpha K$: inner training time
 # - $H$: Hessian of $h$
-# - $K$: number of inner steps
 # - $F(\theta) = f(\phi_K)$: meta-objective
 # - $\eta$: outer learning rate
 
 # %% tags=["imports"]
-import jax
+import jax  # this cell loads JAX and the course, which takes a few seconds
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -37,6 +38,8 @@ from flax import nnx
 import metalearn as ml
 from metalearn import plots
 from metalearn.course import check, explore, playground, predict, progress, quiz, setup
+from metalearn.course.lessons import lesson_02 as figures
+from metalearn.course.widgets import diagrams
 
 setup()  # compile for many small programs, and keep what was compiled
 
@@ -47,144 +50,155 @@ setup()  # compile for many small programs, and keep what was compiled
 # last two begin with nearly the same curve, and so with nearly the same loss. This time, put the points where *you* want
 # them: drag them, or remove them all and click new ones.
 #
-# Can you find five points that the network from MAML fits badly after three steps? Think first about which curves it has
-# met in its training, and then try a straight line.
+# Can you find five points that the network from MAML fits badly after three steps? Think first about the curves that it
+# has met in its training, and then try a straight line.
 
 # %%
 playground("adapt_a_sine")
 
 # %% [markdown]
-# A few gradient steps turn one of these curves into a new sine and leave the other behind, although neither their network
-# nor their loss at the beginning tells them apart. What differs is how their loss *changes* with a step. This lesson finds
-# the gradient that trains for exactly that.
-
-# %% [markdown]
-# ## Where would you start?
+# A few gradient steps turn one of these curves into a new sine and leave the other behind, although their losses at the
+# beginning are nearly equal. The two differ in how their loss *changes* when they take a step. This lesson derives the
+# gradient that trains for exactly that.
 #
-# Two tasks, one parameter $\phi$. Each task's loss is a parabola. The first is steep, the second is flat.
-# You choose **one** start $\theta$ for both. Then each task takes one gradient step of its own, and is scored there.
-
-# %%
-steepness = np.array([3.0, 0.5])
-minimum = np.array([-1.0, 2.0])
-alpha = 0.3
-
-
-def task_loss(phi):
-    """Both tasks' losses, shape [..., 2]."""
-    return 0.5 * steepness * (np.asarray(phi)[..., None] - minimum) ** 2
-
-
-grid = np.linspace(-2.5, 3.5, 121)
-steep, flat = task_loss(grid).T
-plots.show(
-    plots.lines(grid, {"steep task": steep, "flat task": flat}, "parameter φ", "loss", ylim=(-0.15, 4)),
-    alt="Two parabolas. The steep one has its minimum at minus one, the flat one at two.",
-)
+# *Short of time? Skip the exercise on the inner learning rate and the last section before the takeaways, "On paper".*
 
 # %% [markdown]
-# Each task alone is easy: the steep one wants $\phi = -1$, the flat one $\phi = 2$.
-# A start that is best *without* adaptation sits near the steep task, because a miss costs most there.
-
-# %% tags=["nbval-check-output"]
-average_start = (steepness * minimum).sum() / steepness.sum()
-print(f"best start without adaptation: {average_start:.2f}")
-
-# %% [markdown]
-# Now each task may take one step of size $\alpha = 0.3$ before it is scored.
-
-# %%
-best_start_prediction = predict(
-    "02.best_start",
-    "With one step of adaptation, where is the best start?",
-    options=[
-        "still close to the steep task's minimum",
-        "half way between the two minima",
-        "close to the flat task's minimum",
-    ],
-)
-
-
-# %%
-def adapted_loss(theta):
-    """Both tasks' losses after one gradient step from theta, shape [..., 2]."""
-    start = np.asarray(theta)[..., None]
-    return 0.5 * steepness * (start - alpha * steepness * (start - minimum) - minimum) ** 2
-
-
-no_step, one_step = task_loss(grid).mean(-1), adapted_loss(grid).mean(-1)
-meta_start = grid[one_step.argmin()]
-best_start_prediction.reveal("close to the flat task's minimum")
-print(f"best start with one step of adaptation: {meta_start:.2f}")
-assert abs(meta_start - minimum[1]) < abs(meta_start - minimum.mean())
-plots.show(
-    plots.lines(
-        grid,
-        {"mean loss at the start": no_step, "mean loss after one step": one_step},
-        "start θ",
-        "mean loss of the two tasks",
-        points={"best start": ([average_start, meta_start], [no_step.min(), one_step.min()])},
-        ylim=(-0.15, 4),
-    ),
-    alt="Mean loss against the start. Without adaptation the lowest point is left of zero, near the steep task. "
-    "After one step the curve is much flatter and its lowest point lies close to two, the flat task's minimum.",
-)
-
-# %% [markdown]
-# The best start moved to the other task. The steep task covers most of the distance in one step, so it can wait.
-# The flat task cannot, so the start goes to it.
-# **A good start is not close to all solutions. It is close to those that are slow to reach.**
+# ## Which initialization is best?
 #
-# Finding it needs the slope of the second curve: how the loss *after* adaptation changes when you move the start.
-# That slope is the meta-gradient.
+# We begin with two tasks that have a single parameter $\phi$. The loss of each task is a parabola, one of them steep and
+# the other one flat. You choose **one** initialization $\theta$ for both. Then each task takes one gradient step of its own
+# from there, and is scored where that step ends.
+
+# %%
+figures.two_tasks()
 
 # %% [markdown]
-# ## A nudge, five steps later
-#
-# Take one parabola and a step that shrinks the distance to its minimum by the factor $0.9$.
-# Start twice, from two points close to each other, and take five steps from both.
+# Without adaptation, the best initialization lies near the steep task's minimum, because there a distance costs most. With
+# one step it moves, as the picture at the top of this lesson shows. These few lines compute both:
 
 # %%
-nudge_prediction = predict(
-    "02.nudge", "After five steps, what fraction of the distance between the two runs is left?", unit="fraction"
+curvatures = np.array([3.0, 0.5])  # of the steep and the flat parabola
+minima = np.array([-1.0, 2.0])
+grid = np.linspace(-2.5, 3.5, 601)
+
+
+def mean_loss(theta, learning_rate):
+    """The mean loss of the two tasks after one gradient step from theta."""
+    phi = theta - learning_rate * curvatures * (theta - minima)
+    return np.mean(0.5 * curvatures * (phi - minima) ** 2)
+
+
+def best_initialization(learning_rate):
+    return grid[np.argmin([mean_loss(theta, learning_rate) for theta in grid])]
+
+
+print(f"best without adaptation:     θ = {best_initialization(0.0):.2f}")
+print(f"best for one step, α = 0.3:  θ = {best_initialization(0.3):.2f}")
+
+# %% [markdown]
+# With $\alpha = 0.3$, one step brings the steep task nearly to its minimum from wherever it begins, so the steep task can
+# wait. The flat task moves only a little in one step, so the initialization goes to it.
+# **A good initialization is not close to every task's solution. It is close to those that are slow to reach.**
+#
+# Test your understanding of this sentence on a larger step:
+
+# %%
+larger_step = predict("02.best_initialization")
+
+# %% tags=["fold"]
+larger_step.reveal(np.argmin(np.abs(best_initialization(0.6) - np.array([minima[0], minima.mean(), minima[1]]))))
+rows = {}
+for a in (0.0, 0.3, 0.6):
+    left = 1 - a * curvatures  # the fraction of each task's distance that one step leaves
+    weights = curvatures * left**2
+    best = (weights * minima).sum() / weights.sum()
+    assert abs(best - best_initialization(a)) < 0.006
+    rows[f"α\u00a0=\u00a0{a:g}"] = (*(f"{number:.2f}".replace("-", "−") for number in (*left, *weights, best)),)
+plots.table(
+    rows,
+    ("", "steep: left", "flat: left", "steep: weight", "flat: weight", "best θ"),
+    title="The task that adaptation leaves behind decides",
+    caption="The part of its distance to the minimum that one step leaves to a task, and the task's weight in the best θ.",
 )
 
+_rates = np.linspace(0, 0.66, 34)
+_weights = curvatures * (1 - _rates[:, None] * curvatures) ** 2
+_best = (_weights * minima).sum(-1) / _weights.sum(-1)
+assert abs(_rates[_best.argmax()] - 1 / curvatures[0]) < 0.02 and _best.max() > 1.95
+
+# %% [markdown]
+# The table shows why. Let $H$ be the curvature of a parabola: 3 for the steep one, 0.5 for the flat one. One gradient step
+# multiplies the distance to the minimum by $1 - \alpha H$, which is negative if the step jumps across the minimum. The loss
+# after the step is therefore $\tfrac12 H (1 - \alpha H)^2$ times the squared distance of $\theta$, and the best
+# initialization is the mean of both minima with the weights $H (1 - \alpha H)^2$.
+#
+# Move the inner learning rate. **For which values does the best initialization lie closest to the flat task's minimum?**
+
 # %%
-curvature, step_size = 1.0, 0.1
+best_alt = "The mean loss before and after one step, and the best initialization."
+explore(figures.best_initialization, best_alt, learning_rate=(0.0, 0.66, 0.02, 0.3))
+
+# %% [markdown]
+# It is closest near $\alpha = \tfrac13$. There the factor $1 - \alpha H$ of the steep task vanishes: one step takes that task
+# to its minimum from anywhere, and it no longer has a say.
+#
+# To find such an initialization by gradient descent, we need the derivative of the curve "after one step" in the figure above:
+# how does the loss *after* adaptation change when the initialization moves? This derivative is the **meta-gradient**.
+
+# %% [markdown]
+# ## How much of a small change survives?
+#
+# The loss after adaptation depends on the initialization only through the parameters that the inner loop returns. So the
+# first question is how much of a small change of the initialization is still there after $K$ inner steps.
+
+# %%
+survival = predict("02.nudge")
 
 
-def five_steps(phi):
+# %%
+def five_steps(phi, learning_rate=0.1, curvature=1.0):
+    """Gradient descent on the parabola curvature * phi**2 / 2."""
     for _ in range(5):
-        phi = phi - step_size * curvature * phi
+        phi = phi - learning_rate * curvature * phi
     return phi
 
 
 survives = (five_steps(2.0 + 0.01) - five_steps(2.0)) / 0.01
-nudge_prediction.reveal(survives)
-print(f"one step keeps {1 - step_size * curvature:.2f} of a nudge, five steps keep {survives:.2f}")
+survival.reveal(survives)
+
+# %% tags=["fold"]
 assert np.isclose(survives, 0.9**5)
+figures.nudged_runs()
 
 # %% [markdown]
-# Each step multiplies the nudge by $1 - \alpha H$, with $H$ the curvature. Five steps multiply it five times.
-# If the adapted point moves by only that fraction, the loss there feels only that fraction too.
-# So in one dimension, on a parabola,
+# Each step multiplies the change by $1 - \alpha H$, here by 0.9. If only that much of the change reaches the adapted
+# parameters, the loss there feels only that much of it too. On a parabola in one dimension, therefore,
 #
 # $$F'(\theta) = (1 - \alpha H)^5 \, f'(\phi_5).$$
 #
-# The rest of this section is the same sentence for many parameters and any loss.
+# The next section derives the same statement for many parameters and any loss.
 
 # %% [markdown]
 # ## The derivation, line by line
 #
-# One task gives two sets of points: **support**, which adaptation may use, with loss $h$; and **query**, which
-# scores the result, with loss $f$. Adaptation walks
+# A task has a support set with the loss $h$ and a query set with the loss $f$. The inner loop takes $K$ gradient steps on
+# the support loss, and the query loss judges the result:
+
+# %% tags=["fold"]
+diagrams.show(
+    diagrams.backward_pass(),
+    alt="Three inner steps lead from theta to phi three, where the query loss f is taken. The backward pass returns the "
+    "query gradient through the factors I minus alpha H two, H one and H zero.",
+    title="Forward: adapt. Backward: one factor for each step",
+    caption="The inner loop (blue) and its backward pass (orange), for K = 3.",
+)
+
+# %% [markdown]
+# $$\phi_0 = \theta, \qquad \phi_{k+1} = \phi_k - \alpha \nabla h(\phi_k), \qquad F(\theta) = f(\phi_K).$$
 #
-# $$\phi_0 = \theta, \qquad \phi_{k+1} = \phi_k - \alpha \nabla h(\phi_k), \qquad k = 0, \dots, K-1,$$
-#
-# and the meta-objective is $F(\theta) = f(\phi_K)$.
-#
-# The example below is the curve of lesson 00: $y = a \sin(x - b)$ with the two parameters $\phi = (a, b)$.
-# It is small enough to print every matrix. We work in float64, so that a check can be strict.
+# Here $k$ runs from 0 to $K - 1$. As an example we take the curve of lesson 00, $y = a \sin(x - b)$, with the two parameters $\phi = (a, b)$. With two
+# parameters, every matrix below is small enough to print. We work in float64, so that the checks can be strict.
 
 # %%
 jax.config.update("jax_enable_x64", True)
@@ -197,8 +211,8 @@ def wave_loss(params, batch):
     return jnp.mean((params[0] * jnp.sin(x - params[1]) - y) ** 2)
 
 
-example = ml.tasks.Sinusoid(num_support=5, num_query=5).task(jax.random.key(3), amplitude=2.0, phase=1.0)
-theta, alpha, num_steps = jnp.array([1.0, 0.3]), 0.1, 3
+distribution = ml.tasks.Sinusoid(num_support=5, num_query=5)
+example = distribution.task(jax.random.key(3), amplitude=2.0, phase=1.0)
 
 
 def h(phi):
@@ -209,7 +223,11 @@ def f(phi):
     return wave_loss(phi, example.query)
 
 
-def walk(phi, num_steps):
+# %%
+theta, alpha, num_steps = jnp.array([1.0, 0.3]), 0.1, 3
+
+
+def inner_loop(phi, num_steps):
     """phi after `num_steps` gradient steps on h."""
     for _ in range(num_steps):
         phi = phi - alpha * jax.grad(h)(phi)
@@ -217,20 +235,20 @@ def walk(phi, num_steps):
 
 
 def F(theta):
-    return f(walk(theta, num_steps))
+    return f(inner_loop(theta, num_steps))
 
 
-path = [walk(theta, k) for k in range(num_steps + 1)]
-print(f"query loss at the start {f(path[0]):.3f}, after {num_steps} steps {f(path[-1]):.3f}")
+phis = [inner_loop(theta, k) for k in range(num_steps + 1)]
+print(f"query loss at θ: {f(phis[0]):.2f}   after {num_steps} steps: {f(phis[-1]):.2f}")
 
 # %% [markdown]
-# **Line 1, the chain rule.** The loss is a function of the adapted point, which is a function of the start:
+# **Line 1, the chain rule.** The query loss is a function of $\phi_K$, and $\phi_K$ is a function of $\theta$:
 #
 # $$\nabla F(\theta) = \Big(\frac{\partial \phi_K}{\partial \theta}\Big)^{\!\top} \nabla f(\phi_K).$$
 
 # %% tags=["nbval-check-output"]
-jacobian = jax.jacobian(lambda start: walk(start, num_steps))(theta)
-assert jnp.allclose(jax.grad(F)(theta), jacobian.T @ jax.grad(f)(path[-1]))
+jacobian = jax.jacobian(lambda theta: inner_loop(theta, num_steps))(theta)
+assert jnp.allclose(jax.grad(F)(theta), jacobian.T @ jax.grad(f)(phis[-1]))
 print("line 1 holds")
 
 # %% [markdown]
@@ -240,10 +258,9 @@ print("line 1 holds")
 # $$\frac{\partial \phi_{k+1}}{\partial \phi_k} = I - \alpha H_k.$$
 
 # %%
-factors = [jnp.eye(2) - alpha * jax.hessian(h)(phi) for phi in path[:-1]]
-for phi, factor in zip(path[:-1], factors, strict=True):
-    assert jnp.allclose(jax.jacobian(lambda start: walk(start, 1))(phi), factor)
-print("line 2 holds at every step")
+factors = [jnp.eye(2) - alpha * jax.hessian(h)(phi) for phi in phis[:-1]]
+one_step = jax.jacobian(lambda phi: inner_loop(phi, 1))
+assert jnp.allclose(jnp.stack([one_step(phi) for phi in phis[:-1]]), jnp.stack(factors))
 
 # %% [markdown]
 # **Line 3, all steps.** Steps are composed, so their derivatives multiply. The last step stands on the left:
@@ -252,7 +269,6 @@ print("line 2 holds at every step")
 
 # %%
 assert jnp.allclose(jacobian, factors[2] @ factors[1] @ factors[0])
-print("line 3 holds")
 
 # %% [markdown]
 # **Line 4, the meta-gradient.** Put line 3 into line 1. Transposing reverses the order, and each factor is its own
@@ -260,22 +276,34 @@ print("line 3 holds")
 #
 # $$\boxed{\;\nabla F(\theta) = (I - \alpha H_0)(I - \alpha H_1) \cdots (I - \alpha H_{K-1}) \, \nabla f(\phi_K)\;}$$
 #
-# Read it from right to left. The query gradient is born at the end of the path. Each step hands it one point back,
-# through the factor of that step.
+# Read it from right to left. The query gradient is taken where the inner loop ends. Each inner step then passes it on, from
+# the parameters after the step to those before it, through the factor of that step. This is **backpropagation through the
+# inner loop**, also called unrolled differentiation.
 
 # %%
-product = factors[0] @ factors[1] @ factors[2] @ jax.grad(f)(path[-1])
-reversed_product = factors[2] @ factors[1] @ factors[0] @ jax.grad(f)(path[-1])
+product = factors[0] @ factors[1] @ factors[2] @ jax.grad(f)(phis[-1])
 assert jnp.allclose(jax.grad(F)(theta), product)
+
+# %% tags=["fold"]
+reversed_product = factors[2] @ factors[1] @ factors[0] @ jax.grad(f)(phis[-1])
 assert not jnp.allclose(product, reversed_product, rtol=1e-3)
-print("meta-gradient by jax.grad:   ", jax.grad(F)(theta))
-print("product of the factors:      ", product)
-print("factors in the wrong order:  ", reversed_product)
-print("no factors at all (FO-MAML): ", jax.grad(f)(path[-1]))
+results = {
+    "jax.grad(F)": jax.grad(F)(theta),
+    "product of the factors": product,
+    "factors in the wrong order": reversed_product,
+    "no factors (FO-MAML)": jax.grad(f)(phis[-1]),
+}
+plots.table(
+    {name: [f"{number:.4f}".replace("-", "−") for number in gradient] for name, gradient in results.items()},
+    ("", "∂/∂a", "∂/∂b"),
+    title="The product is the gradient, in this order only",
+    caption="Four candidates for the meta-gradient of the sine wave, K = 3.",
+)
 
 # %% [markdown]
-# The product is exact. The wrong order is visibly wrong: Hessians at different points do not commute.
-# The last line drops the factors. That is FO-MAML, the cheap version that the same paper proposes.
+# The product agrees with `jax.grad`. The wrong order does not, because Hessians at different parameters do not commute in
+# general. The last row leaves the factors out. That is FO-MAML, the cheap approximation that Finn et al. propose in the same
+# paper, and the subject of lesson 03.
 
 # %% [markdown]
 # ## Exercise: the gradient of the loss after adaptation
@@ -284,28 +312,27 @@ print("no factors at all (FO-MAML): ", jax.grad(f)(path[-1]))
 
 
 # %% tags=["exercise"] exercise="02.meta_gradient"
-def meta_gradient(loss, task, params, step_size, num_steps):
-    """The gradient, with respect to the start, of the query loss after
-    adaptation.
+def meta_gradient(loss, task, params, learning_rate, num_steps):
+    """The gradient of the query loss after adaptation, with respect to
+    the initialization.
 
     Args:
       loss: function of (params, batch) that returns a scalar.
-      task: a pair with task.support and task.query; each is a batch for
-        `loss`.
-      params: the start, any pytree of arrays.
-      step_size: alpha, a number.
-      num_steps: K, a whole number.
+      task: a pair with task.support and task.query; each is a batch.
+      params: the initialization, any pytree of arrays.
+      learning_rate: alpha, of the inner steps.
+      num_steps: K, a whole number of at least 0.
 
     Returns:
       A pytree with the structure and shapes of `params`.
     """
 
     ### BEGIN SOLUTION
-    def loss_after_adaptation(start):
-        adapted = start
+    def loss_after_adaptation(initialization):
+        adapted = initialization
         for _ in range(num_steps):
-            slope = jax.grad(loss)(adapted, task.support)
-            adapted = jax.tree.map(lambda p, g: p - step_size * g, adapted, slope)
+            gradient = jax.grad(loss)(adapted, task.support)
+            adapted = jax.tree.map(lambda p, g: p - learning_rate * g, adapted, gradient)
         return loss(adapted, task.query)
 
     return jax.grad(loss_after_adaptation)(params)
@@ -318,33 +345,33 @@ check("02.meta_gradient", meta_gradient)
 # %% [markdown]
 # ## Exercise: the same gradient by hand, from the last step to the first
 #
-# Now without differentiating through the loop. Walk forwards and keep the points. Then carry the query gradient back
-# along the boxed equation, one factor at a time. This is what `jax.grad` did for you, and what it had to store.
+# Now do what `jax.grad` did for you, without differentiating through the loop. First run the inner loop forwards and keep all
+# parameters on the way. Then carry the query gradient back along the boxed equation, one factor at a time.
 
 
 # %% tags=["exercise"] exercise="02.backward_pass"
-def backward_pass(loss, task, params, step_size, num_steps):
-    """The meta-gradient as a product of factors; only derivatives of
-    `loss` at single points are used.
+def backward_pass(loss, task, params, learning_rate, num_steps):
+    """The meta-gradient as a product of factors; `loss` is only
+    differentiated at given parameters, never through the inner loop.
 
     Args:
       loss: function of (params, batch) that returns a scalar.
-      task: a pair with task.support and task.query.
-      params: the start, an array of shape [d].
-      step_size: alpha, a number.
-      num_steps: K, a whole number.
+      task: a pair with task.support and task.query; each is a batch.
+      params: the initialization, an array of shape [d].
+      learning_rate: alpha, of the inner steps.
+      num_steps: K, a whole number of at least 0.
 
     Returns:
       An array of shape [d].
     """
     ### BEGIN SOLUTION
-    path = [params]
+    phis = [params]
     for _ in range(num_steps):
-        path.append(path[-1] - step_size * jax.grad(loss)(path[-1], task.support))
+        phis.append(phis[-1] - learning_rate * jax.grad(loss)(phis[-1], task.support))
 
-    vector = jax.grad(loss)(path[-1], task.query)
-    for phi in reversed(path[:-1]):
-        vector = vector - step_size * jax.hessian(loss)(phi, task.support) @ vector
+    vector = jax.grad(loss)(phis[-1], task.query)
+    for phi in reversed(phis[:-1]):
+        vector = vector - learning_rate * jax.hessian(loss)(phi, task.support) @ vector
     return vector
     ### END SOLUTION
 
@@ -353,354 +380,438 @@ def backward_pass(loss, task, params, step_size, num_steps):
 check("02.backward_pass", backward_pass)
 
 # %% [markdown]
-# ## One outer step
+# ## Exercise: the gradient with respect to the inner learning rate
 #
-# MAML repeats three things. Draw a batch of tasks. Average their meta-gradients. Step.
+# The loss after adaptation depends on the inner learning rate too, and your backward pass contains nearly everything that is
+# needed to differentiate it. Meta-SGD (Li et al. 2017) and MAML++ (Antoniou et al. 2019) train inner learning rates in this
+# way, together with the initialization. The first two lines of the derivation are given.
 #
-# $$\theta \leftarrow \theta - \eta \, \frac{1}{B} \sum_{i=1}^{B} \nabla F_i(\theta)$$
-
-# %% [markdown]
-# ## Exercise: one outer step over a batch of tasks
+# **Line 1, the chain rule.** With $\theta$ fixed, $\alpha$ acts on the query loss through $\phi_K$:
+# $\;\dfrac{dF}{d\alpha} = \Big(\dfrac{d\phi_K}{d\alpha}\Big)^{\!\top} \nabla f(\phi_K).$
 #
-# `tasks` holds $B$ tasks: every array in it has one more leading axis, of length $B$.
-# `ml.maml(loss, inner, num_steps)` gives you the meta-gradient of one task; `jax.vmap` does the rest.
+# **Line 2, one step.** In $\phi_{k+1} = \phi_k - \alpha \nabla h(\phi_k)$ the learning rate occurs twice, visibly in front of
+# the gradient and hidden in $\phi_k$. With $\dfrac{d\phi_0}{d\alpha} = 0$ to begin with,
+# $\;\dfrac{d\phi_{k+1}}{d\alpha} = (I - \alpha H_k) \dfrac{d\phi_k}{d\alpha} - \nabla h(\phi_k).$
+#
+# **Line 3** is yours. Put line 2 into itself until only gradients and factors are left, put the result into line 1, and write
+# it as a function.
 
 
-# %% tags=["exercise"] exercise="02.meta_step"
-def meta_step(
-    loss,
-    tasks,
-    params,
-    step_size,
-    num_steps,
-    meta_step_size,
-):
-    """The parameters after one step of plain gradient descent on the
-    mean loss after adaptation.
+# %% tags=["exercise"] exercise="02.learning_rate"
+def learning_rate_gradient(loss, task, params, learning_rate, num_steps):
+    """The derivative of the query loss after adaptation, with respect
+    to the inner learning rate; the initialization stays fixed.
 
     Args:
       loss: function of (params, batch) that returns a scalar.
-      tasks: a Task whose arrays have a leading axis of length B.
-      params: the start shared by all tasks, any pytree of arrays.
-      step_size: alpha, of the inner steps.
-      num_steps: K, the number of inner steps.
-      meta_step_size: eta, of the outer step.
+      task: a pair with task.support and task.query; each is a batch.
+      params: the initialization, an array of shape [d].
+      learning_rate: alpha, where the derivative is taken.
+      num_steps: K, a whole number of at least 0.
 
     Returns:
-      A pytree with the structure and shapes of `params`.
+      A scalar.
     """
-    # (params, task) -> (query loss, gradient)
-    one_task = jax.jit(ml.maml(loss, optax.sgd(step_size), num_steps))
     ### BEGIN SOLUTION
-    _, gradients = jax.vmap(one_task, in_axes=(None, 0))(params, tasks)
-    return jax.tree.map(lambda p, g: p - meta_step_size * g.mean(axis=0), params, gradients)
+    phis = [params]
+    for _ in range(num_steps):
+        phis.append(phis[-1] - learning_rate * jax.grad(loss)(phis[-1], task.support))
+
+    vector, total = jax.grad(loss)(phis[-1], task.query), jnp.zeros(())
+    for phi in reversed(phis[:-1]):
+        total = total - jax.grad(loss)(phi, task.support) @ vector
+        vector = vector - learning_rate * jax.hessian(loss)(phi, task.support) @ vector
+    return total
     ### END SOLUTION
 
 
 # %%
-check("02.meta_step", meta_step)
+check("02.learning_rate", learning_rate_gradient)
 
 # %% [markdown]
-# ## Finn et al.'s experiment, at full length
+# ## The outer loop
 #
-# The family of lesson 01: amplitude and phase differ from task to task. The network has two hidden layers of 40 units.
-# Each meta-step draws 25 new tasks with 10 support and 10 query points, and adapts by one step with $\alpha = 0.01$.
-# The outer rule is Adam with rate $10^{-3}$. The paper takes 70,000 meta-steps, and so do we. Read on while the bar moves.
-#
-# `ml.meta_learner` is the outer step you wrote, with any optax rule. `ml.fit` repeats it inside compiled code.
-#
-# While training, every task takes one step. At the test there are 1,000 new tasks, and ten steps.
-# For comparison: the *average start*, trained on all tasks without adaptation, as in lesson 01.
+# MAML repeats three things: it draws a batch of $B$ tasks, averages their meta-gradients, and takes one **outer step**, which
+# moves the initialization with the outer learning rate $\eta$.
 
-# %%
-before_prediction = predict(
-    "02.before_adaptation",
-    "Before any adaptation, how does the meta-learned start score, compared with the average start?",
-    options=["much better", "about the same", "much worse"],
+# %% tags=["fold"]
+diagrams.show(
+    diagrams.two_loops(),
+    alt="The inner loop adapts theta to one task by three steps on the support set and ends at the query loss f. The outer "
+    "loop returns from there and moves theta against the mean meta-gradient over tasks.",
+    title="The inner loop adapts, the outer loop moves the initialization",
+    caption="One task of a batch, with K = 3. The outer step uses the mean over all tasks of the batch.",
 )
-one_step_prediction = predict(
-    "02.after_one_step",
-    "The average start has a query loss near 3. What is the meta-learned start's query loss after one step?",
-    unit="mean squared error",
-)
+
+# %% [markdown]
+# $$\theta \leftarrow \theta - \eta \, \frac{1}{B} \sum_{i=1}^{B} \nabla F_i(\theta)$$
+#
+# In code this takes two lines. `ml.maml` gives the query loss and the meta-gradient of one task, `jax.vmap` applies it to a
+# batch, whose arrays have one more leading axis of length $B$, and the mean over that axis moves the parameters. The network
+# is that of Finn et al., with two hidden layers of 40 units.
 
 # %%
 jax.config.update("jax_enable_x64", False)  # training runs in float32
 
-family = ml.tasks.Sinusoid(num_support=10, num_query=10)
-random_start, network = ml.models.functional(ml.models.MLP((1, 40, 40, 1), rngs=nnx.Rngs(0)))
-loss = ml.losses.mean_squared_error(network)
-inner = optax.sgd(0.01)
+tasks = ml.tasks.Sinusoid(num_support=10, num_query=10)  # the distribution of lesson 01
+network = ml.models.MLP((1, 40, 40, 1), rngs=nnx.Rngs(0))
+random_params, apply = ml.models.functional(network)
+loss = ml.losses.mean_squared_error(apply)
+one_task = ml.maml(loss, optax.sgd(0.01), num_steps=1)
 
-learner = ml.meta_learner(ml.maml(loss, inner, num_steps=1), optax.adam(1e-3))
-result = ml.fit(learner, random_start, family, num_steps=70_000, meta_batch_size=25, key=jax.random.key(0))
 
-# %% [markdown]
-# Now the average start. With zero inner steps `ml.maml` is joint training. It adapts with $\alpha = 0.005$, the best step
-# size for the average network of lesson 01.
+def outer_step(params, batch, outer_learning_rate):
+    _, gradients = jax.vmap(one_task, in_axes=(None, 0))(params, batch)
+    mean = jax.tree.map(lambda g: g.mean(axis=0), gradients)
+    return jax.tree.map(lambda p, g: p - outer_learning_rate * g, params, mean)
 
-# %%
-joint = ml.meta_learner(ml.maml(loss, inner, num_steps=0), optax.adam(1e-3))
-average = ml.fit(joint, random_start, family, num_steps=5_000, meta_batch_size=25, key=jax.random.key(1))
 
-new_tasks = family(jax.random.key(2), 1_000)
-maml_curve = ml.evaluate.adaptation_curve(loss, inner, result.params, new_tasks, num_steps=10)
-average_curve = ml.evaluate.adaptation_curve(loss, optax.sgd(0.005), average.params, new_tasks, num_steps=10)
-
-before_prediction.reveal("about the same")
-one_step_prediction.reveal(float(maml_curve[1].mean()))
-assert 0.8 < maml_curve[0].mean() / average_curve[0].mean() < 1.25
-assert maml_curve[1].mean() < average_curve[10].mean() / 5
-print("query loss on 1,000 new tasks, with its 95 % interval")
-for steps in (0, 1, 10):
-    print(f"inner steps: {steps}")
-    print("  average start", ml.evaluate.score(average_curve[steps]))
-    print("  MAML start   ", ml.evaluate.score(maml_curve[steps]))
-
-# %%
-plots.show(
-    plots.adaptation({"average start": average_curve, "MAML start": maml_curve}, "query loss (squared error)", log="y"),
-    alt="Query loss against inner steps, on a logarithmic axis. Both curves begin near three. The average start stays "
-    "there for some steps, then falls slowly. The MAML start falls about ninefold in the first "
-    "step, and lies lower still after ten.",
-)
+batch = tasks(jax.random.key(9), 25)
+stepped = jax.jit(outer_step)(random_params, batch, 0.01)
 
 # %% [markdown]
-# The two starts are equally bad where they are. They differ in where one step takes them: one step from the MAML start
-# leaves less than a fifth of what ten steps from the average start leave. MAML was trained for one step; after ten
-# it is better still.
+# `ml.meta_learner` is this outer step with any optimizer of optax in place of plain gradient descent, and `ml.fit` repeats it
+# in compiled code.
+
+# %% [markdown]
+# ## Finn et al.'s experiment, at full length
 #
-# Look at one task. Move the sliders: **which curves are still wrong after one step?** Try the ends of the ranges,
-# and one amplitude that training never saw: the family's amplitudes end at 5.
+# The task distribution is that of lesson 01, where amplitude and phase differ from task to task. Each outer step draws 25 new
+# tasks with 10 support and 10 query points, and adapts to each by one inner step with $\alpha = 0.01$. The outer optimizer is
+# Adam with learning rate $10^{-3}$, and there are 70,000 outer steps, as in the paper.
+#
+# We test on 1,000 new tasks, and let them adapt for ten steps, although MAML is trained for one. For comparison, *joint
+# training* trains the same network on the points of all tasks without any adaptation, as in lesson 01.
 
 # %%
-x_grid = jnp.linspace(-5, 5, 201)[:, None]
+after_one_step = predict("02.after_one_step")
+
+# %% [markdown]
+# The next cell trains for up to a minute, with a bar. Read on meanwhile.
+
+# %%
+learner = ml.meta_learner(one_task, optax.adam(1e-3))
+key = jax.random.key(0)
+maml = ml.fit(learner, random_params, tasks, 70_000, meta_batch_size=25, key=key)
+
+# %% [markdown]
+# With zero inner steps, `ml.maml` is joint training. Its network was not trained for any inner learning rate, so we choose the
+# best of four for it, on validation tasks. MAML keeps the one that it was trained with.
+
+# %%
+no_adaptation = ml.maml(loss, optax.sgd(0.01), num_steps=0)
+learner = ml.meta_learner(no_adaptation, optax.adam(1e-3))
+key = jax.random.key(1)
+joint = ml.fit(learner, random_params, tasks, 5_000, meta_batch_size=25, key=key)
 
 
-@jax.jit
-def trajectory(params, task):
-    """The network's curve after 0, 1, ..., 10 inner steps, shape [11, 201]."""
-
-    def step(state, _):
-        after = ml.inner.step(lambda phi: loss(phi, task.support), inner, state)
-        return after, network(state.params, x_grid)[:, 0]
-
-    return jax.lax.scan(step, ml.inner.init(inner, params), length=11)[1]
+def curve(params, learning_rate, batch):
+    """Query loss after 0, 1, ..., 10 inner steps, shape [11, tasks]."""
+    inner = optax.sgd(learning_rate)
+    return ml.evaluate.adaptation_curve(loss, inner, params, batch, num_steps=10)
 
 
-@jax.jit
-def sine_task(amplitude, phase):
-    return family.task(jax.random.key(4), amplitude, phase)
+validation, test = tasks(jax.random.key(3), 500), tasks(jax.random.key(2), 1_000)
+rates = (0.001, 0.002, 0.004, 0.008)
+best_rate = min(rates, key=lambda a: curve(joint.params, a, validation)[10].mean())
+maml_curve = curve(maml.params, 0.01, test)
+joint_curve = curve(joint.params, best_rate, test)
+after_one_step.reveal(maml_curve[1].mean())
+
+# %% tags=["fold"]
+_plain = ml.meta_learner(one_task, optax.sgd(0.01))
+_same = _plain.step(_plain.init(random_params), batch)[0].params
+for _ours, _theirs in zip(jax.tree.leaves(stepped), jax.tree.leaves(_same), strict=True):
+    assert jnp.allclose(_ours, _theirs, atol=1e-6)
+
+low, high = tasks.amplitude
+mean_A, mean_A2 = (low + high) / 2, (high**3 - low**3) / (3 * (high - low))
+floor = mean_A2 / 2 - 4 / np.pi**2 * mean_A**2 * (1 / 2 + np.sin(10) / 20)  # lesson 01
+maml_before, joint_before = (ml.evaluate.score(values[0]) for values in (maml_curve, joint_curve))
+assert min(score.mean + 2 * score.half_width for score in (maml_before, joint_before)) > floor
+assert 0.8 < maml_before.mean / joint_before.mean < 1.25
+assert 8 < maml_curve[0].mean() / maml_curve[1].mean() < 10
+assert best_rate not in (rates[0], rates[-1])
+assert maml_curve[1].mean() < joint_curve[10].mean() / 5 and maml_curve[10].mean() < maml_curve[1].mean()
 
 
-def draw_adaptation(amplitude, phase, steps):
-    task = sine_task(amplitude, phase)
-    curves = trajectory(result.params, task)
-    return plots.lines(
-        x_grid[:, 0],
-        {
-            "true curve": amplitude * jnp.sin(x_grid[:, 0] - phase),
-            "before": curves[0],
-            f"inner steps: {steps}": curves[steps],
-        },
-        "x",
-        "y",
-        points={"support points": (task.support[0][:, 0], task.support[1][:, 0])},
-        ylim=(-8, 8),
-    )
+def _intervals(values):
+    return [f"{s.mean:.2f} ± {s.half_width:.2f}" for s in (ml.evaluate.score(values[k]) for k in (0, 1, 10))]
 
 
-explore(
-    draw_adaptation,
-    "A true sine curve, ten support points on it, the network's curve before adaptation and after the chosen number "
-    "of steps.",
-    amplitude=(0.1, 6.0, 0.1, 4.0),
-    phase=(0.0, 3.1, 0.1, 1.0),
-    steps=(0, 10, 1, 1),
+plots.table(
+    {
+        f"joint training, α = {best_rate}": _intervals(joint_curve),
+        "MAML, α = 0.01": _intervals(maml_curve),
+        "floor of any single function": [f"{floor:.2f}", "", ""],
+    },
+    ("initialization", "before", "after 1 step", "after 10 steps"),
+    title="MAML is no better before adaptation, and far better after it",
+    caption="Query loss on 1,000 new tasks, with its 95 % interval.",
 )
 
 # %%
-losses, relative = [], []
-print("amplitude A   loss after one step   divided by A²/2")
-for amplitude in (0.1, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0):
+figures.adaptation(joint_curve, maml_curve, floor)
+
+# %% [markdown]
+# Before adaptation the two are equally bad, and they must be. An initialization that has not adapted is *one function* for all
+# tasks, so the floor of lesson 01 holds for it, however it was trained. (The test tasks are a sample, so a mean over them can
+# lie a little below the floor.) The two differ in where one step takes them. One step
+# from MAML's initialization leaves less than a fifth of the loss that ten steps leave after joint training, and although MAML
+# was trained for one step, ten steps improve it further.
+#
+# Now look at one task at a time. Move the sliders: **which curves are still wrong after one step?** Try the ends of the ranges,
+# and an amplitude that training has never seen. The amplitudes of the task distribution end at 5.
+
+# %%
+draw = figures.adapting_sine(loss, apply, maml.params)
+ranges = {"amplitude": (0.1, 6.0, 0.1, 4.0), "phase": (0.0, 3.1, 0.1, 1.0)}
+explore(draw, figures.SINE, **ranges, steps=(0, 10, 1, 1))
+
+# %% tags=["fold"]
+amplitudes, losses = np.array([0.1, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), []
+for amplitude in amplitudes:
     same_amplitude = ml.tasks.Sinusoid(amplitude=(amplitude, amplitude))(jax.random.key(5), 1_000)
-    score = ml.evaluate.meta_test(loss, inner, result.params, same_amplitude, num_steps=1)
-    losses.append(score.mean)
-    relative.append(score.mean / (amplitude**2 / 2))
-    print(f"{amplitude:11.1f}   {losses[-1]:19.3f}   {relative[-1]:15.3f}")
+    losses.append(ml.evaluate.meta_test(loss, optax.sgd(0.01), maml.params, same_amplitude, num_steps=1).mean)
+relative = np.array(losses) / (amplitudes**2 / 2)
 assert np.argsort(losses)[-3:].tolist() == [4, 5, 6]
 assert np.argmax(relative) == 0 and relative[0] > 1 > max(relative[1:])
-
-# %% [markdown]
-# There are two answers. In squared error, the largest amplitudes are the hardest, and outside the family, at 6, the loss is
-# higher still. But $A^2/2$ is the loss of the flat curve $y = 0$, and measured by that the smallest amplitude is the
-# hardest: at 0.1 the adapted curve is worse than a flat one. A learned start is a bet on tasks like those it was trained
-# on, weighted by the loss it was trained with.
-
-# %% [markdown]
-# ## Many inner steps want small ones
-#
-# More inner steps adapt further. What do they do to the meta-objective $F$?
-#
-# Where the loss curves downwards, $H_k$ is negative and a factor $(I - \alpha H_k)$ stretches instead of shrinking, by up
-# to $1 + \alpha L$ if $L$ bounds the curvature. Now differentiate the boxed product once more. In one term the derivative
-# hits $\nabla f$, and the $N$ factors appear twice. In the other it hits a factor. Ji, Yang & Liang (2022) bound the sum:
-#
-# $$|F''| \;\le\; L\,(1 + \alpha L)^{2N} \;+\; \frac{\rho}{L}\,(1 + \alpha L)^{2N-1}\big((1 + \alpha L)^N - 1\big)\,G,$$
-#
-# where $G$ bounds the gradient and $\rho$ how fast the curvature changes. Both terms are powers of $1 + \alpha L$.
-#
-# To see whether it happens, take twenty tasks with wavy losses $\sum_j (1 - \cos(w_j - b_j))$ in ten dimensions. Each
-# coordinate has $L = \rho = G = 1$. The next cell measures the largest curvature of $F$ over random points.
-
-# %%
-curvature_prediction = predict(
-    "02.curvature",
-    "From N = 1 to N = 16 inner steps with α = 0.5: by what factor does the largest curvature of F grow?",
-    options=["about 1", "about 16", "more than 1,000"],
+plots.table(
+    {
+        "loss after one step": [f"{value:.2f}" for value in losses],
+        "divided by A²/2": [f"{value:.2f}" for value in relative],
+    },
+    ("amplitude A", *(f"{amplitude:g}" for amplitude in amplitudes)),
+    title="Large amplitudes are hardest in squared error, small ones in proportion",
+    caption="Mean query loss after one inner step on 1,000 tasks of one amplitude each; A = 6 is outside of the training "
+    "distribution.",
 )
 
+# %% [markdown]
+# There are two answers. In squared error the largest amplitudes are the hardest, and the loss is highest at 6, which lies
+# outside of the task distribution. But $A^2/2$ is the loss of the flat curve $y = 0$, and in proportion to that the smallest
+# amplitude is the hardest: at 0.1 the adapted curve is worse than the flat one. A learned initialization is a bet on tasks like
+# those that it was trained on, weighted by the loss that it was trained with.
+
+# %% [markdown]
+# ## Curvature grows with the training time
+#
+# More inner steps adapt further. What do they do to the meta-objective $F$, on which the outer loop has to descend?
+#
+# Where the support loss is concave, its curvature is negative, and a factor $(I - \alpha H_k)$ stretches a small change of the
+# initialization instead of shrinking it. How far? If no curvature exceeds $L$, one factor stretches by at most $1 + \alpha L$,
+# and all of them together by at most
+#
+# $$(1 + \alpha L)^K \;\le\; e^{\alpha L K} = e^{LT}, \qquad T = \alpha K.$$
+#
+# The product $T$ is the **inner training time**. Twice the steps at half the learning rate have the same $T$, and so nearly the
+# same bound. In one dimension $F' = J f'(\phi_K)$, where $J$ is the product of the factors. Differentiating once more brings out
+# a second $J$, in the term $J^2 f''(\phi_K)$, so we expect the curvature $F''$ to grow like $e^{2LT}$.
+#
+# This really happens. Take a task with $h(\phi) = f(\phi) = 1 - \cos(\phi - b)$, for which $L = 1$, and let $\theta$ be the top
+# of the cosine. The gradient is zero there, so the inner loop stays where it is, every factor is exactly $1 + \alpha$, and
+# $|F''| = (1 + \alpha)^{2K}$. Next to the top, runs of gradient descent that begin on different sides part for good.
+#
+# A task distribution has many tops, each at another place. We take twenty such tasks, and measure the largest curvature of
+# their mean $F$.
+
 # %%
-phases = jax.random.uniform(jax.random.key(6), (20, 10), maxval=2 * jnp.pi)  # b, one row for each task
-random_points = jax.random.uniform(jax.random.key(7), (200, 10), maxval=2 * jnp.pi)
+b = jax.random.uniform(jax.random.key(6), (20,), maxval=2 * jnp.pi)  # twenty tasks
+thetas = jnp.concatenate([b + jnp.pi, jnp.linspace(0, 2 * jnp.pi, 400)])  # tops, grid
 
 
-def cosine_losses(w, b):
-    """The loss of each coordinate, shape [10]."""
-    return 1 - jnp.cos(w - b)
+def mean_adapted_loss(theta, learning_rate, num_steps):
+    """F: the mean loss of the twenty tasks after adaptation from theta."""
 
+    def inner_step(_, phi):
+        return phi - learning_rate * jnp.sin(phi - b)
 
-def mean_adapted_losses(w, step_size, num_steps):
-    """F by coordinate: the mean losses of the twenty tasks after adaptation from w."""
-
-    def one_task(b):
-        def one_step(_, phi):
-            return phi - step_size * jnp.sin(phi - b)
-
-        return cosine_losses(jax.lax.fori_loop(0, num_steps, one_step, w), b)
-
-    return jax.vmap(one_task)(phases).mean(axis=0)
+    phi = jax.lax.fori_loop(0, num_steps, inner_step, jnp.full(20, theta))
+    return jnp.mean(1 - jnp.cos(phi - b))
 
 
 @jax.jit
-def largest_curvature(step_size, num_steps):
-    """The largest |eigenvalue| of the Hessian of F, over the random points.
-
-    The tasks treat each coordinate on its own, so the Hessian is diagonal. A second derivative forwards, in the direction
-    of ones, gives all of its entries at once.
-    """
-
-    def slopes(w):
-        return jax.jvp(lambda w: mean_adapted_losses(w, step_size, num_steps), (w,), (jnp.ones(10),))[1]
-
-    return jnp.abs(jax.jvp(jax.vmap(slopes), (random_points,), (jnp.ones((200, 10)),))[1]).max()
+def largest_curvature(learning_rate, num_steps):
+    """The largest |F''| over all `thetas`."""
+    second = jax.jacfwd(jax.jacfwd(mean_adapted_loss))
+    curvatures = jax.vmap(second, (0, None, None))(thetas, learning_rate, num_steps)
+    return jnp.abs(curvatures).max()
 
 
-counts = np.array([1, 2, 4, 8, 16])
-bound = 1.5 ** (2 * counts) + 1.5 ** (2 * counts - 1) * (1.5**counts - 1)  # L = rho = G = 1, alpha = 0.5
-fixed = np.array([largest_curvature(0.5, n) for n in counts])
-scaled = np.array([largest_curvature(1 / (8 * n), n) for n in counts])
-curvature_prediction.reveal("more than 1,000")
-for n, a, b in zip(counts, fixed, scaled, strict=True):
-    print(f"N = {n:2d}   α = 0.5: largest curvature {a:9.3g}     α = 1/(8N): {b:.3f}")
-assert fixed[-1] / fixed[0] > 1_000 and (fixed <= bound).all()
+# %% tags=["fold"]
+def _one_cosine(theta, learning_rate, num_steps):
+    phi = jax.lax.fori_loop(0, num_steps, lambda _, phi: phi - learning_rate * jnp.sin(phi), theta)
+    return 1 - jnp.cos(phi)
 
-# %%
-plots.show(
-    plots.lines(
-        counts,
-        {"α = 0.5": fixed, "α = 1/(8N)": scaled, "bound for α = 0.5": bound},
-        "number of inner steps N",
-        "largest curvature of F",
-        log="xy",
-    ),
-    alt="Largest curvature of the meta-objective against the number of inner steps, both axes logarithmic. With a fixed "
-    "step it grows by more than a thousand, below its bound. With a step of one over eight N it stays flat.",
+
+for _a, _k in ((0.5, 4), (0.1, 10)):
+    _at_the_top = jax.jacfwd(jax.jacfwd(_one_cosine))(jnp.pi, _a, _k)
+    assert jnp.isclose(_at_the_top, -((1 + _a) ** (2 * _k)), rtol=1e-3)
+_fixed = {f"α = 0.5, K = {k}": (0.5, k) for k in (1, 4, 16)}
+plots.table(
+    {name: (a * k, float(f"{largest_curvature(a, k):.2g}")) for name, (a, k) in _fixed.items()},
+    ("inner loop", "T = αK", "largest curvature of F"),
+    title="More inner steps at one learning rate: the curvature explodes",
+    caption="Twenty cosine tasks with L = 1.",
 )
+assert largest_curvature(0.5, 16) > 10_000 * largest_curvature(0.5, 1)
 
 # %% [markdown]
-# With a fixed step the curvature explodes, as the bound said it could. With $\alpha = 1/(8N)$ it does not move.
-# The reason fits in one line: $(1 + \frac{1}{8N})^{2N} < e^{1/4}$ for every $N$, and the other powers stay bounded too.
-
-# %% tags=["nbval-check-output"]
-power = (1 + 1 / (8 * counts)) ** (2 * counts)
-assert (power < np.exp(1 / 4)).all()
-print("(1 + 1/(8N))^(2N) =", power.round(3), "  e^(1/4) =", np.exp(1 / 4).round(3))
+# It is tempting to read this table as "many inner steps are dangerous". But in its rows *both* $K$ and $T$ grow, so it cannot
+# say which of the two is to blame. You need a controlled experiment.
 
 # %% [markdown]
-# ## Exercise: the largest inner step that keeps the meta-objective tame
+# ## Exercise: design the control
 #
-# Find the largest $\alpha$ for which the power in the bound's first term, $(1 + \alpha L)^{2N}$, is at most 2.
+# Choose the runs that separate the two explanations. Starting from one run, what does multiplying the *number of steps* do
+# while the training time stays, and what does multiplying the *training time* do while the number of steps stays?
 
 
-# %% tags=["exercise"] exercise="02.largest_step"
-def largest_step(curvature, num_steps):
-    """The step size alpha with (1 + alpha * curvature) **
-    (2 * num_steps) equal to 2.
+# %% tags=["exercise"] exercise="02.control"
+def separate(curvature, learning_rate, num_steps, factor):
+    """The effects of more inner steps and of more training time on the
+    curvature, each with the other one held fixed.
 
     Args:
-      curvature: L > 0, a number.
-      num_steps: N, a whole number of at least 1.
+      curvature: function of (learning_rate, num_steps) that returns
+        the largest curvature that was measured with them.
+      learning_rate: alpha, of the run that both are compared with.
+      num_steps: K, of that run.
+      factor: a whole number of at least 1.
 
     Returns:
-      A number.
+      A pair of numbers: by which factor the curvature grows if there
+      are `factor` times as many steps in the same training time, and
+      if there is `factor` times the training time in as many steps.
     """
     ### BEGIN SOLUTION
-    return (2 ** (1 / (2 * num_steps)) - 1) / curvature
+    base = curvature(learning_rate, num_steps)
+    more_steps = curvature(learning_rate / factor, num_steps * factor)
+    more_time = curvature(learning_rate * factor, num_steps)
+    return more_steps / base, more_time / base
     ### END SOLUTION
 
 
 # %%
-check("02.largest_step", largest_step)
+check("02.control", separate)
 
 # %% [markdown]
-# ## Question: where the bound comes from
+# Once it passes, carry the experiment out: add a cell with `separate(largest_curvature, 0.25, 8, 4)`. Then predict how far
+# this goes.
+
+# %%
+at_fixed_time = predict("02.training_time")
+
+# %% tags=["fold"]
+mean_loss_after = jax.jit(lambda a, k: jax.vmap(mean_adapted_loss, (0, None, None))(thetas[20:], a, k).mean())
+grown = float(largest_curvature(8 / 1024, 1024) / largest_curvature(8 / 16, 16))
+leveling = float(largest_curvature(8 / 1024, 1024) / largest_curvature(8 / 256, 256))
+at_fixed_time.reveal(0 if grown < 1 else 1 if leveling < 1.5 else 2)
+settings = [
+    *((0.5, k) for k in (1, 4, 16)),
+    *((8 / k, k) for k in (16, 64, 256, 1024)),
+    *((1 / (8 * k), k) for k in (1, 16, 256)),
+]
+groups = ["α = 1/2"] * 3 + ["T = 8"] * 4 + ["T = 1/8"] * 3
+measured = [(float(largest_curvature(a, k)), float(mean_loss_after(a, k))) for a, k in settings]
+plots.table(
+    {
+        f"{group}, K = {k}".replace(" ", "\u00a0"): (
+            plots.number(a, 3),
+            f"{a * k:g}",
+            plots.number(float(f"{bend:.2g}"), 2),
+            f"{left:.3f}",
+        )
+        for group, (a, k), (bend, left) in zip(groups, settings, measured, strict=True)
+    },
+    ("held fixed; K", "α", "T", "largest curvature", "mean loss after adaptation"),
+    title="At a fixed training time the curvature is bounded, however many the steps",
+    caption="Twenty cosine tasks; the mean loss before adaptation is 1.",
+)
+bends, adapted = np.array(measured).T
+assert 18 < grown < 21 and leveling < 1.3 and np.ptp(bends[7:]) < 0.01 < 0.1 < bends[7]
+assert np.ptp(adapted[7:]) < 0.001 and adapted[9] > 0.93 and adapted[2] < 0.005
+assert abs(mean_loss_after(0.5, 0) - 1) < 0.01
+
+# %% tags=["fold"]
+times = np.array([0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0])
+bends, left = {}, {}
+for name, rate in (("α = 1/8", 1 / 8), ("α = 1/32", 1 / 32), ("α = 1/128", 1 / 128)):
+    counts = np.round(times / rate).astype(int)
+    bends[name] = np.array([largest_curvature(rate, int(k)) for k in counts])
+    left[name] = np.array([mean_loss_after(rate, int(k)) for k in counts])
+spread = np.max(list(bends.values()), axis=0) / np.min(list(bends.values()), axis=0)
+assert spread.max() < 2.6
+assert bends["α = 1/128"][-1] > 1e6 * bends["α = 1/128"][0]
+_q, _k = 1 + 0.5, np.array([1, 4, 16])
+_bound = _q ** (2 * _k) + _q ** (2 * _k - 1) * (_q**_k - 1)  # L = rho = G = 1
+assert all(largest_curvature(0.5, int(n)) <= limit for n, limit in zip(_k, _bound, strict=True))
+figures.training_time(bends, left, times)
+
+# %% [markdown]
+# With $T = 8$ held fixed, 64 times as many steps raise the curvature about twentyfold, and then it levels off, because
+# $(1 + T/K)^{2K}$ tends to $e^{2T}$. That is little beside what the training time does: from $T = \tfrac18$ to $T = 8$ the
+# curvature grows by a factor of more than a million. So it is the training time that has to be bounded if $F$ is to stay
+# smooth. Ji, Yang & Liang (2022) recommend an inner learning rate proportional to $1/(KL)$, and this is what their choice does:
+# it fixes $LT$.
 #
-# On paper, about 15 minutes. Take one parameter, and one loss for support and query, so $f = h$, with $|h''| \le L$ and
-# $|h'''| \le \rho$ everywhere. In one dimension the box reads $F'(\theta) = J_N\, h'(\phi_N)$ with
-# $J_k = \prod_{i<k} \big(1 - \alpha h''(\phi_i)\big)$. Differentiate it once more, and derive the bound above, with
-# $G = |h'(\theta)|$.
+# The last column shows the price. The training time also decides how far the inner loop adapts. With $\alpha = 1/(8K)$, and so
+# $T = \tfrac18$, the curvature is small, but the loss hardly falls below that of no adaptation, however many steps are taken.
+# At a fixed $T$, more and smaller steps change little: they follow ever more closely the *gradient flow*
+# $\dot\phi = -\nabla h(\phi)$, which lesson 08 differentiates.
+
+# %% [markdown]
+# ## On paper: where the bound comes from
 #
-# Write your answer into the next cell: a double click opens it. The worked lesson has one to compare with.
+# This question takes about 15 minutes. The curvature of $F$ has a second term, which the example at the top of a cosine hides,
+# because the gradient is zero there. Take one parameter and one loss for support and query, so $f = h$, with $|h''| \le L$ and
+# $|h'''| \le \rho$ everywhere. In one dimension the boxed equation reads $F'(\theta) = J_K\, h'(\phi_K)$ with
+# $J_k = \prod_{i<k} \big(1 - \alpha h''(\phi_i)\big)$. Differentiate it once more, and derive the bound of Ji, Yang & Liang,
+#
+# $$|F''| \;\le\; L\,(1 + \alpha L)^{2K} + \frac{\rho}{L}\,(1 + \alpha L)^{2K-1}\big((1 + \alpha L)^K - 1\big)\,G$$
+#
+# with $G = |h'(\theta)|$.
+#
+# How does each term grow with $T$? Write your answer into the next cell, which a double click opens.
 
 # %% [markdown] tags=["free-text"] question="02.curvature_bound"
 # ### BEGIN SOLUTION
-# **Two terms.** $J_k$ is also $d\phi_k / d\theta$ (line 3). So the product rule gives
+# **Two terms.** $J_k$ is also $d\phi_k / d\theta$ (line 3), so the product rule gives
 #
 # $$\begin{aligned}
-# F'' &= J_N^2\, h''(\phi_N) + J_N'\, h'(\phi_N), \\
-# J_N' &= -\alpha \sum_{k=0}^{N-1} h'''(\phi_k)\, J_k \prod_{i \ne k} \big(1 - \alpha h''(\phi_i)\big).
+# F'' &= J_K^2\, h''(\phi_K) + J_K'\, h'(\phi_K), \\
+# J_K' &= -\alpha \sum_{k=0}^{K-1} h'''(\phi_k)\, J_k \prod_{i \ne k} \big(1 - \alpha h''(\phi_i)\big).
 # \end{aligned}$$
 #
-# **First term.** Write $q = 1 + \alpha L$. Every factor is at most $q$ in size, so $|J_k| \le q^k$, and
-# $|J_N^2\, h''(\phi_N)| \le L\, q^{2N}$.
+# **First term.** Write $q = 1 + \alpha L$. Every factor is at most $q$ in absolute value, so $|J_k| \le q^k$, and
+# $|J_K^2\, h''(\phi_K)| \le L\, q^{2K}$.
 #
-# **The gradient at the end.** One step changes $h'$ by at most $L\,|\phi_{k+1} - \phi_k| = \alpha L\,|h'(\phi_k)|$. So it
-# grows by a factor of at most $q$ each time: $|h'(\phi_N)| \le q^N G$.
+# **The gradient at the end.** One step changes $h'$ by at most $L\,|\phi_{k+1} - \phi_k| = \alpha L\,|h'(\phi_k)|$, so it
+# grows by a factor of at most $q$ each time, and $|h'(\phi_K)| \le q^K G$.
 #
-# **Second term.** The product over $i \ne k$ has $N - 1$ factors. The geometric sum does the rest, since $q - 1 = \alpha L$:
+# **Second term.** The product over $i \ne k$ has $K - 1$ factors. The geometric sum does the rest, since $q - 1 = \alpha L$:
 #
-# $$|J_N'| \le \alpha \rho\, q^{N-1} \sum_{k=0}^{N-1} q^k = \alpha \rho\, q^{N-1}\, \frac{q^N - 1}{\alpha L}
-# = \frac{\rho}{L}\, q^{N-1} (q^N - 1).$$
+# $$|J_K'| \le \alpha \rho\, q^{K-1} \sum_{k=0}^{K-1} q^k = \alpha \rho\, q^{K-1}\, \frac{q^K - 1}{\alpha L}
+# = \frac{\rho}{L}\, q^{K-1} (q^K - 1).$$
 #
-# Times $q^N G$, this is the second term of the bound.
+# Times $q^K G$, this is the second term of the bound.
+#
+# **Growth.** Since $q^K \le e^{LT}$, the first term is at most $L e^{2LT}$, and the second is at most
+# $\tfrac{\rho}{L} G\, e^{3LT}$. The second contains the gradient $G$, so the curvature of $F$ may grow with the gradient. That
+# is the subject of lesson 06.
 # ### END SOLUTION
 
 # %% [markdown]
-# ## Limits
-#
-# - The bound is a worst case. Where all curvatures are positive, factors shrink and long inner loops are harmless to $F$.
-#   A small $\alpha$ is the price of a guarantee, not always of a good result.
-# - `jax.grad` stored the whole path. Memory grows with the number of inner steps.
-# - Sine curves have two numbers to find. They show the mechanism, not that MAML is the best method for any problem.
-# - One seed of one network was shown here. A comparison of methods needs several seeds and a declared budget.
-#
 # ## What to take away
 #
-# - A good start is close to the solutions that are slow to reach.
-# - The meta-gradient is the query gradient, carried back through one factor $(I - \alpha H_k)$ for each inner step.
-# - The last step's factor comes first, and every factor is taken where its step began.
-# - $N$ steps multiply $N$ factors: keep $\alpha$ near $1/N$, or the meta-objective bends without limit.
+# - A good initialization is close to the solutions that are slow to reach.
+# - The meta-gradient is the query gradient, backpropagated through one factor $(I - \alpha H_k)$ for each inner step, the last
+#   step's factor first. Each Hessian is taken where its step begins.
+# - The same backward pass gives the gradient with respect to the inner learning rate.
+# - Before adaptation MAML's initialization is one function for all tasks, so it cannot get below the floor. What MAML trains is
+#   the loss after adaptation.
+# - The inner training time $T = \alpha K$ governs how far the inner loop adapts, and the curvature of $F$ may grow with it like
+#   $e^{2LT}$. At a fixed $T$, more steps refine the gradient flow.
 
 # %%
 quiz("02")
@@ -709,9 +820,22 @@ quiz("02")
 progress("02")
 
 # %% [markdown]
-# ## References
+# ## Limits
 #
-# - C. Finn, P. Abbeel, S. Levine. *Model-agnostic meta-learning for fast adaptation of deep networks.* 2017.
-#   [arXiv 1703.03400](https://arxiv.org/abs/1703.03400). The algorithm, and the sine experiment (section 5.1).
+# - The growth of curvature is a worst case, which losses with concave regions attain. Where all curvatures are positive and the
+#   inner learning rate is below $1/L$, every factor shrinks, and a long inner loop makes $F$ flat.
+# - `jax.grad` stores the whole inner loop, so its memory grows with the number of inner steps. Lessons 04 and 05 avoid that.
+# - A sine curve has two unknown numbers. It shows the mechanism, and not that MAML is the best method for any problem.
+# - We trained one network from one seed. Lesson 07 compares methods with several seeds under a declared budget.
+#
+# ## Go further
+#
+# - C. Finn, P. Abbeel, S. Levine. *Model-agnostic meta-learning for fast adaptation of deep networks.* ICML 2017.
+#   [arXiv 1703.03400](https://arxiv.org/abs/1703.03400). The method, and the sine experiment (section 5.1).
+# - Z. Li, F. Zhou, F. Chen, H. Li. *Meta-SGD: learning to learn quickly for few-shot learning.* 2017.
+#   [arXiv 1707.09835](https://arxiv.org/abs/1707.09835). An inner learning rate for each parameter, trained with the
+#   initialization; in the library it is `ml.inner.learned_rates`.
+# - A. Antoniou, H. Edwards, A. Storkey. *How to train your MAML.* ICLR 2019.
+#   [arXiv 1810.09502](https://arxiv.org/abs/1810.09502). MAML++: instabilities of training, and remedies for them.
 # - K. Ji, J. Yang, Y. Liang. *Theoretical convergence of multi-step model-agnostic meta-learning.* JMLR 23, 2022.
-#   [arXiv 2002.07836](https://arxiv.org/abs/2002.07836). The bound, and $\alpha \sim 1/N$.
+#   [arXiv 2002.07836](https://arxiv.org/abs/2002.07836). The bound, and inner learning rates proportional to $1/K$.

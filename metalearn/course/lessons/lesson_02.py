@@ -1,15 +1,17 @@
-"""Exercises and quiz of lesson 02, MAML."""
+"""Exercises, predictions, quiz and figures of lesson 02, MAML."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from matplotlib.figure import Figure
 
 import metalearn as ml
 from metalearn import plots
-from metalearn.course.exercises.exercise import Exercise, Misconception, Question
+from metalearn.course.exercises.exercise import Exercise, Guess, Misconception, Question
 from metalearn.course.lessons.adaptation import (
     adapt,
     by_recursion,
@@ -19,24 +21,40 @@ from metalearn.course.lessons.adaptation import (
     gradient_after,
     gradient_at,
     line_task,
-    meta_gradient,
-    move,
     network,
     network_params,
     path_of,
     points_task,
     regression,
-    stack,
     steps_from_the_start,
     wave,
     with_a_loop,
 )
 from metalearn.course.widgets import diagrams
+from metalearn.task import Params
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _hessian(loss, params, batch):
     return jax.hessian(loss)(params, batch)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _meta_gradient(loss, task, params, learning_rate, num_steps):
+    return ml.maml(loss, optax.sgd(learning_rate), num_steps)(params, task)[1]
+
+
+@jax.jit
+def _nested(params, batch):
+    """`network` with its parameters in a tuple within a dict within a list."""
+    (layer,) = params
+    weight, bias = layer["hidden"]
+    return network({"weight": weight, "bias": bias, "readout": layer["readout"]}, batch)
+
+
+def _nested_params(rng, width):
+    flat = network_params(rng, width)
+    return [{"hidden": (flat["weight"], flat["bias"]), "readout": flat["readout"]}]
 
 
 # 02.meta_gradient ---------------------------------------------------------------------------------------------------
@@ -47,116 +65,127 @@ META_GRADIENT = Exercise(
     title="The gradient of the loss after adaptation",
     difficulty=2,
     minutes=10,
-    reference=meta_gradient,
+    reference=_meta_gradient,
     instances=lambda rng: [
         (wave, curve_task(rng, 5, 5), rng.normal(1, 0.3, 2), 0.2, 3),
-        (wave, curve_task(rng, 5, 5), rng.normal(1, 0.3, 2), 0.1, 1),
         (cosines, points_task(rng, 4, 4, 6), rng.normal(0, 1, 4), 0.5, 4),
-        (network, curve_task(rng, 6, 4), network_params(rng, 3), 0.1, 2),
+        (_nested, curve_task(rng, 6, 4), _nested_params(rng, 3), 0.1, 2),
+        (wave, curve_task(rng, 3, 7), rng.normal(1, 0.3, 2), 0.1, 1),
+        (network, curve_task(rng, 4, 6), network_params(rng, 2), 0.1, 0),
     ],
     misconceptions=(
         Misconception(
             "first-order",
             first_order,
-            "Your result equals the FO-MAML gradient, $\\nabla f(\\phi_K)$: the factors $(I - \\alpha H_k)$ are "
-            "missing. Does the function that you differentiate contain the inner steps, and does nothing stop the "
-            "gradient there?",
+            "Your result equals the FO-MAML gradient $\\nabla f(\\phi_K)$: the factors $(I - \\alpha H_k)$ are "
+            "missing. That can happen when the function you differentiate does not contain the inner loop, or when "
+            "something inside it stops the gradient.",
         ),
         Misconception(
-            "gradient at the start",
-            lambda loss, task, params, step_size, num_steps: gradient_at(loss, params, task.query),
-            "This is the query gradient at the start, as if nothing adapted. "
-            "Does the function that you differentiate contain the inner steps?",
+            "gradient at the initialization",
+            lambda loss, task, params, learning_rate, num_steps: gradient_at(loss, params, task.query),
+            "Your result equals the query gradient at the initialization, as if no inner step had been taken. "
+            "Does the function that you differentiate contain the inner loop, and does it return the loss of what "
+            "comes out of it?",
         ),
         Misconception(
             "support and query swapped",
-            lambda loss, task, params, step_size, num_steps: gradient_after(
-                loss, task.query, task.support, params, step_size, num_steps
+            lambda loss, task, params, learning_rate, num_steps: gradient_after(
+                loss, task.query, task.support, params, learning_rate, num_steps
             ),
-            "You adapt on the query set and score on the support set. Which of the two may adaptation see?",
+            "Your result is the gradient for adapting on the query set and scoring on the support set. "
+            "Which of the two may adaptation see?",
         ),
         Misconception(
             "scored on the support set",
-            lambda loss, task, params, step_size, num_steps: gradient_after(
-                loss, task.support, task.support, params, step_size, num_steps
+            lambda loss, task, params, learning_rate, num_steps: gradient_after(
+                loss, task.support, task.support, params, learning_rate, num_steps
             ),
-            "You adapt and score on the same support points, so the meta-gradient rewards memorising them. "
-            "Which points judge the adapted parameters?",
+            "Your result is the gradient for adapting and scoring on the same support points, which rewards "
+            "overfitting to them. Which points judge the adapted parameters?",
         ),
         Misconception(
             "adapted on the query set",
-            lambda loss, task, params, step_size, num_steps: gradient_after(
-                loss, task.query, task.query, params, step_size, num_steps
+            lambda loss, task, params, learning_rate, num_steps: gradient_after(
+                loss, task.query, task.query, params, learning_rate, num_steps
             ),
-            "Your inner steps see the query points, which are there to score. Which set may adaptation see?",
+            "Your result is the gradient for inner steps on the query points, which are there to judge. "
+            "Which set may adaptation see?",
         ),
         Misconception(
             "one step too few",
-            lambda loss, task, params, step_size, num_steps: gradient_after(
-                loss, task.support, task.query, params, step_size, num_steps - 1
+            lambda loss, task, params, learning_rate, num_steps: gradient_after(
+                loss, task.support, task.query, params, learning_rate, num_steps - 1
             ),
-            "This is the meta-gradient after one inner step too few. Count the passes through your loop.",
+            "Your result is the meta-gradient after one inner step too few. How often does your loop run?",
         ),
         Misconception(
             "one step too many",
-            lambda loss, task, params, step_size, num_steps: gradient_after(
-                loss, task.support, task.query, params, step_size, num_steps + 1
+            lambda loss, task, params, learning_rate, num_steps: gradient_after(
+                loss, task.support, task.query, params, learning_rate, num_steps + 1
             ),
-            "This is the meta-gradient after one inner step too many. Count the passes through your loop.",
+            "Your result is the meta-gradient after one inner step too many. How often does your loop run?",
         ),
         Misconception(
-            "uphill",
-            lambda loss, task, params, step_size, num_steps: gradient_after(
-                loss, task.support, task.query, params, -step_size, num_steps
+            "ascent",
+            lambda loss, task, params, learning_rate, num_steps: gradient_after(
+                loss, task.support, task.query, params, -learning_rate, num_steps
             ),
-            "Your inner steps walk uphill: the support loss grows. Look at the sign of the inner step.",
+            "Your result is the meta-gradient for inner steps that ascend the support loss. "
+            "Look at the sign of the inner step.",
         ),
         Misconception(
-            "every step from the start",
+            "every step from the initialization",
             steps_from_the_start,
-            "Your inner gradients are all taken at the start, so the steps are one long straight step. "
-            "Where does step $k$ begin?",
+            "Your result is what one gets if every inner gradient is taken at the initialization $\\theta$. "
+            "At which parameters should step $k$ take its gradient?",
+        ),
+        Misconception(
+            "sign",
+            lambda *args: jax.tree.map(jnp.negative, with_a_loop(*args)),
+            "Your result is minus the meta-gradient. The exercise asks for the gradient itself, not for a descent "
+            "direction.",
         ),
         Misconception(
             "displacement",
-            lambda loss, task, params, step_size, num_steps: jax.tree.map(
-                lambda p, q: p - q, params, adapt(loss, task.support, params, step_size, num_steps)
+            lambda loss, task, params, learning_rate, num_steps: jax.tree.map(
+                lambda p, q: p - q, params, adapt(loss, task.support, params, learning_rate, num_steps)
             ),
-            "This is $\\theta - \\phi_K$, how far adaptation moved: Reptile's direction. "
-            "Where does the query loss enter your answer?",
+            "Your result is $\\theta - \\phi_K$, minus the displacement by the inner loop. This is the direction of "
+            "Reptile (lesson 03). Where does the query loss enter your answer?",
         ),
     ),
     alternatives=(by_recursion, with_a_loop),
     hints=(
-        "Write a small function of the start alone: adapt from it, then return the query loss. "
-        "What is its gradient, and who can compute it for you?",
-        "The inner loop is a `for` loop (or `jax.lax.scan`) with "
-        "`params = jax.tree.map(lambda p, g: p - step_size * g, params, gradient)`. "
-        "It has to sit *inside* the function that `jax.grad` sees.",
+        "Write a small function of the initialization alone: it runs the inner loop and returns the query loss. "
+        "What is its gradient, and which function of JAX computes it for you?",
+        "The inner loop is a `for` loop (or `jax.lax.scan`) around "
+        "`jax.tree.map(lambda p, g: p - learning_rate * g, adapted, gradient)`. "
+        "It has to stand *inside* the function that `jax.grad` is given.",
     ),
-    expected="A pytree with the structure and shapes of `params`. For the wave task above with $\\alpha = 0.1$ and "
-    "$K = 3$ it equals the product of the three factors with the query gradient, the last line of the derivation.",
+    expected="A pytree with the structure and shapes of `params`. For the sine wave above, with $\\alpha = 0.1$ and "
+    "$K = 3$, it equals the product of the three factors and the query gradient, line 4 of the derivation.",
 )
 
 # 02.backward_pass ---------------------------------------------------------------------------------------------------
 
 
-def _product(loss, task, params, step_size, num_steps, *, points=None, batch=None, factor=None):
+def _product(loss, task, params, learning_rate, num_steps, *, points=None, batch=None, factor=None):
     """Multiplies the query gradient by one factor per point, the first point's factor first."""
-    path = path_of(loss, task.support, params, step_size, num_steps)
+    path = path_of(loss, task.support, params, learning_rate, num_steps)
     vector = gradient_at(loss, path[-1], task.query)
     for point in path[-2::-1] if points is None else points(path):
         curvature = _hessian(loss, point, task.support if batch is None else batch) @ vector
-        vector = vector - step_size * curvature if factor is None else factor(vector, curvature)
+        vector = vector - learning_rate * curvature if factor is None else factor(vector, curvature)
     return vector
 
 
-def _with_jvp(loss, task, params, step_size, num_steps):
-    path = path_of(loss, task.support, params, step_size, num_steps)
+def _with_jvp(loss, task, params, learning_rate, num_steps):
+    path = path_of(loss, task.support, params, learning_rate, num_steps)
     vector = gradient_at(loss, path[-1], task.query)
     for point in reversed(path[:-1]):
         _, curvature = jax.jvp(lambda phi: jax.grad(loss)(phi, task.support), (point,), (vector,))
-        vector = vector - step_size * curvature
+        vector = vector - learning_rate * curvature
     return vector
 
 
@@ -165,333 +194,618 @@ BACKWARD_PASS = Exercise(
     title="The same gradient by hand, from the last step to the first",
     difficulty=3,
     minutes=15,
-    reference=meta_gradient,
+    reference=_meta_gradient,
     instances=lambda rng: [
         (wave, curve_task(rng, 5, 5), rng.normal(1, 0.3, 2), 0.2, 3),
-        (wave, curve_task(rng, 5, 5), rng.normal(1, 0.3, 2), 0.15, 1),
         (cosines, points_task(rng, 4, 4, 6), rng.normal(0, 1, 4), 0.7, 4),
         (regression, line_task(rng, 6, 4), rng.normal(0, 1, 3), 0.3, 5),
+        (wave, curve_task(rng, 3, 7), rng.normal(1, 0.3, 2), 0.15, 1),
+        (wave, curve_task(rng, 4, 6), rng.normal(1, 0.3, 2), 0.15, 0),
     ],
     misconceptions=(
         Misconception(
             "no factors",
             first_order,
-            "No factor $(I - \\alpha H_k)$ reached your vector: this is $\\nabla f(\\phi_K)$, the FO-MAML gradient. "
-            "Does the vector change in your loop?",
+            "Your result equals $\\nabla f(\\phi_K)$, the FO-MAML gradient: no factor $(I - \\alpha H_k)$ has reached "
+            "it. Does the vector change in your second loop?",
         ),
         Misconception(
             "first step first",
             lambda *args: _product(*args, points=lambda path: path[:-1]),
-            "Your factors come in the order of the steps. The gradient travels backwards: "
-            "which factor stands next to $\\nabla f(\\phi_K)$ in the product?",
+            "Your result is the product with the factors in the order of the steps. The gradient travels backwards: "
+            "which factor stands next to $\\nabla f(\\phi_K)$?",
         ),
         Misconception(
-            "curvature of the query loss",
+            "Hessian of the query loss",
             lambda loss, task, *args: _product(loss, task, *args, batch=task.query),
-            "Your factors hold the curvature of the query loss. Which loss do the inner steps descend?",
+            "Your result is the product with Hessians of the query loss. Which loss do the inner steps descend?",
         ),
         Misconception(
-            "curvature at the start",
+            "Hessian at the initialization",
             lambda *args: _product(*args, points=lambda path: path[:1] * (len(path) - 1)),
-            "Every curvature is taken at the start. That is right for a quadratic loss only. "
-            "Where on the path does step $k$ look at the slope?",
+            "Your result is the product with every Hessian taken at the initialization, which is right for a "
+            "quadratic loss only. At which parameters does step $k$ take its gradient?",
         ),
         Misconception(
-            "curvature at the end",
+            "Hessian at the end",
             lambda *args: _product(*args, points=lambda path: path[-1:] * (len(path) - 1)),
-            "Every curvature is taken at the adapted parameters. Where on the path does step $k$ look at the slope?",
+            "Your result is the product with every Hessian taken at the adapted parameters $\\phi_K$. "
+            "At which parameters does step $k$ take its gradient?",
         ),
         Misconception(
-            "curvature one point late",
+            "Hessian one step late",
             lambda *args: _product(*args, points=lambda path: path[:0:-1]),
-            "Your curvatures are taken where each step ends. Step $k$ goes from $\\phi_k$ to $\\phi_{k+1}$: "
-            "at which of the two is its gradient?",
+            "Your result is the product with each Hessian taken where its step ends. Step $k$ goes from $\\phi_k$ to "
+            "$\\phi_{k+1}$: at which of the two does it take its gradient?",
         ),
         Misconception(
             "plus",
-            lambda loss, task, params, step_size, num_steps: _product(
-                loss, task, params, step_size, num_steps, factor=lambda v, hv: v + step_size * hv
+            lambda loss, task, params, learning_rate, num_steps: _product(
+                loss, task, params, learning_rate, num_steps, factor=lambda v, hv: v + learning_rate * hv
             ),
-            "Your factors are $(I + \\alpha H_k)$: they stretch where a step contracts. "
-            "Differentiate $\\phi - \\alpha \\nabla h(\\phi)$ once more.",
+            "Your result is the product of the factors $(I + \\alpha H_k)$. "
+            "Differentiate $\\phi - \\alpha \\nabla h(\\phi)$ once more: which sign comes out?",
         ),
         Misconception(
-            "no step size",
+            "no learning rate",
             lambda *args: _product(*args, factor=lambda v, hv: v - hv),
-            "Your factors are $(I - H_k)$: the step size is missing.",
+            "Your result is the product of the factors $(I - H_k)$: the inner learning rate is missing.",
         ),
         Misconception(
-            "one factor too few",
+            "first factor missing",
             lambda *args: _product(*args, points=lambda path: path[-2:0:-1]),
-            "The factor of the first step, at the start itself, is missing. "
+            "Your result lacks the factor of the first step, whose Hessian is taken at the initialization. "
             "There are as many factors as steps: where does your loop end?",
         ),
         Misconception(
-            "only the curvature",
-            lambda loss, task, params, step_size, num_steps: _product(
-                loss, task, params, step_size, num_steps, factor=lambda v, hv: step_size * hv
+            "last factor missing",
+            lambda *args: _product(*args, points=lambda path: path[-3::-1] if len(path) > 2 else []),
+            "Your result lacks the factor of the last step, $(I - \\alpha H_{K-1})$. "
+            "There are as many factors as steps: where does your loop begin?",
+        ),
+        Misconception(
+            "only the Hessian",
+            lambda loss, task, params, learning_rate, num_steps: _product(
+                loss, task, params, learning_rate, num_steps, factor=lambda v, hv: learning_rate * hv
             ),
-            "You multiply by $\\alpha H_k$ alone. The identity is missing from the factor.",
+            "Your result is a product of the matrices $\\alpha H_k$. The identity is missing from the factor.",
         ),
     ),
     alternatives=(_product, _with_jvp),
     hints=(
-        "Two loops. The first walks forwards and keeps every point $\\phi_0, \\dots, \\phi_K$ in a list. "
-        "The second walks that list backwards and changes one vector.",
+        "Two loops. The first takes the inner steps and keeps all parameters $\\phi_0, \\dots, \\phi_K$ in a list. "
+        "The second goes through that list from its end and changes one vector.",
         "Before the second loop the vector is the query gradient at $\\phi_K$. "
-        "`jax.hessian(loss)(point, batch)` is a matrix, and `@` multiplies.",
+        "`jax.hessian(loss)(phi, batch)` is a matrix, and `@` multiplies.",
     ),
     expected="An array of shape `[d]`, equal to what `ml.maml` returns, without differentiating through the loop.",
 )
 
-
-# 02.meta_step -------------------------------------------------------------------------------------------------------
+# 02.learning_rate ---------------------------------------------------------------------------------------------------
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def _meta_step(loss, tasks, params, step_size, num_steps, meta_step_size):
-    learner = ml.meta_learner(ml.maml(loss, optax.sgd(step_size), num_steps), optax.sgd(meta_step_size))
-    return learner.step(learner.init(params), tasks)[0].params
+def _by_autodiff(loss, task, params, learning_rate, num_steps):
+    def after(rate):
+        return loss(adapt(loss, task.support, params, rate, num_steps), task.query)
+
+    return jax.grad(after)(jnp.asarray(learning_rate, float))
 
 
-def _per_task(function, tasks, *args):
-    """Applies function(task, *args) to each task and stacks what comes back."""
-    count = len(jax.tree.leaves(tasks)[0])
-    results = [function(jax.tree.map(lambda leaf, i=i: leaf[i], tasks), *args) for i in range(count)]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+def _unrolled(
+    loss, task, params, learning_rate, num_steps, *, batch=None, late=0, through=True, early=False, scale=None
+):
+    """The sum over steps, with what can go wrong in it."""
+    path = path_of(loss, task.support, params, learning_rate, num_steps)
+    vector, total = gradient_at(loss, path[-1], task.query), jnp.zeros(())
+    for k in reversed(range(num_steps)):
+        after = vector - (learning_rate if scale is None else scale) * _hessian(loss, path[k], task.support) @ vector
+        gradient = gradient_at(loss, path[k + late], task.support if batch is None else batch)
+        total = total - gradient @ (after if early else vector)
+        vector = after if through else vector
+    return total
 
 
-def _step_along(gradient_of, reduce=jnp.mean, sign=1.0):
-    """The outer step with another gradient, another reduction over tasks, or another sign."""
-
-    def step(loss, tasks, params, step_size, num_steps, meta_step_size):
-        gradients = _per_task(lambda task: gradient_of(loss, task, params, step_size, num_steps), tasks)
-        return move(params, jax.tree.map(lambda leaf: reduce(leaf, axis=0), gradients), sign * meta_step_size)
-
-    return step
-
-
-def _one_task_after_another(loss, tasks, params, step_size, num_steps, meta_step_size):
-    for i in range(len(jax.tree.leaves(tasks)[0])):
-        task = jax.tree.map(lambda leaf, i=i: leaf[i], tasks)
-        params = move(params, with_a_loop(loss, task, params, step_size, num_steps), meta_step_size)
-    return params
+def _forward_mode(loss, task, params, learning_rate, num_steps):
+    """An alternative: line 2 from the first step to the last."""
+    path = path_of(loss, task.support, params, learning_rate, num_steps)
+    change = jnp.zeros_like(params)
+    for phi in path[:-1]:
+        factor = jnp.eye(len(params)) - learning_rate * _hessian(loss, phi, task.support)
+        change = factor @ change - gradient_at(loss, phi, task.support)
+    return change @ gradient_at(loss, path[-1], task.query)
 
 
-def _pooled(loss, tasks, params, step_size, num_steps, meta_step_size):
-    pool = jax.tree.map(lambda leaf: jnp.reshape(leaf, (-1, *leaf.shape[2:])), tasks)
-    return move(params, with_a_loop(loss, pool, params, step_size, num_steps), meta_step_size)
+def _last_step_only(loss, task, params, learning_rate, num_steps):
+    path = path_of(loss, task.support, params, learning_rate, num_steps)
+    if num_steps == 0:
+        return jnp.zeros(())
+    return -gradient_at(loss, path[-2], task.support) @ gradient_at(loss, path[-1], task.query)
 
 
-def _mean_adapted(loss, tasks, params, step_size, num_steps, meta_step_size):
-    adapted = _per_task(lambda task: adapt(loss, task.support, params, step_size, num_steps), tasks)
-    return jax.tree.map(lambda leaf: leaf.mean(axis=0), adapted)
+def _explicit_only(loss, task, params, learning_rate, num_steps):
+    return (
+        -num_steps * gradient_at(loss, params, task.support) @ first_order(loss, task, params, learning_rate, num_steps)
+    )
 
 
-def _gradient_of_the_mean(loss, tasks, params, step_size, num_steps, meta_step_size):
-    def mean_loss(start):
-        losses = _per_task(lambda task: loss(adapt(loss, task.support, start, step_size, num_steps), task.query), tasks)
-        return losses.mean()
+LEARNING_RATE = Exercise(
+    id="02.learning_rate",
+    title="Faded derivation: the gradient with respect to the inner learning rate",
+    difficulty=3,
+    minutes=15,
+    reference=_by_autodiff,
+    instances=lambda rng: [
+        (wave, curve_task(rng, 5, 5), rng.normal(1, 0.3, 2), 0.2, 3),
+        (cosines, points_task(rng, 4, 4, 6), rng.normal(0, 1, 4), 0.7, 4),
+        (regression, line_task(rng, 6, 4), rng.normal(0, 1, 3), 0.3, 5),
+        (wave, curve_task(rng, 3, 7), rng.normal(1, 0.3, 2), 0.15, 1),
+        (wave, curve_task(rng, 4, 6), rng.normal(1, 0.3, 2), 0.15, 0),
+    ],
+    misconceptions=(
+        Misconception(
+            "no factors",
+            functools.partial(_unrolled, through=False),
+            "Your result is $-\\sum_k \\nabla h(\\phi_k)^\\top \\nabla f(\\phi_K)$. An early step also changes the "
+            "parameters at which all later steps take their gradients: which factors does that put between the two?",
+        ),
+        Misconception(
+            "last step only",
+            _last_step_only,
+            "Your result counts the last step alone. The learning rate stands in every step, so each of them "
+            "contributes.",
+        ),
+        Misconception(
+            "gradient at the initialization",
+            _explicit_only,
+            "Your result is $-K \\nabla h(\\theta)^\\top \\nabla f(\\phi_K)$, as if every step took its gradient at "
+            "the initialization.",
+        ),
+        Misconception(
+            "one factor too many",
+            functools.partial(_unrolled, early=True),
+            "In your result each $\\nabla h(\\phi_k)$ meets a vector that has passed through the factor of its own "
+            "step already. What step $k$ adds is carried on only by the steps *after* it.",
+        ),
+        Misconception(
+            "sign",
+            lambda *args: -_by_autodiff(*args),
+            "Your result is minus the derivative. Which sign has $\\nabla h(\\phi_k)$ in line 2?",
+        ),
+        Misconception(
+            "gradients of the query loss",
+            lambda loss, task, *args: _unrolled(loss, task, *args, batch=task.query),
+            "Your sum holds gradients of the query loss along the inner loop. Which loss do the inner steps descend?",
+        ),
+        Misconception(
+            "gradient one step late",
+            functools.partial(_unrolled, late=1),
+            "Your sum holds each gradient where its step ends. Step $k$ takes its gradient at $\\phi_k$.",
+        ),
+        Misconception(
+            "no learning rate",
+            functools.partial(_unrolled, scale=1.0),
+            "Your factors are $(I - H_k)$: the inner learning rate is missing from them.",
+        ),
+        Misconception(
+            "plus",
+            lambda loss, task, params, learning_rate, num_steps: _unrolled(
+                loss, task, params, learning_rate, num_steps, scale=-learning_rate
+            ),
+            "Your factors are $(I + \\alpha H_k)$. Which sign has the Hessian in line 2?",
+        ),
+        Misconception(
+            "learning rate twice",
+            lambda loss, task, params, learning_rate, num_steps: (
+                learning_rate * _by_autodiff(loss, task, params, learning_rate, num_steps)
+            ),
+            "Your result is $\\alpha$ times the derivative. Differentiating $\\alpha \\nabla h$ with respect to "
+            "$\\alpha$ leaves no $\\alpha$ in front.",
+        ),
+        Misconception(
+            "mean over steps",
+            lambda loss, task, params, learning_rate, num_steps: (
+                _by_autodiff(loss, task, params, learning_rate, num_steps) / max(num_steps, 1)
+            ),
+            "Your result is the derivative divided by the number of steps. The contributions of the steps add up.",
+        ),
+        Misconception(
+            "gradient in the initialization",
+            _meta_gradient,
+            "Your result is the meta-gradient, the derivative with respect to the initialization. "
+            "Here the initialization is fixed, and one number is asked for.",
+        ),
+    ),
+    alternatives=(_unrolled, _forward_mode),
+    hints=(
+        "Write line 2 for $K = 2$ and put it into itself. You get one term for each step, and each term passes through "
+        "the factors of the steps that come after it.",
+        "The vector of your backward pass, before it has passed through the factor of step $k$, is what "
+        "$-\\nabla h(\\phi_k)$ must be multiplied with. So one more line in the second loop is enough.",
+    ),
+    expected="A number: negative where a larger inner learning rate would lower the query loss, and 0 for $K = 0$.",
+)
 
-    return move(params, jax.grad(mean_loss)(params), meta_step_size)
+# 02.control ---------------------------------------------------------------------------------------------------------
 
 
-META_STEP = Exercise(
-    id="02.meta_step",
-    title="One outer step over a batch of tasks",
+def _ratios(runs, combine=lambda run, base: run / base, swap=False):
+    """A wrong or right control: `runs` gives the settings of both from (learning rate, steps, factor)."""
+
+    def separate(curvature, learning_rate, num_steps, factor):
+        base = curvature(learning_rate, num_steps)
+        pair = tuple(combine(curvature(*run), base) for run in runs(learning_rate, num_steps, factor))
+        return pair[::-1] if swap else pair
+
+    return separate
+
+
+def _runs(learning_rate, num_steps, factor):
+    return (learning_rate / factor, num_steps * factor), (learning_rate * factor, num_steps)
+
+
+def _separate(curvature, learning_rate, num_steps, factor):
+    time = learning_rate * num_steps
+    many = factor * num_steps
+    base = curvature(learning_rate, num_steps)
+    return curvature(time / many, many) / base, curvature(factor * time / num_steps, num_steps) / base
+
+
+def _response(rng):
+    """Some law by which curvature may follow from learning rate and steps; neither of them alone explains it."""
+    scale, in_rate, in_steps, in_time = rng.uniform([0.5, 0.3, 0.2, 0.2], [2.0, 1.5, 0.9, 0.8])
+
+    def curvature(learning_rate, num_steps):
+        return scale * learning_rate**in_rate * num_steps**in_steps * np.exp(in_time * learning_rate * num_steps)
+
+    return curvature
+
+
+def _hill(rng):
+    """The curvature at the top of one cosine, after any number of inner steps."""
+    bound = rng.uniform(0.5, 1.5)
+    return lambda learning_rate, num_steps: bound * (1 + learning_rate * bound) ** (2 * num_steps)
+
+
+CONTROL = Exercise(
+    id="02.control",
+    title="Design the control: more steps, or more training time?",
     difficulty=2,
     minutes=10,
-    reference=_meta_step,
+    reference=_ratios(_runs),
     instances=lambda rng: [
-        (wave, stack([curve_task(rng, 5, 5) for _ in range(4)]), rng.normal(1, 0.3, 2), 0.1, 1, 0.05),
-        (regression, stack([line_task(rng, 4, 6) for _ in range(3)]), rng.normal(0, 1, 3), 0.2, 3, 0.3),
-        (network, stack([curve_task(rng, 6, 6) for _ in range(5)]), network_params(rng, 2), 0.1, 2, 0.1),
+        (_response(rng), float(rng.uniform(0.2, 0.5)), 2, 3),
+        (_hill(rng), float(rng.uniform(0.2, 0.5)), 4, 2),
+        (_response(rng), float(rng.uniform(0.05, 0.1)), 1, 8),
+        (_hill(rng), 0.5, 3, 1),
     ],
     misconceptions=(
         Misconception(
-            "sum over tasks",
-            _step_along(with_a_loop, reduce=jnp.sum),
-            "You add the tasks' gradients. With twice the tasks your step would be twice as long: "
-            "the meta-objective is a mean.",
+            "learning rate kept",
+            _ratios(lambda a, k, c: ((a, k * c), (a * c, k))),
+            "Your first run seems to have more steps at the same learning rate. Then $K$ and $T$ grow together, and "
+            "the run cannot tell which of the two is the cause. What must change with $K$ so that $T$ does not?",
         ),
         Misconception(
-            "uphill",
-            _step_along(with_a_loop, sign=-1.0),
-            "Your outer step walks uphill. Look at its sign.",
+            "time raised by steps",
+            _ratios(lambda a, k, c: ((a / c, k * c), (a, k * c))),
+            "Your second run seems to reach its longer training time with more steps. Then $K$ and $T$ grow together. "
+            "How else can $T = \\alpha K$ grow?",
         ),
         Misconception(
-            "the gradient itself",
-            lambda loss, tasks, params, step_size, num_steps, meta_step_size: jax.tree.map(
-                lambda leaf: leaf.mean(axis=0),
-                _per_task(lambda task: with_a_loop(loss, task, params, step_size, num_steps), tasks),
-            ),
-            "This is the mean meta-gradient, and it is right. The task asks for the parameters after the step.",
+            "steps in both",
+            _ratios(lambda a, k, c: ((a, k * c), (a, k * c))),
+            "Both of your runs seem to be the same: more steps at the same learning rate. In it $K$ and $T$ grow "
+            "together. Each run should change one of the two and hold the other.",
         ),
         Misconception(
-            "one task after another",
-            _one_task_after_another,
-            "You step after every task, so later tasks start elsewhere. All tasks of a batch share one start, "
-            "and the start moves once.",
+            "smaller steps only",
+            _ratios(lambda a, k, c: ((a / c, k), (a * c, k))),
+            "Your first run seems to have a smaller learning rate and as many steps as before, so $T$ falls. "
+            "It should have more steps and the same $T$.",
         ),
         Misconception(
-            "tasks pooled",
-            _pooled,
-            "You adapt to all tasks' points at once. Then there is one task, the average one, "
-            "which lesson 01 showed to be useless. Each task adapts alone.",
+            "swapped",
+            _ratios(_runs, swap=True),
+            "You return both effects in the other order: first comes the one of more steps at the same training time.",
         ),
         Misconception(
-            "mean of the adapted parameters",
-            _mean_adapted,
-            "You average the adapted parameters. That moves the start to where adaptation ends; "
-            "it never asks the query points.",
+            "inverted",
+            _ratios(_runs, lambda run, base: base / run),
+            "Your ratios are turned round: the run that you started from belongs into the denominator.",
         ),
         Misconception(
-            "first-order",
-            _step_along(first_order),
-            "Your step follows the FO-MAML gradient: the factors $(I - \\alpha H_k)$ are missing. "
-            "Which gradient does `ml.maml` return?",
+            "difference",
+            _ratios(_runs, lambda run, base: run - base),
+            "You subtract the first curvature. The exercise asks by which *factor* it grows.",
         ),
         Misconception(
-            "no adaptation",
-            _step_along(lambda loss, task, params, step_size, num_steps: gradient_at(loss, params, task.query)),
-            "You descend the query loss without adapting. This is the joint training of lesson 01.",
+            "not compared",
+            _ratios(_runs, lambda run, base: run),
+            "You return the curvatures of both runs. By which factor do they differ from that of the run that you "
+            "started from?",
         ),
         Misconception(
-            "rates swapped",
-            lambda loss, tasks, params, step_size, num_steps, meta_step_size: _step_along(with_a_loop)(
-                loss, tasks, params, meta_step_size, num_steps, step_size
-            ),
-            "The two rates are swapped: `step_size` belongs to the inner steps, `meta_step_size` to the outer one.",
+            "relative change",
+            _ratios(_runs, lambda run, base: run / base - 1),
+            "You return relative changes, which are 0 where nothing changes. The exercise asks for the factor, which "
+            "is 1 there.",
         ),
     ),
-    alternatives=(_step_along(with_a_loop), _gradient_of_the_mean),
+    alternatives=(
+        _separate,
+        lambda curvature, learning_rate, num_steps, factor: (
+            np.exp(
+                np.log(curvature(learning_rate / factor, num_steps * factor))
+                - np.log(curvature(learning_rate, num_steps))
+            ),
+            curvature(factor * learning_rate, num_steps) / curvature(learning_rate, num_steps),
+        ),
+    ),
     hints=(
-        "`jax.vmap(meta_gradient, in_axes=(None, 0))(params, tasks)` gives a value and a gradient for each task.",
-        "What `vmap` returns has one more leading axis in every leaf. Reduce that axis in each leaf "
-        "with `jax.tree.map`, then take one step.",
+        "Three runs. For each, write $\\alpha$, $K$ and $T = \\alpha K$ into a small table before you write code.",
+        "In the first comparison $K$ becomes `factor * num_steps`; choose $\\alpha$ such that the product stays. "
+        "In the second one $K$ stays; what is left to change?",
     ),
-    expected="New parameters, a pytree like `params`. A small enough step lowers the mean query loss after adaptation.",
+    expected="A pair of numbers. Both are 1 if `factor` is 1.",
 )
 
-# 02.largest_step ----------------------------------------------------------------------------------------------------
+EXERCISES = (META_GRADIENT, BACKWARD_PASS, LEARNING_RATE, CONTROL)
 
-LARGEST_STEP = Exercise(
-    id="02.largest_step",
-    title="The largest inner step that keeps the meta-objective tame",
-    difficulty=1,
-    minutes=5,
-    reference=lambda curvature, num_steps: (2 ** (1 / (2 * num_steps)) - 1) / curvature,
-    instances=lambda rng: [
-        (1.0, 1),
-        (1.0, 10),
-        (float(rng.uniform(2, 5)), 4),
-        (float(rng.uniform(0.1, 0.5)), int(rng.integers(20, 100))),
-    ],
-    misconceptions=(
-        Misconception(
-            "one factor per step",
-            lambda curvature, num_steps: (2 ** (1 / num_steps) - 1) / curvature,
-            "You solved $(1 + \\alpha L)^N = 2$. Curvature feels every contraction twice: "
-            "how often does the bound multiply by $1 + \\alpha L$?",
+PREDICTIONS = (
+    Guess(
+        "02.best_initialization",
+        "Double the inner learning rate to $\\alpha = 0.6$, and take one step again. Where is the best initialization "
+        "now?",
+        (
+            "close to the steep task's minimum",
+            "half way between the two minima",
+            "even closer to the flat task's minimum",
         ),
-        Misconception(
-            "no curvature",
-            lambda curvature, num_steps: 2 ** (1 / (2 * num_steps)) - 1,
-            "This is $\\alpha L$. Which $\\alpha$ belongs to a loss with curvature $L$?",
-        ),
-        Misconception(
-            "limit of many steps",
-            lambda curvature, num_steps: np.log(2) / (2 * num_steps * curvature),
-            "This is $\\ln 2 / (2 N L)$, what the answer tends to for many steps. "
-            "It is the right idea and a few per cent off for few steps: solve the equation exactly.",
-        ),
-        Misconception(
-            "rule for plain descent",
-            lambda curvature, num_steps: 2 / curvature,
-            "This is $2 / L$, the largest step with which gradient descent itself settles. "
-            "It does not know how many steps the meta-gradient passes through.",
-        ),
-        Misconception(
-            "factor one",
-            lambda curvature, num_steps: 1 / (2 * num_steps * curvature),
-            "This is $1 / (2 N L)$: it makes $(1 + \\alpha L)^{2N}$ smaller than $e$, not equal to 2.",
-        ),
-        Misconception(
-            "power instead of root",
-            lambda curvature, num_steps: (2 ** (2 * num_steps) - 1) / curvature,
-            "You raised 2 to the power $2N$. To undo a power, which root do you take?",
-        ),
-        Misconception(
-            "multiplied by the curvature",
-            lambda curvature, num_steps: (2 ** (1 / (2 * num_steps)) - 1) * curvature,
-            "You multiplied by $L$. A more curved loss needs a smaller step: which way should $L$ enter?",
-        ),
+        why="With this learning rate a step on the steep task jumps across its minimum and ends almost as far away on "
+        "the other side, so now the steep task is the one that a step does not bring home.",
+        read="Which initialization is best?",
     ),
-    alternatives=(lambda curvature, num_steps: np.expm1(np.log(2) / (2 * num_steps)) / curvature,),
-    hints=(
-        "Write down $(1 + \\alpha L)^{2N} = 2$ and take the root that undoes the power.",
-        "After the root, $1 + \\alpha L$ stands alone. Two more operations free $\\alpha$.",
+    Guess(
+        "02.nudge",
+        "Two runs of gradient descent on one parabola begin a small distance apart. Every inner step multiplies that "
+        "distance by 0.9. After five inner steps, what fraction of it is left?",
+        unit="of it",
+        why="Each step multiplies the distance that the step before has left, so the five factors multiply: $0.9^5$.",
+        read="How much of a small change survives?",
     ),
-    expected="A number. Ten times as many steps make it about ten times smaller.",
+    Guess(
+        "02.after_one_step",
+        "Before it adapts, the network from MAML has a query loss near 3, like the one from joint training. "
+        "What is its query loss after one inner step?",
+        unit="squared error",
+        why="The outer loop has trained for exactly this number: the query loss after one inner step.",
+        read="Finn et al.'s experiment, at full length",
+    ),
+    Guess(
+        "02.training_time",
+        "Hold $T = \\alpha K = 8$ and go from 16 inner steps to 1,024, each of them 64 times smaller. What happens to "
+        "the largest curvature of $F$?",
+        (
+            "it falls, because the steps become tiny",
+            "it grows at first, then levels off",
+            "it grows with every doubling of K, without limit",
+        ),
+        why="A product of many small factors, $(1 + \\alpha L)^K$ with $\\alpha = T/K$, tends to $e^{LT}$. In this "
+        "limit the training time alone decides, and the number of steps no longer matters.",
+        read="Curvature grows with the training time",
+    ),
 )
-
-EXERCISES = (META_GRADIENT, BACKWARD_PASS, META_STEP, LARGEST_STEP)
 
 QUIZ = (
     Question(
         "Five inner steps, each of which shrinks distances by a factor 0.9. FO-MAML pretends that the factors are 1. "
-        "Compared with the true meta-gradient of one quadratic task in one dimension, its gradient is",
+        "Compared with the true meta-gradient of one quadratic task in one dimension, its gradient",
         (
-            "longer, in the same direction",
-            "shorter, in the same direction",
-            "equal, because the task is quadratic",
-            "opposite in sign",
+            "has a larger norm and the same direction",
+            "has a smaller norm and the same direction",
+            "is equal, because the task is quadratic",
+            "has the opposite sign",
         ),
         0,
         (
-            "Yes: the true gradient carries the factor 0.9⁵, FO-MAML carries 1.",
+            "Yes: the true gradient carries the factor 0.9⁵, and FO-MAML carries 1.",
             "Which of the two carries a factor below 1?",
             "The factor does not vanish for a quadratic; it is then the same at every point.",
             "The factor is positive, so the sign stays.",
         ),
     ),
     Question(
-        "Why does the product of factors run backwards, the last step's factor next to the query gradient?",
+        "Why does the factor of the last inner step stand next to the query gradient?",
         (
             "Because Hessians commute",
-            "Because the gradient is carried from the end of the path to its start",
+            "Because the gradient is propagated from the end of the inner loop to its beginning",
             "Because scan runs backwards",
-            "It does not matter",
+            "It does not matter where it stands",
         ),
         1,
         (
-            "They do not: the lesson printed the difference.",
-            "Yes: the query gradient lives at the end of the path, and each step hands it one point back.",
+            "In general they do not: the table below line 4 shows the difference.",
+            "Yes: the query gradient is taken at the end, and each step passes it on to the parameters before it.",
             "scan runs forwards; it is its derivative that runs backwards, for the reason asked for.",
-            "It does, as soon as two Hessians do not commute; the lesson printed the difference.",
+            "It does matter as soon as two Hessians do not commute, as the table below line 4 shows.",
         ),
     ),
     Question(
-        "You go from 1 to 10 inner steps and want the meta-objective's curvature bound to stay as it was. "
-        "The inner step α should",
-        ("stay", "become about 10 times smaller", "become about 10 times larger", "become 2¹⁰ times smaller"),
-        1,
+        "You go from 1 inner step to 10 and make the inner learning rate ten times smaller. The largest curvature of "
+        "the meta-objective then",
         (
-            "Then the bound is raised to the tenth power.",
-            "Yes: the bound depends on α only through the product of α and the number of steps, nearly.",
-            "Then the bound would grow faster still.",
-            "Solve (1 + αL)²ᴺ = 2 for N = 1 and N = 10 and compare.",
+            "stays of the same order, and so does how far the inner loop adapts",
+            "stays of the same order, and the inner loop adapts ten times further",
+            "becomes ten times smaller",
+            "grows exponentially with the number of steps",
+        ),
+        0,
+        (
+            "Yes: the training time T = αK is the same, and it governs both.",
+            "How far the inner loop adapts depends on T = αK too. Has it changed?",
+            "Ten factors that are each closer to 1 replace one: what is their product?",
+            "It would if the learning rate stayed as it was.",
         ),
     ),
 )
 
 
+# Figures ------------------------------------------------------------------------------------------------------------
+
+STEEPNESS, MINIMUM = np.array([3.0, 0.5]), np.array([-1.0, 2.0])
+_THETA = np.linspace(-2.5, 3.5, 601)
+
+
+def _after_one_step(learning_rate):
+    """The mean loss of both tasks after one step from each of `_THETA`."""
+    distance = (1 - learning_rate * STEEPNESS) * (_THETA[:, None] - MINIMUM)
+    return (0.5 * STEEPNESS * distance**2).mean(-1)
+
+
+def two_tasks() -> None:
+    """Shows the losses of the steep and the flat task."""
+    steep, flat = (0.5 * STEEPNESS * (_THETA[:, None] - MINIMUM) ** 2).T
+    plots.show(
+        plots.lines(
+            _THETA,
+            {"steep task": steep, "flat task": flat},
+            "parameter φ",
+            "loss",
+            points={"φ = −1": (-1.0, 0.0), "φ = 2": (2.0, 0.0)},
+            ylim=(-0.15, 4.0),
+        ),
+        alt="Two parabolas. The steep one has its minimum at minus one, the flat one at two.",
+        title="Each task alone is easy",
+        caption="The losses of a steep and a flat task, with their minima.",
+    )
+
+
+def best_initialization(learning_rate: float) -> Figure:
+    """The mean loss of both tasks before and after one step, with the best initialization for each."""
+    before, after = _after_one_step(0.0), _after_one_step(learning_rate)
+    best = _THETA[after.argmin()]
+    return plots.lines(
+        _THETA,
+        {"before": before, "after one step": after},
+        "initialization θ",
+        "mean loss of both tasks",
+        points={f"θ = {plots.number(best, 2)}": (best, after.min())},
+        ylim=(-0.15, 4.0),
+    )
+
+
+def nudged_runs() -> None:
+    """Shows two runs of gradient descent on a parabola coming closer to each other."""
+    steps = np.arange(6)
+    first, second = 2.0 * 0.9**steps, 2.6 * 0.9**steps
+    figure = plots.lines(steps, {"from θ": first, "from θ + ε": second}, "inner steps", "parameter φ", ylim=(0.0, 3.0))
+    (axes,) = figure.axes
+    for k in (0, 5):
+        axes.plot([k, k], [first[k], second[k]], color=plots.PALETTE["text"], linestyle="-", linewidth=1)
+    for k, text, side in ((0, "ε", "left"), (5, "0.59 ε", "right")):
+        axes.annotate(
+            text,
+            (k, (first[k] + second[k]) / 2),
+            xytext=(5 if side == "left" else -5, 0),
+            textcoords="offset points",
+            ha=side,
+            va="center",
+            weight="bold",
+            color=plots.PALETTE["text"],
+        )
+    plots.show(
+        figure,
+        alt="Two curves that fall towards zero over five inner steps. The distance between them shrinks from epsilon "
+        "to 0.59 epsilon.",
+        title="After five steps 59 % of the distance is left",
+        caption="Two runs of gradient descent on one parabola, from initializations that differ by ε.",
+    )
+
+
+def adaptation(joint: Any, maml: Any, floor: float) -> None:
+    """Shows query losses against inner steps, [11, num_tasks] each, and lesson 01's floor."""
+    figure = plots.adaptation({"joint training": joint, "MAML": maml}, "query loss (squared error)", log="y")
+    (axes,) = figure.axes
+    axes.axhline(floor, color=plots.PALETTE["muted"], linestyle=":", linewidth=1.5)
+    place = {"xytext": (0, 6), "textcoords": "offset points", "ha": "right", "color": plots.PALETTE["muted"]}
+    axes.annotate("floor of any single function", (10, floor), **place)
+    plots.show(
+        figure,
+        alt="Query loss against inner steps, on a logarithmic axis. Both curves begin near three, at the floor that "
+        "lesson 01 computed. The one from joint training falls slowly. The one from MAML falls about ninefold in the "
+        "first step, and further until the tenth.",
+        title="Equal before adaptation, far apart after one step",
+        caption="Mean over 1,000 new tasks with its 95 % interval, adapted from both initializations.",
+    )
+
+
+SINE = "A sine curve, ten support points, and the network before and after adaptation."
+
+
+def adapting_sine(loss: Any, apply: Any, params: Params, learning_rate: float = 0.01) -> Any:
+    """A function for `explore`: one task's curve before and after a number of inner steps from `params`."""
+    inner, tasks = optax.sgd(learning_rate), ml.tasks.Sinusoid(num_support=10, num_query=10)
+    x = jnp.linspace(-5, 5, 201)[:, None]
+
+    @jax.jit
+    def curves(amplitude, phase):
+        task = tasks.task(jax.random.key(4), amplitude, phase)
+
+        def step(state, _):
+            after = ml.inner.step(lambda phi: loss(phi, task.support), inner, state)
+            return after, apply(state.params, x)[:, 0]
+
+        return task.support, jax.lax.scan(step, ml.inner.init(inner, params), length=11)[1]
+
+    def draw(amplitude, phase, steps):
+        (support_x, support_y), adapted = curves(amplitude, phase)
+        return plots.lines(
+            x[:, 0],
+            {
+                "true curve": amplitude * np.sin(x[:, 0] - phase),
+                "before": adapted[0],
+                f"after {steps} step{'s' * (steps != 1)}": adapted[steps],
+            },
+            "x",
+            "y",
+            points={"support points": (support_x[:, 0], support_y[:, 0])},
+            ylim=(-8, 8),
+        )
+
+    return draw
+
+
+def training_time(curvatures: dict[str, Any], losses: dict[str, Any], times: Any) -> None:
+    """Shows largest curvature and mean adapted loss against T, a curve for each inner learning rate."""
+    figure, axes = plots.subplots(2, height=3.4)
+    limit = np.exp(2 * np.asarray(times)) / 20
+    plots.lines(
+        times,
+        {**curvatures, "exp(2T)/20": limit},
+        "inner training time T",
+        "largest curvature of F",
+        title="What T costs",
+        log="xy",
+        axes=axes[0],
+    )
+    plots.lines(
+        times, losses, "inner training time T", "mean loss after adaptation", title="What T buys", log="x", axes=axes[1]
+    )
+    plots.show(
+        figure,
+        alt="Two panels against the inner training time from one eighth to eight, with a curve for each of three inner "
+        "learning rates. Left: the largest curvature of the meta-objective, which grows exponentially. Right: the mean "
+        "loss after adaptation, which falls to zero. In both panels the three curves lie close together.",
+        title="The training time T = αK governs curvature and adaptation alike",
+        caption="Twenty cosine tasks. Each curve is one inner learning rate α, with K = T/α inner steps; dotted, the "
+        "limit of many small steps at the top of one of the cosines.",
+    )
+
+
 def opening() -> str:
     """The picture of the claim: adaptation moves the best initialization, and the meta-gradient knows by how much."""
-    steepness, minimum, alpha = np.array([3.0, 0.5]), np.array([-1.0, 2.0]), 0.3
-    theta = np.linspace(-2.5, 3.4, 1181)
-    before = (0.5 * steepness * (theta[:, None] - minimum) ** 2).mean(-1)
-    after = (0.5 * steepness * ((1 - alpha * steepness) * (theta[:, None] - minimum)) ** 2).mean(-1)
+    theta, before, after = _THETA, _after_one_step(0.0), _after_one_step(0.3)
     points = {
         f"θ = {plots.number(theta[loss.argmin()], 2)}": (theta[loss.argmin()], loss.min()) for loss in (before, after)
     }
