@@ -16,7 +16,6 @@ NOT_YET = (
     "00_start_here",
     "01_learning_to_learn",
     "02_maml",
-    "03_first_order_shortcuts",
     "04_bilevel",
     "05_fo_b_maml",
     "06_clipping",
