@@ -148,17 +148,17 @@ plots.table(
 )
 
 # %% [markdown]
-# MAML also pays in memory, because the backward pass visits the parameters of every inner step in reverse order, so all of
-# them must be kept. FO-MAML and Reptile forget each $\phi_k$ as soon as they have left it.
+# MAML also pays in memory, because the backward pass visits the parameters of every inner step in reverse order, so all
+# of them must be kept. FO-MAML and Reptile forget each $\phi_k$ as soon as they have left it.
 #
 # Why, then, would anyone use MAML? The answer lies in where the cheaper methods converge.
 
 # %% [markdown]
 # ## Where do the approximations converge?
 #
-# Take the two tasks of lesson 02 again. The loss of each is a parabola with curvature $a$ and minimum $m$, a steep one with
-# its minimum at $-1$ and a flat one with its minimum at $2$. Support and query loss are the same. Both tasks take one inner
-# step with $\alpha = 0.3$, and four outer loops follow their own direction until they have converged.
+# Take the two tasks of lesson 02 again. The loss of each is a parabola with curvature $a$ and minimum $m$, a steep one
+# with its minimum at $-1$ and a flat one with its minimum at $2$. Support and query loss are the same. Both tasks take
+# one inner step with $\alpha = 0.3$, and four outer loops follow their own direction until they have converged.
 
 # %%
 converged_prediction = predict("03.rest")
@@ -199,9 +199,9 @@ converged_prediction.reveal(0 if _distances[0] < 0.05 else 2 if _distances[1] < 
 figures.converged_points(converged)
 
 # %% [markdown]
-# MAML converges to the minimum of the curve. FO-MAML stops between MAML and joint training, and with a single inner step
-# Reptile stops exactly where joint training does. None of this is a matter of too few outer steps: the directions of the two
-# tasks cancel at these points. The next section finds them in closed form.
+# MAML converges to the minimum of the curve. FO-MAML stops between MAML and joint training, and with a single inner
+# step Reptile stops exactly where joint training does. None of this is a matter of too few outer steps: the directions
+# of the two tasks cancel at these points. The next section finds them in closed form.
 
 # %% [markdown]
 # ## Every method finds a weighted mean
@@ -210,8 +210,8 @@ figures.converged_points(converged)
 #
 # $$\phi_K - m = J\,(\theta - m), \qquad J = (1 - \alpha a)^K .$$
 #
-# **Line 2, the direction.** The query gradient is $a\,(\phi_K - m)$, and MAML multiplies it by the factor $J$ once more. So
-# MAML's direction is a weight $w$ times the distance of $\theta$ from the minimum:
+# **Line 2, the direction.** The query gradient is $a\,(\phi_K - m)$, and MAML multiplies it by the factor $J$ once
+# more. So MAML's direction is a weight $w$ times the distance of $\theta$ from the minimum:
 #
 # $$g_{\text{MAML}} = J \cdot a\,(\phi_K - m) = \underbrace{a J^2}_{w}\,(\theta - m).$$
 
@@ -223,8 +223,8 @@ assert np.allclose(maml_direction, curvature * J**2 * (theta_1d - minimum))
 print("lines 1 and 2 hold")
 
 # %% [markdown]
-# **Line 3, the point.** The outer loop has converged when the directions of all tasks cancel, which happens at a weighted
-# mean of their minima:
+# **Line 3, the point.** The outer loop has converged when the directions of all tasks cancel, which happens at a
+# weighted mean of their minima:
 #
 # $$\sum_i w_i\,(\theta - m_i) = 0 \quad\Longleftrightarrow\quad \boxed{\theta = \frac{\sum_i w_i\, m_i}{\sum_i w_i}}$$
 #
@@ -262,14 +262,14 @@ check("03.fixed_points", fixed_points)
 
 # %% [markdown]
 # The methods agree about everything except the weights. Joint training weights a task by its curvature, so a steep task
-# counts most. Each factor $J$ in a weight is small for a task that adaptation nearly solves and close to 1 for one that it
-# hardly changes, so every such factor moves the point away from the steep tasks. FO-MAML simply has one of them fewer than
+# counts most. Each factor $J$ in a weight is small for a task that adaptation nearly solves and close to 1 for one that
+# it hardly changes, so every such factor moves the point away from the steep tasks. FO-MAML has fewer of them than
 # MAML.
 #
-# What about Reptile? The displacement $\theta - \phi_K$ is $\alpha$ times the sum of the $K$ support gradients of the inner
-# loop. Where support and query loss are the same, the gradient at $\phi_k$ is exactly the direction of FO-MAML with $k$
-# inner steps. **Up to a constant, Reptile's direction is the mean of FO-MAML's directions with $0, 1, \dots, K-1$ inner
-# steps.** The first of these is joint training.
+# What about Reptile? The displacement $\theta - \phi_K$ is $\alpha$ times the sum of the $K$ support gradients of the
+# inner loop. Where support and query loss are the same, the gradient at $\phi_k$ is exactly the direction of FO-MAML
+# with $k$ inner steps. **Up to a constant, Reptile's direction is the mean of FO-MAML's directions with
+# $0, 1, \dots, K-1$ inner steps.** The first of these is joint training.
 
 # %% tags=["fold"]
 figures.reptile_as_mean()
@@ -278,8 +278,8 @@ assert np.allclose(directions(0.5, 0.3, 4)["Reptile"], 0.3 * np.sum(_along, axis
 assert np.allclose(_along[0], directions(0.5, 0.3, 0)["joint"])
 
 # %% [markdown]
-# So with one inner step Reptile *is* joint training, and with more of them it lies between joint training and FO-MAML. The
-# next figure shows this for two tasks, of which one becomes steeper and steeper.
+# So with one inner step Reptile *is* joint training, and with more of them it lies between joint training and FO-MAML.
+# The next figure shows this for two tasks, of which one becomes steeper and steeper.
 
 # %% tags=["fold"]
 figures.order_of_methods()
@@ -292,31 +292,27 @@ _equal = figures.converged(0.3, 3, np.array([0.5, 0.5]), np.array([0.0, 1.0]))
 assert np.allclose(list(_equal.values()), 0.5)
 
 # %% [markdown]
-# Where both curvatures are equal, every method finds the plain mean and the approximation costs nothing. As they grow apart,
-# so do the methods, but from the steep task to the flat one the order stays the same: joint training, Reptile, FO-MAML, MAML.
+# Where both curvatures are equal, every method finds the plain mean and the approximation costs nothing. As they grow
+# apart, so do the methods, but from the steep task to the flat one the order stays the same: joint training, Reptile,
+# FO-MAML, MAML.
 #
 # Move the sliders. **With one inner step, for which learning rates do FO-MAML and MAML agree?** There are two answers.
 
 # %%
-points_alt = "Mean loss after adaptation, and the points to which the four methods converge."
-explore(
-    figures.explored_points,
-    points_alt,
-    learning_rate=(1 / 60, 0.334, 1 / 60, 0.3),
-    inner_steps=(1, 10, 1, 1),
-)
+rates = (1 / 60, 0.334, 1 / 60, 0.3)
+explore(figures.explored, figures.SEEN, learning_rate=rates, inner_steps=(1, 10, 1))
 
 # %% tags=["fold"]
 _gaps = {a: figures.converged(a, 1)["MAML"] - figures.converged(a, 1)["FO-MAML"] for a in (0.005, 0.3, 1 / 3)}
 assert _gaps[0.005] < 0.05 and _gaps[1 / 3] < 1e-9 and _gaps[0.3] > 1
 
 # %% [markdown]
-# They agree when $\alpha$ is tiny, because then nothing adapts, every $J$ is close to 1, and all weights are the curvatures.
-# They also agree at $\alpha = 1/3$, because there one step solves the steep task and its weight is zero for both. In between
-# they can be far apart.
+# They agree when $\alpha$ is tiny, because then nothing adapts, every $J$ is close to 1, and all weights are the
+# curvatures. They also agree at $\alpha = 1/3$, because there one step solves the steep task and its weight is zero for
+# both. In between they can be far apart.
 #
-# **Your own tasks.** The order is only certain for two tasks. Change the three tasks below until FO-MAML converges *outside*
-# the interval between joint training and MAML.
+# **Your own tasks.** The order is only certain for two tasks. Change the three tasks below until FO-MAML converges
+# *outside* the interval between joint training and MAML.
 
 # %%
 my_curvatures, my_minima = np.array([3.0, 1.0, 0.3]), np.array([-1.0, 0.5, 2.0])
@@ -325,9 +321,9 @@ figures.own_tasks(my_curvatures, my_minima, learning_rate=0.3, num_steps=2)
 # %% [markdown]
 # <details><summary>Three tasks that do it</summary>
 #
-# `np.array([3.0, 1.0, 0.3])` with the minima `np.array([2.0, -1.0, 4.0])`. The first factor $J$ takes weight from the steep
-# task, which moves the point down towards the middle one. The second factor takes weight from the middle task too, which
-# moves the point up again.
+# `np.array([3.0, 1.0, 0.3])` with the minima `np.array([2.0, -1.0, 4.0])`. The first factor $J$ takes weight from the
+# steep task, which moves the point down towards the middle one. The second factor takes weight from the middle task
+# too, which moves the point up again.
 #
 # </details>
 
@@ -338,8 +334,8 @@ assert _at["FO-MAML"] < min(_at["joint"], _at["MAML"]) - 0.5
 # %% [markdown]
 # ## How much of the way to MAML?
 #
-# With many tasks a simple statement is still true as long as the inner learning rate is small. You have seen that each factor
-# $J$ moves the point away from joint training's. How far does the first of them go?
+# With many tasks a simple statement is still true as long as the inner learning rate is small. You have seen that each
+# factor $J$ moves the point away from joint training's. How far does the first of them go?
 
 # %%
 half_way_prediction = predict("03.half_way")
@@ -358,24 +354,25 @@ assert 0.23 < fractions["Reptile, K = 20"][0] < 0.25
 figures.way_to_maml(rates, fractions)
 
 # %% [markdown]
-# For small inner learning rates FO-MAML gets half of the way from joint training to MAML, whatever the tasks are. Reptile
-# gets less far: more with more inner steps, but never more than a quarter. Nichol, Achiam and Schulman (2018)
-# derived the coefficients behind these fractions for general losses, by expanding the three expected gradients in $\alpha$. On
-# quadratic tasks the derivation is short.
+# For small inner learning rates FO-MAML gets half of the way from joint training to MAML, whatever the tasks are.
+# Reptile gets less far: more with more inner steps, but never more than a quarter. Nichol, Achiam and Schulman (2018)
+# derived the coefficients behind these fractions for general losses, by expanding the three expected gradients in
+# $\alpha$. On quadratic tasks the derivation is short.
 #
 # **Line 1, one factor.** For small $\alpha$, $J = (1 - \alpha a)^K = 1 - \alpha K a + O(\alpha^2)$.
 #
-# **Line 2, MAML's weight.** Hence $a J^2 = a\,(1 - c\,a) + O(\alpha^2)$ with $c = 2 \alpha K$. Joint training has $c = 0$.
+# **Line 2, MAML's weight.** Hence $a J^2 = a\,(1 - c\,a) + O(\alpha^2)$ with $c = 2 \alpha K$. Joint training has
+# $c = 0$.
 #
 # Every weight has this form, up to a constant in front that does not change the weighted mean. Since $c$ is small, the
-# point moves in proportion to it: $\theta = \theta_{\text{joint}} + c\,D + O(\alpha^2)$, with a $D$ that depends on the tasks
-# and not on the method. So the fraction of the way is a method's $c$, divided by MAML's.
+# point moves in proportion to it: $\theta = \theta_{\text{joint}} + c\,D + O(\alpha^2)$, with a $D$ that depends on the
+# tasks and not on the method. So the fraction of the way is a method's $c$, divided by MAML's.
 
 # %% [markdown]
 # ## Exercise: how much of the way to MAML?
 #
-# **Line 3** is yours: bring the weights of FO-MAML and Reptile into the form $a\,(1 - c\,a)$, and compare their $c$ with
-# MAML's.
+# **Line 3** is yours: bring the weights of FO-MAML and Reptile into the form $a\,(1 - c\,a)$, and compare their $c$
+# with MAML's.
 
 
 # %% tags=["exercise"] exercise="03.small_steps"
@@ -398,15 +395,19 @@ def small_step_fractions(num_steps):
 check("03.small_steps", small_step_fractions)
 
 # %% [markdown]
-# The statement about Reptile as a mean makes the result plausible. On average Reptile uses FO-MAML's directions with
-# $(K-1)/2$ inner steps. This is about half as many as FO-MAML takes, so Reptile gets about half as far.
+# <details><summary>Why the result is plausible</summary>
+#
+# On average Reptile uses FO-MAML's directions with $(K-1)/2$ inner steps. This is about half as many as FO-MAML takes,
+# so Reptile gets about half as far.
+#
+# </details>
 
 # %% [markdown]
 # ## When support and query disagree
 #
-# So far both losses of a task were the same. Now we take twenty tasks in five dimensions whose query losses differ from their
-# support losses. Where a method has converged, the exact meta-gradient need not vanish, and its norm tells how wrong the point
-# is. On quadratic tasks each of these points is the solution of one linear system:
+# So far both losses of a task were the same. Now we take twenty tasks in five dimensions whose query losses differ from
+# their support losses. Where a method has converged, the exact meta-gradient need not vanish, and its norm tells how
+# wrong the point is. On quadratic tasks each of these points is the solution of one linear system:
 #
 # $$\text{FO-MAML:}\;\; \sum_i \nabla f_i(\phi_{K,i}) = 0, \qquad\qquad
 # \text{Reptile:}\;\; \sum_i (\theta - \phi_{K,i}) = 0 .$$
@@ -437,35 +438,36 @@ assert np.allclose(_trained.params, figures.converged_in_many_dimensions(tasks, 
 figures.errors(learning_rates, norms)
 
 # %% [markdown]
-# For small $\alpha$, FO-MAML's error is proportional to $\alpha$, because each factor that it leaves out differs from the
-# identity by $\alpha H_k$. A smaller inner learning rate makes it more accurate, at the price of less adaptation.
+# For small $\alpha$, FO-MAML's error is proportional to $\alpha$, because each factor that it leaves out differs from
+# the identity by $\alpha H_k$. A smaller inner learning rate makes it more accurate, at the price of less adaptation.
 #
-# Reptile's error does not go away, and it even grows a little as $\alpha$ shrinks. In this limit MAML and FO-MAML become joint
-# training on the *query* losses, while Reptile becomes joint training on the *support* losses. It never uses the query set, so
-# it cannot know that the query minima are elsewhere.
+# Reptile's error does not go away, and it even grows a little as $\alpha$ shrinks. In this limit MAML and FO-MAML
+# become joint training on the *query* losses, while Reptile becomes joint training on the *support* losses. It never
+# uses the query set, so it cannot know that the query minima are elsewhere.
 
 # %% [markdown]
 # ## Question: why is the error proportional to a small α?
 #
-# On paper, about 10 minutes. Go back to one dimension, with $M$ tasks whose support and query loss are the same: curvature
-# $a_i$, minimum $m_i$, $J_i = (1 - \alpha a_i)^K$. Let $\theta$ be the point to which FO-MAML converges.
+# On paper, about 10 minutes. Go back to one dimension, with $M$ tasks whose support and query loss are the same:
+# curvature $a_i$, minimum $m_i$, $J_i = (1 - \alpha a_i)^K$. Let $\theta$ be the point to which FO-MAML converges.
 #
 # 1. Show that $F'(\theta) = \frac1M \sum_i (J_i - b)\, a_i J_i\, (\theta - m_i)$ there, for *every* number $b$.
 # 2. Choose $b$ to show that $F'(\theta) = 0$ if all curvatures are equal.
-# 3. Choose another $b$ to show that $F'(\theta)$ is proportional to $\alpha$ when $\alpha$ is small. What is the factor?
+# 3. Choose another $b$ to show that $F'(\theta)$ is proportional to $\alpha$ when $\alpha$ is small. What is the
+#    factor?
 #
 # Write your answer into the next cell, which a double click opens. A model answer is folded below it.
 
 # %% [markdown] tags=["free-text"] question="03.proportional"
 # ### BEGIN SOLUTION
-# **1.** MAML's weight is $a_i J_i^2$, so $F'(\theta) = \frac1M \sum_i J_i \cdot a_i J_i\,(\theta - m_i)$. FO-MAML converges
-# where $\frac1M \sum_i a_i J_i\,(\theta - m_i) = 0$. Subtract $b$ times the second equation from the first.
+# **1.** MAML's weight is $a_i J_i^2$, so $F'(\theta) = \frac1M \sum_i J_i \cdot a_i J_i\,(\theta - m_i)$. FO-MAML
+# converges where $\frac1M \sum_i a_i J_i\,(\theta - m_i) = 0$. Subtract $b$ times the second equation from the first.
 #
 # **2.** If all curvatures are equal, all $J_i$ are the same number. With $b = J_i$ every term is zero.
 #
-# **3.** Take $b = 1$, since $J_i - 1 = -\alpha K a_i + O(\alpha^2)$. The other factors are then needed only at $\alpha = 0$,
-# where $J_i = 1$ and FO-MAML converges to joint training's point $\theta_0 = \sum_i a_i m_i / \sum_i a_i$. The point depends
-# smoothly on $\alpha$, so it differs from $\theta_0$ by $O(\alpha)$. Hence
+# **3.** Take $b = 1$, since $J_i - 1 = -\alpha K a_i + O(\alpha^2)$. The other factors are then needed only at
+# $\alpha = 0$, where $J_i = 1$ and FO-MAML converges to joint training's point $\theta_0 = \sum_i a_i m_i / \sum_i a_i$. The
+# point depends smoothly on $\alpha$, so it differs from $\theta_0$ by $O(\alpha)$. Hence
 #
 # $$F'(\theta) = -\alpha K \cdot \frac1M \sum_i a_i^2\, (\theta_0 - m_i) + O(\alpha^2).$$
 #
@@ -481,9 +483,9 @@ assert np.isclose(_found, -_rate * 3 * (_a**2 * (_joint - _m)).mean(), rtol=1e-3
 # %% [markdown]
 # ## Which gradient does this code compute?
 #
-# A first-order gradient is not always intended. Here are three pieces of code that are meant to compute the exact gradient of
-# MAML. Each repeats a mistake that has been reported in public code. All three run without an error, and on our example a
-# small step *against* any of them lowers the loss after adaptation.
+# A first-order gradient is not always intended. Here are three pieces of code that are meant to compute the exact
+# gradient of MAML. Each repeats a mistake that has been reported in public code. All three run without an error, and on
+# our example a small step *against* any of them lowers the loss after adaptation.
 
 
 # %%
@@ -552,9 +554,9 @@ plots.table(
 # %% [markdown]
 # ## Exercise: write the test
 #
-# Write a test that tells whether a candidate computes the exact meta-gradient. The check tries it on right ones, on A, B and C,
-# and on five more wrong ones that you do not see. The inner learning rate, the number of inner steps and the way in which you
-# find the right answer are yours to choose.
+# Write a test that tells whether a candidate computes the exact meta-gradient. The check tries it on right ones, on A,
+# B and C, and on five more wrong ones that you do not see. The inner learning rate, the number of inner steps and the
+# way in which you find the right answer are yours to choose.
 
 
 # %% tags=["exercise"] exercise="03.write_the_test"
@@ -574,11 +576,10 @@ def is_exact(candidate, loss, task, params):
     """
 
     ### BEGIN SOLUTION
-    def query_loss(initialization):
-        adapted = initialization
+    def query_loss(phi):
         for _ in range(3):
-            adapted = adapted - 0.1 * jax.grad(loss)(adapted, task.support)
-        return loss(adapted, task.query)
+            phi = phi - 0.1 * jax.grad(loss)(phi, task.support)
+        return loss(phi, task.query)
 
     found = candidate(loss, task, params, 0.1, 3)
     return bool(jnp.allclose(found, jax.grad(query_loss)(params)))
@@ -589,20 +590,22 @@ def is_exact(candidate, loss, task, params):
 check("03.write_the_test", is_exact)
 
 # %% [markdown]
-# A good test needs four things: several inner steps, a support set that differs from the query set, a loss whose Hessian
-# changes, and a second way to compute *all* numbers of the gradient. Every gradient of this course's library is tested so.
+# A good test needs four things: several inner steps, a support set that differs from the query set, a loss whose
+# Hessian changes, and a second way to compute *all* numbers of the gradient. The gradients of `metalearn` are tested in
+# this way too.
 
 # %% [markdown]
 # ## MAML without second derivatives
 #
-# Can we have the exact gradient from gradients alone? With one inner step it is $v - \alpha H v$, with $v = \nabla f(\phi_1)$
-# and $H$ at the initialization. The product $Hv$ says how the support gradient changes in the direction $v$. So we may take two
-# support gradients, one a little ahead and one a little behind, and divide their difference by the distance:
+# Can we have the exact gradient from gradients alone? With one inner step it is $v - \alpha H v$, with $v = \nabla
+# f(\phi_1)$ and $H$ at the initialization. The product $Hv$ says how the support gradient changes in the direction $v$.
+# So we may take two support gradients, one a little ahead and one a little behind, and divide their difference by the
+# distance:
 #
 # $$H v \approx \frac{\nabla h(\theta + \epsilon v) - \nabla h(\theta - \epsilon v)}{2 \epsilon}.$$
 #
-# This is **HF-MAML**, Hessian-free MAML (Fallah, Mokhtari and Ozdaglar, 2020). It leaves one question open: how small should
-# $\epsilon$ be?
+# This is **HF-MAML**, Hessian-free MAML (Fallah, Mokhtari and Ozdaglar, 2020). It leaves one question open: how small
+# should $\epsilon$ be?
 
 # %%
 epsilon_prediction = predict("03.epsilon")
@@ -621,9 +624,10 @@ def difference(epsilon, theta, v, batch):
 
 
 def relative_errors(dtype):
-    arguments = jax.tree.map(lambda x: jnp.asarray(x, dtype), (theta, v, example.support))
-    found = [difference(jnp.asarray(epsilon, dtype), *arguments) for epsilon in epsilons]
-    return np.linalg.norm(np.array(found, np.float64) - product, axis=1) / np.linalg.norm(product)
+    inputs = jax.tree.map(lambda x: jnp.asarray(x, dtype), (theta, v, example.support))
+    found = [difference(jnp.asarray(e, dtype), *inputs) for e in epsilons]
+    error = np.linalg.norm(np.array(found, np.float64) - product, axis=1)
+    return error / np.linalg.norm(product)
 
 
 float64, float32 = relative_errors(jnp.float64), relative_errors(jnp.float32)
@@ -635,9 +639,9 @@ assert 1.9 < _order < 2.1 and float32[-1] > 100 * float32.min() and float32[4] <
 figures.difference_errors(epsilons, float64, float32)
 
 # %% [markdown]
-# From right to left the error falls like $\epsilon^2$ at first. Then it rises again, because the two gradients become so
-# similar that their difference is mostly rounding. In float32, a hundredth is much better than a millionth. Remember this V,
-# which lesson 05 meets again.
+# From right to left the error falls like $\epsilon^2$ at first. Then it rises again, because the two gradients become
+# so similar that their difference is mostly rounding. In float32, a hundredth is much better than a millionth. Remember
+# this V, which lesson 05 meets again.
 
 # %% [markdown]
 # ## Exercise: MAML without second derivatives
@@ -684,8 +688,8 @@ check("03.hessian_free", hessian_free)
 # %% [markdown]
 # ## Does it matter in practice?
 #
-# We train the same network on sine curves with each of the three methods, for 4,000 outer steps with Adam. The inner loop takes
-# five steps with $\alpha = 0.01$. Afterwards all three initializations adapt to the same 1,000 new tasks.
+# We train the same network on sine curves with each of the three methods, for 4,000 outer steps with Adam. The inner
+# loop takes five steps with $\alpha = 0.01$. Afterwards all three initializations adapt to the same 1,000 new tasks.
 
 # %%
 jax.config.update("jax_enable_x64", False)  # training runs in float32
@@ -698,13 +702,13 @@ sines = ml.tasks.Sinusoid(num_support=10, num_query=10)
 network = ml.models.MLP((1, 40, 40, 1), rngs=nnx.Rngs(0))
 random_params, apply = ml.models.functional(network)
 loss, inner = ml.losses.mean_squared_error(apply), optax.sgd(0.01)
-new_tasks = sines(jax.random.key(2), 1_000)
+unseen = sines(jax.random.key(2), 1_000)
 
 curves = {}
 for name, method in (("MAML", ml.maml), ("FO-MAML", ml.fo_maml), ("Reptile", ml.reptile)):
     learner = ml.meta_learner(method(loss, inner, 5), optax.adam(1e-3))
     run = ml.fit(learner, random_params, sines, 4_000, 25, jax.random.key(0))
-    curves[name] = ml.evaluate.adaptation_curve(loss, inner, run.params, new_tasks, num_steps=10)
+    curves[name] = ml.evaluate.adaptation_curve(loss, inner, run.params, unseen, 10)
 
 # %% tags=["fold"]
 _ratio = float(curves["FO-MAML"][5].mean() / curves["MAML"][5].mean())
@@ -727,21 +731,22 @@ plots.table(
 figures.practice(curves)
 
 # %% [markdown]
-# All three learn to adapt, and the difference task by task, which is the sharper measure, says that MAML does so best. FO-MAML
-# is not clearly better than Reptile here, although it was closer to MAML above. One reason may be that support and query points
-# lie on the same curve, so it costs Reptile little that it never uses the query set. An approximation whose limit is biased can
-# be a good choice, and how good depends on the tasks.
+# All three learn to adapt, and the difference task by task, which is the sharper measure, says that MAML does so best.
+# FO-MAML is not clearly better than Reptile here, although it was closer to MAML above. One reason may be that support
+# and query points lie on the same curve, so it costs Reptile little that it never uses the query set. An approximation
+# whose limit is biased can be a good choice, and how good depends on the tasks.
 
 # %% [markdown]
 # ## What to take away
 #
 # - MAML costs about three times as many gradients as FO-MAML, and memory for the whole inner loop.
 # - On quadratic tasks every method converges to a weighted mean of the minima, and only the weights differ.
-# - For small inner learning rates and equal support and query losses, FO-MAML gets half of the way from joint training to MAML,
-#   and Reptile at most a quarter.
-# - FO-MAML's error is proportional to a small inner learning rate. Reptile's does not vanish when support and query disagree.
-# - A wrong meta-gradient still lowers the loss. Only a comparison with a second way to compute it, over several inner steps,
-#   finds the mistake.
+# - For small inner learning rates and equal support and query losses, FO-MAML gets half of the way from joint training
+#   to MAML, and Reptile at most a quarter.
+# - FO-MAML's error is proportional to a small inner learning rate. Reptile's does not vanish when support and query
+#   disagree.
+# - A wrong meta-gradient still lowers the loss. Only a comparison with a second way to compute it, over several inner
+#   steps, finds the mistake.
 
 # %%
 quiz("03")
@@ -752,13 +757,14 @@ progress("03")
 # %% [markdown]
 # ## Limits
 #
-# - The closed forms hold for quadratic tasks, on which an outer loop has a single limit. With a network there are many, and
-#   where a method ends depends on its whole run.
-# - The fractions of the way hold for small inner learning rates. With large ones and three or more tasks, FO-MAML can converge
-#   outside the interval between joint training and MAML.
+# - The closed forms hold for quadratic tasks, on which an outer loop has a single limit. With a network there are many,
+#   and where a method ends depends on its whole run.
+# - The fractions of the way hold for small inner learning rates. With large ones and three or more tasks, FO-MAML can
+#   converge outside the interval between joint training and MAML.
 # - We gave Reptile one support set and full gradient steps. Nichol et al. use a fresh minibatch in each inner step.
 # - HF-MAML with several inner steps still passes backwards through all of them, so it needs the memory that MAML needs.
-# - The last experiment has one seed, one network and one inner learning rate. Lesson 07 compares methods under one budget.
+# - The last experiment has one seed, one network and one inner learning rate. Lesson 07 compares methods under one
+#   budget.
 #
 # ## Go further
 #
@@ -766,5 +772,5 @@ progress("03")
 #   [arXiv 1703.03400](https://arxiv.org/abs/1703.03400). MAML and FO-MAML.
 # - A. Nichol, J. Achiam, J. Schulman. *On first-order meta-learning algorithms.* 2018.
 #   [arXiv 1803.02999](https://arxiv.org/abs/1803.02999). Reptile, and the expansion for small inner learning rates.
-# - A. Fallah, A. Mokhtari, A. Ozdaglar. *On the convergence theory of gradient-based model-agnostic meta-learning algorithms.*
-#   AISTATS 2020. [arXiv 1908.10400](https://arxiv.org/abs/1908.10400). The error of FO-MAML, and HF-MAML.
+# - A. Fallah, A. Mokhtari, A. Ozdaglar. *On the convergence theory of gradient-based model-agnostic meta-learning
+#   algorithms.* AISTATS 2020. [arXiv 1908.10400](https://arxiv.org/abs/1908.10400). The error of FO-MAML, and HF-MAML.

@@ -1,6 +1,7 @@
 """Exercises, quiz and figures of lesson 03, first-order methods."""
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -87,7 +88,7 @@ FIXED_POINTS = Exercise(
     id="03.fixed_points",
     title="Where each method converges",
     difficulty=2,
-    minutes=15,
+    minutes=10,
     reference=_fixed_points,
     instances=lambda rng: [
         (np.array([3.0, 0.5]), np.array([-1.0, 2.0]), 0.3, 2),
@@ -197,18 +198,17 @@ def _fractions(fo_maml=lambda k: 1 / 2, reptile=lambda k: (k - 1) / (4 * k)):
     return lambda num_steps: np.array([fo_maml(num_steps), reptile(num_steps)])
 
 
-def _by_measuring(num_steps):
-    """An alternative: two tasks and a learning rate near zero."""
-    curvature, minimum = np.array([2.0, 0.5]), np.array([-1.0, 1.0])
-    at = converged(1e-6, num_steps, curvature, minimum)
-    return np.array([(at[name] - at["joint"]) / (at["MAML"] - at["joint"]) for name in ("FO-MAML", "Reptile")])
+def _by_counting(num_steps):
+    """An alternative: the coefficients of (1 - x)^K, each divided by the first that does not cancel."""
+    in_fo_maml, in_reptile = num_steps, math.comb(num_steps, 2) / num_steps
+    return np.array([in_fo_maml, in_reptile]) / (2 * num_steps)
 
 
 SMALL_STEPS = Exercise(
     id="03.small_steps",
     title="How much of the way to MAML?",
     difficulty=2,
-    minutes=15,
+    minutes=10,
     reference=_fractions(),
     instances=lambda rng: [(1,), (2,), (5,), (int(rng.integers(6, 50)),)],
     misconceptions=(
@@ -270,7 +270,7 @@ SMALL_STEPS = Exercise(
             "Each number of yours is one divided by the target. Which of the two distances is the whole way?",
         ),
     ),
-    alternatives=(_by_measuring,),
+    alternatives=(_by_counting,),
     hints=(
         "Take the weights of the last exercise, and write each as a constant times $a\\,(1 - c\\,a)$, up to higher "
         "powers of $\\alpha$.",
@@ -366,7 +366,7 @@ WRITE_THE_TEST = Exercise(
     id="03.write_the_test",
     title="Write the test",
     difficulty=3,
-    minutes=20,
+    minutes=15,
     reference=_test(),
     instances=_write_the_test_instances,
     misconceptions=(
@@ -411,11 +411,6 @@ WRITE_THE_TEST = Exercise(
             _test(agree=lambda a, b: np.isclose(a[0], b[0])),
             "Your test accepts a hidden candidate whose first number alone is right. Does your test look at all of "
             "them?",
-        ),
-        Misconception(
-            "one number suffices",
-            _test(agree=lambda a, b: np.isclose(a, b).any() or np.isclose(a[-1], b[-1])),
-            "Your test accepts a candidate of which only some numbers are right. Must *all* of them agree?",
         ),
         Misconception(
             "FO-MAML as the reference",
@@ -876,7 +871,10 @@ def own_tasks(curvature: _Array, minimum: _Array, learning_rate: float, num_step
     )
 
 
-def explored_points(learning_rate: float, inner_steps: int) -> Figure:
+SEEN = "Mean loss after adaptation, and the points to which the four methods converge."
+
+
+def explored(learning_rate: float, inner_steps: int) -> Figure:
     """The mean loss after adaptation, and the points to which the four methods converge."""
     at = converged(learning_rate, inner_steps)
     return plots.lines(
