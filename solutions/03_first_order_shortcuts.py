@@ -343,7 +343,7 @@ half_way_prediction = predict("03.half_way")
 # %%
 rng = np.random.default_rng(0)
 many_curvatures, many_minima = rng.uniform(0.2, 2.0, 20), rng.normal(0.0, 2.0, 20)
-rates = 10.0 ** np.linspace(-3, -0.7, 24)
+rates = 10.0 ** np.linspace(-3.5, -1.5, 24)
 fractions = figures.fraction_of_the_way(rates, many_curvatures, many_minima)
 
 # %% tags=["fold"]
@@ -704,8 +704,8 @@ random_params, apply = ml.models.functional(network)
 loss, inner = ml.losses.mean_squared_error(apply), optax.sgd(0.01)
 unseen = sines(jax.random.key(2), 1_000)
 
-curves = {}
-for name, method in (("MAML", ml.maml), ("FO-MAML", ml.fo_maml), ("Reptile", ml.reptile)):
+methods, curves = {"MAML": ml.maml, "FO-MAML": ml.fo_maml, "Reptile": ml.reptile}, {}
+for name, method in methods.items():
     learner = ml.meta_learner(method(loss, inner, 5), optax.adam(1e-3))
     run = ml.fit(learner, random_params, sines, 4_000, 25, jax.random.key(0))
     curves[name] = ml.evaluate.adaptation_curve(loss, inner, run.params, unseen, 10)

@@ -783,17 +783,27 @@ def converged_in_many_dimensions(tasks: Task, learning_rate: float, num_steps: i
     }
 
 
+def _marked(at: dict[str, Any], learning_rate: float, num_steps: int) -> dict[str, tuple[float, float]]:
+    """Points on the curve of `loss_after`, one for all methods whose names would lie on each other."""
+    groups: list[list[str]] = []
+    for name in sorted(at, key=at.__getitem__):
+        if groups and at[name] - at[groups[-1][0]] < 0.25:
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+    middle = {", ".join(group): float(np.mean([at[name] for name in group])) for group in groups}
+    return {names: (theta, float(loss_after(theta, learning_rate, num_steps))) for names, theta in middle.items()}
+
+
 def converged_points(found: dict[str, float]) -> None:
     """Shows the mean loss after one inner step, and where each method has converged on it."""
-    points = {name: (theta, loss_after(theta, 0.3, 1)) for name, theta in found.items() if name != "Reptile"}
-    points["joint training, Reptile"] = points.pop("joint")
     plots.show(
         plots.lines(
             _THETA,
             {"": loss_after(_THETA, 0.3, 1)},
             "initialization θ",
             "mean loss after one inner step",
-            points=points,
+            points=_marked(found, 0.3, 1),
             ylim=(0, 1.2),
         ),
         alt="Mean loss after one inner step against the initialization. MAML's point is the minimum of the curve. "
@@ -810,7 +820,11 @@ def order_of_methods() -> None:
     at = converged(0.3, 3, np.stack([steep, np.full_like(steep, 0.5)], axis=-1), np.array([0.0, 1.0]))
     plots.show(
         plots.lines(
-            steep / 0.5, at, "curvature of the steep task / curvature of the flat task", "point", ylim=(0, 1.05)
+            steep / 0.5,
+            at,
+            "curvature of the steep task / curvature of the flat task",
+            "point of convergence",
+            ylim=(0, 1.05),
         ),
         alt="The points to which four methods converge, against the ratio of the two curvatures. All are at one half "
         "where the curvatures are equal. MAML rises to the flat task. FO-MAML falls a little, and then rises to it as "
@@ -876,14 +890,13 @@ SEEN = "Mean loss after adaptation, and the points to which the four methods con
 
 def explored(learning_rate: float, inner_steps: int) -> Figure:
     """The mean loss after adaptation, and the points to which the four methods converge."""
-    at = converged(learning_rate, inner_steps)
     return plots.lines(
         _THETA,
         {"": loss_after(_THETA, learning_rate, inner_steps)},
         "initialization θ",
         "mean loss after adaptation",
-        points={name: (theta, loss_after(theta, learning_rate, inner_steps)) for name, theta in at.items()},
-        ylim=(-0.15, 3),
+        points=_marked(converged(learning_rate, inner_steps), learning_rate, inner_steps),
+        ylim=(-0.15, 2),
     )
 
 
@@ -907,7 +920,7 @@ def way_to_maml(rates: Any, fractions: dict[str, _Array]) -> None:
         alt="The fraction of the way from joint training to MAML against the inner learning rate, on a logarithmic "
         "axis. Towards small learning rates FO-MAML's curve tends to one half. Reptile's curves tend to one eighth "
         "for two inner steps, one fifth for five, and nearly one quarter for twenty.",
-        title="FO-MAML gets half way to MAML, Reptile at most a quarter",
+        title="For a small α FO-MAML gets half way to MAML, Reptile at most a quarter",
         caption="Twenty quadratic tasks with equal support and query loss. 0 is joint training's point, 1 is MAML's.",
     )
 
