@@ -50,7 +50,8 @@ setup()  # compile for many small programs, and keep what was compiled
 # $$\nabla F(\theta) = (I - \alpha H_0)\,(I - \alpha H_1) \cdots (I - \alpha H_{K-1})\, \nabla f(\phi_K).$$
 #
 # Two cheaper methods leave the backward pass out. **FO-MAML** (first-order MAML) takes every factor to be the identity.
-# **Reptile** does without the query set: its direction leads from the initialization to the adapted parameters.
+# **Reptile** does without the query set, and simply moves the initialization towards the adapted parameters. Their
+# directions, against which the outer loop steps, are
 #
 # $$g_{\text{FO-MAML}} = \nabla f(\phi_K), \qquad\qquad g_{\text{Reptile}} = \theta - \phi_K .$$
 #
@@ -335,7 +336,7 @@ assert _at["FO-MAML"] < min(_at["joint"], _at["MAML"]) - 0.5
 # ## How much of the way to MAML?
 #
 # With many tasks a simple statement is still true as long as the inner learning rate is small. You have seen that each
-# factor $J$ moves the point away from joint training's. How far does the first of them go?
+# factor $J$ moves the point away from joint training's. How far does it go with the first of MAML's two factors?
 
 # %%
 half_way_prediction = predict("03.half_way")
