@@ -15,7 +15,6 @@ LESSONS = sorted((ROOT / "solutions").glob("[0-9][0-9]_*.py"))
 NOT_YET = (
     "00_start_here",
     "01_learning_to_learn",
-    "03_first_order_shortcuts",
     "07_shoot_out",
     "08_adjoint",
 )
