@@ -13,7 +13,6 @@ from metalearn.course.publishing import builder, page
 ROOT = Path(__file__).parents[2]
 LESSONS = sorted((ROOT / "solutions").glob("[0-9][0-9]_*.py"))
 NOT_YET = (
-    "00_start_here",
     "01_learning_to_learn",
     "02_maml",
     "03_first_order_shortcuts",
