@@ -8,8 +8,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LESSON = "00_start_here.ipynb"
 EXERCISE, EXERCISE_ID = "00-finite_difference", "00.finite_difference"
-IMPORTS, PREDICTION, ANSWER, QUIZ, PROGRESS = (f"00_start_here-{number}" for number in ("01", "11", "21", "87", "88"))
-BEFORE_THE_ANSWER = [f"00_start_here-{number}" for number in ("03", "06", "13", "15")]
+CODE = [cell for cell in nbformat.read(ROOT / "lessons" / LESSON, as_version=4).cells if cell.cell_type == "code"]
+IMPORTS, PREDICTION, ANSWER, QUIZ, PROGRESS = (
+    next(cell.id for cell in CODE if text in cell.source)
+    for text in ("setup()", 'predict("00.better_change")', "better_change.reveal(", 'quiz("', 'progress("')
+)
+IDS = [cell.id for cell in CODE]
+BEFORE_THE_ANSWER = [id for id in IDS[IDS.index(IMPORTS) + 1 : IDS.index(ANSWER)] if id != PREDICTION]
 RIGHT = {"prediction": "a shift to the right, but not a higher wave", "quiz": "It uses the old value."}
 
 

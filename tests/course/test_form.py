@@ -13,7 +13,6 @@ from metalearn.course.publishing import builder, page
 ROOT = Path(__file__).parents[2]
 LESSONS = sorted((ROOT / "solutions").glob("[0-9][0-9]_*.py"))
 NOT_YET = (
-    "00_start_here",
     "01_learning_to_learn",
     "07_shoot_out",
     "08_adjoint",

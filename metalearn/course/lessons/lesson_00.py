@@ -1,7 +1,10 @@
-"""Exercises and quiz of lesson 00: grad, vmap and scan of a pure function."""
+"""Exercises, quiz, predictions and figures of lesson 00: grad, vmap and scan of a pure function."""
+
+from __future__ import annotations
 
 import functools
 import operator
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +12,21 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
+from metalearn import plots
 from metalearn.adaptation import inner
-from metalearn.course.exercises.exercise import Exercise, Misconception, Question
+from metalearn.course.exercises.exercise import Exercise, Guess, Misconception, Question
 from metalearn.course.widgets import diagrams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from matplotlib.figure import Figure
 
 # --- 00.finite_difference --------------------------------------------------------------------------------------
 
 
 def finite_difference(function, point, direction, step):
-    """(f(p + h d) - f(p - h d)) / (2 h)."""
+    """The difference of the values at p + ε d and p - ε d, divided by 2 ε."""
     ahead = optax.tree.add_scale(point, step, direction)
     behind = optax.tree.add_scale(point, -step, direction)
     return (function(ahead) - function(behind)) / (2 * step)
@@ -40,6 +49,14 @@ def _backward(function, point, direction, step):
 
 def _without_two(function, point, direction, step):
     return 2 * finite_difference(function, point, direction, step)
+
+
+def _not_divided(function, point, direction, step):
+    return 2 * step * finite_difference(function, point, direction, step)
+
+
+def _step_of_one(function, point, direction, step):
+    return finite_difference(function, point, direction, 1.0)
 
 
 def _sides_swapped(function, point, direction, step):
@@ -75,10 +92,18 @@ def _scalar_functions(rng):
         amplitude, phase = params
         return amplitude**2 * jnp.sin(phase)
 
+    def nested(params):
+        (first, second), offset = params["layers"], params["offset"]
+        return jnp.sum(first**3) + jnp.sum(second) ** 2 * offset**3
+
     vector = (rng.normal(size=3), rng.normal(size=3))
     tree = tuple({"weights": rng.normal(size=(2, 4)), "bias": rng.normal(size=4)} for _ in range(2))
     pair = tuple((rng.uniform(1, 2), rng.uniform(0.3, 1)) for _ in range(2))
-    return [(cubic, *vector, 0.3), (layer, *tree, 0.1), (wave, *pair, 0.02)]
+    deep = tuple(
+        {"layers": (rng.uniform(0.5, 1.5, 2), rng.uniform(0.5, 1.5, (2, 1))), "offset": sign * rng.uniform(0.5, 1.5)}
+        for sign in (1, -1)
+    )
+    return [(cubic, *vector, 0.3), (layer, *tree, 0.1), (wave, *pair, 0.02), (nested, *deep, 0.2)]
 
 
 # --- 00.per_task_losses ----------------------------------------------------------------------------------------
@@ -110,6 +135,10 @@ def _pooled(loss, params, batches):
     return loss(params, batches)
 
 
+def _first_task_only(loss, params, batches):
+    return loss(params, jax.tree.map(operator.itemgetter(0), batches))
+
+
 def _axis_of_examples(loss, params, batches):
     return jax.vmap(loss, in_axes=(None, 1))(params, batches)
 
@@ -138,55 +167,55 @@ def _task_batches(rng):
 # --- 00.gradient_descent ---------------------------------------------------------------------------------------
 
 
-def gradient_descent(objective, start, step_size, num_steps):
+def gradient_descent(objective, theta, learning_rate, num_steps):
     """The library's inner loop, with plain steps."""
-    return inner.descend(objective, optax.sgd(step_size), num_steps, start)
+    return inner.descend(objective, optax.sgd(learning_rate), num_steps, theta)
 
 
-def _descent_by_loop(objective, start, step_size, num_steps):
+def _descent_by_loop(objective, theta, learning_rate, num_steps):
     for _ in range(num_steps):
-        start = optax.tree.add_scale(start, -step_size, jax.grad(objective)(start))
-    return start
+        theta = optax.tree.add_scale(theta, -learning_rate, jax.grad(objective)(theta))
+    return theta
 
 
-def _uphill(objective, start, step_size, num_steps):
-    return gradient_descent(objective, start, -step_size, num_steps)
+def _uphill(objective, theta, learning_rate, num_steps):
+    return gradient_descent(objective, theta, -learning_rate, num_steps)
 
 
-def _one_step_fewer(objective, start, step_size, num_steps):
-    return gradient_descent(objective, start, step_size, max(num_steps - 1, 0))
+def _one_step_fewer(objective, theta, learning_rate, num_steps):
+    return gradient_descent(objective, theta, learning_rate, max(num_steps - 1, 0))
 
 
-def _one_step_more(objective, start, step_size, num_steps):
-    return gradient_descent(objective, start, step_size, num_steps + 1)
+def _one_step_more(objective, theta, learning_rate, num_steps):
+    return gradient_descent(objective, theta, learning_rate, num_steps + 1)
 
 
-def _gradient_of_the_start(objective, start, step_size, num_steps):
-    return optax.tree.add_scale(start, -num_steps * step_size, jax.grad(objective)(start))
+def _gradient_of_the_start(objective, theta, learning_rate, num_steps):
+    return optax.tree.add_scale(theta, -num_steps * learning_rate, jax.grad(objective)(theta))
 
 
-def _restarting(objective, start, step_size, num_steps):
-    return gradient_descent(objective, start, step_size, min(num_steps, 1))
+def _restarting(objective, theta, learning_rate, num_steps):
+    return gradient_descent(objective, theta, learning_rate, min(num_steps, 1))
 
 
-def _step_size_twice(objective, start, step_size, num_steps):
-    return gradient_descent(objective, start, step_size**2, num_steps)
+def _learning_rate_twice(objective, theta, learning_rate, num_steps):
+    return gradient_descent(objective, theta, learning_rate**2, num_steps)
 
 
-def _step_size_missing(objective, start, step_size, num_steps):
-    return gradient_descent(objective, start, 1.0, num_steps)
+def _learning_rate_missing(objective, theta, learning_rate, num_steps):
+    return gradient_descent(objective, theta, 1.0, num_steps)
 
 
-def _all_visited(objective, start, step_size, num_steps):
+def _all_visited(objective, theta, learning_rate, num_steps):
     def step(params, _):
-        params = optax.tree.add_scale(params, -step_size, jax.grad(objective)(params))
+        params = optax.tree.add_scale(params, -learning_rate, jax.grad(objective)(params))
         return params, params
 
-    return jax.lax.scan(step, start, length=num_steps)[1]
+    return jax.lax.scan(step, theta, length=num_steps)[1]
 
 
 def _losses_to_descend(rng):
-    """A bowl over a vector, a product over a dict, and a valley over a tuple; one loop without any step."""
+    """A bowl over a vector, a product over a dict, a valley over a tuple; no step, and a single one."""
 
     def bowl(params):
         return jnp.sum(jnp.arange(1.0, 4.0) * params**2) / 2
@@ -198,74 +227,109 @@ def _losses_to_descend(rng):
         weights, bias = params
         return jnp.sum((weights @ weights.T - bias) ** 2) / 4
 
+    def nested(params):
+        vector, (scale,) = params["layers"]
+        return scale**2 * jnp.sum(vector**2) / 2
+
     pair = (rng.uniform(0.2, 0.8, (2, 3)), rng.uniform(0.2, 0.8, 2))
     return [
         (bowl, rng.uniform(1, 2, 3), 0.2, 3),
         (product, {"left": rng.uniform(0.5, 1.5), "right": rng.uniform(1.5, 2)}, 0.1, 5),
         (valley, pair, 0.05, 4),
         (bowl, rng.uniform(1, 2, 3), 0.3, 0),
+        (nested, {"layers": [rng.uniform(1, 2, 2), (rng.uniform(1, 2),)]}, 0.1, 1),
     ]
 
 
 # --- 00.step_size_slope ----------------------------------------------------------------------------------------
 
 
-def step_size_slope(objective, start, step_size, num_steps):
-    """The derivative, in the step size, of the loss after the last step."""
-
-    def final_loss(step_size):
-        return objective(_descent_by_loop(objective, start, step_size, num_steps))
-
-    return jax.jit(jax.grad(final_loss))(step_size)
+def learning_rate_gradient(objective, theta, learning_rate, num_steps):
+    """The derivative of the loss after the last step with respect to the learning rate."""
+    return jax.jit(jax.grad(lambda alpha: _final_loss(objective, theta, alpha, num_steps)))(learning_rate)
 
 
-def _slope_through_a_scan(objective, start, step_size, num_steps):
-    return jax.grad(lambda size: objective(gradient_descent(objective, start, size, num_steps)))(step_size)
+def _final_loss(objective, theta, learning_rate, num_steps):
+    return objective(_descent_by_loop(objective, theta, learning_rate, num_steps))
 
 
-def _slope_forwards(objective, start, step_size, num_steps):
+def _through_a_scan(objective, theta, learning_rate, num_steps):
+    return jax.grad(lambda alpha: objective(gradient_descent(objective, theta, alpha, num_steps)))(learning_rate)
+
+
+def _change(objective, theta, learning_rate, num_steps, hessian_at_theta=False):
+    """The last parameters, and their derivative with respect to the learning rate, carried forward along the steps."""
+
     def step(carry, _):
-        params, change = carry  # change: d params / d step_size
-        gradient, curved = jax.jvp(jax.grad(objective), (params,), (change,))
-        change = optax.tree.sub(optax.tree.add_scale(change, -step_size, curved), gradient)
-        return (optax.tree.add_scale(params, -step_size, gradient), change), None
+        phi, change = carry
+        _, curved = jax.jvp(jax.grad(objective), (theta if hessian_at_theta else phi,), (change,))
+        gradient = jax.grad(objective)(phi)
+        change = optax.tree.sub(optax.tree.add_scale(change, -learning_rate, curved), gradient)
+        return (optax.tree.add_scale(phi, -learning_rate, gradient), change), None
 
-    (end, change), _ = jax.lax.scan(step, (start, optax.tree.zeros_like(start)), length=num_steps)
-    return optax.tree.vdot(jax.grad(objective)(end), change)
+    theta = jax.tree.map(jnp.asarray, theta)
+    return jax.lax.scan(step, (theta, optax.tree.zeros_like(theta)), length=num_steps)[0]
 
 
-def _gradients_as_constants(objective, start, step_size, num_steps):
-    def final_loss(step_size):
-        params = start
+def _forward_mode(objective, theta, learning_rate, num_steps):
+    last, change = _change(objective, theta, learning_rate, num_steps)
+    return optax.tree.vdot(jax.grad(objective)(last), change)
+
+
+def _hessian_at_the_initialization(objective, theta, learning_rate, num_steps):
+    last, change = _change(objective, theta, learning_rate, num_steps, hessian_at_theta=True)
+    return optax.tree.vdot(jax.grad(objective)(last), change)
+
+
+def _first_leaf_only(objective, theta, learning_rate, num_steps):
+    last, change = _change(objective, theta, learning_rate, num_steps)
+    return jnp.vdot(jax.tree.leaves(jax.grad(objective)(last))[0], jax.tree.leaves(change)[0])
+
+
+def _gradients_as_constants(objective, theta, learning_rate, num_steps):
+    def final_loss(alpha):
+        phi = theta
         for _ in range(num_steps):
-            params = optax.tree.add_scale(params, -step_size, jax.lax.stop_gradient(jax.grad(objective)(params)))
-        return objective(params)
+            phi = optax.tree.add_scale(phi, -alpha, jax.lax.stop_gradient(jax.grad(objective)(phi)))
+        return objective(phi)
 
-    return jax.jit(jax.grad(final_loss))(step_size)
-
-
-def _last_step_only(objective, start, step_size, num_steps):
-    return step_size_slope(objective, gradient_descent(objective, start, step_size, num_steps - 1), step_size, 1)
+    return jax.jit(jax.grad(final_loss))(learning_rate)
 
 
-def _slope_in_the_start(objective, start, step_size, num_steps):
-    return jax.grad(lambda start: objective(gradient_descent(objective, start, step_size, num_steps)))(start)
+def _last_step_only(objective, theta, learning_rate, num_steps):
+    before = gradient_descent(objective, theta, learning_rate, num_steps - 1)
+    return learning_rate_gradient(objective, before, learning_rate, 1)
 
 
-def _final_loss(objective, start, step_size, num_steps):
-    return objective(_descent_by_loop(objective, start, step_size, num_steps))
+def _along_a_straight_line(objective, theta, learning_rate, num_steps):
+    return jax.grad(lambda alpha: objective(_gradient_of_the_start(objective, theta, alpha, num_steps)))(learning_rate)
 
 
-def _average_slope(objective, start, step_size, num_steps):
-    return (_final_loss(objective, start, step_size, num_steps) - objective(start)) / step_size
+def _one_step_too_many(objective, theta, learning_rate, num_steps):
+    return learning_rate_gradient(objective, theta, learning_rate, num_steps + 1)
 
 
-def _slope_with_other_sign(objective, start, step_size, num_steps):
-    return -step_size_slope(objective, start, step_size, num_steps)
+def _gradient_in_theta(objective, theta, learning_rate, num_steps):
+    return jax.grad(lambda theta: objective(gradient_descent(objective, theta, learning_rate, num_steps)))(theta)
 
 
-def _losses_with_steps(rng):
-    return _losses_to_descend(rng)[:2]  # second derivatives take long to compile
+def _average_derivative(objective, theta, learning_rate, num_steps):
+    return (_final_loss(objective, theta, learning_rate, num_steps) - objective(theta)) / learning_rate
+
+
+def _other_sign(objective, theta, learning_rate, num_steps):
+    return -learning_rate_gradient(objective, theta, learning_rate, num_steps)
+
+
+def _losses_with_rates(rng):
+    """A parabola, a product whose Hessian changes along the way, and a single step; none of them arrives."""
+    bowl, product, valley = (objective for objective, *_ in _losses_to_descend(rng)[:3])
+    pair = (rng.uniform(0.8, 1.2, (2, 3)), rng.uniform(0.2, 0.8, 2))
+    return [
+        (bowl, rng.uniform(1, 2, 3), 0.2, 3),
+        (product, {"left": rng.uniform(1.0, 1.5), "right": rng.uniform(1.5, 2)}, 0.03, 3),
+        (valley, pair, 0.02, 1),
+    ]
 
 
 # --- the lesson ------------------------------------------------------------------------------------------------
@@ -282,14 +346,14 @@ EXERCISES = (
             Misconception(
                 "forward difference",
                 _forward,
-                "This is the forward difference: it compares the point ahead with the point itself. Its error "
-                "shrinks like $h$. Where must the second point lie for the errors of both sides to cancel?",
+                "This is the forward difference, which compares the point ahead with the point itself. Its error "
+                "shrinks like $\\varepsilon$. Where must the second point lie for the errors of both sides to cancel?",
             ),
             Misconception(
                 "missing 2",
                 _without_two,
-                "You are off by a factor of 2. How far apart are the two points that you evaluate, counted in steps "
-                "$h$ along the direction?",
+                "Your result is twice the target. How far apart are the two points that you evaluate, counted in steps "
+                "$\\varepsilon$ along the direction?",
             ),
             Misconception(
                 "sign",
@@ -298,34 +362,45 @@ EXERCISES = (
                 "two values is the larger one, and which do you subtract?",
             ),
             Misconception(
+                "not divided",
+                _not_divided,
+                "This is the difference of the two values itself. A derivative is a change for each unit of "
+                "distance. What should the difference be divided by?",
+            ),
+            Misconception(
                 "direction ignored",
                 _all_entries_moved,
-                "You moved every entry by the same $h$: the slope along the direction of all ones. Where does "
-                "`direction` enter your two points?",
+                "This is the derivative along the direction of all ones, as if every entry moved by the same "
+                "$\\varepsilon$. Where does `direction` enter your two points?",
             ),
             Misconception(
                 "unit direction",
                 _unit_direction,
-                "You scaled the direction to length 1. That changes the answer: the derivative along $2d$ is twice "
-                "the one along $d$. Use the direction as it comes.",
+                "This is the result for the direction scaled to norm 1. Scaling changes the answer, because the "
+                "derivative along $2d$ is twice the one along $d$. Use the direction as it comes.",
             ),
             Misconception(
                 "exact derivative",
                 _exact,
-                "This is the exact derivative, from automatic differentiation. The exercise wants the second "
+                "This is the exact derivative, as automatic differentiation gives it. The exercise wants the second "
                 "opinion, which uses values of the function and nothing else.",
             ),
             Misconception(
                 "backward difference",
                 _backward,
-                "This is the backward difference: it compares the point itself with the point behind. Its error "
-                "shrinks like $h$. Can you place the two points symmetrically?",
+                "This is the backward difference, which compares the point itself with the point behind. Its error "
+                "shrinks like $\\varepsilon$. Can you place the two points symmetrically?",
             ),
             Misconception(
                 "step missing in the points",
                 _whole_direction,
-                "You divide by the step, but the two points lie a whole `direction` away from the centre. What "
-                "should scale the direction before it is added?",
+                "Your two points seem to lie a whole `direction` away from the centre, although you divide by the "
+                "step. What should scale the direction before it is added?",
+            ),
+            Misconception(
+                "step ignored",
+                _step_of_one,
+                "This is the result for a step of 1. Where does `step` enter your function?",
             ),
         ),
         alternatives=(_difference_by_vectors,),
@@ -334,7 +409,7 @@ EXERCISES = (
             "`jax.tree.map(lambda p, d: ..., point, direction)` builds one of them leaf by leaf. The same line "
             "with a minus sign builds the other.",
         ),
-        expected="For $f(p) = p_0^2 p_1$ at $(1, 2)$ along $(1, 0)$ with $h = 0.1$ the result is $4$: a central "
+        expected="For the function $p_0^2 p_1$ at $(1, 2)$ along $(1, 0)$ with step $0.1$ the result is $4$: a central "
         "difference is exact for a parabola.",
     ),
     Exercise(
@@ -348,32 +423,38 @@ EXERCISES = (
             Misconception(
                 "pooled tasks",
                 _pooled,
-                "You called `loss` on all tasks at once. It took them for one large batch and returned one number. "
-                "Which transformation calls a function once for each entry of an axis?",
+                "This is the loss of all tasks taken for one large batch, a single number. Which transformation calls "
+                "a function once for each entry of an axis?",
             ),
             Misconception(
                 "mean over tasks",
                 _mean_over_tasks,
-                "This is the mean over the tasks: one number. The question was each task's own loss. Where does "
+                "This is the mean over the tasks, a single number. The question was each task's own loss. Where does "
                 "your code average?",
             ),
             Misconception(
                 "sum over tasks",
                 _sum_over_tasks,
-                "This is the sum over the tasks: one number. The question was each task's own loss. Where does "
+                "This is the sum over the tasks, a single number. The question was each task's own loss. Where does "
                 "your code add them up?",
+            ),
+            Misconception(
+                "first task only",
+                _first_task_only,
+                "This is the loss of the first task alone. What happens to the others: does a loop return too early, "
+                "or is an index fixed?",
             ),
             Misconception(
                 "axis of examples",
                 _axis_of_examples,
-                "You mapped over axis 1, which counts examples: your entry $i$ mixes the $i$-th example of every "
-                "task. Which axis counts tasks?",
+                "This is what comes out if axis 1 is mapped, which counts examples: entry $i$ mixes the $i$-th "
+                "example of every task. Which axis counts tasks?",
             ),
             Misconception(
                 "one loss for each example",
                 _loss_of_each_example,
-                "You mapped twice, over tasks and then over examples, so that `loss` saw one example at a time. "
-                "How many axes should it still see?",
+                "These are the losses of single examples, as if you had mapped twice, over tasks and then over "
+                "examples. How many axes should `loss` still see?",
             ),
         ),
         alternatives=(_losses_one_by_one, _losses_by_map),
@@ -393,49 +474,51 @@ EXERCISES = (
         instances=_losses_to_descend,
         misconceptions=(
             Misconception(
-                "uphill",
+                "ascent",
                 _uphill,
-                "You walk uphill. The gradient points to where the loss grows. Which sign makes the loss smaller?",
+                "This is gradient *ascent*. The gradient points to where the loss grows. Which sign makes the loss "
+                "smaller?",
             ),
             Misconception(
-                "gradient always at the start",
+                "gradient always at the initialization",
                 _gradient_of_the_start,
-                "All your steps use the gradient at `start`, so the path is a straight line. At which point should "
-                "the gradient of step $k$ be taken?",
+                "This is where you end if every step uses the gradient at the initialization, on a straight line. At "
+                "which point should the gradient of step $k$ be taken?",
             ),
             Misconception(
                 "every step restarts",
                 _restarting,
-                "However many steps you are asked for, you end after one. Each step begins at `start` again: is "
-                "what your step function returns built from its carry?",
+                "However many steps are asked for, your result is that of one. Perhaps each step begins at the "
+                "initialization again: is what your step function returns built from its carry?",
             ),
             Misconception(
                 "one step fewer",
                 _one_step_fewer,
-                "You took $K - 1$ steps. For $K = 1$, does your function move at all?",
+                "This is the result of $K - 1$ steps. For $K = 1$, does your function move at all?",
             ),
             Misconception(
                 "one step more",
                 _one_step_more,
-                "You took $K + 1$ steps. For $K = 0$ the result should be `start` itself: does one step happen "
-                "outside your scan?",
+                "This is the result of $K + 1$ steps. For $K = 0$ it should be the initialization itself: does one "
+                "step happen outside your scan?",
             ),
             Misconception(
-                "step size applied twice",
-                _step_size_twice,
-                "Each step is multiplied by the step size twice. Follow the gradient from where it is computed to "
-                "where it is subtracted, and count.",
+                "learning rate applied twice",
+                _learning_rate_twice,
+                "This is the result for the learning rate $\\alpha^2$. Follow the gradient from where it is computed "
+                "to where it is subtracted: how often is it multiplied by `learning_rate`?",
             ),
             Misconception(
-                "step size missing",
-                _step_size_missing,
-                "You subtract the whole gradient, as if the step size were 1. Where does `step_size` enter?",
+                "learning rate missing",
+                _learning_rate_missing,
+                "This is the result for a learning rate of 1, which subtracts the whole gradient. Where does "
+                "`learning_rate` enter?",
             ),
             Misconception(
                 "all visited points",
                 _all_visited,
-                "You returned the points after every step, stacked: the second thing that `scan` returns. The "
-                "question was the last point. What is the first thing that `scan` returns?",
+                "These are the parameters after every step, stacked, as in the second thing that `scan` returns. The "
+                "question was the last parameters. What is the first thing that `scan` returns?",
             ),
         ),
         alternatives=(_descent_by_loop,),
@@ -443,37 +526,60 @@ EXERCISES = (
             "The carry is what one step hands to the next: the parameters. There is nothing to stack, so the "
             "step function may return `None` as its second value.",
             "Inside the step function, take the gradient at the carry, then combine the two pytrees with "
-            "`jax.tree.map(lambda p, g: ..., params, gradient)`.",
-            "`jax.lax.scan(step, start, length=num_steps)` returns a pair: the last carry, and the stack.",
+            "`jax.tree.map(lambda p, g: ..., phi, gradient)`.",
+            "`jax.lax.scan(step, theta, length=num_steps)` returns a pair: the last carry, and the stack.",
         ),
-        expected="For the loss $p^2/2$, starting at $1$, two steps of size $0.5$ end at $0.25$.",
+        expected="For the loss $\\phi^2/2$ and the initialization $1$, two steps with learning rate $0.5$ end at "
+        "$0.25$.",
     ),
     Exercise(
         id="00.step_size_slope",
-        title="The slope in the step size",
+        title="The derivative with respect to the learning rate",
         difficulty=2,
         minutes=6,
-        reference=step_size_slope,
-        instances=_losses_with_steps,
+        reference=learning_rate_gradient,
+        instances=_losses_with_rates,
         misconceptions=(
             Misconception(
                 "gradients as constants",
                 _gradients_as_constants,
-                "You treated the gradients along the path as constants. But another step size leads to other points, "
-                "and there the gradients differ too. Does something in your loop stop the derivative, or did you "
-                "add up products of gradients?",
+                "This is the derivative with the gradients along the way held constant. But another learning rate "
+                "leads to other parameters, and there the gradients differ too. Does something in your loop stop the "
+                "derivative, or did you add up inner products of gradients?",
             ),
             Misconception(
                 "last step only",
                 _last_step_only,
-                "You accounted for the step size in the last step only. All the steps before it used the step size as "
-                "well. Is the whole descent inside the function that you differentiate?",
+                "This accounts for the learning rate in the last step only. The steps before it use the learning rate "
+                "as well. Is the whole run inside the function that you differentiate?",
             ),
             Misconception(
-                "slope in the start",
-                _slope_in_the_start,
-                "This is the derivative with respect to `start`: it has the shape of the parameters. The question "
-                "was the step size, which is one number. Which argument does `jax.grad` differentiate?",
+                "Hessian at the initialization",
+                _hessian_at_the_initialization,
+                "This is what comes out if every step uses the Hessian at the initialization. Where should the second "
+                "derivatives of step $k$ be taken?",
+            ),
+            Misconception(
+                "first leaf only",
+                _first_leaf_only,
+                "This counts only the first leaf of the pytree. Does an inner product of yours leave the others out?",
+            ),
+            Misconception(
+                "gradient always at the initialization",
+                _along_a_straight_line,
+                "This is the derivative for a run in which every step uses the gradient at the initialization. At "
+                "which parameters should step $k$ take its gradient?",
+            ),
+            Misconception(
+                "one step more",
+                _one_step_too_many,
+                "This is the derivative for $K + 1$ steps. Does one step happen outside your loop?",
+            ),
+            Misconception(
+                "gradient with respect to the initialization",
+                _gradient_in_theta,
+                "This is the gradient with respect to the initialization, so it has the structure of the parameters. "
+                "The question was the learning rate, a single number. Which argument does `jax.grad` differentiate?",
             ),
             Misconception(
                 "loss itself",
@@ -481,27 +587,27 @@ EXERCISES = (
                 "This is the loss after the last step, not its derivative. What turns a function into its derivative?",
             ),
             Misconception(
-                "average slope",
-                _average_slope,
-                "You divided the change of the loss by the step size. That is the average slope between step size 0 "
-                "and `step_size`; the question was the slope at `step_size` itself.",
+                "average derivative",
+                _average_derivative,
+                "This is the change of the loss divided by the learning rate, the average derivative between 0 and "
+                "`learning_rate`. The question was the derivative at `learning_rate` itself.",
             ),
             Misconception(
                 "sign",
-                _slope_with_other_sign,
-                "The size is right and the sign is not. A negative slope says that a larger step size would end lower. "
-                "Did you put in a minus sign for the descent?",
+                _other_sign,
+                "The size is right and the sign is not. A negative derivative says that a slightly larger learning "
+                "rate would end lower. Did you put in a minus sign for the descent?",
             ),
         ),
-        alternatives=(_slope_forwards, _slope_through_a_scan),
+        alternatives=(_forward_mode, _through_a_scan),
         hints=(
-            "First write a function that takes the step size, among whatever else you like, and returns the loss after "
-            "the last step.",
-            "`ml.inner.descend(objective, optax.sgd(step_size), num_steps, start)` gives the last point. Differentiate "
-            "your function in its step size, and call the result.",
+            "First write a function that takes the learning rate, among whatever else you like, and returns the loss "
+            "after the last step.",
+            "`ml.inner.descend(objective, optax.sgd(learning_rate), num_steps, theta)` gives the last parameters. "
+            "Differentiate your function with respect to the learning rate, and call the result.",
         ),
-        expected="For the loss $p^2/2$, starting at $1$, after one step of size $0.5$: the loss is "
-        "$(1 - 0.5)^2/2$, and its slope $-(1 - 0.5) = -0.5$.",
+        expected="For the loss $\\phi^2/2$, the initialization $1$ and one step with learning rate $0.5$, the loss is "
+        "$(1 - 0.5)^2/2$, and its derivative $-(1 - 0.5) = -0.5$.",
     ),
 )
 
@@ -516,7 +622,7 @@ QUIZ = (
         ),
         answer=1,
         feedback=(
-            "Python runs the body only while JAX records it. On the second call the recording is replayed.",
+            "Python runs the body only while JAX records it. On the second call the record is replayed.",
             "Right: the value was recorded on the first call. Pass `scale` as an argument instead.",
             "JAX cannot see the change, so it cannot complain. That is why such a bug is hard to find.",
         ),
@@ -537,35 +643,238 @@ QUIZ = (
         ),
     ),
     Question(
-        prompt="Near its minimum a loss has a Hessian with eigenvalues 1 and 8. Above which step size does gradient "
-        "descent no longer settle there?",
+        prompt="Near its minimum a loss has a Hessian with eigenvalues 1 and 8. Above which learning rate does "
+        "gradient descent no longer converge there?",
         options=("2", "1/4", "1/8"),
         answer=1,
         feedback=(
-            "That is the limit of the flat direction. In the steep one a step size of 2 multiplies the error by "
-            "$1 - 2 \\cdot 8 = -15$.",
+            "That is the limit of the flat direction. In the steep one, a learning rate of 2 multiplies the distance "
+            "to the minimum by $1 - 2 \\cdot 8 = -15$.",
             "Right: the steepest direction decides, and $|1 - 8\\alpha| < 1$ means $\\alpha < 2/8$.",
-            "Up to 1/8 descent does not even overshoot. Up to 1/4 it still settles, from alternating sides.",
+            "Up to 1/8 gradient descent does not even overshoot. Up to 1/4 it still converges, from alternating sides.",
         ),
     ),
 )
 
+_BETTER_CHANGES = (
+    "both a higher wave and a shift to the right",
+    "a higher wave, but not a shift to the right",
+    "a shift to the right, but not a higher wave",
+)
+
+PREDICTIONS = (
+    Guess(
+        "00.better_change",
+        "We are at the dashed wave and may change one parameter a little. Which small change makes the loss smaller?",
+        _BETTER_CHANGES,
+        why="The derivative with respect to the phase is negative, so the loss falls if the phase grows. The one with "
+        "respect to the amplitude is positive, because where the crests lie now, higher crests miss the data by more.",
+        read="Two numbers to find",
+    ),
+    Guess(
+        "00.best_step",
+        "You estimate the derivative of the loss with respect to the phase by a central difference, in 32-bit numbers. "
+        "Which step comes nearest to the exact derivative?",
+        ("0.1", "0.001", "0.000001"),
+        why="A large step makes the formula inexact, and a tiny one divides the rounding errors by almost nothing.",
+        read="A second opinion",
+    ),
+    Guess(
+        "00.higher_start",
+        "Take five steps of gradient descent with learning rate 0.1. What does a slightly higher wave at the "
+        "initialization do to the loss after these steps?",
+        ("makes it larger", "makes it smaller", "does not change it"),
+        why="Gradient descent improves the phase on the way, faster if the wave is high, and with a better phase a "
+        "higher wave fits better.",
+        read="Differentiate a training run",
+    ),
+    Guess(
+        "00.step_limit",
+        "Above which learning rate does gradient descent no longer converge?",
+        why="It is two over the largest eigenvalue of the Hessian at the minimum.",
+        read="How large may the learning rate be?",
+    ),
+)
+
+
+# --- figures ---------------------------------------------------------------------------------------------------
+
+
+def better_change(gradient: dict[str, Any]) -> str:
+    """The option of the first prediction that a gradient makes true."""
+    higher, shifted = gradient["amplitude"] < 0, gradient["phase"] < 0
+    return _BETTER_CHANGES[0 if higher and shifted else 1 if higher else 2]
+
+
+def two_waves(model: Callable, theta: Any, truth: Any, batch: Any) -> None:
+    """Shows the data, the wave they lie on, and the model at the initialization."""
+    x = np.linspace(-5.5, 5.5, 200)
+    plots.show(
+        plots.lines(
+            x,
+            {"true wave": model(truth, x), "our model": model(theta, x)},
+            "input x (radians)",
+            "output y",
+            points={"data": batch},
+            ylim=(-2.4, 2.6),
+        ),
+        alt="Ten points on a solid wave of height 2. A dashed wave of height 0.5, our model, misses most of them: it "
+        "is too flat, and its crests lie to the left of the solid ones.",
+        title="Our model is too flat, and too far to the left",
+        caption="Ten data points, the wave that they lie on, and the model at the initialization θ.",
+    )
+
+
+def two_errors(steps: Any, in_32_bits: Any, in_64_bits: Any) -> None:
+    """Shows the error of a central difference against its step, in two precisions."""
+    plots.show(
+        plots.lines(
+            steps,
+            {"32-bit numbers": in_32_bits, "64-bit numbers": in_64_bits},
+            "step ε (radians)",
+            "error of the derivative",
+            log="xy",
+        ),
+        alt="Two curves shaped like a V on logarithmic axes. At the right both fall together towards smaller steps. "
+        "The 32-bit curve turns up again at a step near 0.01, the 64-bit curve much later and much lower.",
+        title="The best step is neither large nor tiny",
+        caption="Error of the central difference with respect to the phase, against its step.",
+    )
+
+
+def loss_by_phase(phases: Any, losses: Any) -> None:
+    """Shows the loss as a function of the phase."""
+    top = int(np.argmax(losses))
+    plots.show(
+        plots.lines(
+            phases,
+            {"": losses},
+            "phase (radians)",
+            "loss",
+            points={"true phase": (1.0, 0.0), f"maximum at {phases[top]:.2f}": (phases[top], losses[top])},
+            ylim=(-0.8, 10),
+        ),
+        alt="The loss as a function of the phase. It has one minimum, where it is zero, at phase 1, and one maximum "
+        "near phase minus 2.4.",
+        title="One minimum in each period, and a maximum half a period away",
+        caption="The loss for 201 phases at amplitude 2, from a single call of vmap.",
+    )
+
+
+def run_as_a_function() -> None:
+    """Shows a run of gradient descent as one function of its initialization."""
+    d = diagrams.Drawing(640, 176)
+    xs = np.linspace(30, 480, 6)
+    for i, x in enumerate(xs):
+        if i:
+            d.arrow((xs[i - 1] + 23, 70), (x - 24, 70))
+            d.text((xs[i - 1] + x) / 2, 56, "−α∇h", diagrams.MUTED, size=13)
+    for i, x in enumerate(xs):
+        d.node(x, 70, ("θ", "φ₁", "φ₂", "φ₃", "φ₄", "φ₅")[i], filled=not i)
+    d.arrow((503, 70), (556, 70))
+    d.text(564, 75, "h(φ₅)", anchor="start")
+    d.text(9, 24, "forward: five steps of gradient descent", diagrams.BLUE, "start", bold=True)
+    d.arrow((578, 88), (36, 94), diagrams.ORANGE, bend=26)
+    d.text(305, 168, "backward: the gradient of h(φ₅) with respect to θ", diagrams.ORANGE, bold=True)
+    diagrams.show(
+        d.svg(),
+        "A chain of six circles, from the initialization theta to phi five, and an arrow to the loss there. One arrow "
+        "leads back from the loss to theta.",
+        "A training run is a function of its initialization",
+        "Five steps of gradient descent, and what grad computes when it is applied to all of them.",
+    )
+
+
+def before_and_after(amplitudes: Any, before: Any, after: Any, at: float, *gradients: Any) -> None:
+    """Shows the loss at the initialization and after five steps, against the initial amplitude, with their tangents.
+
+    Args:
+      amplitudes: shape [n].
+      before: the loss at the initialization, shape [n].
+      after: the loss after five steps, likewise.
+      at: the amplitude of our initialization.
+      *gradients: of both losses there, by the names of the parameters.
+    """
+    figure = plots.lines(
+        amplitudes,
+        {"before": before, "after five steps": after},
+        "amplitude at the initialization",
+        "loss",
+        xlim=(0, 1.2),
+    )
+    (axes,) = figure.axes
+    nearby = at + np.array([-0.22, 0.22])
+    for losses, gradient in zip((before, after), gradients, strict=True):
+        here = np.interp(at, amplitudes, losses)
+        axes.plot(nearby, here + gradient["amplitude"] * (nearby - at), color=plots.PALETTE["text"], linewidth=3.2)
+        axes.plot(at, here, "o", color=plots.PALETTE["text"], markerfacecolor=plots.PALETTE["card"], markersize=6)
+        sign = "rises" if gradient["amplitude"] > 0 else "falls"
+        axes.annotate(f"θ: {sign}", (at, here), xytext=(0, 12), textcoords="offset points", ha="center", weight="bold")
+    plots.show(
+        figure,
+        alt="Two curves against the amplitude at the initialization. The loss before gradient descent rises at our "
+        "initialization. The loss after five steps falls there.",
+        title="A higher wave is worse before gradient descent and better after it",
+        caption="The loss at the initialization and after five steps. Thick: the tangents at our initialization θ.",
+    )
+
+
+def descent_path(h: Callable, theta: Any, truth: Any) -> Callable[..., Figure]:
+    """A function for `explore`: the path of gradient descent over the loss h(amplitude, phase), and the loss on it."""
+
+    @jax.jit
+    def visited(learning_rate):
+        """The parameters before each of 61 steps, and their losses: arrays of shape [61]."""
+
+        def step(phi, _):
+            value, gradient = jax.value_and_grad(lambda phi: h(phi["amplitude"], phi["phase"]))(phi)
+            return jax.tree.map(lambda p, g: p - learning_rate * g, phi, gradient), (phi, value)
+
+        return jax.lax.scan(step, jax.tree.map(jnp.asarray, theta), length=61)[1]
+
+    amplitudes, phases = np.linspace(0.0, 3.0, 80), np.linspace(-1.0, 2.5, 80)
+    landscape = jax.vmap(lambda b: jax.vmap(lambda a: h(a, b))(amplitudes))(phases)
+
+    def draw(learning_rate: float, num_steps: int) -> Figure:
+        path, losses = jax.tree.map(lambda leaf: leaf[: num_steps + 1], visited(learning_rate))
+        figure, (left, right) = plots.subplots(2, height=3.6)
+        left.contour(
+            amplitudes,
+            phases,
+            landscape,
+            levels=(0.05, 0.2, 0.5, 1, 2, 3, 4, 6, 8, 10),
+            colors=plots.PALETTE["muted"],
+            linewidths=0.7,
+            linestyles="-",
+        )
+        left.plot(path["amplitude"], path["phase"], "o-", markersize=4, linewidth=1)
+        left.plot(truth["amplitude"], truth["phase"], "*", markersize=12, color=plots.PALETTE["text"])
+        left.annotate("minimum", (truth["amplitude"], truth["phase"]), xytext=(8, 8), textcoords="offset points")
+        left.set(xlim=(0, 3), ylim=(-1, 2.5))
+        plots.label(left, "amplitude", "phase (radians)", "Parameters after each step")
+        right.plot(losses, "o-", markersize=4, linewidth=1)
+        right.set(yscale="log", ylim=(1e-12, 1e1), xlim=(-1, 61))
+        plots.label(right, "step", "loss", "Loss after each step")
+        return figure
+
+    return draw
+
 
 def opening() -> str:
     """The picture of the claim: the loss after a whole run of gradient descent is a function one can differentiate."""
-    curvature, start, num_steps = np.array([1.0, 4.0]), np.array([2.0, 1.0]), 8
+    curvature, theta, num_steps = np.array([1.0, 4.0]), np.array([2.0, 1.0]), 8
 
-    def final(step_size):
+    def final(learning_rate):
         """The loss after gradient descent on a parabola, in closed form."""
-        return (0.5 * curvature * ((1 - step_size[:, None] * curvature) ** num_steps * start) ** 2).sum(-1)
+        return (0.5 * curvature * ((1 - learning_rate[:, None] * curvature) ** num_steps * theta) ** 2).sum(-1)
 
-    step_sizes = np.linspace(0.05, 0.56, 200)
-    losses = final(step_sizes)
-    best, limit = step_sizes[losses.argmin()], 2 / curvature.max()
+    rates = np.linspace(0.05, 0.56, 200)
+    losses = final(rates)
+    best, limit = rates[losses.argmin()], 2 / curvature.max()
     left = diagrams.plot(
-        step_sizes,
+        rates,
         {"": losses},
-        "step size α",
+        "learning rate α",
         "loss after 8 steps",
         points={f"best: {best:.2f}": (best, losses.min()), f"2/L = {limit:g}": (limit, final(np.array([limit]))[0])},
         ylim=(-0.2, 4),
@@ -573,12 +882,12 @@ def opening() -> str:
     return diagrams.opening(
         left,
         diagrams.composed(),
-        ("A whole run of learning is one function", "Three transformations compose"),
+        ("A whole training run is one function", "Three transformations compose"),
         (
-            "The loss after 8 steps, as a function of the step size.",
-            "One run on one task, all tasks, and the way back.",
+            "The loss after 8 steps of gradient descent on a parabola.",
+            "One run on one task, then all tasks, then the gradient.",
         ),
-        f"Left: the loss after eight gradient steps against the step size. It is lowest near {best:.2f} and "
+        f"Left: the loss after eight gradient steps against the learning rate. It is lowest near {best:.2f} and "
         f"grows beyond {limit:g}. Right: a chain of parameters made by scan, copied over tasks by vmap, and grad as "
         "the arrow back.",
     )
