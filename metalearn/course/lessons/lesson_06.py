@@ -1,6 +1,7 @@
-"""Exercises and quiz of lesson 06, clipped and normalised outer steps."""
+"""Lesson 06, gradient clipping: its exercises, predictions, quiz and figures."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from optax.tree import scale as scaled
 
 import metalearn as ml
 from metalearn import plots
-from metalearn.course.exercises.exercise import Exercise, Misconception, Question
+from metalearn.course.exercises.exercise import Exercise, Guess, Misconception, Question
 from metalearn.course.lessons.adaptation import move
 from metalearn.course.widgets import diagrams
 
@@ -38,37 +39,44 @@ def _quartic(z):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _twice(support, query, start, step_size):
+def _once(support, query, initialization, learning_rate):
+    """The meta-gradient."""
+    return jax.grad(lambda x: query(x - learning_rate * jax.grad(support)(x)))(initialization)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _twice(support, query, initialization, learning_rate):
     """By differentiating the whole function twice."""
-    return jax.grad(jax.grad(lambda x: query(x - step_size * jax.grad(support)(x))))(start)
+    return jax.grad(lambda x: _once(support, query, x, learning_rate))(initialization)
 
 
-def _curvature(rule):
-    """F'' from a rule for it: (factor, f1, f2, h3, step_size) -> number, where f1 and f2 are functions of a point."""
+def _curvature(formula):
+    """F'' from a formula: (factor, f1, f2, h3, learning_rate, adapted, initialization) -> number; f1, f2 functions."""
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
-    def curvature(support, query, start, step_size):
-        slope, f1 = jax.grad(support), jax.grad(query)
-        bend = jax.grad(slope)
-        adapted = start - step_size * slope(start)
-        factor = 1 - step_size * bend(start)
-        return rule(factor, f1, jax.grad(f1), jax.grad(bend)(start), step_size, adapted, start)
+    def curvature(support, query, initialization, learning_rate):
+        h1, f1 = jax.grad(support), jax.grad(query)
+        h2 = jax.grad(h1)
+        adapted = initialization - learning_rate * h1(initialization)
+        factor = 1 - learning_rate * h2(initialization)
+        h3 = jax.grad(h2)(initialization)
+        return formula(factor, f1, jax.grad(f1), h3, learning_rate, adapted, initialization)
 
     return curvature
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _third_of_the_query(support, query, start, step_size):
-    adapted = start - step_size * jax.grad(support)(start)
-    factor = 1 - step_size * jax.grad(jax.grad(support))(start)
+def _third_of_the_query(support, query, initialization, learning_rate):
+    adapted = initialization - learning_rate * jax.grad(support)(initialization)
+    factor = 1 - learning_rate * jax.grad(jax.grad(support))(initialization)
     f1 = jax.grad(query)
     f2 = jax.grad(f1)
-    return factor**2 * f2(adapted) - step_size * jax.grad(f2)(start) * f1(adapted)
+    return factor**2 * f2(adapted) - learning_rate * jax.grad(f2)(initialization) * f1(adapted)
 
 
 CURVATURE = Exercise(
     id="06.curvature",
-    title="How a meta-objective curves",
+    title="Line 2: differentiate the meta-gradient",
     difficulty=2,
     minutes=10,
     reference=_twice,
@@ -77,51 +85,56 @@ CURVATURE = Exercise(
         (_bent, _steep, float(rng.uniform(0.5, 2)), float(rng.uniform(0.3, 0.6))),
         (_quartic, _wavy, float(rng.uniform(-3, -1.5)), float(rng.uniform(0.1, 0.3))),
         (_steep, _quartic, float(rng.uniform(1, 2)), float(rng.uniform(0.1, 0.3))),
+        (_steep, _wavy, float(rng.uniform(-2, -1)), 0.0),
     ],
     misconceptions=(
         Misconception(
-            "curvature at the adapted point",
+            "curvature at the adapted parameter",
             _curvature(lambda j, f1, f2, h3, a, y, x: f2(y)),
-            "This is $f''(y)$, as if moving the start moved the adapted point as much. Where does the factor "
-            "$1 - \\alpha h''(x)$ of line 1 enter?",
+            "Your result equals $f''(\\varphi_1)$, the curvature of the query loss at the adapted parameter. That "
+            "would be $F''$ if $\\varphi_1$ moved exactly as much as θ does. Where does the factor $1 - \\alpha "
+            "h''(\\theta)$ of line 1 enter?",
         ),
         Misconception(
             "third derivative missing",
             _curvature(lambda j, f1, f2, h3, a, y, x: j**2 * f2(y)),
-            "You have the term in which the derivative hits $f'(y)$. Line 1 is a *product*, and its other part "
-            "depends on $x$ too.",
+            "Your result equals one of two terms, the one in which the derivative acts on $f'(\\varphi_1)$. Line 1 is "
+            "a *product*, and its other factor depends on θ too.",
         ),
         Misconception(
             "one factor",
             _curvature(lambda j, f1, f2, h3, a, y, x: j * f2(y) - a * h3 * f1(y)),
-            "Your term with $f''(y)$ has one factor $1 - \\alpha h''(x)$. One stands in line 1 already. What does the "
-            "chain rule add when $f'(y)$ is differentiated in $x$?",
+            "Your term with $f''(\\varphi_1)$ has one factor $1 - \\alpha h''(\\theta)$, and that one stands in line 1 "
+            "already. What does the chain rule add when $f'(\\varphi_1)$ is differentiated with respect to θ?",
         ),
         Misconception(
             "plus",
             _curvature(lambda j, f1, f2, h3, a, y, x: j**2 * f2(y) + a * h3 * f1(y)),
-            "The sign of your term with $h'''$ is wrong. What is the derivative of $1 - \\alpha h''(x)$?",
+            "Your result has both terms, but the one with $h'''$ has the other sign. What is the derivative of "
+            "$1 - \\alpha h''(\\theta)$?",
         ),
         Misconception(
-            "no step size",
+            "no learning rate",
             _curvature(lambda j, f1, f2, h3, a, y, x: j**2 * f2(y) - h3 * f1(y)),
-            "The step size is missing from your term with $h'''$. What is the derivative of $1 - \\alpha h''(x)$?",
+            "Your term with $h'''$ lacks the inner learning rate. What is the derivative of "
+            "$1 - \\alpha h''(\\theta)$?",
         ),
         Misconception(
-            "query slope at the start",
+            "query gradient at the initialization",
             _curvature(lambda j, f1, f2, h3, a, y, x: j**2 * f2(y) - a * h3 * f1(x)),
-            "Your term with $h'''$ holds the query slope at the start. At which point does line 1 take it?",
+            "Your term with $h'''$ takes the query gradient at the initialization θ. Where does line 1 take it?",
         ),
         Misconception(
-            "query curvature at the start",
+            "query curvature at the initialization",
             _curvature(lambda j, f1, f2, h3, a, y, x: j**2 * f2(x) - a * h3 * f1(y)),
-            "You take $f''$ at the start. The slope in line 1 is taken at $y$; so is its derivative.",
+            "You take $f''$ at the initialization θ. Line 1 takes the query gradient at $\\varphi_1$, so its "
+            "derivative is taken there too.",
         ),
         Misconception(
             "factor on both terms",
             _curvature(lambda j, f1, f2, h3, a, y, x: j**2 * f2(y) - a * h3 * j * f1(y)),
-            "Your term with $h'''$ holds a factor $1 - \\alpha h''(x)$. In this term it was differentiated: nothing of "
-            "it is left.",
+            "Your term with $h'''$ still holds a factor $1 - \\alpha h''(\\theta)$. In this term it is that factor "
+            "that was differentiated. Is anything of it left?",
         ),
         Misconception(
             "third derivative of the query loss",
@@ -130,136 +143,32 @@ CURVATURE = Exercise(
         ),
         Misconception(
             "support and query swapped",
-            lambda support, query, start, step_size: _twice(query, support, start, step_size),
-            "This adapts on the query loss and scores on the support loss. Which of the two may adaptation see?",
+            lambda support, query, initialization, learning_rate: _twice(query, support, initialization, learning_rate),
+            "Your result is right for a task that adapts to the query loss and is scored on the support loss. Which of "
+            "the two losses may adaptation see?",
         ),
         Misconception(
-            "uphill",
-            lambda support, query, start, step_size: _twice(support, query, start, -step_size),
-            "Your inner step goes up the support loss. Look at the sign in $y$.",
+            "ascent",
+            lambda support, query, initialization, learning_rate: _twice(
+                support, query, initialization, -learning_rate
+            ),
+            "Your result is right for an inner step that goes *up* the support loss. Look at the sign in $\\varphi_1$.",
+        ),
+        Misconception(
+            "first derivative",
+            _once,
+            "Your result equals $F'(\\theta)$, the meta-gradient of line 1. The exercise asks for its derivative.",
         ),
     ),
     alternatives=(_curvature(lambda j, f1, f2, h3, a, y, x: j**2 * f2(y) - a * h3 * f1(y)),),
     hints=(
-        "Line 1 is a product of two functions of $x$. Differentiate it by the product rule; for one of the two parts "
-        "you need the chain rule as well.",
-        "You need $h'$, $h''$, $h'''$ at the start and $f'$, $f''$ at the adapted point. `jax.grad(jax.grad(support))` "
-        "is $h''$.",
+        "Line 1 is a product of two functions of θ, so you need the product rule. One of the two factors needs the "
+        "chain rule as well.",
+        "You need $h'$, $h''$ and $h'''$ at θ, and $f'$ and $f''$ at $\\varphi_1$. In code, "
+        "`jax.grad(jax.grad(support))` is $h''$.",
     ),
-    expected="One number. For the wave above, with $\\alpha = 0.3$, its size is never above 2.1 while $|x| \\le 5$.",
-)
-
-# 06.safe_rate -------------------------------------------------------------------------------------------------------
-
-
-def _safe_rate(gradient_norm, l0, l1):
-    return np.log1p(l1 * gradient_norm / (l0 + l1 * gradient_norm)) / (l1 * gradient_norm)
-
-
-def _bound(length, gradient_norm, l0, l1):
-    """The most by which F can change along a step of this length."""
-    curvature = l0 + l1 * gradient_norm
-    return -gradient_norm * length + curvature * (np.exp(l1 * length) - 1 - l1 * length) / l1**2
-
-
-def _by_bisection(gradient_norm, l0, l1):
-    """An alternative: the length at which the slope of the bound changes its sign."""
-    low, high = 0 * gradient_norm, gradient_norm / l0
-    for _ in range(100):
-        middle = (low + high) / 2
-        falling = (l0 + l1 * gradient_norm) * (np.exp(l1 * middle) - 1) / l1 < gradient_norm
-        low, high = np.where(falling, middle, low), np.where(falling, high, middle)
-    return low / gradient_norm
-
-
-def _with_ratio(gradient_norm, l0, l1):
-    """An alternative: with the ratio of the two parts of the curvature."""
-    share = gradient_norm / (l0 / l1 + gradient_norm)
-    return np.log(1 + share) / l1 / gradient_norm
-
-
-def _back_to_zero(gradient_norm, l0, l1):
-    """The rate at which the bound is zero again."""
-    low, high = _safe_rate(gradient_norm, l0, l1) * gradient_norm, 5 * gradient_norm / l0
-    for _ in range(100):
-        middle = (low + high) / 2
-        below = _bound(middle, gradient_norm, l0, l1) < 0
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    return low / gradient_norm
-
-
-SAFE_RATE = Exercise(
-    id="06.safe_rate",
-    title="The rate that the bound likes best",
-    difficulty=2,
-    minutes=10,
-    reference=_safe_rate,
-    instances=lambda rng: [
-        (2.0, 1.0, 0.5),
-        (float(rng.uniform(5, 50)), float(rng.uniform(0.5, 2)), float(rng.uniform(0.1, 0.9))),
-        (float(rng.uniform(0.05, 0.3)), float(rng.uniform(0.5, 2)), float(rng.uniform(1, 3))),
-        (10.0 ** rng.uniform(-2, 3, 6), float(rng.uniform(2, 9)), float(rng.uniform(0.2, 0.8))),
-    ],
-    misconceptions=(
-        Misconception(
-            "length, not rate",
-            lambda gradient_norm, l0, l1: _safe_rate(gradient_norm, l0, l1) * gradient_norm,
-            "This is the best *length* $r$ of the step. A rate multiplies the gradient: how long is $\\eta\\,g$?",
-        ),
-        Misconception(
-            "one over the curvature",
-            lambda gradient_norm, l0, l1: 1 / (l0 + l1 * gradient_norm),
-            "This is one over the curvature where the step begins. It is safe, but the curvature may grow along the "
-            "step, and the bound knows it: set the slope of the bound to zero.",
-        ),
-        Misconception(
-            "one over L0",
-            lambda gradient_norm, l0, l1: 1 / l0 + 0 * gradient_norm,
-            "This is $1/L_0$, the safe rate where the curvature does *not* grow with the gradient.",
-        ),
-        Misconception(
-            "the smaller of two",
-            lambda gradient_norm, l0, l1: np.minimum(1 / l0, 1 / (l1 * gradient_norm)),
-            "This is clipping with the rate $1/L_0$. It has the right shape. The exercise asks for the rate at which "
-            "the bound is lowest.",
-        ),
-        Misconception(
-            "where the bound is zero",
-            _back_to_zero,
-            "At your rate the bound is zero again: all that was won is lost. It is lowest before that.",
-        ),
-        Misconception(
-            "growth left out",
-            lambda gradient_norm, l0, l1: np.log1p(l1 * gradient_norm / l0) / (l1 * gradient_norm),
-            "In your answer the curvature at the start of the step is $L_0$. What is $A$ where the gradient is large?",
-        ),
-        Misconception(
-            "one lost",
-            lambda gradient_norm, l0, l1: np.log(l1 * gradient_norm / (l0 + l1 * gradient_norm)) / (l1 * gradient_norm),
-            "Your rate is negative. The last term in the brackets, $-L_1 r$, has a slope too.",
-        ),
-        Misconception(
-            "not divided by L1",
-            lambda gradient_norm, l0, l1: l1 * _safe_rate(gradient_norm, l0, l1),
-            "Your rate lacks the units of a rate: $e^{L_1 r}$ has been solved for $L_1 r$, not for $r$.",
-        ),
-        Misconception(
-            "twice as long",
-            lambda gradient_norm, l0, l1: 2 * _safe_rate(gradient_norm, l0, l1),
-            "Your step is twice the best one. The bound is no parabola; its lowest point is not half way to its zero.",
-        ),
-        Misconception(
-            "L0 and L1 swapped",
-            lambda gradient_norm, l0, l1: _safe_rate(gradient_norm, l1, l0),
-            "You have $L_0$ and $L_1$ the other way round. Which of the two multiplies the gradient?",
-        ),
-    ),
-    alternatives=(_by_bisection, _with_ratio),
-    hints=(
-        "Differentiate the right-hand side of line 6 in $r$, and set the result to zero.",
-        "The equation says what $e^{L_1 r}$ is. The logarithm gives the length $r$; what makes a rate of a length?",
-    ),
-    expected="`safe_rate(2.0, 1.0, 0.5)` is about 0.405.",
+    expected="One number. For the loss above, with $\\alpha = 0.3$, its absolute value stays below 2.1 while "
+    "$|\\theta| \\le 5$.",
 )
 
 # 06.clip ------------------------------------------------------------------------------------------------------------
@@ -273,38 +182,56 @@ def _mean(gradients):
     return jax.tree.map(lambda leaf: leaf.mean(axis=0), gradients)
 
 
+def _over(number, norm):
+    """number / norm, as an array divides: infinite for a norm of zero."""
+    return number / norm if norm else math.inf
+
+
 @jax.jit
 def _clip(gradients, max_norm):
-    """By the library: the step of clipped_sgd with rate 1, turned round."""
+    """By the library: the step of clipped_sgd with learning rate 1, its sign changed."""
     mean = _mean(gradients)
-    rule = ml.outer.clipped_sgd(1.0, max_norm)
-    step, _ = rule.update(mean, rule.init(mean))
+    optimizer = ml.outer.clipped_sgd(1.0, max_norm)
+    step, _ = optimizer.update(mean, optimizer.init(mean))
     return jax.tree.map(jnp.negative, step)
 
 
-def _clip_by(length):
-    """The mean gradient, clipped by a rule for its length."""
+def _clip_by(norm):
+    """The mean gradient, clipped by something taken for its norm."""
 
     def clip(gradients, max_norm):
         mean = _mean(gradients)
-        return scaled(min(1.0, max_norm / length(mean)), mean)
+        return scaled(min(1.0, _over(max_norm, norm(mean))), mean)
 
     return clip
 
 
+def _each_task(gradients):
+    """The gradients of single tasks, as a list of pytrees."""
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], gradients) for i in range(len(jax.tree.leaves(gradients)[0]))]
+
+
 def _clip_each_task(gradients, max_norm):
-    num_tasks = len(jax.tree.leaves(gradients)[0])
-    clipped = []
-    for i in range(num_tasks):
-        one = jax.tree.map(lambda leaf, i=i: leaf[i], gradients)
-        clipped.append(scaled(min(1.0, max_norm / _norm(one)), one))
+    clipped = [scaled(min(1.0, _over(max_norm, _norm(one))), one) for one in _each_task(gradients)]
     return jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *clipped)
 
 
-def _gradients(rng, num_tasks, length, shapes):
-    """Gradients of a batch of tasks whose mean has this length, with leaves of different size."""
+def _normalize(gradients, max_norm):
+    mean = _mean(gradients)
+    norm = _norm(mean)
+    return scaled(max_norm / norm if norm else math.nan, mean)
+
+
+def _gradients(rng, num_tasks, norm, shapes):
+    """Gradients of a batch of tasks whose mean has this norm, with leaves of different size."""
     raw = {name: rng.normal(1.0, 1.0, (num_tasks, *shape)) * scale for name, (shape, scale) in shapes.items()}
-    return scaled(length / _norm(_mean(raw)), raw)
+    return scaled(norm / _norm(_mean(raw)), raw)
+
+
+def _cancelling(rng):
+    """Two tasks whose gradients add up to zero, in nested tuples."""
+    one = (rng.normal(0, 3, (2,)), {"inner": (rng.normal(0, 3, (3, 1)),)})
+    return jax.tree.map(lambda leaf: np.stack([leaf, -leaf]), one)
 
 
 _LAYERS = {"weight": ((3, 2), 1.0), "bias": ((2,), 2.0), "scale": ((), 0.5)}
@@ -312,78 +239,100 @@ _TWO = {"first": ((4,), 1.0), "second": ((2, 2), 1.5)}
 
 CLIP = Exercise(
     id="06.clip",
-    title="Clip the mean gradient",
+    title="Clip the mean meta-gradient",
     difficulty=1,
     minutes=8,
     reference=_clip,
     instances=lambda rng: [
         (_gradients(rng, 4, 5.0, _TWO), 2.0),
         (_gradients(rng, 3, 1.5, _LAYERS), 2.0),
-        (_gradients(rng, 5, float(rng.uniform(4, 9)), _LAYERS), float(rng.uniform(1, 3))),
+        (_gradients(rng, 5, float(rng.uniform(4, 9)), _LAYERS), float(rng.uniform(1.2, 3))),
         (_gradients(rng, 2, 0.4, _TWO), 2.5),
+        (_gradients(rng, 1, 3.0, _LAYERS), 0.5),
+        (_cancelling(rng), 2.0),
     ],
     misconceptions=(
         Misconception(
             "each leaf alone",
             lambda gradients, max_norm: jax.tree.map(
-                lambda leaf: min(1.0, max_norm / _norm(leaf)) * leaf, _mean(gradients)
+                lambda leaf: min(1.0, _over(max_norm, _norm(leaf))) * leaf, _mean(gradients)
             ),
-            "You clip each leaf by its own length. That turns the gradient: long leaves lose more than short ones. One "
-            "length is taken over all leaves together.",
+            "Your result is what one gets by clipping each leaf by its own norm. That turns the gradient, because "
+            "large leaves are shortened and small ones are not. Take one norm over all leaves together.",
         ),
         Misconception(
             "each entry",
             lambda gradients, max_norm: jax.tree.map(lambda leaf: np.clip(leaf, -max_norm, max_norm), _mean(gradients)),
-            "You clip each entry to the range from $-c$ to $c$. That changes the direction, and the step may still be "
-            "longer than $c$.",
+            "Your result is what one gets by clipping each entry to the range from $-c$ to $c$. That changes the "
+            "direction, and the norm may still exceed $c$.",
         ),
         Misconception(
-            "squared length",
+            "squared norm",
             _clip_by(lambda mean: _norm(mean) ** 2),
-            "You compare $c$ with the *squared* length. Where is the square root?",
+            "Your result is what one gets by comparing $c$ with the *squared* norm. Is a square root missing?",
         ),
         Misconception(
-            "always normalised",
-            lambda gradients, max_norm: scaled(max_norm / _norm(_mean(gradients)), _mean(gradients)),
-            "Your gradient has the length $c$ always. That is normalising. What should happen to one that is shorter?",
+            "always normalized",
+            _normalize,
+            "Your result always has norm $c$, which is normalizing. What should happen to a gradient whose norm is "
+            "smaller than $c$, or zero?",
         ),
         Misconception(
             "each task before the mean",
             _clip_each_task,
-            "You clip the gradient of each task, and average then. A task with a large gradient loses weight, so the "
-            "mean points elsewhere. Which of the two comes first in the text?",
+            "Your result is what one gets by clipping the gradient of each task and averaging afterwards. A task with "
+            "a large gradient then loses weight, so the mean points elsewhere. Which of the two comes first?",
         ),
         Misconception(
             "sum over tasks",
             lambda gradients, max_norm: _clip_by(_norm)(
                 jax.tree.map(lambda leaf: leaf.sum(axis=0, keepdims=True), gradients), max_norm
             ),
-            "You add the gradients of the tasks up. The limit $c$ is meant for their mean.",
+            "Your result is what one gets by adding up the gradients of the tasks and clipping the sum. The bound $c$ "
+            "is meant for their mean.",
         ),
         Misconception(
-            "length of the whole batch",
-            lambda gradients, max_norm: _mean(scaled(min(1.0, max_norm / _norm(gradients)), gradients)),
-            "Your length is taken over the gradients of all tasks, stacked. The length of their mean counts.",
+            "norm of the whole batch",
+            lambda gradients, max_norm: _mean(scaled(min(1.0, _over(max_norm, _norm(gradients))), gradients)),
+            "Your norm seems to be taken over the gradients of all tasks, stacked. The norm of their mean counts.",
         ),
         Misconception(
-            "lengths added up",
+            "norms added up",
             _clip_by(lambda mean: sum(map(_norm, jax.tree.leaves(mean)))),
-            "You add the lengths of the leaves. How do the lengths of parts combine to the length of the whole?",
+            "Your result is what one gets by adding up the norms of the leaves. How do the norms of parts combine to "
+            "the norm of the whole?",
         ),
         Misconception(
             "largest entry",
             _clip_by(lambda mean: max(np.abs(leaf).max() for leaf in jax.tree.leaves(mean))),
-            "You compare $c$ with the largest entry. The length of the gradient is the root of a sum of squares.",
+            "Your result is what one gets by comparing $c$ with the largest entry. The norm is the root of a sum of "
+            "squares.",
         ),
         Misconception(
-            "short ones stretched",
-            lambda gradients, max_norm: scaled(max(1.0, max_norm / _norm(_mean(gradients))), _mean(gradients)),
-            "Short gradients are stretched, and long ones stay. Is it the smaller or the larger of the two numbers?",
+            "small ones enlarged",
+            lambda gradients, max_norm: scaled(
+                max(1.0, _over(max_norm, _norm(_mean(gradients)))) if _norm(_mean(gradients)) else math.nan,
+                _mean(gradients),
+            ),
+            "Your function enlarges small gradients and leaves large ones as they are. Is it the smaller or the larger "
+            "of the two numbers?",
         ),
         Misconception(
             "clipped to one",
-            lambda gradients, max_norm: scaled(min(1.0, 1 / _norm(_mean(gradients))), _mean(gradients)),
-            "You clip to the length 1. Where does $c$ enter?",
+            lambda gradients, max_norm: scaled(min(1.0, _over(1, _norm(_mean(gradients)))), _mean(gradients)),
+            "Your result is clipped to norm 1. Where does $c$ enter?",
+        ),
+        Misconception(
+            "not clipped",
+            lambda gradients, max_norm: _mean(gradients),
+            "Your result equals the mean over tasks, not clipped. What happens to it when its norm exceeds $c$?",
+        ),
+        Misconception(
+            "first task",
+            lambda gradients, max_norm: scaled(
+                min(1.0, _over(max_norm, _norm(_each_task(gradients)[0]))), _each_task(gradients)[0]
+            ),
+            "Your result is the clipped gradient of the first task alone. Average over the leading axis first.",
         ),
     ),
     alternatives=(
@@ -394,22 +343,23 @@ CLIP = Exercise(
         lambda gradients, max_norm: scaled(max_norm / np.maximum(max_norm, _norm(_mean(gradients))), _mean(gradients)),
     ),
     hints=(
-        "Three steps: the mean over tasks, leaf by leaf; one length over all leaves; one factor for all leaves.",
-        "`jax.tree.leaves(mean)` is a list of arrays, or use `optax.tree.norm`. The factor is never above 1.",
+        "Three steps: the mean over tasks, leaf by leaf; one norm over all leaves; one factor for all leaves.",
+        "`jax.tree.leaves(mean)` is a list of arrays, and `optax.tree.norm(mean)` is their common norm. The factor is "
+        "never above 1.",
     ),
-    expected="A pytree whose leaves have lost their leading axis. Its length is at most `max_norm`.",
+    expected="A pytree whose leaves have lost their leading axis. Its norm is at most `max_norm`.",
 )
 
 # 06.sngdm -----------------------------------------------------------------------------------------------------------
 
 
 @jax.jit
-def _sngdm(params, memory, gradients, rate, momentum):
+def _sngdm(params, memory, gradients, learning_rate, momentum):
     """By the library."""
     mean = _mean(gradients)
-    rule = ml.outer.normalized_sgd_momentum(rate, momentum)
-    state = optax.tree.set(rule.init(params), ema=memory)
-    step, state = rule.update(mean, state, params)
+    optimizer = ml.outer.normalized_sgd_momentum(learning_rate, momentum)
+    state = optax.tree.set(optimizer.init(params), ema=memory)
+    step, state = optimizer.update(mean, state, params)
     return optax.apply_updates(params, step), optax.tree.get(state, "ema")
 
 
@@ -430,208 +380,395 @@ def _step(
 ):
     """SNGDM from its four parts: over tasks, over time, what to step along, and what to hand on."""
 
-    def sngdm(params, memory, gradients, rate, momentum):
+    def sngdm(params, memory, gradients, learning_rate, momentum):
         new = remember(memory, combine(gradients), momentum)
-        return move(params, direction(new), sign * rate), result(memory, new)
+        return move(params, direction(new), sign * learning_rate), result(memory, new)
 
     return sngdm
 
 
 def _mean_of_units(gradients):
-    """Each task's gradient normalised, then averaged."""
-    ones = [jax.tree.map(lambda leaf, i=i: leaf[i], gradients) for i in range(len(jax.tree.leaves(gradients)[0]))]
-    return jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *map(_unit, ones))
+    """Each task's gradient normalized, then averaged."""
+    return jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *map(_unit, _each_task(gradients)))
 
 
-def _without_memory(params, memory, gradients, rate, momentum):
+def _without_memory(params, memory, gradients, learning_rate, momentum):
     mean = _mean(gradients)
-    return move(params, _unit(mean), rate), _blend(memory, mean, momentum)
+    return move(params, _unit(mean), learning_rate), _blend(memory, mean, momentum)
 
 
-def _with_old_memory(params, memory, gradients, rate, momentum):
-    return move(params, _unit(memory), rate), _blend(memory, _mean(gradients), momentum)
+def _with_old_memory(params, memory, gradients, learning_rate, momentum):
+    return move(params, _unit(memory), learning_rate), _blend(memory, _mean(gradients), momentum)
 
 
-def _with_ravel(params, memory, gradients, rate, momentum):
+def _with_ravel(params, memory, gradients, learning_rate, momentum):
     """An alternative: on flat vectors."""
     theta, unravel = jax.flatten_util.ravel_pytree(params)
     old = jax.flatten_util.ravel_pytree(memory)[0]
     new = old + (1 - momentum) * (jax.flatten_util.ravel_pytree(_mean(gradients))[0] - old)
-    return unravel(theta - rate * new / jnp.linalg.norm(new)), unravel(new)
+    return unravel(theta - learning_rate * new / jnp.linalg.norm(new)), unravel(new)
 
 
-def _sngdm_instance(rng, num_tasks, shapes, rate, momentum, small):
-    draw = {name: rng.normal(0, 1, shape) for name, (shape, _) in shapes.items()}
-    memory = _gradients(rng, 1, 1.0, shapes)
-    size = small if small else float(rng.uniform(2, 20))
-    return (
-        draw,
-        scaled(rng.uniform(1, 2), _mean(memory)),
-        _gradients(rng, num_tasks, size, shapes),
-        rate,
-        momentum,
-    )
+def _sngdm_instance(rng, num_tasks, shapes, learning_rate, momentum, norm, nested=False):
+    params = {name: rng.normal(0, 1, shape) for name, (shape, _) in shapes.items()}
+    memory = scaled(rng.uniform(1, 2), _mean(_gradients(rng, 1, 1.0, shapes)))
+    trees = (params, memory, _gradients(rng, num_tasks, norm, shapes))
+    if nested:
+        trees = tuple((tree["first"], (tree["second"],)) for tree in trees)
+    return (*trees, learning_rate, momentum)
 
 
 SNGDM = Exercise(
     id="06.sngdm",
-    title="The normalised step with momentum, in the right order",
+    title="A normalized step with momentum",
     difficulty=2,
     minutes=10,
     reference=_sngdm,
     instances=lambda rng: [
-        _sngdm_instance(rng, 4, _TWO, 0.3, 0.9, None),
-        _sngdm_instance(rng, 3, _LAYERS, float(rng.uniform(0.1, 2)), float(rng.uniform(0.6, 0.9)), None),
-        _sngdm_instance(rng, 5, _LAYERS, float(rng.uniform(0.1, 2)), float(rng.uniform(0.2, 0.4)), 0.1),
+        _sngdm_instance(rng, 4, _TWO, 0.3, 0.9, float(rng.uniform(2, 20))),
+        _sngdm_instance(rng, 3, _LAYERS, *rng.uniform([0.1, 0.6], [0.8, 0.9]).tolist(), float(rng.uniform(2, 20))),
+        _sngdm_instance(rng, 5, _LAYERS, *rng.uniform([0.1, 0.2], [0.8, 0.4]).tolist(), 0.1),
+        _sngdm_instance(rng, 2, _TWO, 1.5, 0.7, 3.0, nested=True),
     ],
     misconceptions=(
         Misconception(
-            "normalise, then average",
+            "normalize, then average",
             _step(combine=lambda gradients: _unit(_mean(gradients)), direction=lambda new: new),
-            "You normalise the gradient, and average over time then. Each noisy gradient gets the same weight, however "
-            "small it is: this is the order that rests at the wrong point.",
+            "Your step equals an average over time of normalized gradients. Each noisy gradient then has the same "
+            "weight, however small it is, which is the order that ends at the median.",
         ),
         Misconception(
-            "normalise twice",
+            "normalize twice",
             _step(combine=lambda gradients: _unit(_mean(gradients))),
-            "Your memory averages gradients of length 1. The step has the right length, but not the right direction. "
-            "What should be averaged?",
+            "Your step has the right length, but your memory seems to average gradients of norm 1. What should be "
+            "averaged?",
         ),
         Misconception(
-            "normalise each task",
+            "normalize each task",
             _step(combine=_mean_of_units),
-            "You normalise the gradient of each task before the mean over tasks. That is a vote of the tasks, not "
-            "their mean loss.",
+            "Your result is what one gets by normalizing the gradient of each task before the mean over tasks. That is "
+            "a vote among tasks, not the gradient of their mean loss.",
         ),
         Misconception(
             "each leaf alone",
             _step(direction=lambda new: jax.tree.map(lambda leaf: leaf / _norm(leaf), new)),
-            "You normalise each leaf by its own length. The step is longer than the rate, and it points elsewhere.",
+            "Your result is what one gets by normalizing each leaf by its own norm. The step is then longer than the "
+            "learning rate, and it points elsewhere.",
         ),
         Misconception(
             "sum over tasks",
             _step(combine=lambda gradients: jax.tree.map(lambda leaf: leaf.sum(axis=0), gradients)),
-            "You add the gradients of the tasks up. The memory averages their mean.",
+            "Your memory seems to hold the sum of the gradients of the tasks. It should average their mean.",
         ),
         Misconception(
             "momentum swapped",
             _step(remember=lambda old, new, momentum: _blend(old, new, 1 - momentum)),
-            "You have $b$ and $1 - b$ the other way round. With $b$ near one, does the memory change fast or slowly?",
+            "Your result has β and $1 - \\beta$ the other way round. With β near one, does the memory change fast or "
+            "slowly?",
         ),
         Misconception(
             "a sum instead of an average",
             _step(remember=lambda old, new, momentum: jax.tree.map(lambda m, g: momentum * m + g, old, new)),
-            "Your memory is $b\\,m + g$, as in heavy-ball momentum. An average gives the new gradient a weight too.",
+            "Your memory equals $\\beta m + \\bar g$, as in heavy-ball momentum. An average gives the new gradient a "
+            "weight too.",
         ),
         Misconception(
-            "not normalised",
+            "not normalized",
             _step(direction=lambda new: new),
-            "You step along the memory itself. How long is your step when the memory is long?",
+            "Your step is along the memory itself. How long is it when the norm of the memory is large?",
         ),
         Misconception(
-            "squared length",
+            "squared norm",
             _step(direction=lambda new: scaled(1 / _norm(new) ** 2, new)),
-            "You divide by the *squared* length: the shorter the memory, the longer your step.",
+            "Your result is what one gets by dividing by the *squared* norm: the smaller the memory, the longer the "
+            "step.",
         ),
         Misconception(
-            "memory of unit length",
+            "memory of norm one",
             _step(result=lambda old, new: _unit(new)),
-            "Your step is right, but you hand on the normalised memory. The next gradient is then averaged with a "
-            "vector of length 1.",
+            "Your step is right, but you hand on the normalized memory. The next gradient would be averaged with a "
+            "vector of norm 1.",
         ),
         Misconception(
             "old memory handed on",
             _step(result=lambda old, new: old),
-            "Your step is right, but you hand on the *old* memory: nothing is ever remembered.",
+            "Your step is right, but you hand on the *old* memory, so nothing is ever remembered.",
         ),
         Misconception(
-            "steps along the gradient",
+            "step along the gradient",
             _without_memory,
-            "You step along the gradient of this batch. The memory is kept, and never used.",
+            "Your step is along the mean gradient of this batch. The memory is updated, but is it used?",
         ),
         Misconception(
             "one step late",
             _with_old_memory,
-            "You step along the memory as it was *before* this gradient. Update it first.",
+            "Your step is along the memory as it was *before* this gradient. Which comes first, the update of the "
+            "memory or the step?",
         ),
         Misconception(
-            "uphill",
+            "ascent",
             _step(sign=-1.0),
-            "You step uphill. Look at the sign.",
+            "Your step has the right length but goes uphill. Look at the sign.",
         ),
     ),
     alternatives=(_step(), _with_ravel),
     hints=(
-        "Four steps, in this order: mean over tasks, average with the memory, normalise, step.",
-        "The length is taken once, over all leaves of the *new* memory: `optax.tree.norm`. What you hand on is the "
-        "memory before it is normalised.",
+        "Four steps, in this order: mean over tasks, average with the memory, normalize, step.",
+        "The norm is taken once, over all leaves of the *new* memory: `optax.tree.norm`. What you hand on is the "
+        "memory before it is normalized.",
     ),
-    expected="A pair of pytrees like `params`. The new params are at the distance `rate` from the old ones.",
+    expected="A pair of pytrees like `params`. The distance from the old parameters to the new ones is "
+    "`learning_rate`.",
 )
 
-EXERCISES = (CURVATURE, SAFE_RATE, CLIP, SNGDM)
+# 06.spike -----------------------------------------------------------------------------------------------------------
+
+
+def _by_running_adam(num_steps, beta1, beta2):
+    """Adam's moments after a spike of 7, step by step."""
+    first, second, distance = 0.0, 0.0, 0.0
+    for step in range(num_steps):
+        gradient = 7.0 if step == 0 else 0.0
+        first = beta1 * first + (1 - beta1) * gradient
+        second = beta2 * second + (1 - beta2) * gradient**2
+        distance += first / np.sqrt(second)
+    return distance
+
+
+def _geometric(first, ratio, num_steps):
+    return first * sum(ratio**step for step in range(num_steps))
+
+
+def _closed_form(num_steps, beta1, beta2):
+    ratio = beta1 / np.sqrt(beta2)
+    return (1 - beta1) / np.sqrt(1 - beta2) * (1 - ratio**num_steps) / (1 - ratio)
+
+
+SPIKE = Exercise(
+    id="06.spike",
+    title="How far does one spike carry Adam?",
+    difficulty=3,
+    minutes=12,
+    reference=_by_running_adam,
+    instances=lambda rng: [
+        (200, 0.9, 0.999),
+        (int(rng.integers(4, 9)), float(rng.uniform(0.7, 0.9)), float(rng.uniform(0.95, 0.99))),
+        (int(rng.integers(10, 30)), float(rng.uniform(0.3, 0.6)), float(rng.uniform(0.5, 0.8))),
+        (1, 0.8, 0.98),
+        (0, 0.9, 0.99),
+        (5, 0.0, 0.9),
+    ],
+    misconceptions=(
+        Misconception(
+            "all steps for ever",
+            lambda num_steps, beta1, beta2: (1 - beta1) / np.sqrt(1 - beta2) / (1 - beta1 / np.sqrt(beta2)),
+            "Your result equals the distance after infinitely many steps. Where does `num_steps` enter?",
+        ),
+        Misconception(
+            "one step",
+            lambda num_steps, beta1, beta2: (1 - beta1) / np.sqrt(1 - beta2),
+            "Your result equals the length of the step in which the spike is seen. Adam goes on moving afterwards, "
+            "because $m$ is not zero yet.",
+        ),
+        Misconception(
+            "last step",
+            lambda num_steps, beta1, beta2: (
+                (1 - beta1) / np.sqrt(1 - beta2) * (beta1 / np.sqrt(beta2)) ** (num_steps - 1)
+            ),
+            "Your result equals the length of the last step alone. The exercise asks for the sum of all of them.",
+        ),
+        Misconception(
+            "one step too many",
+            lambda num_steps, beta1, beta2: _by_running_adam(num_steps + 1, beta1, beta2),
+            "Your result is right for one step more. The step in which the spike is seen counts as the first.",
+        ),
+        Misconception(
+            "one step too few",
+            lambda num_steps, beta1, beta2: _by_running_adam(max(num_steps - 1, 0), beta1, beta2),
+            "Your result is right for one step fewer. The step in which the spike is seen counts as the first.",
+        ),
+        Misconception(
+            "no square root in the ratio",
+            lambda num_steps, beta1, beta2: _geometric((1 - beta1) / np.sqrt(1 - beta2), beta1 / beta2, num_steps),
+            "In your result each step is $\\beta_1 / \\beta_2$ times the one before. Adam divides by the *root* of "
+            "$v$.",
+        ),
+        Misconception(
+            "second moment does not decay",
+            lambda num_steps, beta1, beta2: _geometric((1 - beta1) / np.sqrt(1 - beta2), beta1, num_steps),
+            "In your result each step is $\\beta_1$ times the one before, as if $v$ stayed what it was at the spike.",
+        ),
+        Misconception(
+            "first moment does not decay",
+            lambda num_steps, beta1, beta2: _geometric((1 - beta1) / np.sqrt(1 - beta2), 1.0, num_steps),
+            "In your result all steps have the same length. What happens to $m$ and to $v$ when the gradient is zero?",
+        ),
+        Misconception(
+            "no square root in the first step",
+            lambda num_steps, beta1, beta2: _geometric((1 - beta1) / (1 - beta2), beta1 / np.sqrt(beta2), num_steps),
+            "Your first step is $(1 - \\beta_1) / (1 - \\beta_2)$. Adam divides by the *root* of $v$.",
+        ),
+        Misconception(
+            "both roots",
+            lambda num_steps, beta1, beta2: _geometric(
+                np.sqrt((1 - beta1) / (1 - beta2)), np.sqrt(beta1 / beta2), num_steps
+            ),
+            "Your result takes the root of $m$ as well as of $v$. Adam takes that of $v$ only.",
+        ),
+        Misconception(
+            "first step of one",
+            lambda num_steps, beta1, beta2: _geometric(1.0, beta1 / np.sqrt(beta2), num_steps),
+            "Your first step is one learning rate long, as if $m = s$ and $v = s^2$. That holds for the very first "
+            "step of a run, where the moments are corrected for their bias. Which weights does the spike get in $m$ "
+            "and in $v$?",
+        ),
+        Misconception(
+            "betas swapped",
+            lambda num_steps, beta1, beta2: _geometric(
+                (1 - beta2) / np.sqrt(1 - beta1), beta2 / np.sqrt(beta1) if beta1 else math.inf, num_steps
+            ),
+            "Your result has $\\beta_1$ and $\\beta_2$ the other way round. Which of the two belongs to $v$?",
+        ),
+    ),
+    alternatives=(
+        _closed_form,
+        lambda num_steps, beta1, beta2: _geometric((1 - beta1) / np.sqrt(1 - beta2), beta1 / np.sqrt(beta2), num_steps),
+    ),
+    hints=(
+        "With lines 1 and 2, write down $m_0 / \\sqrt{v_0}$. By which factor does the ratio change from one step to "
+        "the next?",
+        "The steps form a geometric series whose ratio is $\\beta_1 / \\sqrt{\\beta_2}$. It has `num_steps` terms. If "
+        "there are none, the sum is zero.",
+    ),
+    expected="`displacement(1, 0.9, 0.999)` is about 3.16.",
+)
+
+EXERCISES = (CURVATURE, CLIP, SNGDM, SPIKE)
+
+PREDICTIONS = (
+    Guess(
+        "06.largest_curvature",
+        "The curvature of $f$ is at most 1.9 everywhere. What is the largest curvature of $F$ on $|\\theta| \\le 400$?",
+        ("at most 1.9", "about 4", "more than 50"),
+        why="The inner step differentiates the support loss, so the curvature of $F$ contains a third derivative of "
+        "it, multiplied by the query gradient. The query gradient grows with the distance from the minimum.",
+        read="A harmless loss, and one inner step",
+    ),
+    Guess(
+        "06.two_tasks",
+        "Two tasks have the meta-objectives $F(\\theta - s)$ and $F(\\theta + s)$, where $F$ and its curvature are "
+        "the ones above and $s$ is where the curvature was largest. What are gradient and curvature of their mean at "
+        "$\\theta = 0$?",
+        ("both are zero", "gradient zero, curvature small", "gradient zero, curvature large"),
+        why="$F$ is even, so the two gradients at zero have opposite signs and cancel, while the two curvatures have "
+        "the same sign and do not.",
+        read="Why the curvature grows",
+    ),
+    Guess(
+        "06.wave_race",
+        "On both objectives the curvature grows with the gradient. Each optimizer gets its best constant learning "
+        "rate. Which one brings $|F'|$ below $10^{-10}$ on the *wave* within 300 steps?",
+        ("clipped descent only", "plain and clipped descent", "neither"),
+        why="A plain step is harmed by a gradient that is out of proportion to the distance from the minimum. On the "
+        "wave the gradient never is, although its derivative is large.",
+        read="When plain steps are good enough",
+    ),
+    Guess(
+        "06.order",
+        "Normalize the gradient of each task, then average over time, with a small learning rate. Where does θ settle?",
+        ("near 0", "near 1", "near 5"),
+        why="After normalizing, only the sign of each gradient is left. Nine tasks out of ten say zero, and one says "
+        "ten.",
+        read="Noise: why normalization needs momentum",
+    ),
+    Guess(
+        "06.smoothness",
+        "Along 400 outer steps, where the norm of the meta-gradient is ten times as large, how much larger is the "
+        "local smoothness, typically?",
+        ("it is about the same", "about ten times larger", "about a hundred times larger"),
+        why="Once the gradient is large, $L_0 + L_1 \\lVert \\nabla F \\rVert$ is proportional to it.",
+        read="Why the curvature grows",
+    ),
+    Guess(
+        "06.control",
+        "Perhaps clipping helps only because its steps are shorter. As a control, take unclipped Adam with a smaller "
+        "learning rate. Does it come as low as clipped Adam does in 600 outer steps?",
+        ("yes, with a third of the learning rate", "yes, with a tenth of it", "no, with neither"),
+        why="A smaller learning rate shortens all steps alike. Clipping acts on the few gradients that are far too "
+        "large, and leaves the learning rate for all others as it is.",
+        read="What clipping buys",
+    ),
+)
 
 QUIZ = (
     Question(
-        "The task losses have curvatures between 0.1 and 1.9 and third derivatives of at most 0.9, and the inner "
-        "step is $\\alpha = 0.3$. What is true of the curvature of the MAML objective?",
+        "The losses of a task have curvatures between 0.1 and 1.9 and third derivatives of at most 0.9, and the inner "
+        "learning rate is $\\alpha = 0.3$. What is true of the curvature of its one-step MAML objective?",
         (
             "It lies between 0.1 and 1.9 too",
-            "It is at most a constant, whatever the start",
+            "It is at most a constant, wherever the initialization is",
             "It can grow without limit, but not faster than the gradient",
             "It can grow without limit, and faster than any multiple of the gradient",
         ),
         2,
         (
-            "The first term is about that. The second holds $h'''$ times the query slope.",
-            "Look at the table of the first section: does the curvature stop growing?",
-            "Yes: the term that grows is a multiple of the slope after adaptation, at most a multiple of $F'$.",
+            "The first term of line 2 is about that. The second term holds $h'''$ times the query gradient.",
+            "In the table of the first section the curvature does not stop growing.",
+            "The term that grows is a multiple of the query gradient, which line 3 bounds by a multiple of $F'$.",
             "Line 4 bounds it by a multiple of the gradient, plus a constant.",
         ),
     ),
     Question(
-        "Nine of ten tasks have their minimum at 0, one has it at 10, and each step sees one task. Where does a start "
-        "rest that follows each normalised gradient with a small rate?",
-        ("near 0", "near 1", "near 5", "near 10"),
+        "A meta-objective is generalized smooth. Its largest gradient on the way down becomes ten times larger, while "
+        "everything else stays the same. What happens to the guaranteed number of outer steps?",
+        (
+            "It grows for plain descent, and stays for clipped descent",
+            "It grows for both",
+            "It stays for both",
+            "It grows for clipped descent, and stays for plain descent",
+        ),
         0,
         (
-            "Yes: each task has one vote, however far it is, so the start goes to the median.",
-            "That is the mean, where averaging before normalising leads.",
-            "Half way would need as many tasks on either side.",
-            "One task in ten is outvoted.",
+            "Plain descent needs a learning rate that is safe at the largest gradient. The count for clipped descent "
+            "does not contain $G$.",
+            "Does the count for clipped descent contain the largest gradient $G$?",
+            "The learning rate of plain descent must be safe where the gradient is largest.",
+            "It is the other way round: a clipped step does not get longer when the gradient does.",
         ),
     ),
     Question(
-        "With normalised steps of constant length 0.1 the start keeps stepping over the solution. What does NOT help?",
+        "Nine of ten tasks have their minimum at 0, one has it at 10, and each outer step sees one task. Where does θ "
+        "settle if each step is the normalized gradient of that task, with a small learning rate?",
+        ("near 0", "near 1", "near 5", "near 10"),
+        0,
         (
-            "a schedule that lets the rate fall",
-            "clipping instead of normalising",
-            "taking more steps",
-            "a smaller rate",
-        ),
-        2,
-        (
-            "It does help: the circle shrinks with the rate.",
-            "It does help: near the solution the gradient is short, and a clipped step is a plain one.",
-            "Right: each step has the same length, so the start keeps circling.",
-            "It does help, though the way there takes longer.",
+            "Each task has one vote, however far away its minimum is, so θ goes to the median.",
+            "That is the mean, where averaging before normalizing leads.",
+            "For that, there would have to be as many tasks on either side.",
+            "One task in ten is outvoted.",
         ),
     ),
 )
 
+# Figures ------------------------------------------------------------------------------------------------------------
+
 
 def opening() -> str:
-    """The picture of the claim: the curvature of a meta-objective grows with its gradient."""
-    step_size, smoothness, third = 0.25, 2.0, 1.0  # α, and the largest second and third derivative of h
+    """On the left dots that each stand for one initialization: the curvature of the meta-objective against the norm of
+    its gradient. The dots fill a wedge that widens to the right and stay below a rising straight line. On the right a
+    narrow valley: from high up on one wall a plain gradient step lands on the opposite wall, and a clipped step ends a
+    little lower on the same wall.
+    """
+    learning_rate, smoothness, third = 0.25, 2.0, 1.0  # α, and the largest second and third derivative of h
     theta = np.linspace(-60.0, 60.0, 6001)
-    offset = theta - step_size * (theta - np.sin(theta)) - 1  # h(φ) = φ²/2 + cos φ and f(φ) = (φ - 1)² / 2
-    factor = 1 - step_size * (1 - np.cos(theta))
-    gradient, curvature = np.abs(factor * offset), np.abs(factor**2 - step_size * np.sin(theta) * offset)
-    slope = step_size * third / (1 - step_size * smoothness)
+    offset = theta - learning_rate * (theta - np.sin(theta)) - 1  # h(φ) = φ²/2 + cos φ and f(φ) = (φ - 1)² / 2
+    factor = 1 - learning_rate * (1 - np.cos(theta))
+    gradient, curvature = np.abs(factor * offset), np.abs(factor**2 - learning_rate * np.sin(theta) * offset)
+    growth = learning_rate * third / (1 - learning_rate * smoothness)
     norms = np.linspace(0, gradient.max(), 50)
     _, (axes,) = plots.subplots(width=4.8, height=2.45)
     axes.plot(gradient[::12], curvature[::12], ".", color=plots.PALETTE["blue"], markersize=3)
-    axes.plot(norms, 1 + slope * norms, color=plots.PALETTE["orange"], label="L₀ + L₁‖∇F‖")
+    axes.plot(norms, 1 + growth * norms, color=plots.PALETTE["orange"], label="L₀ + L₁‖∇F‖")
     axes.set(xlim=(0, 30), ylim=(-0.5, 16))  # beyond, θ would have to be larger than those drawn
     plots.label(axes, "‖∇F‖", "curvature |∇²F|")
     return diagrams.opening(
@@ -641,5 +778,209 @@ def opening() -> str:
         ("One task, one inner step; a dot is one initialization.", "One learning rate η, with and without clipping."),
         "Left: curvature of a meta-objective against the norm of its gradient; all lie below a bound that "
         "grows in proportion to it. "
-        "Right: from a steep wall a plain gradient step lands on the opposite wall, a clipped step in the valley.",
+        "Right: from a steep wall a plain gradient step lands on the opposite wall, a clipped step lower on its own.",
+    )
+
+
+def before_and_after(f, meta_objective, gradient, curvature):
+    """The loss before and after adaptation, and how steep and how curved the meta-objective is."""
+    theta = np.linspace(-60, 60, 1_201)
+    figure, (left, right) = plots.subplots(2)
+    losses = {"f": jax.vmap(f)(theta), "F": jax.vmap(meta_objective)(theta)}
+    plots.lines(theta, losses, "initialization θ", "loss", title="They look alike", axes=left)
+    sizes = {"|F″|": jnp.abs(curvature(theta)), "|F′|": jnp.abs(gradient(theta))}
+    plots.lines(theta, sizes, "initialization θ", "size of the derivative", title="F bends more and more", axes=right)
+    plots.show(
+        figure,
+        alt="Left: the loss before and after adaptation. The first looks like a parabola; the second is about half as "
+        "high, with a slight ripple. Right: the curvature of the second swings between zero and peaks that grow with "
+        "the distance from zero. Its gradient swings too and grows faster, so that it is far above the curvature.",
+        title="One inner step makes the curvature grow without limit, and the gradient grows with it",
+        caption="Left: query loss f before adaptation, meta-objective F after one inner step. Right: the gradient and "
+        "the curvature of F.",
+    )
+
+
+def two_tasks(gradient, shift):
+    """The meta-gradients of two tasks, and their mean, around zero."""
+    theta = np.linspace(-1.5, 1.5, 301)
+    one, other = gradient(theta - shift), gradient(theta + shift)
+    curves = {"task 1": one, "task 2": other, "mean": (one + other) / 2}
+    plots.show(
+        plots.lines(theta, curves, "initialization θ", "meta-gradient", points={"θ = 0": (0.0, 0.0)}),
+        alt="The meta-gradients of two tasks near zero: one lies around minus two hundred and one around two hundred, "
+        "and both rise steeply. Their mean crosses zero just as steeply.",
+        title="The gradients of two tasks cancel, their curvatures do not",
+        caption="Meta-gradients of two tasks and of their mean. The slope of a curve is the curvature of the "
+        "objective.",
+    )
+
+
+def _best_length(gradient, l0, l1):
+    return np.log1p(l1 * gradient / (l0 + l1 * gradient)) / l1
+
+
+def step_lengths(l0, l1):
+    """How long a step is for each gradient: the best by the bound, clipped, plain."""
+    gradient = 10.0 ** np.linspace(-2, 3, 201)
+    safe = _best_length(1e3, l0, l1) / 1e3
+    curves = {
+        "plain, 1/(2L₀)": gradient / (2 * l0),
+        "best": _best_length(gradient, l0, l1),
+        "clipped": np.minimum(gradient / l0, 1 / l1) / 2,
+        "plain, tiny": safe * gradient,
+    }
+    plots.show(
+        plots.lines(gradient, curves, "gradient |F′|", "length of the step", log="xy", ylim=(1e-6, 1e2)),
+        alt="Length of the step against the gradient, both axes logarithmic. The best length and that of clipping "
+        "rise in proportion to small gradients and are constant for large ones. A plain step with the learning rate "
+        "that suits small gradients becomes far too long for large ones; one that is safe for a gradient of a "
+        "thousand is a thousand times too short for small ones.",
+        title="Clipping has the right length at both ends, a constant learning rate at one",
+        caption="Best: the length at which the bound of line 6 is lowest. Tiny: the largest safe learning rate for a "
+        "gradient of 1000.",
+    )
+
+
+def two_descents(objective, plain, clipped, learning_rate):
+    """Where two descents are on the cliff at each step; each of them is (parameters, gradients)."""
+    height = jax.jit(jax.vmap(objective))
+    grid = np.linspace(-8, 7, 201)
+    figure, (left, right) = plots.subplots(2)
+    plots.lines(
+        grid,
+        {"F": height(grid)},
+        "θ",
+        "F",
+        points={"plain": (plain[0], height(plain[0])), "clipped": (clipped[0], height(clipped[0]))},
+        xlim=(-8, 7),
+        ylim=(0.8, 150),
+        log="y",
+        title=f"η = {learning_rate:.3g}",
+        axes=left,
+    )
+    plots.lines(
+        np.arange(len(plain[0])),
+        {"plain": plain[0], "clipped": clipped[0]},
+        "outer step",
+        "θ",
+        ylim=(-8, 7),
+        title=f"last |F′|: {abs(plain[1][-1]):.2g} and {abs(clipped[1][-1]):.2g}",
+        axes=right,
+    )
+    return figure
+
+
+def steps_needed(heights, counts):
+    """Outer steps until the gradient is small, against the gradient at the initialization."""
+    gradients = 0.7 * np.expm1(0.7 * np.asarray(heights))
+    _, (axes,) = plots.subplots()
+    figure = plots.lines(
+        gradients, counts, "gradient at the initialization, |F′(θ₀)|", "outer steps", log="xy", axes=axes
+    )
+    for line, marker in zip(axes.get_lines(), plots.MARKERS, strict=False):
+        line.set(marker=marker, markersize=5)
+    axes.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1000"])
+    plots.show(
+        figure,
+        alt="Outer steps against the gradient at the initialization, both axes logarithmic. For plain descent with the "
+        "safe learning rate and with the best one the number grows almost in proportion to the gradient. For clipped "
+        "descent it grows from about twenty to about thirty.",
+        title="Plain descent pays for the largest gradient, clipped descent hardly at all",
+        caption="Steps on the cliff until |F′| < 0.01. Safe: the learning rate of line 8. Best: the best of 40 "
+        "constant ones.",
+    )
+
+
+def mean_curvatures(problems):
+    """Largest curvature and largest mean curvature up to each distance, for two objectives."""
+    figure, axes = plots.subplots(2)
+    for panel, (name, (distances, largest, mean)) in zip(axes, problems.items(), strict=True):
+        curves = {"largest |F″|": largest, "mean, F′(θ)/θ": mean}
+        plots.lines(distances, curves, "distance from the minimum", "curvature", log="y", axes=panel, title=name)
+        panel.set(xscale="linear", ylim=(0.1, 1e4))
+        panel.set_xticks(distances[[0, len(distances) // 2, -1]])
+    plots.show(
+        figure,
+        alt="Largest curvature and largest mean curvature up to a distance, on a logarithmic axis. On the wave the "
+        "largest curvature rises and the mean stays below one. On the cliff both rise by several powers of ten.",
+        title="On the wave the mean curvature stays small, on the cliff it explodes too",
+        caption="Largest values up to each distance from the minimum.",
+    )
+
+
+def averaging_orders(runs):
+    """Three runs that differ in what comes first, averaging or normalizing."""
+    steps = np.arange(0, 20, 0.05)
+    curves = {name: run[::50] for name, run in runs.items()} | {"minimum of the mean loss": np.ones(400)}
+    plots.show(
+        plots.lines(steps, curves, "outer step (thousands)", "θ"),
+        alt="Position against outer step for one run that normalizes first and two that average first. Normalizing "
+        "first ends at zero. Averaging over two steps ends close to zero. Averaging over a hundred steps ends in "
+        "swings around one, the minimum of the mean loss.",
+        title="Only a long average before normalizing reaches the minimum of the mean loss",
+        caption="Nine tasks of ten have their minimum at 0, one has it at 10; every outer step sees one task.",
+    )
+
+
+def smoothness_scatter(norms, smoothness, l0, l1):
+    """Local smoothness against the norm of the meta-gradient, a mark for each outer step."""
+    _, (axes,) = plots.subplots()
+    grid = np.geomspace(norms.min(), norms.max(), 50)
+    axes.plot(norms, smoothness, ".", color=plots.PALETTE["blue"], markersize=5, alpha=0.6)
+    axes.plot(grid, l0 + l1 * grid, color=plots.PALETTE["orange"], linestyle="-", label="L₀ + L₁‖g‖")
+    axes.set(xscale="log", yscale="log")
+    plots.label(axes, "norm of the meta-gradient ‖g‖", "local smoothness")
+    plots.show(
+        axes.figure,
+        alt="Local smoothness against the norm of the meta-gradient, both axes logarithmic, a mark for each outer "
+        "step. The marks follow a rising line over four powers of ten, with a scatter of about one power of ten.",
+        title="Along a training run the smoothness follows the gradient over four powers of ten",
+        caption=f"A dot is one outer step of MAML with ten inner steps. The line has L₀ = {l0:.0f} and L₁ = {l1:.0f}.",
+    )
+
+
+def rescue(losses, norms):
+    """Query loss of every configuration, and the gradient norms of one unclipped run.
+
+    Args:
+      losses: name of the configuration -> query losses, shape [seeds, steps].
+      norms: norms of the meta-gradient in one unclipped run, shape [steps].
+    """
+    every = 20
+    steps = np.arange(every / 2, len(norms), every)
+    figure, (left, right) = plots.subplots(2, height=3.6)
+    for axes, values, name in ((left, None, "Query loss"), (right, norms, "An unclipped run")):
+        if values is None:
+            curves = {
+                name: np.median(np.median(loss.reshape(len(loss), -1, every), axis=-1), axis=0)
+                for name, loss in losses.items()
+            }
+            plots.lines(steps, curves, "outer step", "query loss", log="y", title=name, axes=axes)
+        else:
+            axes.plot(np.arange(len(values)), values, linewidth=0.8, color=plots.PALETTE["orange"], linestyle="-")
+            axes.axhline(1, color=plots.PALETTE["blue"], linestyle="-", label="c = 1")
+            axes.set_yscale("log")
+            plots.label(axes, "outer step", "norm of the meta-gradient", name)
+    plots.show(
+        figure,
+        alt="Left: query loss against outer steps, on a logarithmic axis. Clipped Adam falls to a few tenths. "
+        "Unclipped Adam stays above one with each of three learning rates. Right: the norm of the meta-gradient in an "
+        "unclipped run lies around a few units, with rare spikes that are hundreds to thousands of times larger.",
+        title="Clipping rescues MAML: a few huge gradients had spoiled the run",
+        caption="Left: medians over three seeds and 20 steps, MAML with ten inner steps on sine curves. Right: one run "
+        "at learning rate 0.003.",
+    )
+
+
+def spiked_adam(positions, spike_at):
+    """How far Adam has moved a parameter, for spikes of several sizes; positions in learning rates."""
+    steps = np.arange(len(next(iter(positions.values())))) - spike_at
+    plots.show(
+        plots.lines(steps, positions, "outer steps after the spike", "distance moved (learning rates)"),
+        alt="Distance moved by Adam against outer steps. Without a spike it wanders by a few learning rates. With a "
+        "spike of a hundred or of ten thousand times the usual gradient it moves by about thirty learning rates within "
+        "fifty steps and then stands still.",
+        title="Whatever its size, one spike carries Adam far away, and then stops it",
+        caption="One parameter whose gradient is +1 or −1 at random, except for one spike at step 0.",
     )
