@@ -464,7 +464,7 @@ assert len(arrives["plain"]) < len(arrives["clipped"]) and max(arrives["plain"])
 # Now let the initialization stand higher and higher up the cliff, so that $G$ grows.
 
 # %% tags=["fold"]
-heights = np.arange(1.0, 10.0)
+heights = np.arange(2.0, 10.0)
 most = 8_000
 
 
@@ -492,12 +492,13 @@ figures.steps_needed(heights, counts)
 drop = np.asarray(jax.vmap(cliff)(heights)) - 1
 assert (counts["plain, safe"] <= 3 * (cliff_l0 + cliff_l1 * steepest) * drop / 0.01**2).all()
 assert (counts["clipped"] <= 5 * cliff_l0 * drop / 0.01**2 + 5 * cliff_l1**2 * drop / cliff_l0).all()
+assert steepest[-1] > 100 * steepest[0] and counts["plain, best"][-1] > 10 * counts["plain, best"][0]
 assert counts["plain, safe"].max() < most and counts["plain, best"][-1] > 5 * counts["clipped"][-1]
 
 # %% [markdown]
-# The gradient at the initialization grows by a factor of more than a hundred from left to right. The number of plain steps
-# grows almost in proportion, even if the learning rate is chosen with hindsight. Clipped descent needs a few steps more,
-# because it has a longer way to go.
+# From left to right the gradient at the initialization grows more than a hundredfold. With the safe learning rate the
+# number of plain steps grows in proportion, and even with hindsight about the learning rate it grows more than tenfold.
+# Clipped descent needs a few steps more, because it has a longer way to go.
 #
 # ## When plain steps are good enough
 #
@@ -529,7 +530,7 @@ race = {
     ("wave", "plain"): ends(F, 20.0, np.inf),
     ("wave", "clipped"): ends(F, 20.0, wave_l0 / wave_l1),
 }
-arrived = [float(np.nanmin(race["wave", kind])) < 1e-10 for kind in ("plain", "clipped")]
+arrived = [np.nanmin(race["wave", kind]) < 1e-10 for kind in ("plain", "clipped")]
 race_prediction.reveal({(False, True): 0, (True, True): 1}.get(tuple(arrived), 2))
 
 # %% tags=["fold"]
@@ -539,7 +540,7 @@ plots.table(
     ["objective and optimizer", "best learning rate", "largest |F′| of the last ten steps"],
     title="Clipping wins on the cliff, and makes no difference on the wave",
 )
-assert arrived == [True, True] and best["cliff", "clipped"][1] < 1e-10 < 0.1 < best["cliff", "plain"][1]
+assert arrived == [True, True] and best["cliff", "clipped"][1] < 1e-10 < 1e-3 < best["cliff", "plain"][1]
 
 # %% [markdown]
 # On the wave plain descent converges too, with a large learning rate. Growing curvature alone is therefore not what makes
@@ -773,7 +774,8 @@ settings = {  # learning rate of Adam, and the norm to clip at
 rates, bounds = np.repeat(np.array(list(settings.values())), 3, axis=0).T
 keys = jnp.tile(jax.random.split(jax.random.key(1), 3), len(settings))
 fresh = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.01))
-states = jax.tree.map(lambda leaf: jnp.stack([jnp.asarray(leaf)] * 12), (initialization, fresh.init(initialization)))
+start = (initialization, fresh.init(initialization))
+states = jax.tree.map(lambda leaf: jnp.stack([jnp.asarray(leaf)] * 12), start)
 record = []
 for number in bar(range(20), "training 12 runs", seconds=15):
     numbers = 30 * number + jnp.arange(30)
