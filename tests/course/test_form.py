@@ -18,7 +18,6 @@ NOT_YET = (
     "02_maml",
     "03_first_order_shortcuts",
     "05_fo_b_maml",
-    "06_clipping",
     "07_shoot_out",
     "08_adjoint",
 )
