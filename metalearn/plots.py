@@ -15,6 +15,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard, cast
+from weakref import WeakSet
 
 import numpy as np
 from jaxtyping import Real, Shaped
@@ -56,6 +57,9 @@ font:14px/1.45 var(--jp-ui-font-family,system-ui,sans-serif)}
 .ml-figure>svg~img{display:none}
 .ml-figure>img{display:block;max-width:100%;height:auto;margin:0 auto}
 """
+
+
+_finished: WeakSet[Figure] = WeakSet()
 
 
 def _style() -> Any:
@@ -150,6 +154,9 @@ def finish(figure: Figure, places: Sequence[Bbox] = ()) -> list[Bbox]:
     """
     import matplotlib
 
+    if figure in _finished:  # the name of y is gone from its axes, so a second time would misplace the title
+        return [axes.get_position() for axes in figure.axes]
+    _finished.add(figure)
     with matplotlib.rc_context(_style()):
         named = [(axes, *_claim_names(axes)) for axes in figure.axes]
         for axes in figure.axes:

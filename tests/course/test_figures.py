@@ -43,6 +43,11 @@ def _curves():
     return plots.lines(X, {"rising": X, "level": 0 * X}, "x", "y", points={"half": (0.5, 0.5)})
 
 
+def test_a_figure_that_is_drawn_twice_is_the_same():
+    figure = plots.lines(X, {"rising": X}, "x", "y", title="Title and name of y have a row each")
+    assert plots.svg(figure) == plots.svg(figure)
+
+
 @pytest.fixture
 def shown(monkeypatch):
     bundles = []

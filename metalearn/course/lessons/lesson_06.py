@@ -683,7 +683,7 @@ PREDICTIONS = (
     ),
     Guess(
         "06.smoothness",
-        "Along 400 outer steps, where the norm of the meta-gradient is ten times as large, how much larger is the "
+        "Along 300 outer steps, where the norm of the meta-gradient is ten times as large, how much larger is the "
         "local smoothness, typically?",
         ("it is about the same", "about ten times larger", "about a hundred times larger"),
         why="Once the gradient is large, $L_0 + L_1 \\lVert \\nabla F \\rVert$ is proportional to it.",
@@ -692,7 +692,7 @@ PREDICTIONS = (
     Guess(
         "06.control",
         "Perhaps clipping helps only because its steps are shorter. As a control, take unclipped Adam with a smaller "
-        "learning rate. Does it come as low as clipped Adam does in 600 outer steps?",
+        "learning rate. Does it come as low as clipped Adam does in 500 outer steps?",
         ("yes, with a third of the learning rate", "yes, with a tenth of it", "no, with neither"),
         why="A smaller learning rate shortens all steps alike. Clipping acts on the few gradients that are far too "
         "large, and leaves the learning rate for all others as it is.",
@@ -831,7 +831,7 @@ def step_lengths(l0, l1):
         "plain, tiny": safe * gradient,
     }
     plots.show(
-        plots.lines(gradient, curves, "gradient |F′|", "length of the step", log="xy", ylim=(1e-6, 1e2)),
+        plots.lines(gradient, curves, "gradient |F′|", "length of the step", log="xy", ylim=(1e-5, 1e2)),
         alt="Length of the step against the gradient, both axes logarithmic. The best length and that of clipping "
         "rise in proportion to small gradients and are constant for large ones. A plain step with the learning rate "
         "that suits small gradients becomes far too long for large ones; one that is safe for a gradient of a "
@@ -887,7 +887,7 @@ def steps_needed(heights, counts):
         "safe learning rate the number grows in proportion to the gradient, into the thousands; with the best learning "
         "rate it grows to about two hundred. For clipped descent it grows from seven to sixteen.",
         title="Plain descent pays for the largest gradient, clipped descent hardly at all",
-        caption="Steps on the cliff until |F′| < 0.01. Safe: the learning rate of line 8. Best: the best of 40 "
+        caption="Steps on the cliff until |F′| < 0.01. Safe: the learning rate of line 8. Best: the best of 20 "
         "constant ones.",
     )
 
@@ -896,7 +896,7 @@ def mean_curvatures(problems):
     """Largest curvature and largest mean curvature up to each distance, for two objectives."""
     figure, axes = plots.subplots(2)
     for panel, (name, (distances, largest, mean)) in zip(axes, problems.items(), strict=True):
-        curves = {"largest |F″|": largest, "mean, F′(θ)/θ": mean}
+        curves = {"largest": largest, "mean": mean}
         plots.lines(distances, curves, "distance from the minimum", "curvature", log="y", axes=panel, title=name)
         panel.set(xscale="linear", ylim=(0.1, 1e4))
         panel.set_xticks(distances[[0, len(distances) // 2, -1]])
@@ -905,7 +905,7 @@ def mean_curvatures(problems):
         alt="Largest curvature and largest mean curvature up to a distance, on a logarithmic axis. On the wave the "
         "largest curvature rises and the mean stays below one. On the cliff both rise by several powers of ten.",
         title="On the wave the mean curvature stays small, on the cliff it explodes too",
-        caption="Largest values up to each distance from the minimum.",
+        caption="Largest curvature |F″| and largest mean curvature F′(θ)/θ, up to each distance from the minimum.",
     )
 
 
@@ -959,7 +959,7 @@ def rescue(losses, norms):
             plots.lines(steps, curves, "outer step", "query loss", log="y", title=name, axes=axes)
         else:
             axes.plot(np.arange(len(values)), values, linewidth=0.8, color=plots.PALETTE["orange"], linestyle="-")
-            axes.axhline(1, color=plots.PALETTE["blue"], linestyle="-", label="c = 1")
+            axes.plot([0, len(values)], [1, 1], color=plots.PALETTE["blue"], linestyle="-", label="c = 1")
             axes.set_yscale("log")
             plots.label(axes, "outer step", "norm of the meta-gradient", name)
     plots.show(
@@ -981,6 +981,6 @@ def spiked_adam(positions, spike_at):
         alt="Distance moved by Adam against outer steps. Without a spike it wanders by a few learning rates. With a "
         "spike of a hundred or of ten thousand times the usual gradient it moves by about thirty learning rates within "
         "fifty steps and then stands still.",
-        title="Whatever its size, one spike carries Adam far away, and then stops it",
+        title="Whatever its size, one spike carries Adam about thirty learning rates away",
         caption="One parameter whose gradient is +1 or −1 at random, except for one spike at step 0.",
     )
