@@ -426,8 +426,10 @@ SNGDM = Exercise(
     reference=_sngdm,
     instances=lambda rng: [
         _sngdm_instance(rng, 4, _TWO, 0.3, 0.9, float(rng.uniform(2, 20))),
-        _sngdm_instance(rng, 3, _LAYERS, *rng.uniform([0.1, 0.6], [0.8, 0.9]).tolist(), float(rng.uniform(2, 20))),
-        _sngdm_instance(rng, 5, _LAYERS, *rng.uniform([0.1, 0.2], [0.8, 0.4]).tolist(), 0.1),
+        _sngdm_instance(
+            rng, 3, _LAYERS, float(rng.uniform(0.1, 0.8)), float(rng.uniform(0.6, 0.9)), float(rng.uniform(2, 20))
+        ),
+        _sngdm_instance(rng, 5, _LAYERS, float(rng.uniform(0.1, 0.8)), float(rng.uniform(0.2, 0.4)), 0.1),
         _sngdm_instance(rng, 2, _TWO, 1.5, 0.7, 3.0, nested=True),
     ],
     misconceptions=(
