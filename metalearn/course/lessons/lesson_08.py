@@ -770,9 +770,11 @@ def _valley(axes, loss, batch, theta, paths):
     points = np.stack(np.meshgrid(grid, grid), axis=-1)
     heights = jax.jit(jax.vmap(jax.vmap(lambda phi: loss(phi, batch))))(points)
     levels = [-0.9, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0]
-    axes.contour(grid, grid, heights, levels=levels, colors=plots.PALETTE["muted"], linewidths=0.6, alpha=0.5)
+    axes.contour(
+        grid, grid, heights, levels=levels, colors=plots.PALETTE["muted"], linewidths=0.6, linestyles="-", alpha=0.5
+    )
     for (name, (path, place)), color, dash in zip(paths.items(), plots.COLORS, plots.DASHES, strict=False):
-        few = len(path) < 60
+        few = len(path) < 30
         axes.plot(*np.asarray(path, float).T, color=color, linestyle=dash, marker="." if few else "", linewidth=1.6)
         if place:
             axes.text(*place, name, color=color, weight="bold", ha="center")
