@@ -128,7 +128,7 @@ def runge_kutta(derivative, state, duration, num_steps=16_000):
         return moved(state, mean, dt), state
 
     last, path = jax.lax.scan(step, state, length=num_steps)
-    return jax.tree.map(lambda path, last: jnp.concatenate([path, last[None]]), path, last)
+    return jax.tree.map(lambda p, end: jnp.concatenate([p, end[None]]), path, last)
 
 
 flow = runge_kutta(velocity, theta, T)
@@ -249,7 +249,8 @@ def adjoint(t):
 
 for t in (0.1, 0.7, 1.6):
     quotient = (adjoint(t + 1e-4) - adjoint(t - 1e-4)) / 2e-4
-    assert np.allclose(quotient, hessian_at(position(t)) @ adjoint(t), rtol=1e-4, atol=1e-5)
+    product = hessian_at(position(t)) @ adjoint(t)
+    assert np.allclose(quotient, product, rtol=1e-4, atol=1e-5)  # line 3
 exact = adjoint(0.0)
 
 # %%
@@ -287,8 +288,11 @@ assert norms[-1] > norms[0] > norms.min() and 0 < norms.argmin() < 50
 # %%
 def displaced(t):
     """w(t), by forward-mode differentiation of the flow."""
-    w_start = jnp.array([0.3, -1.0])
-    return jax.jvp(lambda phi: runge_kutta(velocity, phi, t, 1_000)[-1], (theta,), (w_start,))[1]
+
+    def flow_to(phi):
+        return runge_kutta(velocity, phi, t, 1_000)[-1]
+
+    return jax.jvp(flow_to, (theta,), (jnp.array([0.3, -1.0]),))[1]
 
 
 products = [float(adjoint(t) @ displaced(t)) for t in (0.0, 0.5, 1.0, 2.0)]
@@ -477,7 +481,7 @@ assert abs(orders["MAML"] - 1) < 0.1 and abs(orders["Euler sweep"] - 1) < 0.1 an
 
 # %%
 a_maml = {k: jax.jit(ml.a_maml(valley, T, k)) for k in (32, 64)}
-a_maml_errors = [relative_error(gradient(theta, task)[1]) for gradient in a_maml.values()]
+a_maml_errors = [relative_error(method(theta, task)[1]) for method in a_maml.values()]
 heun = errors["Heun sweep"]
 order_prediction.reveal(int(np.digitize(heun[-3] / heun[-1], [8, 32])))
 figures.orders(counts, errors, (64, a_maml_errors[1]))
@@ -674,7 +678,8 @@ def errors_without_storing(loss, LT):
 
 in_valley = {LT: errors_without_storing(valley, LT) for LT in (10, 20, 30, 40)}
 on_quadratic = errors_without_storing(quadratic, 40)
-quadratic_prediction.reveal(int(on_quadratic[0] > 0.5) + 2 * int(on_quadratic[1] > 1e-6))
+wrong = [on_quadratic[0] > 0.5, on_quadratic[1] > 1e-6]  # trajectory, gradient
+quadratic_prediction.reveal(int(wrong[0]) + 2 * int(wrong[1]))
 
 # %% tags=["fold"]
 plots.table(
