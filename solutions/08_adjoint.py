@@ -560,13 +560,13 @@ path_prediction = predict("08.path")
 # %%
 returned = runge_kutta(velocity, flow[-1], -T)[::-1]  # from time 0 to T, like `flow`
 distance = np.linalg.norm(returned - flow, axis=1)
-leaves = bool(distance[200] > 0.1)  # already before it comes to theta
-path_prediction.reveal(int(distance[0] > 0.1) + int(leaves))
+leaves = not distance[200] < 0.1  # before it comes to theta; "not <": it may be NaN
+path_prediction.reveal(int(not distance[0] < 0.1) + int(leaves))
 
 # %% tags=["fold"]
 largest = np.array(jax.vmap(lambda phi: jnp.linalg.eigvalsh(hessian_at(phi))[-1])(flow))
 assert 36 < largest.mean() * T < 44  # LT, with the largest curvature along the trajectory
-assert leaves and not distance[0] < 0.5  # "not <": it may be NaN
+assert leaves and not distance[0] < 0.5
 figures.lost(valley, task, theta, flow, returned, np.linspace(0, T, len(flow)))
 
 # %% [markdown]
@@ -621,7 +621,7 @@ for name, dtype in dtypes.items():
     assert np.mean(misses[name] < np.exp(values - limit)) > 0.5
 tested = np.array([20, 30])
 rows = {}
-for num_steps in (400, 2_000, 16_000):
+for num_steps in (400, 4_000, 16_000):
     ends = round_trips(tested, jnp.float64, num_steps)[1, :, -1]
     rows[f"{num_steps}"] = list(np.linalg.norm(ends - theta, axis=-1))
 plots.table(
@@ -630,7 +630,7 @@ plots.table(
     title="The errors of the method grow in the same way as rounding errors",
     caption="Distance from θ after integrating forwards and backwards with the same number of steps.",
 )
-assert rows["400"][0] > 100 * rows["2000"][0] and not rows["400"][1] < 0.5
+assert rows["400"][0] > 100 * rows["4000"][0] and not rows["400"][1] < 0.5
 
 # %% [markdown]
 # It is, nearly. With fewer steps the trajectory is lost at a smaller $LT$, because the errors of the numerical method are
@@ -929,7 +929,7 @@ plots.table(
     title="For an accurate gradient of the flow, a method of high order is far cheaper",
     caption="Extrapolated with the measured orders; for ml.a_maml with at least the 14 steps that are stable.",
 )
-assert needed["MAML"][2] > 100 * needed["ml.a_maml"][2] and needed["MAML"][0] < 30 * needed["ml.a_maml"][0]
+assert needed["MAML"][2] > 100 * needed["ml.a_maml"][2]
 
 # %% [markdown]
 # If the flow is what you want, an adjoint method of high order is far cheaper than many small gradient steps. But if a dozen
