@@ -13,15 +13,20 @@
 # %% [markdown] tags=["opening"]
 # **Afterwards you can**
 #
-# - **derive** the adjoint equation from that product,
-# - **implement** a backward sweep along a stored path, and **measure** its order,
-# - **predict** the horizon at which a path integrated backwards is lost,
-# - **count** what checkpoints save and what they cost.
+# - **derive** the adjoint equation from the product of factors $I - \alpha H_k$,
+# - **implement** its integration along a stored trajectory, and **measure** its order,
+# - **predict** when a trajectory that is integrated backwards is lost,
+# - **choose** checkpoints, and say what they cost.
 #
 # **New symbols**
 #
-# - $T = \alpha K$: inner training time
+# - $\phi(t)$: gradient flow from $\phi(0) = \theta$
 # - $p(t)$: adjoint
+# - $w(t)$: a small displacement of the flow
+# - $\varepsilon$: machine precision
+
+# %% [markdown]
+# The next cell loads JAX and the course's library, which takes a few seconds.
 
 # %% tags=["imports"]
 import functools
@@ -34,174 +39,180 @@ import optax
 import metalearn as ml
 from metalearn import plots
 from metalearn.course import check, explore, predict, progress, quiz, setup
+from metalearn.course.lessons import lesson_08 as figures
+from metalearn.course.widgets import diagrams
 
 setup()  # compile for many small programs, and keep what was compiled
 
 # %% [markdown]
-# ## Small steps follow a curve
+# ## Small inner steps follow the gradient flow
 #
-# One task, two parameters $u = (u_1, u_2)$. The support loss is a valley: its floor lies along a circle, its walls have
-# curvature $L = 20$, and the floor slopes gently towards the angle $0$. The query loss is the same valley, sloping
-# towards $130$ degrees.
+# Lesson 02 ended with an observation. What governs the smoothness of the meta-objective is the inner training time
+# $T = \alpha K$, and if $T$ is fixed, more and smaller inner steps change little. This lesson asks what they converge to,
+# and how to differentiate the limit itself.
+#
+# One task with two parameters is enough. Its support loss is a curved valley. The valley floor is the circle of radius 1
+# and descends gently towards the angle of $0$ degrees, while the walls are steep, with a curvature of $L = 20$. The query
+# loss is the same valley, descending towards $130$ degrees.
 
 # %%
 jax.config.update("jax_enable_x64", True)  # so that a check can be strict
-steepness = 20.0  # L
+L = 20.0
 
 
 @jax.jit
-def valley(u, batch):
-    """A circular valley; each row of the batch, shape [n, 2], pulls in its direction."""
-    radius = jnp.sqrt(u @ u + 0.01)  # 0.01 rounds off the tip at the centre
-    return steepness / 2 * (radius - 1) ** 2 - jnp.mean(batch @ u)
+def valley(phi, batch):
+    """A circular valley, tilted towards the mean of the batch, shape [n, 2]."""
+    radius = jnp.sqrt(phi @ phi + 0.01)  # 0.01 rounds off the tip at the centre
+    return L / 2 * (radius - 1) ** 2 - jnp.mean(batch @ phi)
 
 
-def towards(degrees):
+def unit(degrees):
     return np.array([[np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))]])
 
 
-task = ml.Task(support=towards(0.0), query=towards(130.0))
-theta, horizon = jnp.asarray(1.2 * towards(140.0)[0]), 2.0
+task = ml.Task(support=unit(0.0), query=unit(130.0))
+theta, T = jnp.asarray(1.2 * unit(140.0)[0]), 2.0
 
 
-def velocity(u):
-    """-grad h(u), in the precision of u."""
-    return -jax.grad(valley)(u, jnp.asarray(task.support, u.dtype))
+# %%
+def velocity(phi):
+    """-grad h(phi), in the precision of phi."""
+    return -jax.grad(valley)(phi, jnp.asarray(task.support, phi.dtype))
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def descend(theta, alpha, num_steps):
-    """phi_0, ..., phi_K: gradient steps on the support loss, shape [K + 1, 2]."""
+def inner_loop(theta, alpha, num_steps):
+    """phi_0, ..., phi_K of gradient descent on the support loss, shape [K + 1, 2]."""
 
     def step(phi, _):
         return phi + alpha * velocity(phi), phi
 
-    last, path = jax.lax.scan(step, theta, length=num_steps)
-    return jnp.concatenate([path, last[None]])
+    last, trajectory = jax.lax.scan(step, theta, length=num_steps)
+    return jnp.concatenate([trajectory, last[None]])
 
+
+coarse, fine = inner_loop(theta, T / 25, 25), inner_loop(theta, T / 2_000, 2_000)
+figures.small_steps(valley, task, theta, T, coarse, fine)
 
 # %% [markdown]
-# Take $K$ gradient steps of size $\alpha = T/K$, with the *horizon* $T = \alpha K$ fixed. More steps are smaller steps.
-# What do they tend to? Read one step as a difference quotient:
+# Both inner loops have the same $T$. The smooth curve that small steps approach has an equation, which appears once we
+# write a gradient step as a difference quotient:
 #
 # $$\frac{\phi_{k+1} - \phi_k}{\alpha} = -\nabla h(\phi_k) \qquad\longrightarrow\qquad
-# \frac{du}{dt} = -\nabla h(u), \quad u(0) = \theta .$$
+# \frac{d\phi}{dt} = -\nabla h(\phi), \quad \phi(0) = \theta .$$
 #
-# The limit is the **gradient flow**. Adaptation ends at $u(T)$. To compute it we take a better step than the gradient
-# step: the fourth-order Runge-Kutta method, which probes the slope four times a step. A negative horizon will run it
-# backwards.
+# The limit is called the **gradient flow**, and adaptation ends at $\phi(T)$. To compute it accurately we use the
+# fourth-order Runge-Kutta method, which evaluates the derivative four times in each step. The function below takes any
+# derivative, and a negative duration will let it integrate backwards.
 
 
 # %%
 @functools.partial(jax.jit, static_argnums=(0, 3))
-def runge_kutta(rate, state, horizon, num_steps=16_000):
-    """The path of d state / dt = rate(state), at num_steps + 1 times; the state is a pytree of arrays."""
-    h = horizon / num_steps
+def runge_kutta(derivative, state, duration, num_steps=16_000):
+    """The solution of d state / dt = derivative(state), at num_steps + 1 times.
 
-    def along(state, slope, time):
-        return jax.tree.map(lambda s, r: s + time * r, state, slope)
+    A state is a pytree of arrays.
+    """
+    dt = duration / num_steps
+
+    def moved(state, rate, time):
+        return jax.tree.map(lambda s, r: s + time * r, state, rate)
 
     def step(state, _):
-        a = rate(state)
-        b = rate(along(state, a, h / 2))
-        c = rate(along(state, b, h / 2))
-        d = rate(along(state, c, h))
+        a = derivative(state)
+        b = derivative(moved(state, a, dt / 2))
+        c = derivative(moved(state, b, dt / 2))
+        d = derivative(moved(state, c, dt))
         mean = jax.tree.map(lambda a, b, c, d: (a + 2 * b + 2 * c + d) / 6, a, b, c, d)
-        return along(state, mean, h), state
+        return moved(state, mean, dt), state
 
     last, path = jax.lax.scan(step, state, length=num_steps)
-    return jax.tree.map(lambda path, last: jnp.concatenate([path, last[None]]), path, last)
+    return jax.tree.map(lambda p, end: jnp.concatenate([p, end[None]]), path, last)
 
 
-true_path = runge_kutta(velocity, theta, horizon)
-assert jnp.allclose(true_path[-1], runge_kutta(velocity, theta, horizon, 4_000)[-1], atol=1e-9)  # it has converged
+flow = runge_kutta(velocity, theta, T)
 
-
-def draw_valley(axes, paths):
-    """Contours of the support loss, and paths on them; a path of few points is drawn with markers."""
-    grid = np.linspace(-1.7, 1.7, 81)
-    points = np.stack(np.meshgrid(grid, grid), axis=-1)
-    heights = steepness / 2 * (np.sqrt((points**2).sum(-1) + 0.01) - 1) ** 2 - points[..., 0]
-    levels = [-0.9, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0]
-    axes.contour(grid, grid, heights, levels=levels, colors="0.75", linewidths=1, linestyles="-")
-    for name, path in paths.items():
-        axes.plot(*np.asarray(path, np.float64).T, label=name, marker="." if len(path) < 100 else "")
-    axes.plot(*theta, "ko", label="start θ", markersize=7, markerfacecolor="white")
-    axes.set(xlim=(-1.7, 1.7), ylim=(-1.7, 1.7), aspect="equal")
-    plots.label(axes, "parameter u₁", "parameter u₂", legend=False)
-    axes.legend(loc="lower left", fontsize="small", framealpha=1, edgecolor="none")
-
-
-figure, (axes,) = plots.subplots(height=4.2)
-draw_valley(axes, {"gradient flow": true_path, "25 gradient steps": descend(theta, horizon / 25, 25)})
-plots.show(
-    figure,
-    alt="Contours of a circular valley. From the start at the upper left, outside the circle, the gradient flow drops to the "
-    "floor and follows it clockwise. Twenty-five gradient steps zigzag across the floor at first, then follow it.",
-)
-
-# %% [markdown]
-# The flow falls to the floor at once and then follows the bend. Large gradient steps overshoot the floor and zigzag.
+# %% tags=["fold"]
+assert jnp.allclose(flow[-1], runge_kutta(velocity, theta, T, 4_000)[-1], atol=1e-9)  # it has converged
 
 # %%
-gap_prediction = predict(
-    "08.gap",
-    "Twice as many steps of half the size: by what factor does the distance from the last point to u(T) shrink?",
-    options=["about 1: it stays", "about 2", "about 4"],
-)
+gap_prediction = predict("08.gap")
 
 # %%
 counts = np.array([50, 100, 200, 400, 800])
-gaps = np.array([float(jnp.linalg.norm(descend(theta, horizon / k, int(k))[-1] - true_path[-1])) for k in counts])
-gap_prediction.reveal("about 2")
-for k, gap in zip(counts, gaps, strict=True):
-    print(f"K = {k:3d}   α = {horizon / k:.4f}   |φ_K - u(T)| = {gap:.5f}")
+ends = [inner_loop(theta, T / int(K), int(K))[-1] for K in counts]
+gaps = np.array([jnp.linalg.norm(end - flow[-1]) for end in ends])
+gap_prediction.reveal(int(np.digitize(gaps[-2] / gaps[-1], [1.4, 2.8])))
+
+# %% tags=["fold"]
 order = -np.polyfit(np.log(counts[2:]), np.log(gaps[2:]), 1)[0]
-print(f"order {order:.2f}")
+plots.table(
+    {f"{K}": [T / K, gap, float(valley(end, task.support))] for K, gap, end in zip(counts, gaps, ends, strict=True)}
+    | {"gradient flow": ["", 0, float(valley(flow[-1], task.support))]},
+    ["steps K", "learning rate α", "distance from φ(T)", "support loss"],
+    title="Half the learning rate leaves half the distance",
+    caption=f"The same inner training time, T = {T:g}.",
+)
 assert 0.9 < order < 1.1
 
 # %% [markdown]
-# The gap is proportional to $\alpha$. A method whose error is proportional to $\alpha^q$ has the **order** $q$, so
-# gradient descent is a **first-order** method for this flow. (In lesson 03 the word meant: without second derivatives.)
-# That is the view of **A-MAML** (Li, Wang, Narayan, Kirby & Zhe, 2023): if the inner loop is long, adapt by the flow
-# itself, and ask for
+# The distance is proportional to $\alpha$. A method whose error is proportional to $\alpha^q$ has **order** $q$, so
+# gradient descent is a method of order one for the gradient flow. (In lesson 03 the word "first-order" meant something
+# else, namely without second derivatives.) This also answers the question of lesson 02. At a fixed $T$, smaller inner
+# steps bring the adapted parameters closer to those of the flow, and nothing else.
 #
-# $$F(\theta) = f(u(T)), \qquad \nabla F(\theta) = \;? $$
+# **A-MAML** (Li et al., 2023) therefore adapts by the flow itself, with an accurate method and few steps. Its
+# meta-objective is $F(\theta) = f(\phi(T))$. What is the gradient?
+#
+# ## The adjoint equation
+#
+# Recall the backward pass of lesson 02. The query gradient at the adapted parameters is multiplied by one factor
+# $I - \alpha H_k$ for each inner step, where $H_k = \nabla^2 h(\phi_k)$, from the last step to the first.
+
+# %% tags=["fold"]
+diagrams.show(
+    diagrams.backward_pass(),
+    "Four circles in a row, θ to φ₃, joined by arrows for the inner steps, and behind them the query loss f. Curved arrows "
+    "lead back from f to θ. They carry the query gradient and a factor I − αH for each step.",
+    title="Each inner step contributes one factor to the backward pass",
+    caption="An inner loop of three steps and its backward pass, as in lesson 02.",
+)
 
 # %% [markdown]
-# ## The adjoint equation, line by line
+# **Line 1.** Give a name to the vector that travels backwards. Call it $p_k$ when it has arrived at step $k$:
 #
-# **Line 1.** Lesson 02 carried the query gradient back through one factor for each step. Give what is carried a name,
-# $p$:
-#
-# $$p_K = \nabla f(\phi_K), \qquad p_k = (I - \alpha H_k)\, p_{k+1}, \qquad \nabla F(\theta) = p_0,$$
-#
-# with $H_k = \nabla^2 h(\phi_k)$.
+# $$p_K = \nabla f(\phi_K), \qquad p_k = (I - \alpha H_k)\, p_{k+1}, \qquad \nabla F(\theta) = p_0 .$$
 
 
 # %%
-def curvature_at(u):
-    """H(u), shape [2, 2]."""
-    return jax.hessian(valley)(u, task.support)
+def hessian_at(phi):
+    """H(phi), shape [2, 2]."""
+    return jax.hessian(valley)(phi, task.support)
 
 
 alpha, num_steps = 0.05, 40
-path = descend(theta, alpha, num_steps)
-hessians = jax.jit(jax.vmap(curvature_at))(path)
-query_gradient = jax.jit(jax.grad(lambda u: valley(u, task.query)))
+steps = inner_loop(theta, alpha, num_steps)
+hessians = jax.jit(jax.vmap(hessian_at))(steps)
+query_gradient = jax.jit(jax.grad(lambda phi: valley(phi, task.query)))
 
 p = np.zeros((num_steps + 1, 2))
-p[-1] = query_gradient(path[-1])
+p[-1] = query_gradient(steps[-1])
 for k in reversed(range(num_steps)):
     p[k] = (np.eye(2) - alpha * hessians[k]) @ p[k + 1]
-by_jax = jax.grad(lambda theta: valley(descend(theta, alpha, num_steps)[-1], task.query))(theta)
-assert np.allclose(p[0], by_jax)
-print("line 1 holds: p_0 =", p[0].round(4), "  jax.grad:", np.asarray(by_jax).round(4))
+
+
+@jax.grad
+def by_jax(theta):
+    return valley(inner_loop(theta, alpha, num_steps)[-1], task.query)
+
+
+assert np.allclose(p[0], by_jax(theta))  # line 1
 
 # %% [markdown]
-# **Line 2.** Bring the step to one side. This is algebra, and exact:
+# **Line 2.** Write the step as a difference quotient, as we did for the inner loop. This is algebra, and exact:
 #
-# $$\frac{p_{k+1} - p_k}{\alpha} = H_k\, p_{k+1}.$$
+# $$\frac{p_{k+1} - p_k}{\alpha} = H_k\, p_{k+1} .$$
 
 # %% tags=["nbval-check-output"]
 left = (p[1:] - p[:-1]) / alpha
@@ -210,134 +221,93 @@ assert np.allclose(left, right)
 print("line 2 holds at every step")
 
 # %% [markdown]
-# **Line 3.** The left side is a difference quotient. As $\alpha$ becomes small, it becomes the **adjoint equation**:
+# **Line 3.** As $\alpha$ tends to zero the quotient becomes a derivative, and we obtain the **adjoint equation**:
 #
-# $$\boxed{\;\frac{dp}{dt} = H(u(t))\, p, \qquad p(T) = \nabla f(u(T)), \qquad \nabla F(\theta) = p(0)\;}$$
+# $$\boxed{\;\frac{dp}{dt} = H(\phi(t))\, p, \qquad p(T) = \nabla f(\phi(T)), \qquad \nabla F(\theta) = p(0)\;}$$
 #
-# It starts at $T$ and is solved towards $0$. To check it without trusting it: $p(t)$ must be the gradient of the final
-# query loss with respect to $u(t)$, the point at time $t$. JAX can compute that for any $t$.
+# Its value is known at time $T$, so it is integrated backwards, from $T$ to $0$. At every time the **adjoint** $p(t)$ has a
+# meaning of its own. It is the gradient of the final query loss with respect to $\phi(t)$, the point that the flow has
+# reached by then. Automatic differentiation can compute this gradient without the adjoint equation, which gives us an
+# independent check.
 
 
 # %%
-@jax.jit
-def carried(u, remaining):
-    """The gradient, in u, of the query loss after flowing on from u for the remaining time."""
-    return jax.grad(lambda u: valley(runge_kutta(velocity, u, remaining, 1_000)[-1], task.query))(u)
-
-
 @jax.jit
 def position(t):
     return runge_kutta(velocity, theta, t, 1_000)[-1]
 
 
-def p_at(t):
-    return carried(position(t), horizon - t)
+@jax.jit
+def adjoint(t):
+    """Gradient of the final query loss with respect to phi(t), by jax.grad."""
+
+    def final_loss(phi):
+        return valley(runge_kutta(velocity, phi, T - t, 1_000)[-1], task.query)
+
+    return jax.grad(final_loss)(position(t))
 
 
 for t in (0.1, 0.7, 1.6):
-    quotient = (p_at(t + 1e-4) - p_at(t - 1e-4)) / 2e-4
-    assert jnp.allclose(quotient, curvature_at(position(t)) @ p_at(t), rtol=1e-4, atol=1e-5)
-exact = p_at(0.0)
-print("line 3 holds at three times; p(0) =", np.asarray(exact).round(4))
+    quotient = (adjoint(t + 1e-4) - adjoint(t - 1e-4)) / 2e-4
+    product = hessian_at(position(t)) @ adjoint(t)
+    assert np.allclose(quotient, product, rtol=1e-4, atol=1e-5)  # line 3
+exact = adjoint(0.0)
 
 # %%
-arrow_prediction = predict(
-    "08.survives",
-    "At the end, p has a part across the valley and a part along its floor. What reaches the start?",
-    options=["both parts, shortened alike", "mostly the part across the valley", "mostly the part along the floor"],
-)
+arrow_prediction = predict("08.survives")
 
 # %%
-times = np.linspace(0, horizon, 6)
+times = np.linspace(0, T, 61)
 places = np.array([position(t) for t in times])
-arrows = np.array([p_at(t) for t in times])
-arrow_prediction.reveal("mostly the part along the floor")
-figure, (axes,) = plots.subplots(height=4.2)
-draw_valley(axes, {"path u(t)": true_path})
-axes.quiver(*places.T, *arrows.T, angles="xy", scale_units="xy", scale=4, width=0.006, color=plots.COLORS[1], zorder=4)
-axes.set_title("arrows: p(t), a quarter as long", fontsize="small")
-plots.show(
-    figure,
-    alt="The path along the circular valley with arrows for p at six times. At the end the arrow is longest and has a part "
-    "across the valley. All earlier arrows lie along the floor, shortest in the middle.",
-)
+adjoints = np.array([adjoint(t) for t in times])
+along, across = figures.parts(places, adjoints)
+arrow_prediction.reveal(1 + int(along[0] > across[0]))
+
+# %% tags=["fold"]
+figures.adjoint_arrows(valley, task, theta, flow, times, places, adjoints)
+norms = np.hypot(along, across)
+assert along[0] / norms[0] > 0.98 and along[-1] / norms[-1] < 0.9
+assert norms[-1] > norms[0] > norms.min() and 0 < norms.argmin() < 50
 
 # %% [markdown]
-# Read the arrows from the end of the path to the start. The part of $p$ across the valley is gone at once: the steep
-# walls forget every nudge. What reaches the start lies along the floor. There $p$ first shrinks, where the floor curves
-# upwards, and then grows a little, where it curves downwards.
+# Follow the arrows from the end of the trajectory to its beginning. The part across the valley disappears almost at once,
+# because any displacement across the steep walls is forgotten by the flow. What reaches the initialization lies along the
+# valley floor. There the adjoint first shrinks, where the floor is curved upwards, and later grows a little, where it is
+# curved downwards.
+#
+# **Line 4, the name.** Displace the initialization by a small vector $w(0)$. The linearized flow carries it along by
+# $dw/dt = -H w$. Because $H$ is symmetric, the inner product of $p$ and $w$ does not change with time:
+#
+# $$\frac{d}{dt}\, \langle p, w \rangle = \langle Hp, w \rangle - \langle p, Hw \rangle = 0 .$$
+#
+# Hence $\langle p(0), w(0) \rangle = \langle p(T), w(T) \rangle$. Both sides are the change of $F$, on the left as seen from
+# the initialization and on the right as seen from the end. The matrix that takes $p(T)$ to $p(0)$ is therefore the
+# transpose of the one that takes $w(0)$ to $w(T)$, and another word for the transpose is *adjoint*.
+
 
 # %%
-floor_direction = np.stack([-places[:, 1], places[:, 0]], axis=-1) / np.linalg.norm(places, axis=1, keepdims=True)
-lengths = np.linalg.norm(arrows, axis=1)
-along_floor = np.abs((arrows * floor_direction).sum(-1)) / lengths
-print("from the end to the start")
-print("  |p|                  ", lengths[::-1].round(2))
-print("  share along the floor", along_floor[::-1].round(3))
-assert (along_floor[:-1] > 0.98).all() and along_floor[-1] < 0.9
-assert lengths[-1] > lengths[0] > lengths.min()
+def displaced(t):
+    """w(t), by forward-mode differentiation of the flow."""
+
+    def flow_to(phi):
+        return runge_kutta(velocity, phi, t, 1_000)[-1]
+
+    return jax.jvp(flow_to, (theta,), (jnp.array([0.3, -1.0]),))[1]
+
+
+products = [float(adjoint(t) @ displaced(t)) for t in (0.0, 0.5, 1.0, 2.0)]
+assert np.allclose(products, products[0], rtol=1e-6)  # line 4
 
 # %% [markdown]
-# **Line 4, a quadratic.** If $h$ has a constant Hessian $H$ and minimum $m$, both equations have closed solutions, with
-# the matrix exponential $e^{-TH}$, the limit of $(I - \frac{T}{K} H)^K$:
+# ## Exercise: the meta-gradient on a quadratic
 #
-# $$u(T) = m + e^{-TH} (\theta - m), \qquad p(0) = e^{-TH}\, p(T).$$
-
-# %%
-quadratics = ml.tasks.Quadratic(dim=3)(jax.random.key(0), 4)
-closed = ml.theory.flow(quadratics, horizon)  # its `jacobian` is exp(-T H), for each of four tasks
-for num_steps in (100, 1_000, 10_000):
-    power = ml.theory.unrolled(quadratics, horizon / num_steps, num_steps).jacobian
-    print(
-        f"K = {num_steps:6d}   distance of the product of factors from exp(-TH): {abs(power - closed.jacobian).max():.1e}"
-    )
-assert abs(power - closed.jacobian).max() < 1e-3
-
-# The two formulas, for the first task, against Runge-Kutta and jax.grad.
-H, m = quadratics.support.hessian[0], quadratics.support.minimum[0]
-start = jnp.array([1.0, -2.0, 0.5])
-
-
-def query_loss(u):
-    return ml.tasks.Quadratic.loss(u, jax.tree.map(lambda leaf: leaf[0], quadratics.query))
-
-
-def flow_to_end(start):
-    return runge_kutta(lambda u: -H @ (u - m), start, horizon, 1_000)[-1]
-
-
-end = flow_to_end(start)
-p_start = closed.jacobian[0] @ jax.grad(query_loss)(end)
-assert np.allclose(end, m + closed.jacobian[0] @ (start - m))
-assert np.allclose(p_start, jax.grad(lambda start: query_loss(flow_to_end(start)))(start))
-print("p(0) = exp(-TH) p(T):   ", p_start.round(4))
-print("p(0), by ml.theory.flow:", closed.task_gradients(start)[0].round(4))
-
-# %% [markdown]
-# **Line 5, why "adjoint".** Move the start by a small $\delta(0)$. Linearised, the flow moves the nudge by
-# $d\delta/dt = -H\delta$. Now
+# On a quadratic task everything can be solved. Let $h(\phi) = \frac12 (\phi - m)^\top H (\phi - m)$ and
+# $f(\phi) = \frac12 (\phi - q)^\top A\, (\phi - q)$.
 #
-# $$\frac{d}{dt}\, \big(p \cdot \delta\big) = (Hp) \cdot \delta - p \cdot (H\delta) = 0,$$
-#
-# because $H$ is symmetric. So $p(0) \cdot \delta(0) = p(T) \cdot \delta(T)$: the left side is the change of $F$ as seen
-# from the start, the right side as seen from the end. $\delta$ travels forwards, $p$ backwards, and their product never
-# changes. So the matrix that takes $p(T)$ to $p(0)$ is the transpose of the one that takes $\delta(0)$ to $\delta(T)$.
-# The transpose is also called the *adjoint*.
-
-# %%
-products = []
-for t in (0.0, 0.5, 1.0, 2.0):
-    delta = jax.jvp(lambda u, t=t: runge_kutta(velocity, u, t, 1_000)[-1], (theta,), (jnp.array([0.3, -1.0]),))[1]
-    products.append(float(p_at(t) @ delta))
-print("p · δ at four times:", np.round(products, 6))
-assert np.allclose(products, products[0], rtol=1e-6)
-
-# %% [markdown]
-# ## Exercise: adapt by the flow, in closed form
-#
-# The support loss is $\frac12 (u - m)^\top H (u - m)$, the query loss $\frac12 (u - q)^\top A\, (u - q)$. Write the
-# meta-gradient. `np.linalg.eigh` gives the matrix exponential of a symmetric matrix: the eigenvectors stay, each
-# eigenvalue is mapped.
+# - **Line 1.** The flow $d\phi/dt = -H (\phi - m)$ ends at $\phi(T) = m + e^{-TH} (\theta - m)$. The *matrix exponential*
+#   of a symmetric matrix has the same eigenvectors, and the exponentials of the eigenvalues.
+# - **Line 2.** The meta-objective is $F(\theta) = \frac12 (\phi(T) - q)^\top A\, (\phi(T) - q)$.
+# - **Line 3** is yours: differentiate, and write $\nabla F(\theta)$ as a function.
 
 
 # %% tags=["exercise"] exercise="08.flow_gradient"
@@ -346,27 +316,28 @@ def flow_gradient(
     support_minimum,
     query_hessian,
     query_minimum,
-    start,
-    horizon,
+    initialization,
+    training_time,
 ):
-    """The gradient, in the start, of the query loss after the gradient
-    flow of the support loss.
+    """The gradient, with respect to the initialization, of the query
+    loss after the gradient flow of the support loss.
 
     Args:
-      support_hessian: H, symmetric, shape [d, d].
+      support_hessian: H, symmetric, shape [d, d]; eigenvalues of any
+        sign.
       support_minimum: m, shape [d].
       query_hessian: A, symmetric, shape [d, d].
       query_minimum: q, shape [d].
-      start: theta, shape [d].
-      horizon: T > 0, a number.
+      initialization: theta, shape [d].
+      training_time: T > 0, a number.
 
     Returns:
       An array of shape [d].
     """
     ### BEGIN SOLUTION
     eigenvalues, vectors = np.linalg.eigh(support_hessian)
-    J = vectors @ np.diag(np.exp(-horizon * eigenvalues)) @ vectors.T
-    adapted = support_minimum + J @ (start - support_minimum)
+    J = vectors @ np.diag(np.exp(-training_time * eigenvalues)) @ vectors.T
+    adapted = support_minimum + J @ (initialization - support_minimum)
     return J @ query_hessian @ (adapted - query_minimum)
     ### END SOLUTION
 
@@ -375,43 +346,79 @@ def flow_gradient(
 check("08.flow_gradient", flow_gradient)
 
 # %% [markdown]
-# ## Back along a stored path
+# <details><summary>Line 3, to compare with yours</summary>
 #
-# Away from quadratics the adjoint equation needs a solver. Suppose the points $u_0, u_1, \dots, u_K$ were stored, at
-# times $s$ apart. Going back from $u_{k+1}$ to $u_k$,
+# By the chain rule $\nabla F(\theta) = e^{-TH} A\, (\phi(T) - q) = e^{-TH} p(T)$. This is the solution of the adjoint
+# equation at time $0$, since $H$ is constant. The matrix $e^{-TH}$ is the limit of the product of $K$ factors
+# $I - \frac{T}{K} H$.
 #
-# - an **Euler** step uses the slope where it begins: $\;p \leftarrow p - s\,a$, with $a = H(u_{k+1})\, p$;
-# - a **Heun** step also looks where Euler would arrive: $b = H(u_k)\,(p - s\,a)$. Then it goes back with the mean of the
-#   two slopes.
+# </details>
+
+# %% tags=["fold"]
+quadratics = ml.tasks.Quadratic(dim=3)(jax.random.key(0), 4)
+closed = ml.theory.flow(quadratics, T)  # its `jacobian` is exp(-T H), for each of four tasks
+distances = {}
+for num_steps in (100, 1_000, 10_000):
+    power = ml.theory.unrolled(quadratics, T / num_steps, num_steps).jacobian
+    distances[num_steps] = abs(power - closed.jacobian).max()
+assert distances[10_000] < 1e-3 and 9 < distances[1_000] / distances[10_000] < 11
+H, m = quadratics.support.hessian[0], quadratics.support.minimum[0]
+start = jnp.array([1.0, -2.0, 0.5])
+
+
+def query_loss(phi):
+    return ml.tasks.Quadratic.loss(phi, jax.tree.map(lambda leaf: leaf[0], quadratics.query))
+
+
+def flow_to_end(start):
+    return runge_kutta(lambda phi: -H @ (phi - m), start, T, 1_000)[-1]
+
+
+end = flow_to_end(start)
+p_start = closed.jacobian[0] @ jax.grad(query_loss)(end)
+assert np.allclose(end, m + closed.jacobian[0] @ (start - m))  # line 1
+assert np.allclose(p_start, jax.grad(lambda start: query_loss(flow_to_end(start)))(start))  # line 3
+assert np.allclose(p_start, closed.task_gradients(start)[0])
+
+# %% [markdown]
+# ## Integrate backwards along a stored trajectory
 #
-# Both $a$ and $b$ are Hessian-vector products. No Hessian matrix is formed.
+# If the loss is not quadratic, the adjoint equation needs a numerical method, and this method needs $\phi(t)$ on its way
+# from $T$ to $0$. Suppose that the forward pass stored the points $\phi_0, \phi_1, \dots, \phi_K$, at times
+# $\alpha = T / K$ apart. There are two simple ways to get from $p$ at $\phi_{k+1}$ to $p$ at $\phi_k$:
+#
+# - An **Euler step** uses the derivative where it begins: $\;p \leftarrow p - \alpha a\;$ with $\;a = H(\phi_{k+1})\, p$.
+# - A **Heun step** also evaluates the derivative where the Euler step would arrive, $\;b = H(\phi_k)\, (p - \alpha a)$, and
+#   then steps with the mean of $a$ and $b$.
+#
+# Both $a$ and $b$ are Hessian-vector products, so no Hessian matrix has to be formed.
 
 # %% [markdown]
 # ## Exercise: one backward sweep
 #
-# Write the sweep with Heun steps, from $p(T)$ to $p(0)$.
+# Integrate the adjoint equation from $p(T)$ to $p(0)$ with Heun steps.
 
 
 # %% tags=["exercise"] exercise="08.adjoint_sweep"
 def adjoint_sweep(loss, task, path, step_size):
-    """The adjoint equation, solved from the end of a stored path to its
-    start with Heun steps.
+    """The meta-gradient, by Heun steps for the adjoint equation from
+    the end of a stored trajectory to its beginning.
 
     Args:
       loss: function of (params, batch) that returns a scalar.
       task: a pair with task.support and task.query; each is a batch for
         `loss`.
-      path: array of shape [K + 1, d], the points at times 0, s, ...,
-        K s.
-      step_size: s, a number.
+      path: array of shape [K + 1, d], the points at times 0, alpha,
+        ..., K alpha, with K >= 0.
+      step_size: alpha, a number.
 
     Returns:
-      An array of shape [d], the meta-gradient p(0).
+      An array of shape [d], the adjoint p(0).
     """
 
     ### BEGIN SOLUTION
-    def hessian_times(u, vector):
-        return jax.jvp(lambda u: jax.grad(loss)(u, task.support), (u,), (vector,))[1]
+    def hessian_times(phi, vector):
+        return jax.jvp(lambda phi: jax.grad(loss)(phi, task.support), (phi,), (vector,))[1]
 
     p = jax.grad(loss)(path[-1], task.query)
     for k in reversed(range(len(path) - 1)):
@@ -426,35 +433,31 @@ def adjoint_sweep(loss, task, path, step_size):
 check("08.adjoint_sweep", adjoint_sweep)
 
 # %% [markdown]
-# How accurate is a sweep with $K$ steps? Four ways to the meta-gradient of the flow, each with $K$ steps, against
-# $p(0)$:
+# How accurate is a sweep with $K$ steps? We compare four meta-gradients, each of them computed with $K$ steps, with the
+# exact gradient of the flow:
 #
-# - MAML: $K$ gradient steps, differentiated. It is exact for these steps, which are not the flow.
-# - An Euler sweep, and a Heun sweep, along a path that Runge-Kutta stored.
-# - `ml.a_maml`, the library's A-MAML. It steps with a fifth-order method (Tsitouras) and carries $p$ back through the
-#   transposed steps.
+# - MAML, the exact gradient through $K$ gradient steps, which approximate the flow,
+# - an Euler sweep and a Heun sweep along a trajectory that the Runge-Kutta method stored,
+# - A-MAML as the library has it, `ml.a_maml(loss, T, K)`. It integrates the flow by a method of order five (Tsitouras,
+#   2011), and the adjoint by the transposes of the same steps.
 
 # %%
-order_prediction = predict(
-    "08.order",
-    "From K to 4K steps: by what factor does the error of the Heun sweep shrink?",
-    options=["about 4", "about 16", "about 64"],
-)
+order_prediction = predict("08.order")
 
 
-# %%
+# %% tags=["fold"]
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def sweep(theta, num_steps, heun):
-    """p(0) by Heun or Euler steps along a path stored by Runge-Kutta."""
-    h = horizon / num_steps
-    path = runge_kutta(velocity, theta, horizon, num_steps)
-    hessians = jax.vmap(curvature_at)(path)  # for two parameters the matrices are small
+    """p(0) by Heun or Euler steps along a trajectory stored by the Runge-Kutta method."""
+    dt = T / num_steps
+    path = runge_kutta(velocity, theta, T, num_steps)
+    hessians = jax.vmap(hessian_at)(path)  # for two parameters the matrices are small
 
     def back(p, ends):
-        before, after = ends
-        a = after @ p
-        b = before @ (p - h * a)
-        return p - h * ((a + b) / 2 if heun else a), None
+        earlier, later = ends
+        a = later @ p
+        b = earlier @ (p - dt * a)
+        return p - dt * ((a + b) / 2 if heun else a), None
 
     return jax.lax.scan(back, query_gradient(path[-1]), (hessians[:-1], hessians[1:]), reverse=True)[0]
 
@@ -464,310 +467,259 @@ def relative_error(gradient):
 
 
 counts = np.array([64, 128, 256, 512, 1024])
-ways = {
-    "MAML, K gradient steps": lambda k: ml.maml(valley, optax.sgd(horizon / k), k)(theta, task)[1],
+methods = {
+    "MAML": lambda k: ml.maml(valley, optax.sgd(T / k), k)(theta, task)[1],
     "Euler sweep": lambda k: sweep(theta, k, False),
     "Heun sweep": lambda k: sweep(theta, k, True),
 }
 errors = {
-    name: np.array([relative_error(jax.jit(way, static_argnums=0)(int(k))) for k in counts])
-    for name, way in ways.items()
+    name: np.array([relative_error(jax.jit(method, static_argnums=0)(int(k))) for k in counts])
+    for name, method in methods.items()
 }
 orders = {name: -np.polyfit(np.log(counts[2:]), np.log(values[2:]), 1)[0] for name, values in errors.items()}
-order_prediction.reveal("about 16")
-for name in ways:
-    print(f"{name}: order {orders[name]:.2f}, errors")
-    print("   ", " ".join(f"{error:.1e}" for error in errors[name]))
-assert abs(orders["Euler sweep"] - 1) < 0.1 and abs(orders["Heun sweep"] - 2) < 0.1
-assert abs(orders["MAML, K gradient steps"] - 1) < 0.1
+assert abs(orders["MAML"] - 1) < 0.1 and abs(orders["Euler sweep"] - 1) < 0.1 and abs(orders["Heun sweep"] - 2) < 0.1
 
 # %%
-a_maml = {k: jax.jit(ml.a_maml(valley, horizon, k)) for k in (32, 64)}
-a_maml_errors = np.array([relative_error(meta_gradient(theta, task)[1]) for meta_gradient in a_maml.values()])
-a_maml_order = np.log2(a_maml_errors[0] / a_maml_errors[1])
-print("ml.a_maml with 32 and 64 steps:", " ".join(f"{e:.1e}" for e in a_maml_errors), f"  order {a_maml_order:.1f}")
-assert a_maml_errors[1] < errors["Heun sweep"][-1] and a_maml_order > 4.5
-plots.show(
-    plots.lines(
-        counts,
-        errors,
-        "steps K",
-        "relative error of ∇F",
-        log="xy",
-        points={"ml.a_maml, 64 steps": (64, a_maml_errors[1])},
-    ),
-    alt="Relative error against the number of steps, both axes logarithmic. MAML and the Euler sweep fall with slope one, the "
-    "sweep a little higher, the Heun sweep with slope two. A-MAML's mark at 64 steps lies below all of them.",
-)
+a_maml = {k: jax.jit(ml.a_maml(valley, T, k)) for k in (32, 64)}
+a_maml_errors = [relative_error(method(theta, task)[1]) for method in a_maml.values()]
+heun = errors["Heun sweep"]
+order_prediction.reveal(int(np.digitize(heun[-3] / heun[-1], [8, 32])))
+figures.orders(counts, errors, (64, a_maml_errors[1]))
+
+# %% tags=["fold"]
+assert a_maml_errors[1] < heun[-1] and np.log2(a_maml_errors[0] / a_maml_errors[1]) > 4.5
+shift = 1e-5 * np.eye(2)
+differences = [float(a_maml[32](theta + s, task)[0] - a_maml[32](theta - s, task)[0]) / 2e-5 for s in shift]
+assert np.allclose(differences, a_maml[32](theta, task)[1], rtol=1e-6)
 
 # %% [markdown]
-# First order, first order, second order. A-MAML with 64 steps has a smaller error than all others with 1,024. Its
-# gradient is also the exact gradient of the value that it returns, however few the steps, because its way back is the
-# transpose of its way forwards. A sweep that we discretise ourselves has an error of its own.
+# MAML and the Euler sweep have order one, the Heun sweep has order two, and A-MAML with 64 steps has a smaller error than
+# all others with 1,024. The last method has a second advantage. Because its backward pass consists of the transposes of
+# its forward steps, its gradient is the exact gradient of the value that it returns, however few the steps. A sweep with
+# a discretization of its own differs from that by its own error.
+#
+# ## Can the trajectory be integrated backwards?
+#
+# Storing the trajectory takes memory, one copy of the parameters for each step. But do we have to store it? We know
+# $\phi(T)$, and an ODE can be integrated backwards in time, from $T$ to $0$. We could start at $\phi(T)$ and $p(T)$,
+# integrate both equations backwards together, and store nothing at all. Neural ODEs, networks whose layers are the steps of
+# an ODE, were first trained in this way (Chen et al., 2018).
+#
+# Let us try it on the simplest gradient flow, that of a parabola with curvature $L$ and minimum $m$. No numerical method
+# is to blame here, since both directions have a formula:
+#
+# $$\phi(T) = m + e^{-LT} (\theta - m), \qquad\qquad \theta = m + e^{+LT} (\phi(T) - m) .$$
 
 # %%
-meta_gradient, shift = a_maml[32], 1e-5 * np.eye(2)
-by_difference = [float(meta_gradient(theta + s, task)[0] - meta_gradient(theta - s, task)[0]) / 2e-5 for s in shift]
-assert np.allclose(by_difference, meta_gradient(theta, task)[1], rtol=1e-6)
-print("differences of the value:", np.round(by_difference, 6))
-print("gradient:                ", meta_gradient(theta, task)[1].round(6))
-
-# %% [markdown]
-# ## The tempting way: run the flow backwards
-#
-# The sweep asks for $u(t)$ from $T$ down to $0$. Storing the path costs memory: one copy of the parameters for each
-# step. But we know $u(T)$, and an ODE can be run backwards:
-#
-# $$\frac{du}{dt} = -\nabla h(u) \quad\text{from } T \text{ to } 0.$$
-#
-# Start at $u(T)$ with $p(T)$, take both back together, store nothing. This is how neural ODEs, networks whose layers are
-# the steps of an ODE, were first trained, and solver libraries offer it (`BacksolveAdjoint` in diffrax). Does it work
-# for a gradient flow?
-#
-# Take one parameter and a parabola with curvature $L$ and minimum $m$. No solver is to blame here: both
-# directions have a formula.
-#
-# $$u(T) = m + e^{-LT} (\theta - m), \qquad\qquad \theta = m + e^{+LT} (u(T) - m).$$
-
-# %%
-lost_prediction = predict(
-    "08.lost",
-    "In float64, numbers near 1 are rounded to about 2e-16. From which LT on is nothing left of the start? "
-    "(It helps that ln 10 is 2.3.)",
-)
+lost_prediction = predict("08.lost")
 
 
 # %%
-def there_and_back(product, dtype):
-    """Relative error of the start after the formula forwards and the formula backwards; m = 1, theta = 2."""
-    minimum, start, growth = dtype(1), dtype(2), np.exp(dtype(product))
+def there_and_back(LT, dtype):
+    """Relative error of theta after both formulas; m = 1, theta = 2."""
+    minimum, start, growth = dtype(1), dtype(2), np.exp(dtype(LT))
     end = minimum + (start - minimum) / growth
     back = minimum + (end - minimum) * growth
     return float(abs(back - start) / (start - minimum))
 
 
-lost = {dtype: -np.log(np.finfo(dtype).eps) for dtype in (np.float64, np.float32)}
-lost_prediction.reveal(lost[np.float64])
-for dtype, limit in lost.items():
-    found = {product: there_and_back(product, dtype) for product in (5, 10, 15, 20, 30, 38)}
-    print(f"{dtype.__name__}, lost at {limit:.0f}")
-    print("  LT   ", " ".join(f"{product:6d}" for product in found))
-    print("  error", " ".join(f"{error:6.0e}" for error in found.values()))
+limits = {dtype: -np.log(np.finfo(dtype).eps) for dtype in (np.float64, np.float32)}
+lost_prediction.reveal(limits[np.float64])
+
+# %% tags=["fold"]
+tried = (5, 10, 15, 20, 30, 38)
+plots.table(
+    {
+        dtype.__name__: [*(f"{there_and_back(LT, dtype):.0e}" for LT in tried), f"{limit:.0f}"]
+        for dtype, limit in limits.items()
+    },
+    ["error of θ at LT =", *map(str, tried), "ln(1/ε)"],
+    title="When LT reaches ln(1/ε), nothing is left of the initialization",
+    caption="Relative error after the formula forwards and the formula backwards. An error of 1 means that all is lost.",
+)
+for dtype, limit in limits.items():
     assert there_and_back(limit - 5, dtype) < 0.02 and there_and_back(limit + 2, dtype) == 1
-print(f"bfloat16 would lose it at {-np.log(float(jnp.finfo(jnp.bfloat16).eps)):.0f}")
+assert 5 < -np.log(float(jnp.finfo(jnp.bfloat16).eps)) < 6
 
 # %% [markdown]
-# The flow forgets: it presses all starts together by $e^{-LT}$. Going back must pull them apart by $e^{+LT}$, and pulls
-# apart the rounding errors too. All is lost when
+# The flow contracts. It brings all initializations closer to each other by the factor $e^{-LT}$, and integrating backwards
+# must separate them again by $e^{+LT}$. It separates rounding errors by the same factor. If $\varepsilon$ is the machine
+# precision, the initialization is lost when
 #
-# $$\varepsilon\, e^{LT} = 1, \qquad\text{that is}\qquad LT = \ln (1 / \varepsilon).$$
+# $$\varepsilon\, e^{LT} = 1, \qquad\text{that is}\qquad LT = \ln (1 / \varepsilon) .$$
 #
-# A long inner loop with steps of half the stable size, $\alpha = 1/L$, has $LT = K$. A hundred such steps are beyond
-# float64.
+# An ordinary inner loop gets there quickly. With half the largest stable learning rate, $\alpha = 1/L$, we have
+# $LT = K$, so that forty inner steps are already beyond float64.
+#
+# What happens in the valley, whose Hessian changes along the way? There $T = 2$ and $L = 20$, so $LT = 40$. We take
+# $\phi(T)$ back to time $0$ with the same method and the same 16,000 steps that brought us there.
+
+# %%
+path_prediction = predict("08.path")
+
+# %%
+returned = runge_kutta(velocity, flow[-1], -T)[::-1]  # from time 0 to T, like `flow`
+distance = np.linalg.norm(returned - flow, axis=1)
+leaves = not distance[200] < 0.1  # before it comes to theta; "not <": it may be NaN
+path_prediction.reveal(int(not distance[0] < 0.1) + int(leaves))
+
+# %% tags=["fold"]
+largest = np.array(jax.vmap(lambda phi: jnp.linalg.eigvalsh(hessian_at(phi))[-1])(flow))
+assert 36 < largest.mean() * T < 44  # LT, with the largest curvature along the trajectory
+assert leaves and not distance[0] < 0.5
+figures.lost(valley, task, theta, flow, returned, np.linspace(0, T, len(flow)))
 
 # %% [markdown]
-# ## The same in the valley
+# Forwards, the walls keep the trajectory on the valley floor. Backwards, they push it away from the floor as if this were a
+# ridge, and a rounding error decides to which side it falls.
 #
-# In the valley the horizon was $T = 2$, and $LT = 40$. Runge-Kutta with 16,000 steps took $\theta$ to $u(T)$. Take it
-# back to $0$ with the same method and the same steps.
+# Move the slider and change the precision. **The parabola was lost at $LT = 36$ in float64 and at 16 in float32. Is the
+# valley lost at about the same values?** The straight line in the right panel is $\varepsilon\, e^{LT}$.
 
-# %%
-path_prediction = predict(
-    "08.path",
-    "The way back: where does it go?",
-    options=[
-        "back to the start, with a small error",
-        "along the floor to the angle of the start, but not to the start",
-        "it leaves the floor before it reaches the start",
-    ],
-)
-
-# %%
-returned = runge_kutta(velocity, true_path[-1], -horizon)
-largest = np.array(jax.vmap(lambda u: jnp.linalg.eigvalsh(curvature_at(u))[-1])(true_path))
-off = np.linalg.norm(returned - true_path[::-1], axis=1)
-left_at = horizon * (1 - (off > 0.1).argmax() / (len(off) - 1))
-print(
-    f"mean over the path of the largest curvature: {largest.mean():.1f}, so LT is about {largest.mean() * horizon:.0f}"
-)
-print(f"more than 0.1 away from the true path from t = {left_at:.2f} down")
-print(f"{off[-1]:.2g} away at t = 0")
-path_prediction.reveal("it leaves the floor before it reaches the start")
-assert off[-1] > 0.5 and 0 < (off > 0.1).argmax() < len(off) - 200
-figure, (axes,) = plots.subplots(height=4.2)
-draw_valley(axes, {"true path": true_path, "integrated backwards": returned})
-plots.show(
-    figure,
-    alt="The true path along the circular valley, and the path integrated backwards from its end. The second follows the first "
-    "along most of the floor, leaves it shortly before the start, and ends far away: out of the picture or, on another "
-    "machine, at the centre.",
-)
-
-# %% [markdown]
-# Forwards, the walls hold the path on the floor. Backwards, they push it off: the floor has become a ridge. A rounding
-# error picks the side.
-#
-# Move the slider, and change the precision. **The parabola was lost at 36 in float64 and at 16 in float32. Is the
-# valley lost at the same $LT$?** The left picture shows the way back. The right one shows how far from the start it
-# ends; the straight line is $\varepsilon\, e^{LT}$.
-
-# %%
-products = np.arange(1.0, 46.0)
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def round_trip(product, dtype, num_steps):
-    """The way back, for the horizon at which LT is `product`, shape [num_steps + 1, 2]."""
-    horizon = jnp.asarray(product / steepness, dtype)
-    end = runge_kutta(velocity, theta.astype(dtype), horizon, num_steps)[-1]
-    return runge_kutta(velocity, end, -horizon, num_steps)
-
-
+# %% tags=["fold"]
+values = np.arange(1, 46)
 dtypes = {"float64": jnp.float64, "float32": jnp.float32}
 
 
-def miss(product, precision, num_steps=16_000):
-    return float(np.linalg.norm(round_trip(float(product), dtypes[precision], num_steps)[-1] - theta))
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def round_trips(products, dtype, num_steps=16_000):
+    """Forward and backward trajectory for each LT, thinned to 400 intervals, shape [2, n, 401, 2]."""
+
+    def round_trip(product):
+        duration = jnp.asarray(product / L, dtype)
+        forward = runge_kutta(velocity, theta.astype(dtype), duration, num_steps)
+        back = runge_kutta(velocity, forward[-1], -duration, num_steps)
+        return forward[:: num_steps // 400], back[:: num_steps // 400]
+
+    return jnp.stack(jax.vmap(round_trip)(products))
 
 
-misses = {precision: np.array([miss(product, precision) for product in products]) for precision in dtypes}
+trips = {name: np.asarray(round_trips(values, dtype)) for name, dtype in dtypes.items()}
+misses = {name: np.linalg.norm(trip[1, :, -1] - theta, axis=-1) for name, trip in trips.items()}
 
 
 def draw_round_trip(LT, precision):
-    figure, (left, right) = plots.subplots(2, height=3.7)
-    way_back = round_trip(float(LT), dtypes[precision], 16_000)
-    true_path = runge_kutta(velocity, theta, LT / steepness)
-    draw_valley(left, {"true path": true_path[::20], "way back": way_back[::20]})  # the eye needs no more points
-    rounding = np.exp(products) * float(jnp.finfo(dtypes[precision]).eps)
-    plots.lines(
-        products,
-        {"measured": misses[precision], "ε exp(LT)": rounding},
-        "LT",
-        "distance from the start",
-        points={"this LT": (LT, misses[precision][int(LT) - 1])},
-        log="y",
-        ylim=(1e-17, 1e3),
-        axes=right,
-    )
-    return figure
+    forward, back = trips[precision][:, list(values).index(LT)]
+    epsilon = float(jnp.finfo(dtypes[precision]).eps)
+    return figures.round_trip(valley, task, theta, forward, back, values, misses[precision], epsilon, LT)
 
 
 explore(
     draw_round_trip,
-    "Left, the valley with the true path and the way back; right, the distance from the start at the end of the way back "
+    "Left, the valley with the forward trajectory and the one integrated backwards; right, the distance from θ at the end "
     "against LT, on a logarithmic axis, with the line that rounding predicts.",
     LT=(1, 45, 1, 20),
     precision=list(dtypes),
 )
 
-# %%
-for precision, dtype in dtypes.items():
+# %% tags=["fold"]
+first_lost = {}
+for name, dtype in dtypes.items():
     limit = -np.log(float(jnp.finfo(dtype).eps))
-    first = products[(misses[precision] > 0.5).argmax()]
-    print(f"{precision}: lost from LT = {first:.0f} on; rounding alone predicts {limit:.0f}")
-    assert limit - 5 < first < limit + 5
-    assert np.mean(misses[precision] < np.exp(products - limit)) > 0.5
-for num_steps in (400, 1_000, 4_000, 16_000):
-    coarse = {product: miss(product, "float64", num_steps) for product in (20, 30)}
-    print(f"float64 with {num_steps:6,d} steps:  ", "   ".join(f"LT {k}: {error:.0e}" for k, error in coarse.items()))
-assert miss(20, "float64", 400) > 100 * miss(20, "float64", 4_000) and miss(30, "float64", 400) > 0.5
+    first_lost[name] = int(values[(~(misses[name] < 0.5)).argmax()])
+    assert limit - 5 < first_lost[name] < limit + 5
+    assert np.mean(misses[name] < np.exp(values - limit)) > 0.5
+tested = np.array([20, 30])
+rows = {}
+for num_steps in (400, 4_000, 16_000):
+    ends = round_trips(tested, jnp.float64, num_steps)[1, :, -1]
+    rows[f"{num_steps}"] = list(np.linalg.norm(ends - theta, axis=-1))
+plots.table(
+    {name: [f"{error:.0e}" if error < 0.5 else "lost" for error in row] for name, row in rows.items()},
+    ["steps, in float64", "LT = 20", "LT = 30"],
+    title="The errors of the method grow in the same way as rounding errors",
+    caption="Distance from θ after integrating forwards and backwards with the same number of steps.",
+)
+assert rows["400"][0] > 100 * rows["4000"][0] and not rows["400"][1] < 0.5
 
 # %% [markdown]
-# Yes, nearly. With fewer steps the way back is lost earlier, because errors of the solver grow in the same way as those of
-# rounding. More steps help until rounding is all that is left: compare 4,000 and 16,000. The straight line is an estimate;
-# the measured curve runs mostly below it.
-
-# %% [markdown]
-# ## And its gradient
+# It is, nearly. With fewer steps the trajectory is lost at a smaller $LT$, because the errors of the numerical method are
+# multiplied by $e^{LT}$ too. More steps help until only rounding is left.
 #
-# Below, $u$ and $p$ are taken back together, and the result is compared with the gradient through the way forwards.
+# And the gradient? Let us integrate $\phi$ and $p$ backwards together and compare $p(0)$ with the exact meta-gradient, in the
+# valley and on a quadratic, which is the test problem that comes to mind first.
 
 # %%
-wrong_prediction = predict(
-    "08.wrong_gradient",
-    "How wrong is the gradient of the way back that stores nothing, at LT = 40?",
-    options=["below 1 %", "between 1 % and 10 %", "above 10 %"],
-)
+quadratic_prediction = predict("08.quadratic")
 
 
 # %%
 @functools.partial(jax.jit, static_argnums=0)
-def both_ways(loss, theta, horizon):
-    """(start and p(0) with u and p integrated backwards together, p(0) by differentiating the way forwards)."""
+def stores_nothing(loss, theta, T):
+    """(theta recovered, its adjoint, exact gradient)."""
 
-    def flow(u):
-        return runge_kutta(lambda u: -jax.grad(loss)(u, task.support), u, horizon)[-1]
+    def end_of_flow(phi):
+        return runge_kutta(lambda phi: -jax.grad(loss)(phi, task.support), phi, T)[-1]
 
-    def rate(state):
-        u, p = state
-        return -jax.grad(loss)(u, task.support), jax.hessian(loss)(u, task.support) @ p
+    def derivative(state):
+        phi, p = state
+        H = jax.hessian(loss)(phi, task.support)
+        return -jax.grad(loss)(phi, task.support), H @ p
 
-    u = flow(theta)
-    path, p = runge_kutta(rate, (u, jax.grad(loss)(u, task.query)), -horizon)
-    return path[-1], p[-1], jax.grad(lambda theta: loss(flow(theta), task.query))(theta)
-
-
-def gradient_error(loss, product):
-    """(distance from the start, relative error of the gradient) of the way back that stores nothing."""
-    start, backwards, forwards = both_ways(loss, theta, product / steepness)
-    return float(np.linalg.norm(start - theta)), float(np.linalg.norm(backwards - forwards) / np.linalg.norm(forwards))
+    end = end_of_flow(theta)
+    phi, p = runge_kutta(derivative, (end, jax.grad(loss)(end, task.query)), -T)
+    exact = jax.grad(lambda theta: loss(end_of_flow(theta), task.query))(theta)
+    return phi[-1], p[-1], exact
 
 
-valley_errors = {product: gradient_error(valley, product) for product in (10, 20, 30, 40)}
-for product, (distance, wrong) in valley_errors.items():
-    print(f"LT = {product}: {distance:.0e} away from the start, the gradient off by {wrong:.0e}")
-wrong_prediction.reveal("above 10 %")
-assert valley_errors[20][1] < 1e-4 and not valley_errors[40][1] < 0.1  # "not <": it may be NaN
-
-# %% [markdown]
-# At $LT = 20$ all is well. At $40$ the gradient is useless, and no error is raised: the adjoint equation along that path
-# uses Hessians from places where adaptation has never been. Which wrong answer comes out depends on the side that rounding
-# picks: near the centre the loss curves downwards, and there $p$ grows on the way back.
-#
-# Would a test have found it? A quadratic with an exact answer is the test that comes to mind first. Take one with
-# curvatures $20$ and $1$, and the same $LT = 40$.
-
-# %%
-quadratic_prediction = predict(
-    "08.quadratic",
-    "On this quadratic, what does the way back that stores nothing get wrong?",
-    options=["nothing", "the path, not the gradient", "the gradient, not the path", "both"],
-)
-
-
-# %%
 @jax.jit
-def bowl(u, batch):
+def quadratic(phi, batch):
     """Curvatures 20 and 1; the minimum is the mean of the batch."""
-    return jnp.sum(jnp.array([steepness, 1.0]) * (u - batch.mean(0)) ** 2) / 2
+    return jnp.sum(jnp.array([L, 1.0]) * (phi - batch.mean(0)) ** 2) / 2
 
 
-distance, wrong = gradient_error(bowl, 40)
-quadratic_prediction.reveal("the path, not the gradient")
-print(f"{distance:.0e} away from the start, the gradient off by {wrong:.0e}")
-assert distance > 0.5 and wrong < 1e-6
+# %%
+def errors_without_storing(loss, LT):
+    """(distance from theta, relative error of the gradient)."""
+    phi, p, exact = stores_nothing(loss, theta, LT / L)
+    miss = np.linalg.norm(p - exact) / np.linalg.norm(exact)
+    return float(np.linalg.norm(phi - theta)), float(miss)
+
+
+in_valley = {LT: errors_without_storing(valley, LT) for LT in (10, 20, 30, 40)}
+on_quadratic = errors_without_storing(quadratic, 40)
+wrong = [on_quadratic[0] > 0.5, on_quadratic[1] > 1e-6]  # trajectory, gradient
+quadratic_prediction.reveal(int(wrong[0]) + 2 * int(wrong[1]))
+
+# %% tags=["fold"]
+plots.table(
+    {
+        f"{name}, LT = {LT}": [f"{miss:.0e}" if miss < 0.5 else "lost", f"{wrong:.0e}" if wrong < 0.1 else "useless"]
+        for name, LT, (miss, wrong) in [
+            *(("valley", LT, pair) for LT, pair in in_valley.items()),
+            ("quadratic", 40, on_quadratic),
+        ]
+    },
+    ["", "distance from θ", "relative error of ∇F"],
+    title="A quadratic does not notice that the trajectory is lost",
+    caption="Trajectory and adjoint integrated backwards together, nothing stored, in float64.",
+)
+assert in_valley[20][1] < 1e-4 and not in_valley[40][1] < 0.1  # "not <": it may be NaN
+assert on_quadratic[0] > 0.5 and on_quadratic[1] < 1e-6
 
 # %% [markdown]
-# The path is lost and the gradient is right, because the Hessian is the same everywhere: it does not matter where you
-# think you are. **A test on a quadratic passes.** Test an adjoint on a curved valley with a large $LT$.
+# At $LT = 20$ all is well. At $LT = 40$ the gradient in the valley is useless, and no error is raised, because the adjoint
+# equation happily uses Hessians from places where adaptation has never been. On the quadratic the trajectory is lost just
+# as thoroughly, yet the gradient is right. Therefore a quadratic cannot test an adjoint method. Use a curved valley and a
+# large $LT$.
 
 # %% [markdown]
-# ## Exercise: how far back can you see?
+# ## Exercise: how long may the inner training time be?
 #
-# The end of the flow is known up to an error of a given length, in an unknown direction. The Hessian is constant. How
-# long may the horizon be if the start that you compute from it must not miss by more than a tolerance?
+# The end of a flow with a constant Hessian is known up to an error of a given size, in an unknown direction. How large may
+# $T$ be, if the initialization that is computed from this end may be wrong by a given tolerance at most?
 
 
 # %% tags=["exercise"] exercise="08.longest_horizon"
-def longest_horizon(hessian, error, tolerance):
-    """The longest T at which no error of that length in u(T) becomes
-    longer than the tolerance at time 0.
+def longest_training_time(hessian, error, tolerance):
+    """The longest T at which no error of that size in phi(T) becomes
+    larger than the tolerance at time 0.
 
     Args:
       hessian: symmetric, shape [d, d]; at least one eigenvalue is
         positive.
-      error: length of the error in u(T), a positive number.
-      tolerance: length of the error allowed at time 0, larger than
+      error: size of the error in phi(T), a positive number.
+      tolerance: size of the error allowed at time 0, larger than
         `error`.
 
     Returns:
@@ -780,87 +732,58 @@ def longest_horizon(hessian, error, tolerance):
 
 
 # %%
-check("08.longest_horizon", longest_horizon)
+check("08.longest_horizon", longest_training_time)
 
 # %% [markdown]
 # ## Checkpoints
 #
-# So the path must be stored. Not all of it at once, though. Keep every $c$-th point on the way forwards, as a
-# *checkpoint*. On the way back take the segments from the last to the first: walk the segment **forwards** again from
-# its checkpoint, sweep back along it, forget it. Walked forwards again, a segment gives the same points as the first
-# time.
+# So the trajectory must be stored, but not all of it at once. Keep every $c$-th point of the forward pass as a
+# **checkpoint**. In the backward pass take the segments between checkpoints from the last to the first. Recompute the
+# points of one segment, **forwards** from its checkpoint, sweep back along it, and forget it. Recomputed forwards, a
+# segment has the same points as the first time.
 
-# %% [markdown]
-# ## Exercise: the bill for checkpoints
-#
-# $K$ gradient steps, with a checkpoint at every $c$-th step, from step $0$ on. Every segment is walked again, the last
-# one too; one that is walked again adds $c$ points. Count a Hessian-vector product as two gradients, as in lesson 03.
-
-
-# %% tags=["exercise"] exercise="08.checkpoint_bill"
-def checkpoint_bill(num_steps, spacing):
-    """What one task's meta-gradient costs with checkpoints.
-
-    Args:
-      num_steps: K, a multiple of `spacing`.
-      spacing: c, the number of steps in a segment.
-
-    Returns:
-      (points, gradients), two whole numbers. Points: the most that are
-      in memory at a time, checkpoints and one segment. Gradients: the
-      way forwards, the segments walked again, the query loss and the
-      way back.
-    """
-    ### BEGIN SOLUTION
-    points = num_steps // spacing + spacing
-    walks, back = 2 * num_steps, 2 * num_steps
-    return points, walks + 1 + back
-    ### END SOLUTION
-
-
-# %%
-check("08.checkpoint_bill", checkpoint_bill)
-
-# %% [markdown]
-# The gradients do not depend on $c$. The points do, and there is a best spacing.
-
-# %% tags=["nbval-check-output"]
-num_steps = 1_024
-spacings = 2 ** np.arange(11)
-for spacing in spacings[2:9]:
-    print(f"spacing {spacing:3d}   points {num_steps // spacing + spacing:4d}")
-fewest = num_steps // spacings + spacings
-assert spacings[fewest.argmin()] == np.sqrt(num_steps) and fewest.min() == 2 * np.sqrt(num_steps)
-
-# %% [markdown]
-# The fewest points are $2\sqrt K$, at $c = \sqrt K$. The price is a third more gradients.
-#
-# Checkpoints owe nothing to the ODE: MAML can have them too. Lesson 07 called it rematerialised, `ml.maml(..., remat=True)`,
-# with $c \approx \sqrt K$. The figure compares it with MAML without checkpoints, and with `ml.a_maml`, which keeps its
-# checkpoints in the same way. The compiler says how much working memory each program needs.
-
-# %%
-memory_prediction = predict(
-    "08.memory",
-    "From K = 64 to K = 1024 steps: by what factor does the memory of MAML with checkpoints grow?",
-    options=["about 1", "about 4", "about 16"],
+# %% tags=["fold"]
+diagrams.show(
+    figures.three_ways(),
+    "Three rows, each a trajectory of thirteen points. In the first all points are filled, and one arrow leads back from "
+    "the last to the first. In the second only the last one is filled, and a dashed arrow leads back and misses the first. "
+    "In the third every fourth point is filled; each segment has an arrow forwards and an arrow backwards.",
+    title="Three ways to know φ(t) in the backward pass",
+    caption="Filled points are stored. Blue: forward steps that are repeated. Orange: the backward pass.",
 )
 
+# %% [markdown]
+# With checkpoints every $c$ steps, $K / c$ checkpoints and the $c$ points of one segment are in memory at a time. The sum
+# $K / c + c$ is smallest at $c = \sqrt K$, where it is $2 \sqrt K$. In return each step is computed twice. If a
+# Hessian-vector product counts as two gradients, the cost rises from $3K + 1$ to $4K + 1$ gradients, whatever $c$ is.
+
+# %% tags=["fold"]
+spacings = 2 ** np.arange(11)
+points = 1_024 // spacings + spacings
+plots.table(
+    {"points in memory": points[2:9]},
+    ["c", *map(str, spacings[2:9])],
+    title="The best distance between checkpoints is the square root of K",
+    caption="For K = 1 024 steps.",
+)
+assert spacings[points.argmin()] == np.sqrt(1_024) and points.min() == 2 * np.sqrt(1_024)
+
+# %% [markdown]
+# Checkpoints do not need an ODE, and MAML can have them too. Deep learning calls them rematerialization, and the library
+# offers them as `ml.maml(..., remat=True)`. `ml.a_maml` always works with about $\sqrt K$ checkpoints. How much memory does
+# this save? The compiler reports how much each program needs.
+
+# %%
+memory_prediction = predict("08.memory")
 
 # %%
 jax.clear_caches()  # frees the memory of the programs above
-
-
-def smooth_loss(params, batch):
-    return jnp.mean(jnp.log(jnp.cosh(params - batch)))
-
-
 many = jnp.zeros(2_000)
 many_task = ml.Task(many[None] + 1, many[None] + 1)
 
 
-def maml(num_steps, checkpoints):
-    return ml.maml(smooth_loss, optax.sgd(0.1), num_steps, remat=checkpoints)
+def smooth_loss(params, batch):
+    return jnp.mean(jnp.log(jnp.cosh(params - batch)))
 
 
 def copies(meta_gradient):
@@ -869,127 +792,162 @@ def copies(meta_gradient):
     return program.memory_analysis().temp_size_in_bytes / many.nbytes
 
 
+def maml(num_steps, checkpoints):
+    return ml.maml(smooth_loss, optax.sgd(0.1), num_steps, remat=checkpoints)
+
+
 counts = np.array([64, 256, 1024])
 memory = {
-    "MAML, path stored": [copies(maml(int(k), checkpoints=False)) for k in counts],
-    "MAML with checkpoints": [copies(maml(int(k), checkpoints=True)) for k in counts],
+    "MAML, all stored": [copies(maml(int(K), checkpoints=False)) for K in counts],
+    "MAML, checkpoints": [copies(maml(int(K), checkpoints=True)) for K in counts],
 }
 
 # %%
-memory["ml.a_maml"] = [copies(ml.a_maml(smooth_loss, 1.0, int(k))) for k in counts]
+memory["ml.a_maml"] = [copies(ml.a_maml(smooth_loss, 1.0, int(K))) for K in counts]
 growth = {name: values[-1] / values[0] for name, values in memory.items()}
-memory_prediction.reveal("about 4")
-for name, values in memory.items():
-    print(f"{name:22s}", "  ".join(f"K = {k}: {value:6.0f}" for k, value in zip(counts, values, strict=True)))
-assert growth["MAML, path stored"] > 14 and 1.3 < growth["ml.a_maml"] < growth["MAML with checkpoints"] < 4.5
-lowest, between, highest = (
-    np.array(memory[name]) for name in ("MAML with checkpoints", "ml.a_maml", "MAML, path stored")
-)
+memory_prediction.reveal(int(np.digitize(growth["MAML, checkpoints"], [2, 8])))
+figures.memory(counts, memory)
+
+# %% tags=["fold"]
+assert growth["MAML, all stored"] > 14 and 1.3 < growth["ml.a_maml"] < growth["MAML, checkpoints"] < 4.5
+lowest, between, highest = (np.array(memory[name]) for name in ("MAML, checkpoints", "ml.a_maml", "MAML, all stored"))
 assert (lowest < between).all() and (between < highest).all()
-assert all(kept < 2 * k**0.5 + 3 for kept, k in zip(memory["MAML with checkpoints"], counts, strict=True))
+assert all(kept < 2 * k**0.5 + 3 for kept, k in zip(lowest, counts, strict=True))
+assert np.allclose(highest / counts, 5, atol=1)  # copies for each step
 with_and_without = (jax.jit(maml(64, checkpoints=choice))(many, many_task)[1] for choice in (True, False))
 assert jnp.allclose(*with_and_without)  # the same gradient
 
+# %% [markdown]
+# For sixteen times as many steps, the stored trajectory takes about sixteen times the memory, and checkpoints take four
+# times or less. The stored trajectory needs about five copies for each step rather than one, because the compiler keeps
+# intermediate results of the Hessian-vector products as well. With checkpoints MAML needs little more than the $2\sqrt K$
+# copies of the calculation, and its gradient is the same.
+
+# %% [markdown]
+# ## Exercise: with a proximal term, the flow leads to iMAML
+#
+# Lesson 04 added a proximal term, which pulls the adapted parameters back to $\theta$. The flow can have one too, and then
+# $\theta$ acts at all times, not only at the beginning. Derive the meta-gradient for a quadratic support loss.
+#
+# - **Line 1.** The flow is $d\phi/dt = -\nabla h(\phi) - \lambda (\phi - \theta)$. Its Hessian is $H + \lambda I$, so the
+#   adjoint equation becomes $dp/dt = (H + \lambda I)\, p$ with $p(T) = \nabla f(\phi(T))$ as before.
+# - **Line 2.** Displacing $\theta$ by $w$ displaces the initial value by $w$. It also adds $\lambda w\, dt$ to the flow in
+#   every short time $dt$, and $p(t)$ says how much that is worth in the end. Both together give
+#   $\;\nabla F(\theta) = p(0) + \lambda \int_0^T p(t)\, dt$.
+# - **Line 3** is yours: if $H$ is constant, solve the equation of line 1 for $p(t)$, and put it into line 2.
+
+
+# %% tags=["exercise"] exercise="08.proximal_flow_gradient"
+def proximal_flow_gradient(hessian, query_gradient, proximal_strength, training_time):
+    """The meta-gradient of the gradient flow with a proximal term, for
+    a support loss with a constant Hessian.
+
+    Args:
+      hessian: H, symmetric, shape [d, d]; H + lambda I is invertible,
+        its eigenvalues may have any sign.
+      query_gradient: the query gradient at the end of the flow, shape
+        [d].
+      proximal_strength: lambda >= 0, a number.
+      training_time: T > 0, a number.
+
+    Returns:
+      An array of shape [d].
+    """
+    ### BEGIN SOLUTION
+    curvatures, vectors = np.linalg.eigh(hessian)
+    rates = curvatures + proximal_strength
+    decay = np.exp(-training_time * rates)
+    factors = decay + proximal_strength * (1 - decay) / rates
+    return vectors @ (factors * (vectors.T @ query_gradient))
+    ### END SOLUTION
+
+
 # %%
-plots.show(
-    plots.lines(counts, memory, "steps K", "memory (copies of parameters)", log="xy"),
-    alt="Working memory against the number of steps, both axes logarithmic. MAML with a stored path rises with slope one. MAML "
-    "with checkpoints lies lowest and rises with about half that slope. A-MAML lies between the two, nearer to the lower "
-    "one, and is the flattest.",
+check("08.proximal_flow_gradient", proximal_flow_gradient)
+
+# %% [markdown]
+# <details><summary>Line 3, to compare with yours</summary>
+#
+# Let $M = H + \lambda I$. Then $p(t) = e^{-(T - t) M}\, \nabla f(\phi(T))$, and
+#
+# $$\nabla F(\theta) = \Big(e^{-TM} + \lambda M^{-1} \big(I - e^{-TM}\big)\Big)\, \nabla f(\phi(T)) .$$
+#
+# </details>
+#
+# The two terms of line 2 trade places as $T$ grows. If all curvatures of the proximal objective are positive, $p(0)$ dies
+# out, and the integral becomes the linear solve of lesson 04, $\lambda\, (H + \lambda I)^{-1}\, \nabla f(\phi^*)$. So
+# A-MAML with a proximal term lies between MAML, for short inner loops, and iMAML, for converged ones.
+
+# %% tags=["fold"]
+proximal_strength = 0.5
+
+
+def proximal_end(start, T):
+    """phi(T); the initialization is part of the state, and does not move."""
+
+    def derivative(state):
+        phi, start = state
+        return -H @ (phi - m) - proximal_strength * (phi - start), jnp.zeros(3)
+
+    return runge_kutta(derivative, (start, start), T, 1_000)[0][-1]
+
+
+rates, vectors = np.linalg.eigh(H + proximal_strength * np.eye(3))
+implicit = ml.theory.proximal(quadratics, proximal_strength).task_gradients(start)[0]
+end_of, gradient_of = jax.jit(proximal_end), jax.jit(jax.grad(lambda start, T: query_loss(proximal_end(start, T))))
+training_times = np.linspace(0.5, 16, 32)
+initial, accumulated, apart = [], [], []
+for time in training_times:
+    p_end = vectors.T @ np.asarray(jax.grad(query_loss)(end_of(start, time)))
+    p_initial, integral = np.exp(-rates * time) * p_end, (1 - np.exp(-rates * time)) / rates * p_end
+    total = vectors @ (p_initial + proximal_strength * integral)
+    assert np.allclose(total, gradient_of(start, time), atol=1e-6)  # lines 1 to 3
+    initial.append(np.linalg.norm(p_initial))
+    accumulated.append(proximal_strength * np.linalg.norm(integral))
+    apart.append(np.linalg.norm(total - implicit))
+figures.towards_implicit(training_times, initial, accumulated, apart)
+assert apart[-1] < 1e-4 < apart[0]
+
+# %% [markdown]
+# ## When is the adjoint method worth its cost?
+#
+# Count gradients again, with a Hessian-vector product as two. MAML takes $3K$. The Euler sweep takes $6K$ and the Heun sweep
+# $8K$, of which $4K$ are for the trajectory by the Runge-Kutta method. `ml.a_maml` takes $30K$. The table says how many
+# gradients each method needs for a given error relative to the gradient of the flow.
+
+# %% tags=["fold"]
+targets = (1e-2, 1e-4, 1e-6)
+needed = {
+    name: [cost * 1_024 * (errors[name][-1] / target) ** (1 / round(orders[name])) for target in targets]
+    for name, cost in {"MAML": 3, "Euler sweep": 6, "Heun sweep": 8}.items()
+}
+a_maml_order = np.log2(a_maml_errors[0] / a_maml_errors[1])
+needed["ml.a_maml"] = [30 * max(14, 64 * (a_maml_errors[1] / target) ** (1 / a_maml_order)) for target in targets]
+plots.table(
+    {name: [f"{float(f'{number:.1e}'):,.0f}".replace(",", " ") for number in row] for name, row in needed.items()},
+    ["gradients for a relative error of", "1 %", "0.01 %", "0.0001 %"],
+    title="For an accurate gradient of the flow, a method of high order is far cheaper",
+    caption="Extrapolated with the measured orders; for ml.a_maml with at least the 14 steps that are stable.",
 )
+assert needed["MAML"][2] > 100 * needed["ml.a_maml"][2]
 
 # %% [markdown]
-# Sixteen times the steps: a stored path takes about sixteen times the memory, checkpoints four times or less. They turn a
-# memory that is proportional to $K$ into one that is proportional to $\sqrt K$. A copy for each step would be 1,024 for the
-# longest loop. The compiler keeps about five for each: besides the path, presumably what the Hessian-vector products need.
-# `remat=True` keeps little more than the $2\sqrt K$ points of the exercise: it repeats each
-# step of a segment a second time on the way back, for $K$ gradients more than your bill.
-
-# %% [markdown]
-# ## With a pull, and all the way to iMAML
+# If the flow is what you want, an adjoint method of high order is far cheaper than many small gradient steps. But if a dozen
+# gradient steps are what you want, MAML's gradient is exact for them, and the adjoint method has nothing to add.
 #
-# Lesson 04 pulled the adapted parameters towards the start, with strength $\lambda$. Let the flow do the same:
-# $du/dt = -\nabla h(u) - \lambda (u - \theta)$. Now $\theta$ acts at all times, not only as the start, and the gradient
-# gets a second part:
-#
-# $$\begin{aligned}
-# \frac{dp}{dt} &= (H + \lambda I)\, p, \\
-# \nabla F(\theta) &= p(0) + \lambda \int_0^T p\, dt
-# \;\longrightarrow\; \lambda\, (H + \lambda I)^{-1}\, \nabla f \quad (T \to \infty).
-# \end{aligned}$$
-#
-# The second part in words: during a short time $dt$, moving $\theta$ by $\delta$ moves $u$ by $\lambda\, \delta\, dt$, and
-# $p(t)$ says what that is worth at the end. In the limit, $H$ and $\nabla f$ are taken where the flow comes to rest.
-#
-# As $T$ grows, $p(0)$ dies out and the integral becomes the solve of iMAML. Once more the first quadratic task:
-
-# %%
-strength = 0.5
-
-
-def pulled_flow(start, T):
-    """u(T); the start is part of the state, and does not move."""
-
-    def rate(state):
-        u, start = state
-        return -H @ (u - m) - strength * (u - start), jnp.zeros(3)
-
-    return runge_kutta(rate, (start, start), T, 1_000)[0][-1]
-
-
-rates, vectors = np.linalg.eigh(H + strength * np.eye(3))
-for T in (1.0, 4.0, 16.0):
-    p_end = np.asarray(jax.grad(query_loss)(pulled_flow(start, T)))
-    times = np.linspace(0, T, 4_001)
-    p = (np.exp(-rates * (T - times[:, None])) * (vectors.T @ p_end)) @ vectors.T  # solves dp/dt = (H + strength I) p
-    pulled = p[0] + strength * np.trapezoid(p, times, axis=0)
-    assert np.allclose(pulled, jax.grad(lambda start, T=T: query_loss(pulled_flow(start, T)))(start), atol=1e-5)
-    implicit = ml.theory.proximal(quadratics, strength).task_gradients(start)[0]
-    distance = np.linalg.norm(pulled - implicit)
-    print(f"T = {T:4.0f}   |p(0)| = {np.linalg.norm(p[0]):.1e}   distance from iMAML's gradient {distance:.1e}")
-assert np.allclose(pulled, implicit, atol=1e-4)
-
-# %% [markdown]
-# ## When is it worth it?
-#
-# Count gradients, with a Hessian-vector product as two. MAML takes about $3K$. The Euler sweep takes $6K$ and the Heun
-# sweep $8K$; $4K$ of each are for the Runge-Kutta path. `ml.a_maml` takes $30K$ by its docstring. To get within a given error of the gradient of the flow, extrapolated from
-# $K = 1{,}024$ with the order measured above:
-
-# %%
-print("gradients needed for a relative error of       1e-2       1e-4       1e-6")
-for name, cost in {"MAML, K gradient steps": 3, "Euler sweep": 6, "Heun sweep": 8}.items():
-    needed = [cost * 1024 * (errors[name][-1] / target) ** (1 / round(orders[name])) for target in (1e-2, 1e-4, 1e-6)]
-    print(f"{name:40s}", " ".join(f"{number:10,.0f}" for number in needed))
-print(f"ml.a_maml with 64 steps takes {30 * 64:,} gradients and has an error of {a_maml_errors[1]:.0e}")
-assert 3 * 1024 * errors["MAML, K gradient steps"][-1] / a_maml_errors[1] > 100 * 30 * 64
-
-# %% [markdown]
-# So if the flow is what you want, a method of high order is far cheaper; at one per cent, gradient steps will do. If a
-# dozen gradient steps are what you want, MAML's gradient is already exact for them, and A-MAML has nothing to offer.
-#
-# One thing it does not buy is a longer stride for the same work. A gradient step is stable up to $2/L$. A step of
-# `ml.a_maml` is stable up to about $3/L$, by its docstring, and takes six gradients: $1/(2L)$ for each. Where
-# curvatures differ widely, both stay expensive.
-
-# %% [markdown]
-# ## Limits
-#
-# - The flow is deterministic. Inner loops with fresh batches, momentum or Adam follow other equations.
-# - A network's $L$ is not known, and changes along the path. Nobody tells you that $LT$ has passed 36, float64's limit.
-# - The valley has two parameters. It was made to show the failure clearly.
-# - Storing what rounding throws away makes a descent with momentum reversible after all (Maclaurin et al., 2015). It
-#   stores bits instead of points.
-# - The authors' experiments were not repeated here. Their released code stores the path, as the sweep above does.
+# It does not allow much longer steps either. A gradient step is stable up to $2/L$. A step of `ml.a_maml` is stable up to
+# about $3/L$ and takes six gradients, which is $1/(2L)$ for each. If the curvatures of a problem differ widely, both
+# methods have to take many steps.
 #
 # ## What to take away
 #
-# - Gradient descent is a first-order method for the gradient flow. Its factors $(I - \alpha H_k)$ become $dp/dt = Hp$,
-#   solved from $T$ to $0$.
-# - $p(t)$ is the gradient of the final loss with respect to the point at time $t$.
-# - Going back along a gradient flow multiplies errors by up to $e^{LT}$. Store the path, or walk it forwards again.
-# - With checkpoints the memory grows like $\sqrt K$. It costs one or two more walks, with or without an ODE.
-# - A quadratic cannot tell whether an adjoint method has lost its path: the Hessian is the same everywhere.
+# - Gradient descent is a method of order one for the gradient flow. In the limit of small steps the factors
+#   $I - \alpha H_k$ become the adjoint equation $dp/dt = Hp$, integrated from $T$ to $0$.
+# - The adjoint $p(t)$ is the gradient of the final query loss with respect to the point at time $t$.
+# - Integrating a gradient flow backwards multiplies errors by up to $e^{LT}$. Store the trajectory, or recompute it forwards
+#   from checkpoints.
+# - Checkpoints need a memory proportional to $\sqrt K$, with or without an ODE.
+# - A quadratic cannot tell whether an adjoint method has lost its trajectory, because its Hessian is the same everywhere.
 
 # %%
 quiz("08")
@@ -998,13 +956,29 @@ quiz("08")
 progress("08")
 
 # %% [markdown]
-# ## References
+# ## Limits
+#
+# - The gradient flow is deterministic. Inner loops with fresh batches, momentum or Adam approach other equations.
+# - The valley has two parameters and was made to show the failure clearly. A network's $L$ is not known and changes along
+#   the trajectory, so nothing warns you when $LT$ becomes too large.
+# - $\varepsilon\, e^{LT}$ is an estimate for the worst direction, with $L$ constant. Where the curvature is smaller along
+#   the way, more survives.
+# - Reversing an inner loop is possible if the bits that rounding removes are stored (Maclaurin et al., 2015). That takes
+#   memory too, but less than the points themselves.
+# - `remat=True` repeats each step of a segment once more than the calculation above, so it costs $5K + 1$ gradients.
+# - The costs count gradients. They leave out what a gradient of a large batch or the compiler may save.
+#
+# ## Go further
 #
 # - S. Li, Z. Wang, A. Narayan, R. M. Kirby, S. Zhe. *Meta-learning with adjoint methods.* AISTATS 2023.
 #   [arXiv 2110.08432](https://arxiv.org/abs/2110.08432). A-MAML.
-# - R. T. Q. Chen, Y. Rubanova, J. Bettencourt, D. Duvenaud. *Neural ordinary differential equations.* 2018.
-#   [arXiv 1806.07366](https://arxiv.org/abs/1806.07366). The adjoint along a path integrated backwards.
-# - D. Maclaurin, D. Duvenaud, R. P. Adams. *Gradient-based hyperparameter optimization through reversible learning.* 2015.
-#   [arXiv 1502.03492](https://arxiv.org/abs/1502.03492). Descent made reversible by storing the lost bits.
+# - R. T. Q. Chen, Y. Rubanova, J. Bettencourt, D. Duvenaud. *Neural ordinary differential equations.* NeurIPS 2018.
+#   [arXiv 1806.07366](https://arxiv.org/abs/1806.07366). The adjoint along a trajectory that is integrated backwards.
+# - A. Griewank. *Achieving logarithmic growth of temporal and spatial complexity in reverse automatic differentiation.*
+#   Optimization Methods and Software, 1992. Checkpoints, placed recursively.
+# - T. Chen, B. Xu, C. Zhang, C. Guestrin. *Training deep nets with sublinear memory cost.* 2016.
+#   [arXiv 1604.06174](https://arxiv.org/abs/1604.06174). Rematerialization with a memory proportional to $\sqrt K$.
+# - D. Maclaurin, D. Duvenaud, R. P. Adams. *Gradient-based hyperparameter optimization through reversible learning.* ICML
+#   2015. [arXiv 1502.03492](https://arxiv.org/abs/1502.03492). Descent made reversible by storing the lost bits.
 # - P. Kidger. *On neural differential equations.* 2022. [arXiv 2202.02435](https://arxiv.org/abs/2202.02435). The
-#   thesis behind diffrax, with checkpoints and the other ways back.
+#   thesis behind the library diffrax, with checkpoints and other adjoint methods.

@@ -1,4 +1,4 @@
-"""Exercises and quiz of lesson 08, the adjoint method."""
+"""Exercises, predictions, quiz and figures of lesson 08, the adjoint method."""
 
 import functools
 import itertools
@@ -10,7 +10,7 @@ import numpy as np
 
 import metalearn as ml
 from metalearn import plots
-from metalearn.course.exercises.exercise import Exercise, Misconception, Question
+from metalearn.course.exercises.exercise import Exercise, Guess, Misconception, Question
 from metalearn.course.lessons.adaptation import (
     cosines,
     curve_task,
@@ -28,11 +28,11 @@ from metalearn.tasks.quadratic import QuadraticBatch
 # 08.flow_gradient ---------------------------------------------------------------------------------------------------
 
 
-def _by_theory(support_hessian, support_minimum, query_hessian, query_minimum, start, horizon):
+def _by_theory(support_hessian, support_minimum, query_hessian, query_minimum, initialization, training_time):
     """The reference: the library's closed form, for a batch of one task."""
     support = QuadraticBatch(support_hessian[None], support_minimum[None])
     query = QuadraticBatch(query_hessian[None], query_minimum[None])
-    return ml.theory.flow(Task(support, query), horizon).task_gradients(start)[0]
+    return ml.theory.flow(Task(support, query), training_time).task_gradients(initialization)[0]
 
 
 def _matrix_exponential(matrix):
@@ -42,14 +42,14 @@ def _matrix_exponential(matrix):
 
 def _flow(
     exponential=_matrix_exponential,
-    adapted=lambda J, m, q, start: m + J @ (start - m),
+    adapted=lambda J, m, q, initialization: m + J @ (initialization - m),
     carry=lambda J, A, offset: J @ (A @ offset),
 ):
     """The meta-gradient from its three parts, each of which a misconception may replace."""
 
-    def gradient(support_hessian, support_minimum, query_hessian, query_minimum, start, horizon):
-        J = exponential(-horizon * support_hessian)
-        end = adapted(J, support_minimum, query_minimum, start)
+    def gradient(support_hessian, support_minimum, query_hessian, query_minimum, initialization, training_time):
+        J = exponential(-training_time * support_hessian)
+        end = adapted(J, support_minimum, query_minimum, initialization)
         return carry(J, query_hessian, end - query_minimum)
 
     return gradient
@@ -60,117 +60,143 @@ def _transposed_eigenvectors(matrix):
     return (vectors.T * np.exp(eigenvalues)) @ vectors
 
 
-def _one_time_unit(support_hessian, support_minimum, query_hessian, query_minimum, start, horizon):
-    return _flow()(support_hessian, support_minimum, query_hessian, query_minimum, start, 1.0)
+def _with_absolute_curvatures(matrix):
+    eigenvalues, vectors = np.linalg.eigh(matrix)
+    return (vectors * np.exp(-np.abs(eigenvalues))) @ vectors.T
 
 
-def _exponential_of_the_query_hessian(support_hessian, support_minimum, query_hessian, query_minimum, start, horizon):
-    J = _matrix_exponential(-horizon * query_hessian)
-    return J @ query_hessian @ (support_minimum + J @ (start - support_minimum) - query_minimum)
+def _one_time_unit(support_hessian, support_minimum, query_hessian, query_minimum, initialization, training_time):
+    return _flow()(support_hessian, support_minimum, query_hessian, query_minimum, initialization, 1.0)
 
 
-def _in_eigenvectors(support_hessian, support_minimum, query_hessian, query_minimum, start, horizon):
+def _exponential_of_the_query_hessian(
+    support_hessian, support_minimum, query_hessian, query_minimum, initialization, training_time
+):
+    J = _matrix_exponential(-training_time * query_hessian)
+    return J @ query_hessian @ (support_minimum + J @ (initialization - support_minimum) - query_minimum)
+
+
+def _in_eigenvectors(support_hessian, support_minimum, query_hessian, query_minimum, initialization, training_time):
     """An alternative: each coordinate decays at its own rate, there and back."""
     rates, basis = jnp.linalg.eigh(support_hessian)
-    decay = jnp.exp(-horizon * rates)
-    end = support_minimum + basis @ (decay * (basis.T @ (start - support_minimum)))
+    decay = jnp.exp(-training_time * rates)
+    end = support_minimum + basis @ (decay * (basis.T @ (initialization - support_minimum)))
     return basis @ (decay * (basis.T @ (query_hessian @ (end - query_minimum))))
 
 
-def _by_squaring(support_hessian, support_minimum, query_hessian, query_minimum, start, horizon):
+def _by_squaring(support_hessian, support_minimum, query_hessian, query_minimum, initialization, training_time):
     """An alternative: the limit of many small factors, two Taylor terms each."""
-    small = -horizon * support_hessian / 2**20
-    J = np.eye(len(start)) + small + small @ small / 2
+    small = -training_time * support_hessian / 2**20
+    J = np.eye(len(initialization)) + small + small @ small / 2
     for _ in range(20):
         J = J @ J
-    return J @ query_hessian @ (support_minimum + J @ (start - support_minimum) - query_minimum)
+    return J @ query_hessian @ (support_minimum + J @ (initialization - support_minimum) - query_minimum)
 
 
-def _quadratic_instance(rng, dim, horizon):
-    def curved():
-        basis = np.linalg.qr(rng.normal(0, 1, (dim, dim)))[0]
-        return (basis * rng.uniform(0.2, 1.5, dim)) @ basis.T
+def _symmetric(rng, eigenvalues):
+    basis = np.linalg.qr(rng.normal(0, 1, (len(eigenvalues), len(eigenvalues))))[0]
+    return (basis * eigenvalues) @ basis.T
 
-    return curved(), rng.normal(0, 1, dim), curved(), rng.normal(0, 1, dim), rng.normal(0, 1, dim), horizon
+
+def _quadratic_instance(rng, dim, training_time, lowest=0.2):
+    def curved(lowest=0.2):
+        curvatures = rng.uniform(0.2, 1.5, dim)
+        curvatures[0] = lowest
+        return _symmetric(rng, curvatures)
+
+    return curved(lowest), rng.normal(0, 1, dim), curved(), rng.normal(0, 1, dim), rng.normal(0, 1, dim), training_time
 
 
 FLOW_GRADIENT = Exercise(
     id="08.flow_gradient",
-    title="Adapt by the flow, in closed form",
+    title="Your line of the derivation: a quadratic",
     difficulty=2,
     minutes=10,
     reference=_by_theory,
     instances=lambda rng: [
         _quadratic_instance(rng, 2, 0.7),
-        _quadratic_instance(rng, 3, 2.0),
-        _quadratic_instance(rng, 6, float(rng.uniform(0.4, 0.9))),
+        _quadratic_instance(rng, 3, 2.0, lowest=-0.4),
+        _quadratic_instance(rng, 1, 1.3),
+        _quadratic_instance(rng, 6, float(rng.uniform(0.4, 0.9)), lowest=0.0),
     ],
     misconceptions=(
         Misconception(
             "first-order",
             _flow(carry=lambda J, A, offset: A @ offset),
-            "This is $p(T)$, the query gradient at the end of the flow. Line 4 says how it gets to time $0$.",
+            "Your result equals the query gradient at the end of the flow, $A (\\phi(T) - q)$. The inner derivative "
+            "$d\\phi(T)/d\\theta$ from line 1 may be missing.",
         ),
         Misconception(
             "exponential of each entry",
             _flow(exponential=np.exp),
-            "You took the exponential of each entry of the matrix. The matrix exponential maps the *eigenvalues*.",
+            "Your result is the one for the exponential of each *entry* of the matrix. The matrix exponential maps the "
+            "*eigenvalues*.",
         ),
         Misconception(
             "growth instead of decay",
             _flow(exponential=lambda matrix: _matrix_exponential(-matrix)),
-            "Your exponential grows with the horizon. The flow goes downhill: which sign has its exponent?",
+            "Your result is the one for $e^{+TH}$, which grows with $T$. The flow goes downhill: which sign has the "
+            "exponent?",
+        ),
+        Misconception(
+            "absolute curvatures",
+            _flow(exponential=_with_absolute_curvatures),
+            "Your result is right as long as no curvature is negative. Where one is, the flow runs away from $m$: is "
+            "there an absolute value in your exponent?",
         ),
         Misconception(
             "eigenvectors transposed",
             _flow(exponential=_transposed_eigenvectors),
-            "The matrix of eigenvectors is on the wrong side of the eigenvalues. `eigh` returns them as *columns*: "
-            "which product with a diagonal matrix gives back $H$?",
+            "The matrix of eigenvectors seems to stand on the wrong side of the eigenvalues. `eigh` returns them as "
+            "*columns*: which product with a diagonal matrix gives back $H$?",
         ),
         Misconception(
             "query Hessian in the exponential",
             _exponential_of_the_query_hessian,
-            "Your exponential contains the query Hessian. Which loss does the flow descend?",
+            "Your result is the one with the query Hessian in the exponential. Which loss does the flow descend?",
         ),
         Misconception(
-            "start not centred",
-            _flow(adapted=lambda J, m, q, start: J @ start),
-            "Your adapted point is $e^{-TH}\\theta$, which tends to the origin. Where should the flow end up?",
+            "initialization not centred",
+            _flow(adapted=lambda J, m, q, initialization: J @ initialization),
+            "Your result is the one for $\\phi(T) = e^{-TH}\\theta$, a flow towards the origin. Compare with line 1.",
         ),
         Misconception(
             "flow to the query minimum",
-            _flow(adapted=lambda J, m, q, start: q + J @ (start - q)),
-            "Your flow tends to the query minimum. Adaptation may see the support set only.",
+            _flow(adapted=lambda J, m, q, initialization: q + J @ (initialization - q)),
+            "Your result is the one for a flow towards the query minimum $q$. Adaptation may use the support set only.",
         ),
         Misconception(
-            "query gradient at the start",
-            _flow(adapted=lambda J, m, q, start: start),
-            "You carry the query gradient at the *start* back. Line 4 begins at the end of the flow.",
+            "query gradient at the initialization",
+            _flow(adapted=lambda J, m, q, initialization: initialization),
+            "Your result is the one with the query gradient at $\\theta$. Line 2 evaluates the query loss at the end "
+            "of the flow.",
         ),
         Misconception(
-            "only the way forwards and back again",
+            "factors in the wrong order",
             _flow(carry=lambda J, A, offset: A @ (J @ offset)),
-            "You have both parts, in the wrong order: $e^{-TH}$ and $A$ do not commute. The query gradient comes "
-            "first, and is then carried back.",
+            "Your result has the two matrices in the wrong order: $e^{-TH}$ and $A$ do not commute. Which of them "
+            "acts on $\\phi(T) - q$ first?",
         ),
         Misconception(
-            "horizon forgotten",
+            "training time forgotten",
             _one_time_unit,
-            "This is right for $T = 1$. Where does the horizon enter?",
+            "Your result is the one for $T = 1$. Where does the inner training time enter?",
         ),
         Misconception(
             "one long step",
             _flow(exponential=lambda matrix: np.eye(len(matrix)) + matrix),
-            "This is one gradient step of size $T$: $I - TH$ instead of its limit for many small steps.",
+            "Your result is the one for $I - TH$, a single gradient step of size $T$, in place of the limit of many "
+            "small ones.",
         ),
     ),
     alternatives=(_in_eigenvectors, _by_squaring),
     hints=(
-        "Three parts: the matrix $J = e^{-TH}$, the adapted point $u(T)$, and the query gradient there, carried back.",
+        "By line 1, moving $\\theta$ by a small vector moves $\\phi(T)$ by $e^{-TH}$ times that vector. Apply the "
+        "chain rule to line 2, and note that $e^{-TH}$ is symmetric.",
         "With `eigenvalues, vectors = np.linalg.eigh(H)`, the matrix `vectors @ np.diag(eigenvalues) @ vectors.T` is "
-        "$H$ again. Map the eigenvalues before you put them together.",
+        "$H$ again. Map the eigenvalues before you multiply.",
     ),
-    expected="An array like the start, the same as `ml.theory.flow(tasks, horizon).task_gradients(start)` for that "
+    expected="An array like the initialization, the same as `ml.theory.flow(tasks, T).task_gradients(theta)` for that "
     "task.",
 )
 
@@ -241,7 +267,7 @@ def _with_matrices(loss, task, path, step_size):
 
 
 def _stored(rng, loss, task, start, step_size, num_steps):
-    """A stored path: gradient steps, each a little off, since the sweep must work along any path."""
+    """A stored trajectory: gradient steps, each a little off, since the sweep must work along any trajectory."""
     path = np.array(path_of(loss, task.support, start, step_size, num_steps))
     return loss, task, path + rng.normal(0, 0.05, path.shape), step_size
 
@@ -256,101 +282,108 @@ ADJOINT_SWEEP = Exercise(
         _stored(rng, wave, curve_task(rng, 5, 5), rng.normal(1, 0.3, 2), 0.2, 3),
         _stored(rng, cosines, points_task(rng, 4, 4, 6), rng.normal(0, 1, 4), 0.5, 5),
         _stored(rng, regression, line_task(rng, 6, 4), rng.normal(0, 1, 3), 0.2, 1),
+        _stored(rng, wave, curve_task(rng, 4, 3), rng.normal(1, 0.3, 2), 0.2, 0),
     ],
     misconceptions=(
         Misconception(
             "Euler steps",
             _sweep(step=lambda later, earlier, p, h: p - h * (later @ p)),
-            "These are Euler steps: only the slope where the step begins is used. Heun's rule looks at a second one.",
+            "Your result is that of Euler steps, which use one derivative. A Heun step evaluates a second one where "
+            "the Euler step would arrive.",
         ),
         Misconception(
             "Euler steps with the earlier Hessian",
             _sweep(step=lambda later, earlier, p, h: p - h * (earlier @ p)),
-            "These are the factors of lesson 02, $(I - sH(u_k))$, with one slope for each step. Heun's rule takes two.",
+            "Your result is the product of the factors $I - \\alpha H(\\phi_k)$ of lesson 02, with one derivative for "
+            "each step. A Heun step takes two.",
         ),
         Misconception(
             "wrong sign",
             _sweep(step=lambda later, earlier, p, h: _heun(later, earlier, _ahead, p, -h)),
-            "Your $p$ grows where the curvature is positive. $dp/dt = Hp$ is solved towards *smaller* $t$: which sign "
-            "has the step?",
+            "Your $p$ grows where the curvature is positive. The adjoint equation is solved towards *smaller* $t$: "
+            "which sign has the step?",
         ),
         Misconception(
             "forward order",
             _sweep(ends=lambda path: _intervals(path)[::-1]),
-            "You walked the path from its start. The sweep begins where $p(T)$ is known.",
+            "Your result is that of a sweep from $\\phi_0$ to $\\phi_K$. It has to begin where $p$ is known, at time "
+            "$T$.",
         ),
         Misconception(
             "both Hessians at the later point",
             _sweep(step=lambda later, earlier, p, h: _heun(later, later, _ahead, p, h)),
-            "Both of your slopes use the Hessian at $u_{k+1}$. The second one looks where the step *arrives*.",
+            "Both derivatives seem to use the Hessian at $\\phi_{k+1}$. The second one belongs to the point where the "
+            "step *arrives*.",
         ),
         Misconception(
             "both Hessians at the earlier point",
             _sweep(step=lambda later, earlier, p, h: _heun(earlier, earlier, _ahead, p, h)),
-            "Both of your slopes use the Hessian at $u_k$. The first one is taken where the step *begins*: going "
-            "back, which point is that?",
+            "Both derivatives seem to use the Hessian at $\\phi_k$. The first one belongs to the point where the step "
+            "*begins*: going back, which point is that?",
         ),
         Misconception(
             "Hessians swapped",
             _sweep(step=lambda later, earlier, p, h: _heun(earlier, later, _ahead, p, h)),
-            "Your two Hessians are swapped. Going back, the step begins at $u_{k+1}$ and arrives at $u_k$.",
+            "The two Hessians seem to be swapped. Going back, the step begins at $\\phi_{k+1}$ and arrives at "
+            "$\\phi_k$.",
         ),
         Misconception(
-            "second slope without the step",
+            "second derivative without the step",
             _sweep(step=lambda later, earlier, p, h: _heun(later, earlier, lambda p, a, h: p, p, h)),
-            "Your second slope multiplies $p$ itself. Heun's rule first goes where Euler would arrive.",
+            "In your result the second Hessian multiplies $p$ itself, in place of the point where the Euler step would "
+            "arrive.",
         ),
         Misconception(
             "not halved",
             _sweep(step=lambda later, earlier, p, h: p - h * (later @ p) - h * (earlier @ (p - h * (later @ p)))),
-            "You went back with the *sum* of the two slopes.",
+            "Your result is that of the *sum* of the two derivatives, in place of their mean.",
         ),
         Misconception(
             "Hessian of the query loss",
             _sweep(hessian_of=lambda task: task.query),
-            "Your Hessians are those of the query loss. Which loss does the flow descend?",
+            "Your result is the one with Hessians of the query loss. Which loss does the flow descend?",
         ),
         Misconception(
-            "final gradient at the start",
+            "final gradient at the initialization",
             _sweep(final=lambda loss, task, path: gradient_at(loss, path[0], task.query)),
-            "Your $p$ begins with the query gradient at the start of the path. Where is $p(T)$ taken?",
+            "Your result is the one that begins with the query gradient at $\\phi_0$. Where is $p(T)$ evaluated?",
         ),
         Misconception(
             "final gradient of the support loss",
             _sweep(final=lambda loss, task, path: gradient_at(loss, path[-1], task.support)),
-            "Your $p$ begins with the support gradient. Which loss scores the result?",
+            "Your result is the one that begins with the support gradient. Which loss scores the adapted parameters?",
         ),
         Misconception(
             "no sweep",
             _sweep(ends=lambda path: []),
-            "This is $p(T)$, the FO-MAML gradient. Is your loop ever entered?",
+            "Your result equals $p(T)$, the gradient of FO-MAML. Is the loop ever entered?",
         ),
         Misconception(
             "last interval missing",
             _sweep(ends=lambda path: _intervals(path, skip_last=1)),
-            "The interval next to $T$ is missing. A path of $K + 1$ points has $K$ intervals.",
+            "The interval next to $T$ seems to be missing. A trajectory of $K + 1$ points has $K$ intervals.",
         ),
         Misconception(
             "first interval missing",
             _sweep(ends=lambda path: _intervals(path, skip_first=1)),
-            "Your sweep stops one interval before the start. A path of $K + 1$ points has $K$ intervals.",
+            "Your sweep seems to stop one interval early. A trajectory of $K + 1$ points has $K$ intervals.",
         ),
     ),
     alternatives=(_by_scan, _with_matrices),
     hints=(
-        "Begin with $p = \\nabla f(u_K)$. Go through $k = K - 1, \\dots, 0$; the step from $u_{k+1}$ to $u_k$ needs "
-        "two products of a Hessian and a vector.",
+        "Begin with $p = \\nabla f(\\phi_K)$ and go through $k = K - 1, \\dots, 0$. The step from $\\phi_{k+1}$ to "
+        "$\\phi_k$ needs two Hessian-vector products.",
         "A Hessian-vector product is the derivative of the support gradient in one direction: `jax.jvp` of "
-        "`jax.grad(loss)`. Towards smaller $t$, the step is $p$ minus $s$ times a slope.",
+        "`jax.grad(loss)`. Towards smaller $t$, the step is $p$ minus $\\alpha$ times a mean of two derivatives.",
     ),
-    expected="An array like one point of the path. For small $s$ it approaches the gradient of the flow.",
+    expected="An array like one point of the trajectory. For small $\\alpha$ it approaches the gradient of the flow.",
 )
 
 # 08.longest_horizon -------------------------------------------------------------------------------------------------
 
 
 def _horizon(rate=lambda eigenvalues: eigenvalues[-1], span=lambda error, tolerance: np.log(tolerance / error)):
-    """The horizon from its two parts: how fast errors grow, and by how many powers of e they may."""
+    """The time from its two parts: how fast errors grow, and by how many powers of e they may."""
 
     def longest(hessian, error, tolerance):
         return span(error, tolerance) / rate(np.linalg.eigvalsh(hessian))
@@ -364,14 +397,9 @@ def _by_growth(hessian, error, tolerance):
     return 0.01 * (math.log(tolerance) - math.log(error)) / math.log(growth)
 
 
-def _symmetric(rng, eigenvalues):
-    basis = np.linalg.qr(rng.normal(0, 1, (len(eigenvalues), len(eigenvalues))))[0]
-    return (basis * eigenvalues) @ basis.T
-
-
 LONGEST_HORIZON = Exercise(
     id="08.longest_horizon",
-    title="How far back can you see?",
+    title="How long may the inner training time be?",
     difficulty=1,
     minutes=5,
     reference=_horizon(),
@@ -384,212 +412,325 @@ LONGEST_HORIZON = Exercise(
         Misconception(
             "smallest curvature",
             _horizon(rate=lambda eigenvalues: eigenvalues[0]),
-            "You used the smallest eigenvalue. In which direction does an error grow fastest on the way back?",
+            "Your result is the one with the smallest eigenvalue. In which direction does an error grow fastest?",
         ),
         Misconception(
             "largest absolute value",
             _horizon(rate=lambda eigenvalues: np.abs(eigenvalues).max()),
-            "You used the largest *absolute* eigenvalue. Where the curvature is negative, the flow pushes points "
-            "apart. What does the way back do to an error there?",
+            "Your result is the one with the largest *absolute* eigenvalue. Where the curvature is negative, the flow "
+            "pushes points apart. What does integrating it backwards do to an error there?",
         ),
         Misconception(
             "mean curvature",
             _horizon(rate=np.mean),
-            "You used the mean curvature. The error has an unknown direction: plan for the worst one.",
+            "Your result is the one with the mean eigenvalue. The error has an unknown direction, so plan for the "
+            "worst.",
         ),
         Misconception(
             "trace",
             _horizon(rate=np.sum),
-            "You used the trace, which says how *volumes* grow. One error grows in one direction.",
+            "Your result is the one with the trace, which says how *volumes* grow. One error grows in one direction.",
         ),
         Misconception(
             "no logarithm",
             _horizon(span=lambda error, tolerance: tolerance / error),
-            "Your horizon is astronomically long. Errors grow exponentially with $T$, so $T$ enters in the exponent.",
+            "Your result contains the ratio of tolerance and error itself. Errors grow exponentially with $T$, so what "
+            "has to be done with the ratio?",
         ),
         Misconception(
             "powers of ten",
             _horizon(span=lambda error, tolerance: np.log10(tolerance / error)),
-            "You counted powers of ten. Errors grow by powers of $e$.",
+            "Your result counts powers of ten. Errors grow by powers of $e$.",
         ),
         Misconception(
             "tolerance forgotten",
             _horizon(span=lambda error, tolerance: -np.log(error)),
-            "This is right for a tolerance of 1. How much may *this* error grow?",
+            "Your result is right for a tolerance of 1. How much may *this* error grow?",
         ),
         Misconception(
             "sign",
             _horizon(span=lambda error, tolerance: np.log(error / tolerance)),
-            "Your horizon is negative. Which of the two lengths is the larger one?",
+            "Your result is negative. Which of the two sizes is the larger one?",
         ),
         Misconception(
             "loss instead of distance",
             _horizon(rate=lambda eigenvalues: 2 * eigenvalues[-1]),
-            "Your error grows like $e^{2LT}$. That is the growth of a *loss*, which is the square of a distance.",
+            "Your result is half of the target, as if errors grew like $e^{2LT}$. That is how fast a *loss* grows, "
+            "because it is quadratic in the distance.",
         ),
         Misconception(
             "curvature multiplied",
             lambda hessian, error, tolerance: np.log(tolerance / error) * np.linalg.eigvalsh(hessian)[-1],
-            "Your horizon grows with the curvature. What matters is the product $LT$: with a larger $L$, is the "
-            "horizon longer or shorter?",
+            "Your result grows with the curvature. What matters is the product $LT$: if $L$ is larger, may $T$ be "
+            "longer, or must it be shorter?",
         ),
     ),
     alternatives=(_by_growth,),
     hints=(
-        "On the way back, an error along an eigenvector with eigenvalue $\\lambda$ is multiplied by $e^{\\lambda T}$. "
-        "Which eigenvalue is the worst?",
+        "Integrated backwards, an error along an eigenvector is multiplied by the exponential of $T$ times its "
+        "eigenvalue. Which eigenvalue is the worst?",
         "Write down the equation: the error, times its largest growth, equals the tolerance. Solve it for $T$.",
     ),
     expected="One number. For curvatures 20 and 1, an error of 2e-16 and a tolerance of 1 it is near 1.8.",
 )
 
-# 08.checkpoint_bill -------------------------------------------------------------------------------------------------
+# 08.proximal_flow_gradient ------------------------------------------------------------------------------------------
 
 
-def _bill(points=lambda k, c: k // c + c, gradients=lambda k, c: 4 * k + 1):
-    """A bill from one rule for each of its numbers."""
-    return lambda num_steps, spacing: (points(num_steps, spacing), gradients(num_steps, spacing))
+def _proximal_flow(
+    initial=lambda rates, strength, time: np.exp(-time * rates),
+    accumulated=lambda rates, strength, time: strength * (1 - np.exp(-time * rates)) / rates,
+    rates_of=lambda curvatures, strength: curvatures + strength,
+):
+    """The meta-gradient from its two parts, each as a function of the eigenvalues of H + λI."""
+
+    def gradient(hessian, query_gradient, proximal_strength, training_time):
+        curvatures, vectors = np.linalg.eigh(hessian)
+        rates = rates_of(curvatures, proximal_strength)
+        parts = (part(rates, proximal_strength, training_time) for part in (initial, accumulated))
+        return vectors @ (sum(parts) * (vectors.T @ query_gradient))
+
+    return gradient
 
 
-def _by_walking(num_steps, spacing):
-    """An alternative: do the bookkeeping step by step."""
-    gradients, most = 0, 0
-    memory = set()
-    for step in range(num_steps):
-        if step % spacing == 0:
-            memory.add(("checkpoint", step))
-        gradients += 1
-    gradients += 1
-    for first in reversed(range(0, num_steps, spacing)):
-        segment = {("walked again", step + 1) for step in range(first, first + spacing)}
-        gradients += len(segment)
-        most = max(most, len(memory | segment))
-        gradients += 2 * len(segment)
-        memory.discard(("checkpoint", first))
-    return most, gradients
+def _by_solving(hessian, query_gradient, proximal_strength, training_time):
+    """An alternative: a matrix exponential and one linear solve."""
+    matrix = hessian + proximal_strength * np.eye(len(hessian))
+    at_zero = _matrix_exponential(-training_time * matrix) @ query_gradient
+    return at_zero + proximal_strength * np.linalg.solve(matrix, query_gradient - at_zero)
 
 
-def _sizes(rng):
-    spacing = int(rng.integers(3, 12))
-    return spacing * int(rng.integers(13, 40)), spacing
+def _by_quadrature(hessian, query_gradient, proximal_strength, training_time):
+    """An alternative: the integral by Gauss's method with forty points."""
+    matrix = hessian + proximal_strength * np.eye(len(hessian))
+    nodes, weights = np.polynomial.legendre.leggauss(40)
+    times = (nodes + 1) * training_time / 2
+    adjoints = [_matrix_exponential(-time * matrix) @ query_gradient for time in times]  # at T - time
+    integral = training_time / 2 * sum(weight * p for weight, p in zip(weights, adjoints, strict=True))
+    return _matrix_exponential(-training_time * matrix) @ query_gradient + proximal_strength * integral
 
 
-CHECKPOINT_BILL = Exercise(
-    id="08.checkpoint_bill",
-    title="The bill for checkpoints",
-    difficulty=1,
+def _no_part(rates, strength, time):
+    return 0 * rates
+
+
+def _proximal_instance(rng, curvatures, strength, training_time):
+    curvatures = np.asarray(curvatures, float)
+    return _symmetric(rng, curvatures), rng.normal(0, 1, len(curvatures)), strength, training_time
+
+
+PROXIMAL_FLOW_GRADIENT = Exercise(
+    id="08.proximal_flow_gradient",
+    title="Your line of the derivation: a proximal term",
+    difficulty=2,
     minutes=10,
-    reference=_bill(),
-    instances=lambda rng: [(100, 10), (96, 4), (60, 30), _sizes(rng)],
+    reference=_proximal_flow(),
+    instances=lambda rng: [
+        _proximal_instance(rng, rng.uniform(0.5, 2, 3), 0.5, 1.5),
+        _proximal_instance(rng, [-0.6, 0.1, 1.2, 2.0], float(rng.uniform(1, 2)), float(rng.uniform(0.3, 0.8))),
+        _proximal_instance(rng, [-1.5, 0.7], 0.4, 0.9),
+        _proximal_instance(rng, [0.8], 0.3, 4.0),
+        _proximal_instance(rng, rng.uniform(0.3, 1.5, 2), 0.0, 1.1),
+    ],
     misconceptions=(
         Misconception(
-            "nothing walked again",
-            _bill(gradients=lambda k, c: 3 * k + 1),
-            "Your gradients are $3K + 1$: those of MAML with a stored path. Either the segments are not walked again, "
-            "or a Hessian-vector product counts as one.",
+            "only the initial value",
+            _proximal_flow(accumulated=_no_part),
+            "Your result equals $p(0)$, the first term of line 2. The integral is missing.",
         ),
         Misconception(
-            "no way back",
-            _bill(gradients=lambda k, c: 2 * k + 1),
-            "You count the two walks and the query gradient. The Hessian-vector products of the way back are missing.",
+            "only the integral",
+            _proximal_flow(initial=_no_part),
+            "Your result equals the integral of line 2. The first term, $p(0)$, is missing.",
         ),
         Misconception(
-            "no query gradient",
-            _bill(gradients=lambda k, c: 4 * k),
-            "One gradient is missing. What does the way back begin with?",
+            "limit of a long training time",
+            _proximal_flow(initial=_no_part, accumulated=lambda rates, strength, time: strength / rates),
+            "Your result equals $\\lambda (H + \\lambda I)^{-1} \\nabla f$, the gradient of iMAML. That is the limit "
+            "for large $T$ if all curvatures of the proximal objective are positive.",
         ),
         Misconception(
-            "walked again from the start",
-            _bill(gradients=lambda k, c: k + 1 + sum(range(c, k + 1, c)) + 2 * k),
-            "You walk every segment again from step $0$. What are the checkpoints for?",
+            "proximal term missing in the adjoint equation",
+            _proximal_flow(rates_of=lambda curvatures, strength: curvatures),
+            "Your result is the one for an adjoint equation with $H$ in place of $H + \\lambda I$.",
         ),
         Misconception(
-            "checkpoints only",
-            _bill(points=lambda k, c: k // c),
-            "You count the checkpoints. The sweep goes back along a segment: where are its points?",
+            "integral without the proximal strength",
+            _proximal_flow(accumulated=lambda rates, strength, time: (1 - np.exp(-time * rates)) / rates),
+            "In your result the integral is not multiplied by $\\lambda$.",
         ),
         Misconception(
-            "segment only",
-            _bill(points=lambda k, c: c),
-            "You count one segment. The checkpoints of all earlier segments are still needed.",
+            "proximal term twice as strong",
+            _proximal_flow(rates_of=lambda curvatures, strength: curvatures + 2 * strength),
+            "Your result is the one for $H + 2\\lambda I$. The proximal term is $\\frac{\\lambda}{2} \\lVert \\phi - "
+            "\\theta \\rVert^2$: what is its Hessian?",
         ),
         Misconception(
-            "all points",
-            _bill(points=lambda k, c: k + 1),
-            "This is the whole path. Which points are kept on the way forwards, and when is a segment forgotten?",
+            "integral subtracted",
+            _proximal_flow(accumulated=lambda rates, strength, time: -strength * (1 - np.exp(-time * rates)) / rates),
+            "In your result the integral is subtracted. Which sign has it in line 2?",
         ),
         Misconception(
-            "checkpoints times segment",
-            _bill(points=lambda k, c: k // c * c),
-            "You keep the points of all segments at once: that is the whole path again. One segment at a time is "
-            "enough.",
+            "integral not divided by the curvature",
+            _proximal_flow(accumulated=lambda rates, strength, time: strength * (1 - np.exp(-time * rates))),
+            "Your integral seems to lack the factor $(H + \\lambda I)^{-1}$. What is $\\int_0^T e^{-ct} dt$ for a "
+            "number $c$?",
         ),
         Misconception(
-            "spacing taken for a number",
-            _bill(points=lambda k, c: c + c),
-            "You took the spacing for the number of checkpoints as well. How often does a segment of $c$ steps fit "
-            "into $K$?",
+            "adjoint taken as constant",
+            _proximal_flow(accumulated=lambda rates, strength, time: strength * time * np.exp(-time * rates)),
+            "Your integral equals $T\\, p(0)$, as if $p$ did not change with time.",
+        ),
+        Misconception(
+            "growing exponential",
+            _proximal_flow(
+                initial=lambda rates, strength, time: np.exp(time * rates),
+                accumulated=lambda rates, strength, time: strength * (np.exp(time * rates) - 1) / rates,
+            ),
+            "Your exponentials grow with $T$. The adjoint is known at $T$ and shrinks towards time $0$ where the "
+            "curvature is positive.",
+        ),
+        Misconception(
+            "query gradient unchanged",
+            _proximal_flow(initial=lambda rates, strength, time: 1 + 0 * rates, accumulated=_no_part),
+            "Your result equals $p(T)$, the query gradient.",
         ),
     ),
-    alternatives=(_by_walking,),
+    alternatives=(_by_solving, _by_quadrature),
     hints=(
-        "Draw $K = 6$ and $c = 2$. Which points are in memory while the last segment is swept back? Which are still "
-        "needed for the first?",
-        "Every step is walked how often? Every step is carried back through how many Hessian-vector products? And one "
-        "gradient belongs to no step.",
+        "The adjoint equation is linear with a constant matrix: $p(t) = e^{-(T - t) (H + \\lambda I)}\\, \\nabla f$. "
+        "Check that it has the right value at $T$ and the right derivative.",
+        "In the basis of the eigenvectors of $H$ everything is a number. With $c$ an eigenvalue of $H + \\lambda I$, "
+        "the first term has the factor $e^{-cT}$, and the integral is that of one exponential.",
     ),
-    expected="Two whole numbers. For 100 steps and a spacing of 10 there are 20 points instead of 101, for a third "
-    "more gradients than MAML takes.",
+    expected="An array of shape [d]. For $\\lambda = 0$ it equals $e^{-TH} \\nabla f$, and for large $T$ it tends to "
+    "the gradient of iMAML if the curvatures of $H + \\lambda I$ are positive.",
 )
 
-EXERCISES = (FLOW_GRADIENT, ADJOINT_SWEEP, LONGEST_HORIZON, CHECKPOINT_BILL)
+EXERCISES = (FLOW_GRADIENT, ADJOINT_SWEEP, LONGEST_HORIZON, PROXIMAL_FLOW_GRADIENT)
+
+
+PREDICTIONS = (
+    Guess(
+        "08.gap",
+        "At the same inner training time, take twice as many steps of half the size. By what factor does the distance "
+        "between the last point $\\phi_K$ and the end $\\phi(T)$ of the gradient flow shrink?",
+        ("about 1: it stays", "about 2", "about 4"),
+        why="A gradient step follows the tangent of the flow, so it errs by a multiple of $\\alpha^2$. There are "
+        "$T / \\alpha$ such steps, and their errors add up to a multiple of $\\alpha$.",
+        read="Small inner steps follow the gradient flow",
+    ),
+    Guess(
+        "08.survives",
+        "At the end of the trajectory, the adjoint $p(T)$ has a part across the valley and a part along its floor. "
+        "What reaches the initialization?",
+        ("both parts, shortened alike", "mostly the part across the valley", "mostly the part along the floor"),
+        why="Going back, each part shrinks exponentially with the curvature in its direction. Across the valley the "
+        "curvature is $L = 20$, along the floor it is small.",
+        read="The adjoint equation",
+    ),
+    Guess(
+        "08.order",
+        "From $K$ to $4K$ steps: by what factor does the error of the Heun sweep shrink?",
+        ("about 4", "about 16", "about 64"),
+        why="Heun's method has order two, so its error is proportional to $1 / K^2$.",
+        read="Integrate backwards along a stored trajectory",
+    ),
+    Guess(
+        "08.lost",
+        "In float64 a number near 1 is rounded by about $2 \\cdot 10^{-16}$. From which $LT$ on is nothing left of the "
+        "initialization? (It helps that $\\ln 10$ is about 2.3.)",
+        why="Going back, the rounding error of $\\phi(T)$ is multiplied by $e^{LT}$. It is as large as 1 when "
+        "$LT = \\ln(1 / \\varepsilon)$.",
+        read="Can the trajectory be integrated backwards?",
+    ),
+    Guess(
+        "08.path",
+        "Integrated backwards from $\\phi(T)$, in float64, where does the trajectory in the valley go?",
+        (
+            "back to θ, with a small error",
+            "along the floor, as far as the angle of θ",
+            "off the floor before it comes to θ",
+        ),
+        why="Forwards the walls push every point towards the floor. Backwards they push it away, so that rounding "
+        "errors across the valley grow like $e^{Lt}$.",
+        read="Can the trajectory be integrated backwards?",
+    ),
+    Guess(
+        "08.quadratic",
+        "On a quadratic with curvatures 20 and 1, at the same $LT = 40$: what does the method that stores nothing get "
+        "wrong?",
+        ("nothing", "the trajectory, not the gradient", "the gradient, not the trajectory", "both"),
+        why="The adjoint equation uses the trajectory only to evaluate the Hessian, and on a quadratic the Hessian is "
+        "the same everywhere.",
+        read="The adjoint equation",
+    ),
+    Guess(
+        "08.memory",
+        "From $K = 64$ to $K = 1024$ steps: by what factor does the memory of MAML with checkpoints grow?",
+        ("about 1", "about 4", "about 16"),
+        why="Its memory is proportional to $\\sqrt K$, and the square root of 16 is 4.",
+        read="Checkpoints",
+    ),
+)
 
 QUIZ = (
     Question(
-        "You halve the size of the inner steps and double their number. The gap between the end of gradient descent "
-        "and the end of the gradient flow becomes about",
-        ("the same", "half as large", "a quarter as large", "larger: rounding errors add up"),
+        "At the same inner training time you take twice as many inner steps with half the inner learning rate. What "
+        "happens to the distance between the adapted parameters and the end of the gradient flow?",
+        (
+            "It stays the same",
+            "It becomes about half as large",
+            "It becomes about a quarter as large",
+            "It grows, because rounding errors add up",
+        ),
         1,
         (
-            "The horizon is the same, but the steps are closer to the flow.",
-            "Yes: gradient descent is a first-order method for the flow.",
-            "That would be a second-order method, such as Heun's.",
-            "Downhill, errors shrink. It is the way back that makes them grow.",
+            "The inner training time is the same, but the steps follow the flow more closely.",
+            "Gradient descent is a method of order one for the gradient flow.",
+            "That would be a method of order two, such as Heun's.",
+            "Downhill in a valley, errors shrink. They grow when the flow is integrated backwards.",
         ),
     ),
     Question(
-        "Float32, L = 100, 1,000 inner steps of size 0.005. Can the path be integrated backwards from its end?",
+        "You train in float32, with $L = 100$, 1,000 inner steps and $\\alpha = 0.005$. Can the trajectory be "
+        "integrated backwards from its end?",
         (
-            "Yes: LT is about 5",
-            "No: LT is about 500",
-            "Only with a solver of higher order",
+            "Yes, because LT is about 5",
+            "No, because LT is about 500",
+            "Only with a method of higher order",
             "Only in float64",
         ),
         1,
         (
-            "T is the product of the step size and the number of steps.",
-            "Yes: rounding errors would be multiplied by about exp(500). About 16 is the end for float32.",
-            "Rounding errors are in the stored end point already. No solver can take them out.",
-            "Float64 lasts until about 36.",
+            "$T = \\alpha K$ is the product of the learning rate and the number of steps.",
+            "Rounding errors would be multiplied by about $e^{500}$, and float32 tolerates about $e^{16}$.",
+            "The rounding error is already in the end point, and no method can take it out.",
+            "Float64 tolerates $LT$ up to about 36.",
         ),
     ),
     Question(
-        "An adjoint method agrees with the exact meta-gradient on a quadratic. What does this say about its path?",
+        "An adjoint method agrees with the exact meta-gradient on a quadratic. What does this say about the trajectory "
+        "that it used?",
         (
-            "Nothing: the Hessian is the same everywhere",
-            "The path was recovered to the same accuracy",
-            "The path was stored",
+            "Nothing, because the Hessian is the same everywhere",
+            "It was recovered to the same accuracy",
+            "It was stored",
             "LT was below 36",
         ),
         0,
         (
-            "Yes: on a quadratic the gradient is right even along a wrong path.",
-            "In this lesson the path was lost and the gradient was right.",
+            "On a quadratic the gradient is right even along a wrong trajectory.",
+            "In this lesson the trajectory was lost, and the gradient on the quadratic was right.",
             "It may have been integrated backwards, and lost.",
-            "The lesson's bowl had LT = 40.",
+            "The quadratic of this lesson had $LT = 40$.",
         ),
     ),
 )
+
+# Figures ------------------------------------------------------------------------------------------------------------
+
+EVERY = 40  # of the points of a computed trajectory, the eye needs no more
 
 
 def opening() -> str:
@@ -621,3 +762,191 @@ def opening() -> str:
         "Left: parameters against inner training time; sixteen steps lie closer to the gradient flow than four. Right: "
         "the flow forward from the initialization, and the adjoint flow backward from the query gradient.",
     )
+
+
+def _valley(axes, loss, batch, theta, paths):
+    """Contours of a loss and trajectories on them: name -> (points, where the name stands)."""
+    grid = np.linspace(-1.5, 1.5, 81)
+    points = np.stack(np.meshgrid(grid, grid), axis=-1)
+    heights = jax.jit(jax.vmap(jax.vmap(lambda phi: loss(phi, batch))))(points)
+    levels = [-0.9, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0]
+    axes.contour(
+        grid, grid, heights, levels=levels, colors=plots.PALETTE["muted"], linewidths=0.6, linestyles="-", alpha=0.5
+    )
+    for (name, (path, place)), color, dash in zip(paths.items(), plots.COLORS, plots.DASHES, strict=False):
+        few = len(path) < 30
+        axes.plot(*np.asarray(path, float).T, color=color, linestyle=dash, marker="." if few else "", linewidth=1.6)
+        if place:
+            axes.text(*place, name, color=color, weight="bold", ha="center")
+    axes.plot(*theta, "o", color=plots.PALETTE["text"], markerfacecolor=plots.PALETTE["card"], markersize=5)
+    axes.text(theta[0] - 0.16, theta[1] + 0.06, "θ", weight="bold")
+    axes.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal")
+    axes.grid(visible=False)
+    plots.label(axes, "φ₁", "φ₂")
+
+
+def small_steps(loss, task, theta, training_time, coarse, fine):
+    """Many small and a few large inner steps, on the contours and as a distance from the centre."""
+    figure, (left, right) = plots.subplots(2, height=3.8)
+    names = [f"{len(path) - 1:,} steps".replace(",", " ") for path in (fine, coarse)]
+    places = {names[0]: (fine[::EVERY], (0, 0.12)), names[1]: (coarse, (0, -0.2))}
+    _valley(left, loss, task.support, theta, places)
+    for path, name, color, dash in zip((fine, coarse), names, plots.COLORS, plots.DASHES, strict=False):
+        time = np.linspace(0, training_time, len(path))
+        right.plot(time, np.linalg.norm(path, axis=1), color=color, linestyle=dash, label=name)
+    right.set(xlim=(0, 0.6), ylim=(0.75, 1.25))
+    plots.label(right, "time αk", "distance from the centre")
+    plots.show(
+        figure,
+        alt="Left: contours of a circular valley with two trajectories of inner steps from θ at the upper left, "
+        "outside the circle. Both reach the valley floor and follow it clockwise; the one with few steps zigzags at "
+        "first. Right: distance from the centre against time. Many steps fall to one and stay; few steps swing around "
+        "it.",
+        title="Large inner steps zigzag across the valley, small ones follow a smooth curve",
+        caption="The same inner training time, cut into few and into many gradient steps. Left: on the contours of the "
+        "support loss. Right: the first part of the way.",
+    )
+
+
+def adjoint_arrows(loss, task, theta, trajectory, times, places, adjoints):
+    """The adjoint along a trajectory, as arrows and as its two parts, along and across the valley floor."""
+    figure, (left, right) = plots.subplots(2, height=3.8)
+    _valley(left, loss, task.support, theta, {"trajectory φ(t)": (trajectory[::EVERY], (0, -0.2))})
+    shown = np.linspace(0, len(times) - 1, 7).astype(int)
+    left.quiver(
+        *places[shown].T,
+        *adjoints[shown].T,
+        angles="xy",
+        scale_units="xy",
+        scale=4,
+        width=0.009,
+        color=plots.PALETTE["orange"],
+        zorder=4,
+    )
+    left.text(0, 0.05, "adjoint p(t)", color=plots.PALETTE["orange"], weight="bold", ha="center")
+    along, across = parts(places, adjoints)
+    curves = {"along the floor": along, "across": across}
+    plots.lines(times, curves, "time t", "size of the part of p(t)", log="y", ylim=(1e-4, 5), axes=right)
+    plots.show(
+        figure,
+        alt="Left: the trajectory along the circular valley with arrows for p at seven times. At the end the arrow is "
+        "longest and has a part across the valley. The earlier arrows lie along the floor and are shortest in the "
+        "middle. Right: both parts against time. The part along the floor stays between a few tenths and one and a "
+        "half. The part across the floor is large at the end only, and falls steeply towards earlier times.",
+        title="Only the part of the adjoint along the valley floor reaches the initialization",
+        caption="Left: p(t) drawn at a quarter of its size. Right: its parts along and across the valley floor; read "
+        "from right to left, as the adjoint is integrated.",
+    )
+
+
+def parts(places, adjoints):
+    """Sizes of the parts of each adjoint along and across the circle."""
+    radial = places / np.linalg.norm(places, axis=1, keepdims=True)
+    across = np.abs((radial * adjoints).sum(-1))
+    along = np.abs(radial[:, 0] * adjoints[:, 1] - radial[:, 1] * adjoints[:, 0])
+    return along, across
+
+
+def orders(counts, errors, a_maml):
+    """Relative error of a meta-gradient against the number of steps; a_maml is one (K, error)."""
+    plots.show(
+        plots.lines(
+            counts, errors, "steps K", "relative error of ∇F", log="xy", points={f"ml.a_maml, K = {a_maml[0]}": a_maml}
+        ),
+        alt="Relative error against the number of steps, both axes logarithmic. MAML and the Euler sweep fall with "
+        "slope one, the sweep a little higher, the Heun sweep with slope two. A mark for A-MAML with 64 steps lies "
+        "below all of them.",
+        title="A method of higher order needs far fewer steps",
+        caption="Distance of each meta-gradient from that of the gradient flow.",
+    )
+
+
+def lost(loss, task, theta, trajectory, returned, times):
+    """A trajectory, and the one integrated backwards from its end; both from time 0 to T."""
+    figure, (left, right) = plots.subplots(2, height=3.8)
+    paths = {"true": (trajectory[::EVERY], (-0.05, 0.12)), "integrated backwards": (returned[::EVERY], (0, -0.2))}
+    _valley(left, loss, task.support, theta, paths)
+    distance = np.linalg.norm(returned - trajectory, axis=1)[::EVERY]
+    right.plot(times[::EVERY], distance, color=plots.PALETTE["orange"])
+    right.set(yscale="log", ylim=(1e-17, 1e2))
+    plots.label(right, "time t", "distance from the true trajectory")
+    plots.show(
+        figure,
+        alt="Left: the true trajectory along the circular valley, and the one integrated backwards from its end. The "
+        "second follows the first along most of the floor, leaves it shortly before θ, and ends far away: out of the "
+        "picture or, on another machine, at the centre. Right: their distance against time. Read from right to left it "
+        "grows steadily, from rounding errors to about one.",
+        title="Integrated backwards, rounding errors grow until the trajectory is lost",
+        caption="The same method and the same steps in both directions, in float64. Right: read from right to left.",
+    )
+
+
+def round_trip(loss, task, theta, forward, back, products, misses, epsilon, product):
+    """The way back for one LT, and how far from θ it ends for each."""
+    figure, (left, right) = plots.subplots(2, height=3.7)
+    _valley(left, loss, task.support, theta, {"forward": (forward, (0, 0.12)), "backward": (back, (0, -0.2))})
+    plots.lines(
+        products,
+        {"measured": misses, "ε exp(LT)": np.exp(products) * epsilon},
+        "LT",
+        "distance from θ",
+        points={"": (product, misses[list(products).index(product)])},
+        log="y",
+        ylim=(1e-17, 1e3),
+        axes=right,
+    )
+    return figure
+
+
+def memory(counts, copies):
+    """Working memory against the number of inner steps, in copies of the parameters."""
+    plots.show(
+        plots.lines(counts, copies, "steps K", "memory (copies of the parameters)", log="xy"),
+        alt="Working memory against the number of steps, both axes logarithmic. MAML with a stored trajectory rises "
+        "with slope one. MAML with checkpoints lies lowest and rises with about half that slope. A-MAML lies between "
+        "the two, nearer to the lower one, and is the flattest.",
+        title="Checkpoints turn a memory proportional to K into one proportional to √K",
+        caption="As the compiler reports it, for a loss of 2 000 parameters.",
+    )
+
+
+def towards_implicit(training_times, initial, accumulated, distance):
+    """The two parts of the meta-gradient of the proximal flow, and its distance from iMAML's, against T."""
+    curves = {"norm of p(0)": initial, "norm of λ∫p dt": accumulated, "distance from iMAML": distance}
+    plots.show(
+        plots.lines(training_times, curves, "inner training time T", "norm", log="y", ylim=(1e-5, 10)),
+        alt="Three curves against the inner training time, on a logarithmic axis. The norm of p(0) falls "
+        "exponentially. The norm of the integral rises and becomes constant. The distance from the gradient of iMAML "
+        "falls as p(0) does.",
+        title="As T grows, the meta-gradient of the flow becomes that of iMAML",
+        caption="The two parts of the meta-gradient on one quadratic task with a proximal term, and the distance of "
+        "their sum from the linear solve of iMAML.",
+    )
+
+
+def three_ways() -> str:
+    """Where the backward pass finds φ(t): stored, integrated backwards, or recomputed from checkpoints."""
+    d = diagrams.Drawing(860, 262)
+    xs = np.linspace(250, 620, 13)
+    rows = (
+        ("Store the trajectory", range(13), "K points in memory: exact"),
+        ("Integrate backwards", (12,), "1 point: lost for large LT"),
+        ("Store checkpoints", (0, 4, 8), "about 2√K points: exact"),
+    )
+    for row, (name, kept, verdict) in enumerate(rows):
+        y = 34 + 88 * row
+        d.text(9, y + 5, name, diagrams.BLUE, "start", bold=True)
+        d.path([(xs[0], y), (xs[-1], y)], diagrams.LINE)
+        for i, x in enumerate(xs):
+            d.point(x, y, diagrams.BLUE, filled=i in kept)
+        d.text(650, y + 5, verdict, diagrams.MUTED, "start")
+        if row == 0:
+            d.arrow((xs[-1], y + 24), (xs[0], y + 24), diagrams.ORANGE)
+        elif row == 1:
+            d.arrow((xs[-1], y + 24), (xs[3], y + 32), diagrams.ORANGE, dash="6 4")
+            d.text(xs[2] + 6, y + 38, "?", diagrams.ORANGE, "end", bold=True)
+        else:
+            for first, last in ((8, 12), (4, 8), (0, 4)):
+                d.arrow((xs[first] + 8, y + 18), (xs[last] - 8, y + 18), diagrams.BLUE)
+                d.arrow((xs[last] - 8, y + 34), (xs[first] + 8, y + 34), diagrams.ORANGE)
+    return d.svg()
