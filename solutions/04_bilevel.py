@@ -98,7 +98,7 @@ lesson_04.show_change_left(left)
 
 
 # %% tags=["exercise"] exercise="04.pulled_descent"
-def proximal_descent(loss, batch, params, step_size, num_steps, strength):
+def adapt_proximal(loss, batch, params, step_size, num_steps, strength):
     """The adapted parameters: gradient descent on the loss plus a
     proximal term.
 
@@ -128,7 +128,7 @@ def proximal_descent(loss, batch, params, step_size, num_steps, strength):
 
 
 # %%
-check("04.pulled_descent", proximal_descent)
+check("04.pulled_descent", adapt_proximal)
 
 # %% [markdown]
 # The library has the objective as `ml.inner.proximal(objective, params, strength)`.

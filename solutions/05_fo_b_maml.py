@@ -259,7 +259,7 @@ assert jnp.allclose(exact, -strength * velocity)
 
 
 # %% tags=["exercise"] exercise="05.perturbed_solution"
-def perturbed_solution(loss, task, params, step_size, num_steps, strength, nu):
+def perturbed(loss, task, params, step_size, num_steps, strength, nu):
     """Gradient descent on nu f(phi) + h(phi) + strength/2
     ||phi - params||^2; f is the query loss, h the support loss.
 
@@ -292,7 +292,7 @@ def perturbed_solution(loss, task, params, step_size, num_steps, strength, nu):
 
 
 # %%
-check("05.perturbed_solution", perturbed_solution)
+check("05.perturbed_solution", perturbed)
 
 # %% [markdown]
 # ## Two estimators
@@ -389,7 +389,7 @@ plots.table(
 
 
 # %% tags=["exercise"] exercise="05.symmetric"
-def symmetric_estimate(loss, task, params, step_size, num_steps, strength, nu):
+def symmetric(loss, task, params, step_size, num_steps, strength, nu):
     """The symmetric estimate of the meta-gradient, from two solves.
 
     Args:
@@ -416,7 +416,7 @@ def symmetric_estimate(loss, task, params, step_size, num_steps, strength, nu):
 
 
 # %%
-check("05.symmetric", symmetric_estimate)
+check("05.symmetric", symmetric)
 
 # %% [markdown]
 # The library has both: `ml.fo_b_maml(loss, inner, num_steps, proximal_strength, perturbation, estimator)`, where
@@ -600,7 +600,7 @@ plots.table(
 
 
 # %% tags=["exercise"] exercise="05.unconverged"
-def unconverged_estimate(loss, task, params, step_size, num_steps, strength):
+def unconverged_fo_b(loss, task, params, step_size, num_steps, strength):
     """-strength times the derivative of phi_K in nu, at nu = 0.
 
     Args:
@@ -629,7 +629,7 @@ def unconverged_estimate(loss, task, params, step_size, num_steps, strength):
 
 
 # %%
-check("05.unconverged", unconverged_estimate)
+check("05.unconverged", unconverged_fo_b)
 
 # %% [markdown]
 # The library computes this limit as `ml.fo_b_maml_limit`, which needs no ν, because one `jax.jvp` runs through the inner
