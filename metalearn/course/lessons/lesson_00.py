@@ -751,7 +751,7 @@ def loss_by_phase(phases: Any, losses: Any) -> None:
             {"": losses},
             "phase (radians)",
             "loss",
-            points={"true phase": (1.0, 0.0), f"maximum at {phases[top]:.2f}": (phases[top], losses[top])},
+            points={"true phase": (1.0, 0.0), f"maximum at {plots.number(phases[top], 2)}": (phases[top], losses[top])},
             ylim=(-0.8, 10),
         ),
         alt="The loss as a function of the phase. It has one minimum, where it is zero, at phase 1, and one maximum "
@@ -774,7 +774,7 @@ def run_as_a_function() -> None:
     d.arrow((503, 70), (556, 70))
     d.text(564, 75, "h(φ₅)", anchor="start")
     d.text(9, 24, "forward: five steps of gradient descent", diagrams.BLUE, "start", bold=True)
-    d.arrow((578, 88), (36, 94), diagrams.ORANGE, bend=26)
+    d.arrow((578, 88), (36, 94), diagrams.ORANGE, bend=-26)
     d.text(305, 168, "backward: the gradient of h(φ₅) with respect to θ", diagrams.ORANGE, bold=True)
     diagrams.show(
         d.svg(),
@@ -806,10 +806,24 @@ def before_and_after(amplitudes: Any, before: Any, after: Any, at: float, *gradi
     nearby = at + np.array([-0.22, 0.22])
     for losses, gradient in zip((before, after), gradients, strict=True):
         here = np.interp(at, amplitudes, losses)
-        axes.plot(nearby, here + gradient["amplitude"] * (nearby - at), color=plots.PALETTE["text"], linewidth=3.2)
+        axes.plot(
+            nearby,
+            here + gradient["amplitude"] * (nearby - at),
+            color=plots.PALETTE["text"],
+            linestyle="-",
+            linewidth=3,
+        )
         axes.plot(at, here, "o", color=plots.PALETTE["text"], markerfacecolor=plots.PALETTE["card"], markersize=6)
         sign = "rises" if gradient["amplitude"] > 0 else "falls"
-        axes.annotate(f"θ: {sign}", (at, here), xytext=(0, 12), textcoords="offset points", ha="center", weight="bold")
+        axes.annotate(
+            f"θ: {sign}",
+            (at, here),
+            xytext=(0, 12),
+            textcoords="offset points",
+            ha="center",
+            weight="bold",
+            color=plots.PALETTE["text"],
+        )
     plots.show(
         figure,
         alt="Two curves against the amplitude at the initialization. The loss before gradient descent rises at our "
@@ -849,7 +863,13 @@ def descent_path(h: Callable, theta: Any, truth: Any) -> Callable[..., Figure]:
         )
         left.plot(path["amplitude"], path["phase"], "o-", markersize=4, linewidth=1)
         left.plot(truth["amplitude"], truth["phase"], "*", markersize=12, color=plots.PALETTE["text"])
-        left.annotate("minimum", (truth["amplitude"], truth["phase"]), xytext=(8, 8), textcoords="offset points")
+        left.annotate(
+            "minimum",
+            (truth["amplitude"], truth["phase"]),
+            xytext=(8, 8),
+            textcoords="offset points",
+            color=plots.PALETTE["text"],
+        )
         left.set(xlim=(0, 3), ylim=(-1, 2.5))
         plots.label(left, "amplitude", "phase (radians)", "Parameters after each step")
         right.plot(losses, "o-", markersize=4, linewidth=1)
