@@ -706,7 +706,7 @@ def show_exponents(accuracies: np.ndarray, least: dict[str, np.ndarray], exponen
     plots.show(
         plots.lines(
             accuracies,
-            {f"{name}: δ^{exponents[name]:.2f}": errors for name, errors in least.items()},
+            {f"{name}, exponent {exponents[name]:.2f}": errors for name, errors in least.items()},
             "error δ of each solve",
             "smallest relative error over ν",
             log="xy",
