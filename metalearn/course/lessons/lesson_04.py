@@ -724,8 +724,8 @@ def show_spectrum(curvatures: np.ndarray, strength: float, errors: dict[str, np.
     plots.show(
         figure,
         "Left: the thirty curvatures of largest size, divided by the strength, on a logarithmic scale. The first six "
-        "fall steeply from far above one, all others lie well below one. Right: the error of the Neumann series grows with "
-        "every product, that of conjugate gradients falls.",
+        "fall steeply from far above one, all others lie well below one. Right: the error of the Neumann series grows "
+        "with every product, that of conjugate gradients falls.",
         "Few large curvatures, so few products",
         "The network of the slider on one task, with the strength that was best on average.",
     )
