@@ -162,8 +162,8 @@ assert gap.min() > -1e-12 and 0.15 < gap.max() < 0.25
 
 # %% [markdown]
 # The two curves differ by about a fifth at most. Both leave flat directions, those of small curvature, where the
-# initialization put them, and both let steep directions go to the minimum of the support loss. In this sense MAML with few steps
-# regularizes adaptation already, and **a smaller $\lambda$ corresponds to more inner steps**. The difference is what the
+# initialization put them, and both let steep directions go to the minimum of the support loss. In this sense MAML with few
+# steps regularizes adaptation already, and **a smaller $\lambda$ corresponds to more inner steps**. The difference is what the
 # meta-gradient has to know. Early stopping is defined by its steps, so MAML must go back through all of them. The
 # proximal minimum is defined without any.
 
@@ -213,7 +213,7 @@ def adapt_all(strength):
     return jax.vmap(adapt)(noisy_tasks)
 
 
-results = [adapt_all(strength) for strength in bar(strengths, "adapting", seconds=8)]
+results = [adapt_all(strength) for strength in bar(strengths, "adapting", seconds=4)]
 adapted = [parameters for parameters, _ in results]
 query_losses = np.stack([losses for _, losses in results])
 best = int(query_losses.mean(axis=1).argmin())
@@ -835,7 +835,8 @@ plots.table(
 # - The meta-gradient needs only the minimum: $(I + H/\lambda)\, g = \nabla f(\phi^*)$, whatever the inner optimizer.
 # - The Neumann series needs $\lambda > L$. Conjugate gradients need $H + \lambda I$ positive definite, and about as many
 #   products as there are large curvatures.
-# - An implicit gradient of an inner loop that has not converged can be wrong by any factor, and it does not look wrong.
+# - If the inner loop has not converged, the error of an implicit gradient can be several times the gradient itself, and
+#   nothing in the returned vector shows it.
 #
 # iMAML needs Hessian-vector products and a solver. Can the same meta-gradient be had from gradients alone?
 
@@ -851,8 +852,8 @@ progress("04")
 # - The formula assumes that the inner loop has converged. Nothing in this lesson holds for a loop that stops early, other
 #   than the warning above.
 # - The correspondence $\lambda \approx 1/(\alpha K)$ was derived for a quadratic and is exact only for small curvatures.
-# - That seven products suffice depends on six support points and small residuals. With many support points, or with
-#   classes instead of squared errors, the number of large curvatures is another.
+# - That about seven products suffice is due to the six support points. More points, or another loss than the squared
+#   error, change the number of large curvatures.
 # - One task and one network were used to compare errors, memory and products. The numbers are ours; they are not a
 #   comparison of trained models, which lesson 07 makes.
 #

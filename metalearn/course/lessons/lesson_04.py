@@ -705,7 +705,7 @@ def show_spectrum(curvatures: np.ndarray, strength: float, errors: dict[str, np.
         {},
         "place, largest first",
         "curvature divided by λ",
-        points={"the 30 largest of 481": (np.arange(1, 31), size)},
+        points={"the six largest": (np.arange(1, 7), size[:6]), "the next 24": (np.arange(7, 31), size[6:])},
         title="eigenvalues of H / λ, in size",
         log="y",
         axes=left,
@@ -723,9 +723,9 @@ def show_spectrum(curvatures: np.ndarray, strength: float, errors: dict[str, np.
     )
     plots.show(
         figure,
-        "Left: the thirty curvatures of largest size, divided by the strength and on a logarithmic scale. A few stand "
-        "far above one, the rest falls quickly below it. Right: the error of the Neumann series grows with every "
-        "product, that of conjugate gradients falls.",
+        "Left: the thirty curvatures of largest size, divided by the strength, on a logarithmic scale. The first six "
+        "fall steeply from far above one, all others lie well below one. Right: the error of the Neumann series grows "
+        "with every product, that of conjugate gradients falls.",
         "Few large curvatures, so few products",
         "The network of the slider on one task, with the strength that was best on average.",
     )
@@ -783,12 +783,12 @@ def opening() -> str:
     return diagrams.opening(
         left,
         diagrams.proximal_problem(),
-        ("The proximal term holds φ* near θ", "Whatever the solver, one linear solve"),
+        ("The proximal term holds φ* near θ", "Whatever the inner optimizer, one linear solve"),
         (
             f"Support loss and proximal objective, for λ = {strength:g}.",
             "iMAML differentiates the minimum, not the steps.",
         ),
         "Left: the support loss and the proximal objective of one task. The minimum of the second lies between the "
-        "initialization and the minimum of the first. Right: several solvers reach the same minimum, and one linear "
-        "solve there gives the meta-gradient.",
+        "initialization and the minimum of the first. Right: several inner optimizers reach the same minimum, and one "
+        "linear solve there gives the meta-gradient.",
     )
