@@ -105,7 +105,7 @@ for scale in (0.5, 2.0, 8.0):
     losses = query_loss_1d(right) - query_loss_1d(left)
     rows[scale] = [(up - down) / (2 * small), losses / (2 * small)]
 
-# %% tags=["fold"]
+# %% tags=["fold", "nbval-check-output"]
 curvature_prediction.reveal(0)
 assert np.allclose([gradient / move for move, gradient in rows.values()], -strength_1d, rtol=1e-5)
 assert [abs(move) for move, _ in rows.values()] == sorted((abs(move) for move, _ in rows.values()), reverse=True)

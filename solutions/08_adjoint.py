@@ -837,7 +837,7 @@ assert jnp.allclose(*with_and_without)  # the same gradient
 
 
 # %% tags=["exercise"] exercise="08.proximal_flow_gradient"
-def proximal_flow_gradient(hessian, query_gradient, proximal_strength, training_time):
+def proximal_flow(hessian, query_gradient, proximal_strength, duration):
     """The meta-gradient of the gradient flow with a proximal term, for
     a support loss with a constant Hessian.
 
@@ -847,7 +847,7 @@ def proximal_flow_gradient(hessian, query_gradient, proximal_strength, training_
       query_gradient: the query gradient at the end of the flow, shape
         [d].
       proximal_strength: lambda >= 0, a number.
-      training_time: T > 0, a number.
+      duration: T, the inner training time > 0, a number.
 
     Returns:
       An array of shape [d].
@@ -855,14 +855,14 @@ def proximal_flow_gradient(hessian, query_gradient, proximal_strength, training_
     ### BEGIN SOLUTION
     curvatures, vectors = np.linalg.eigh(hessian)
     rates = curvatures + proximal_strength
-    decay = np.exp(-training_time * rates)
+    decay = np.exp(-duration * rates)
     factors = decay + proximal_strength * (1 - decay) / rates
     return vectors @ (factors * (vectors.T @ query_gradient))
     ### END SOLUTION
 
 
 # %%
-check("08.proximal_flow_gradient", proximal_flow_gradient)
+check("08.proximal_flow_gradient", proximal_flow)
 
 # %% [markdown]
 # <details><summary>Line 3, to compare with yours</summary>
