@@ -10,6 +10,7 @@ import jupytext
 import nbformat
 import pytest
 
+from metalearn import plots
 from metalearn.course import __main__ as command
 from metalearn.course import syllabus
 from metalearn.course.publishing import builder, page
@@ -209,9 +210,7 @@ PNG = "iVBORw0KGgo="
 
 
 def draw_a_toy():
-    """A picture
-    of a toy."""
-    return "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 10 3'><rect width='10' height='3'/></svg>"
+    return plots.element("<rect width='10' height='3'/>", 10, 3, alt="A picture of a toy.")
 
 
 @pytest.fixture
@@ -283,8 +282,8 @@ class TestFrame:
             builder.read_source(framed / "solutions/02_toy.py")
 
     def test_a_picture_without_words_is_refused(self, framed, monkeypatch):
-        monkeypatch.setattr(page, "draws", lambda number: lambda: "<svg/>")
-        with pytest.raises(builder.SourceError, match="needs a docstring that describes the picture"):
+        monkeypatch.setattr(page, "draws", lambda number: lambda: plots.element("", 10, 3))
+        with pytest.raises(builder.SourceError, match="needs a picture with alternative text"):
             builder.read_source(framed / "solutions/02_toy.py")
 
 
