@@ -258,11 +258,18 @@ def no_garbage_collection():
 def test_the_learner_can_interrupt_a_check():
     assert grade(MEAN, MEAN.reference).status == "passed"  # what JAX starts once is started
     threads = threading.active_count()
-    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
+    interrupted = threading.Event()
+
+    def press():
+        while not interrupted.wait(1.0):  # again: an interrupt within a garbage collection of JAX's is lost
+            os.kill(os.getpid(), signal.SIGINT)
+
+    learner = threading.Thread(target=press)
+    learner.start()
     with pytest.raises(KeyboardInterrupt):
         grade(MEAN, _endless)
-    timer.join()
+    interrupted.set()
+    learner.join()
     assert threading.active_count() == threads
 
 
