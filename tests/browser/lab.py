@@ -74,6 +74,10 @@ CLOSE_LEFT_AREA = """() => {
     const [commands, toggle] = [jupyterapp.commands, "application:toggle-left-area"];
     if (commands.isToggled(toggle)) return commands.execute(toggle);
 }"""
+RUN_CELL = """index => {
+    jupyterapp.shell.currentWidget.content.activeCellIndex = index;
+    return jupyterapp.commands.execute("notebook:run-cell");
+}"""
 RULES = {
     "resultTypes": ["violations"],
     "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"],
@@ -118,6 +122,9 @@ class Notebook:
 
     def run(self, cell_id, timeout=60):
         """Runs one cell and waits for its end."""
+        if not self.cell(cell_id).locator(".cm-content").is_visible():  # folded: nothing to click at
+            self.page.evaluate(RUN_CELL, self.ids.index(cell_id))
+            return
         prompt = self.cell(cell_id).locator(".jp-InputPrompt")
         prompt.evaluate("prompt => (prompt.textContent = '')")  # after a restart its number may be the same again
         self.cell(cell_id).locator(".cm-content").click()
