@@ -21,7 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers()
 
     command = commands.add_parser("open", help="open a lesson in JupyterLab, in a copy that is yours")
-    command.add_argument("slug", nargs="?", default="", help="a lesson, such as 02_maml or maml (default: the first)")
+    command.add_argument(
+        "slug", nargs="?", default="", help="a lesson, such as 02_maml, maml or 02 (default: the first)"
+    )
     _add_root(command)
     command.set_defaults(run=_open)
 
@@ -80,7 +82,7 @@ def _what_is_here() -> str:
 
 
 def _add_lessons(command: argparse.ArgumentParser) -> None:
-    command.add_argument("slug", nargs="*", help="lessons, such as 02_maml or maml (default: all)")
+    command.add_argument("slug", nargs="*", help="lessons, such as 02_maml, maml or 02 (default: all)")
     _add_root(command)
 
 
@@ -97,7 +99,9 @@ def _open(options: argparse.Namespace) -> int:
     from metalearn.course import syllabus
     from metalearn.course.records import copy
 
-    lessons = [lesson.stem for lesson in syllabus.LESSONS if options.slug in ("", lesson.slug, lesson.stem)]
+    lessons = [
+        lesson.stem for lesson in syllabus.LESSONS if options.slug in ("", lesson.number, lesson.slug, lesson.stem)
+    ]
     if not lessons:
         known = ", ".join(lesson.stem for lesson in syllabus.LESSONS)
         raise ValueError(f"no such lesson: {options.slug} (there are {known})")

@@ -116,7 +116,7 @@ class Notebook:
 
     def set_source(self, cell_id, source):
         """Replaces a cell's text, as a learner would, with the keyboard."""
-        self.cell(cell_id).locator(".cm-content").click()
+        self.cell(cell_id).locator(".cm-content").focus()  # a click would depend on the layout
         self.page.keyboard.press("ControlOrMeta+a")
         self.page.keyboard.insert_text(source)
 
@@ -127,7 +127,7 @@ class Notebook:
             return
         prompt = self.cell(cell_id).locator(".jp-InputPrompt")
         prompt.evaluate("prompt => (prompt.textContent = '')")  # after a restart its number may be the same again
-        self.cell(cell_id).locator(".cm-content").click()
+        self.cell(cell_id).locator(".cm-content").focus()  # a click would depend on the layout
         self.page.keyboard.press("Control+Enter")
         deadline = time.monotonic() + timeout
         while not EXECUTED.search(prompt.inner_text()):

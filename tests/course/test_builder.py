@@ -489,6 +489,7 @@ def test_a_lesson_can_be_named_with_or_without_its_number(root):
     write(root, SOURCE, stem="03_other")
     assert [p.stem for p in builder.sources(root)] == ["02_toy", "03_other"]
     assert [p.stem for p in builder.sources(root, ["toy"])] == [p.stem for p in builder.sources(root, ["02_toy"])]
+    assert [p.stem for p in builder.sources(root, ["02"])] == ["02_toy"]
 
 
 def test_an_unknown_lesson_is_refused_with_the_known_ones(root, capsys):

@@ -269,7 +269,7 @@ def sources(root: Path, slugs: Sequence[str] = ()) -> list[Path]:
             f"no lesson source (solutions/NN_slug.py) under {root.resolve()}; run this in the course's repository, or "
             "name its folder with --root"
         )
-    names = {name: path for path in paths for name in (path.stem, path.stem[3:])}
+    names = {name: path for path in paths for name in (path.stem, path.stem[3:], path.stem[:2])}
     if unknown := [slug for slug in slugs if slug not in names]:
         raise ValueError(f"no such lesson: {', '.join(unknown)} (there are {', '.join(p.stem for p in paths)})")
     return [path for path in paths if not slugs or path in {names[slug] for slug in slugs}]
