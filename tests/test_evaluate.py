@@ -91,6 +91,7 @@ def test_a_proximal_term_holds_the_task_near_the_initialization():
     assert np.abs(evaluate.adaptation_curve(family.loss, optax.sgd(0.2), START, tasks, 60)[-1] - expected).max() > 0.1
 
 
+@pytest.mark.slow
 def test_convergence_is_what_is_left_of_the_inner_gradient_and_of_the_linear_system():
     """On a quadratic, K steps leave (1 - α (curvature + λ))^K in each direction; two CG steps solve two unknowns."""
     batch = ml.tasks.QuadraticBatch(jnp.diag(jnp.array([1.0, 3.0]))[None], jnp.zeros((1, 2)))

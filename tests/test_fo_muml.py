@@ -51,6 +51,7 @@ def test_it_is_the_gradient_of_the_envelope_on_quadratics(quadratics, theta):
     np.testing.assert_allclose(losses, theory.proximal(quadratics, 1 / STEP_SIZE).query_losses(theta), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_it_is_the_gradient_of_the_envelope_of_a_network():
     params, task = tanh_problem()
     step_size = 0.2

@@ -56,6 +56,7 @@ def test_there_are_many_classes_of_twelve_examples():
     assert glyphs.scripts()[index("GREEK SMALL LETTER OMEGA")] == "GREEK"
 
 
+@pytest.mark.slow
 def test_every_picture_is_centred_and_holds_ink():
     """A pixel is free on each side, and the ink reaches as far from one edge as from the other."""
     ink = glyphs.images() > 0

@@ -122,6 +122,7 @@ def test_a_key_gives_the_same_tasks_and_another_key_others():
 # Fine-tuning.
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_mamf_is_the_loop_with_a_fresh_optimiser_for_each_task():
     params, tasks, rule = linear_params(), sub_tasks(2, 3), optax.adam(0.1)

@@ -89,6 +89,7 @@ def numpy_step(w, u, rate, task):
 # The equations
 
 
+@pytest.mark.slow
 @x64
 def test_moml_is_its_equations_step_by_step():
     population, memory_rate = Population(NUM_TASKS, noisy), 0.3

@@ -15,7 +15,6 @@ from metalearn.course.publishing import builder
 ROOT = Path(__file__).parents[1]
 LESSONS = sorted((ROOT / "lessons").glob("*.ipynb"))
 SOLUTIONS = sorted((ROOT / "solutions").glob("*.ipynb"))
-IN_EVERY_RUN = "00_start_here"  # .ci/run executes the other lessons as well
 MEMORY_LIMIT = 1e9  # bytes: the smaller free machines have one or two GB
 BINDER = dict(re.findall(r"(\w+)=(\d+)", (ROOT / "binder/start").read_text()))  # the environment on such a machine
 NARROW = 73  # characters of code or text beside each other on a page 768 pixels wide
@@ -96,11 +95,7 @@ class TestSolution:
         assert [cell.id for cell in checks if "not yet" in text(cell).lower()] == []
 
 
-def as_parameter(path):
-    return pytest.param(path, id=path.stem, marks=() if path.stem == IN_EVERY_RUN else pytest.mark.slow)
-
-
-@pytest.fixture(scope="module", params=map(as_parameter, LESSONS))
+@pytest.fixture(scope="module", params=LESSONS, ids=lambda path: path.stem)
 def untouched(request):
     """A lesson as a learner on Binder finds it, after Run All: its notebook, wall-clock seconds and peak bytes."""
     lesson = read(request.param)
@@ -118,6 +113,7 @@ def untouched(request):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)  # a loaded machine takes many times as long
 class TestUntouchedLesson:
     def test_says_not_yet_for_each_exercise_and_ends(self, untouched, record_property):

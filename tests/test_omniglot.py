@@ -71,6 +71,7 @@ def source(directory):
     }
 
 
+@pytest.mark.slow
 def test_images_are_the_drawings_in_the_order_of_the_alphabet(directory):
     """Ink is 1 and paper 0, and at the full size nothing is averaged."""
     for split in ("background", "evaluation"):
@@ -81,6 +82,7 @@ def test_images_are_the_drawings_in_the_order_of_the_alphabet(directory):
                 np.testing.assert_array_equal(images[character, number], 255 * drawn(split, character, number))
 
 
+@pytest.mark.slow
 def test_a_pixel_is_the_mean_of_its_area(directory):
     """Against an image repeated until new pixels are whole numbers of old ones: 28 pixels for 105 are 4 for 15."""
     image = np.random.default_rng(0).uniform(size=(15, 15))

@@ -121,6 +121,7 @@ def test_a_learner_installs_no_tool_of_developers_teachers_or_the_site():
     assert ours & learners == set()
 
 
+@pytest.mark.slow
 def test_an_import_needs_no_jupyter_loads_no_matplotlib_and_changes_nothing(tmp_path):
     names = [module_name(path) for path in LIBRARY]
     assert "metalearn.tasks" in names

@@ -38,6 +38,7 @@ def naive_logits(params, images, captions):
     return np.exp(float(params["logit_scale"][...])) * np.array(cosines)
 
 
+@pytest.mark.slow
 def test_logits_are_scaled_cosines(problem):
     params, apply, images, captions = problem
     logits = apply(params, images, captions[:3])

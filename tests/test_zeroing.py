@@ -171,6 +171,7 @@ def test_the_two_terms_add_up_to_finite_differences_in_the_features(head_scale):
     np.testing.assert_allclose((split.interference + split.contrastive).ravel(), expected, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_with_a_zero_head_it_is_the_supervised_contrastive_loss():
     """No interference; the rest is the gradient of sum c_qs <phi(q), phi(s)>, where only one's own class attracts."""

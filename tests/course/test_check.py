@@ -225,6 +225,7 @@ def test_a_function_that_only_waits_is_stopped_too(monkeypatch):
     assert "does it wait for something" in verdict.message
 
 
+@pytest.mark.slow
 def test_processor_time_counts_anew_for_every_instance():
     def busy(points, scale):
         until = time.process_time() + 0.3
@@ -235,6 +236,7 @@ def test_processor_time_counts_anew_for_every_instance():
     assert grade(MEAN, busy, timeout=0.6).status == "passed"  # 1.2 s together
 
 
+@pytest.mark.slow
 def test_a_function_that_cannot_be_stopped_is_told():
     release = threading.Event()
 
@@ -532,6 +534,7 @@ def test_an_unanswerable_question_cannot_be_defined(options, answer, feedback, c
 # --- in a kernel ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_cells_of_a_notebook(progress_file, tmp_path):
     """In a real kernel: what is printed stays visible, results are Markdown, a figure has a text beside it."""
     cells = [
