@@ -11,7 +11,8 @@ from metalearn.course.publishing import builder
 from metalearn.course.widgets import forms
 
 CELLS = {
-    "imports": "from metalearn.course import predict, quiz",
+    "imports": "from metalearn import plots\nfrom metalearn.course import explore, predict, quiz",
+    "figure": 'draw = lambda x: plots.lines([0, 1], {"y": [0, x]}, "x", "y")\nexplore(draw, "A line.", x=(0, 4, 1))',
     "choice": 'choice = predict("02.choice", "How much of $x$?", options=["all", "some", "none"], why="So it is.")',
     "number": 'number = predict("02.number", "How much?", unit="%")',
     "quiz": 'quiz("02")',
@@ -71,7 +72,7 @@ def test_restart_reload_two_tabs_and_reopen(open_lab, tmp_path):
     with open_lab(folder) as lab:
         lab.page.set_viewport_size({"width": 1280, "height": 1000})
         notebook = lab.open("ask.ipynb")
-        for name in ("imports", "choice", "number", "quiz"):
+        for name in ("imports", "figure", "choice", "number", "quiz"):
             notebook.run(name, timeout=120)
         assert lab.page.get_by_text(ASLEEP).filter(visible=True).count() == 0
         answer_all(notebook)
@@ -111,8 +112,10 @@ def test_restart_reload_two_tabs_and_reopen(open_lab, tmp_path):
             see(notebook.cell(name), STOPPED)
             assert notebook.cell(name).locator(".mf-said:visible").count() == 0
             assert notebook.cell(name).locator("fieldset:enabled").count() == 0
+        see(notebook.cell("figure"), STOPPED)
+        assert notebook.cell("figure").locator("input:enabled").count() == 0
         signs = "all => all.map(e => getComputedStyle(e, '::before').content)"
-        assert set(lab.page.locator(".metalearn-form").evaluate_all(signs)) == {"none"}
+        assert set(lab.page.locator(".metalearn-awake").evaluate_all(signs)) == {"none"}
         lab.screenshot("forms-restarted")
         for name in ("imports", "quiz"):
             notebook.run(name)
@@ -129,6 +132,7 @@ def test_restart_reload_two_tabs_and_reopen(open_lab, tmp_path):
         for name in ("ask.ipynb", "changed.ipynb"):
             lab.open(name)
             lab.page.get_by_text(ASLEEP).filter(visible=True).nth(2).wait_for()
+            assert lab.page.get_by_text("controls appear above").filter(visible=True).count() == 1
             assert lab.page.get_by_text("Error displaying widget").filter(visible=True).count() == 0
             lab.screenshot(f"forms-asleep-{name}")
 

@@ -36,25 +36,6 @@ def show_html(text: str, plain: str) -> None:
     _show({"text/html": text, "text/plain": plain})
 
 
-def show_widget(widget: ipywidgets.DOMWidget, plain: str, svg: str = "") -> None:
-    """Display a widget; where there is no kernel to drive it, a picture or plain text.
-
-    All are one bundle, so that a viewer shows exactly one of them. If `plain` is empty, another output says it.
-    """
-    bundle: dict[str, Any] = {
-        "application/vnd.jupyter.widget-view+json": {
-            "version_major": 2,
-            "version_minor": 0,
-            "model_id": widget.model_id,
-        },
-    }
-    if plain:
-        bundle["text/plain"] = plain
-    if svg:
-        bundle["text/html"] = plots.card(svg)
-    _show(bundle)
-
-
 def show_with_stand_in(widget: ipywidgets.DOMWidget, stand_in: str, plain: str) -> None:
     """Display a widget whose browser's side bears the class `metalearn-awake`, and HTML wherever it cannot be drawn.
 
@@ -64,7 +45,8 @@ def show_with_stand_in(widget: ipywidgets.DOMWidget, stand_in: str, plain: str) 
       plain: the same in words.
     """
     show_html(f"{stand_in}<style>{ASLEEP_STYLE}</style>", plain)
-    show_widget(widget, plain="")
+    view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+    _show({"application/vnd.jupyter.widget-view+json": view})
 
 
 class Card:

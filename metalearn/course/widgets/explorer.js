@@ -1,5 +1,7 @@
 // The browser's side of `explore`: native controls, each in its label, and a picture that the kernel draws.
 
+const STOPPED = "The kernel was restarted or has stopped: run this cell again.";
+
 function control({ name, options, ...range }, model) {
   const label = document.createElement("label");
   const input = document.createElement(options ? "select" : "input");
@@ -28,17 +30,33 @@ function render({ model, el }) {
   const form = document.createElement("form");
   const picture = document.createElement("div");
   const trouble = document.createElement("p");
+  const stopped = document.createElement("p");
   const show = () => (picture.innerHTML = model.get("svg")); // drawn by `plots.svg`, which escapes every text
   const tell = () => (trouble.textContent = model.get("trouble"));
   form.append(...model.get("controls").flatMap((each) => control(each, model)));
   picture.className = "picture";
   trouble.setAttribute("role", "alert");
-  el.classList.add("metalearn-explorer");
-  el.append(form, picture, trouble);
+  stopped.setAttribute("role", "status");
+  stopped.className = "stopped";
+  el.classList.add("metalearn-explorer", "metalearn-awake");
+  el.append(form, picture, trouble, stopped);
   model.on("change:svg", show);
   model.on("change:trouble", tell);
   show();
   tell();
+  // The model does not tell whether its kernel is there; the view in whose name it calls back does.
+  let view;
+  model.on("change:probe", function () {
+    view = this;
+  });
+  model.set("probe", true);
+  const wake = () => {
+    const isGone = view?.model?.comm_live === false;
+    stopped.textContent = isGone ? STOPPED : "";
+    for (const input of form.elements) input.disabled = isGone;
+  };
+  model.on("comm_live_update", wake);
+  wake();
 }
 
 export default { render };

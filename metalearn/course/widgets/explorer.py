@@ -14,7 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from metalearn import _require, plots
-from metalearn.course.widgets.display import show_widget
+from metalearn.course.widgets.display import show_with_stand_in
+
+ASLEEP = "Run this cell in a notebook, and controls appear above the figure."
 
 
 class Explorer(anywidget.AnyWidget):
@@ -89,7 +91,8 @@ def explore(draw: Callable[..., Figure], alt: str, **controls: Any) -> None:
         except TypeError as error:
             raise TypeError(f"draw must accept the controls {', '.join(controls)} by name: {error}.") from None
     explorer = Explorer(draw, alt, controls)
-    show_widget(explorer, alt, svg=explorer.svg)
+    stand_in = f'<div class="metalearn-asleep">{plots.card(explorer.svg, caption=ASLEEP)}</div>'
+    show_with_stand_in(explorer, stand_in, alt)
 
 
 def _control(name: str, control: Any) -> tuple[dict[str, Any], Any]:

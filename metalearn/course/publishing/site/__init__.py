@@ -124,9 +124,4 @@ def _without_kernel(output: NotebookNode) -> None:
     data = output.get("data", {})
     if "text/html" in data:
         data["text/html"] = playgrounds.alive(data["text/html"])
-    if WIDGET not in data:
-        return
-    del data[WIDGET]
-    if picture := data.pop("image/png", None):
-        alt = html.escape(data["text/plain"])
-        data["text/html"] = f'<img src="data:image/png;base64,{picture.strip()}" alt="{alt}" style="max-width:100%">'
+    data.pop(WIDGET, None)
