@@ -145,7 +145,7 @@ plots.table(
     _rows,
     ("", "gradients", "Hessian-vector products", "cost in gradients", "parameters to keep"),
     title="The backward pass is the larger part of MAML's cost",
-    caption="One meta-gradient with K = 5 inner steps. The last column counts the φₖ that the backward pass needs.",
+    caption="One meta-gradient with K = 5 inner steps. The last column counts the inner steps whose parameters the backward pass needs.",
 )
 
 # %% [markdown]
@@ -309,9 +309,9 @@ _gaps = {a: figures.converged(a, 1)["MAML"] - figures.converged(a, 1)["FO-MAML"]
 assert _gaps[0.005] < 0.05 and _gaps[1 / 3] < 1e-9 and _gaps[0.3] > 1
 
 # %% [markdown]
-# They nearly agree when $\alpha$ is tiny, because then hardly anything adapts, every $J$ is close to 1, and both weights
-# are close to the curvature. They also agree at $\alpha = 1/3$, because there one step solves the steep task and its weight is zero for
-# both. In between they can be far apart.
+# They nearly agree when $\alpha$ is tiny, because then hardly anything adapts, every $J$ is close to 1, and both
+# weights are close to the curvature. They also agree at $\alpha = 1/3$, because there one step solves the steep task
+# and its weight is zero for both. In between they can be far apart.
 #
 # **Your own tasks.** The order is only certain for two tasks. Change the three tasks below until FO-MAML converges
 # *outside* the interval between joint training and MAML.

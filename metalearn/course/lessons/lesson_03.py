@@ -821,7 +821,7 @@ def order_of_methods() -> None:
     plots.show(
         plots.lines(
             steep / 0.5,
-            {name: at[name] for name in ("MAML", "FO-MAML", "Reptile", "joint")},  # each in its colour of `practice`
+            {name: at[name] for name in ("MAML", "FO-MAML", "Reptile", "joint")},  # the colours of `practice`
             "curvature of the steep task / curvature of the flat task",
             "point of convergence",
             ylim=(0, 1.05),
