@@ -23,7 +23,6 @@
 #
 # - $a$, $m$: curvature and minimum of a quadratic task
 # - $J = \partial\phi_K / \partial\theta$
-# - $A$: Hessian of $f$
 # - $Hv$: Hessian-vector product
 
 # %% tags=["imports"]
@@ -55,11 +54,12 @@ setup()  # compile for many small programs, and keep what was compiled
 #
 # $$g_{\text{FO-MAML}} = \nabla f(\phi_K), \qquad\qquad g_{\text{Reptile}} = \theta - \phi_K .$$
 #
-# To see what each method costs, we write all three out for one curve $y = a \sin(x - b)$ with the parameters
-# $\phi = (a, b)$, and count every derivative that they take. No Hessian is ever formed for this. All that the backward
-# pass needs is the **Hessian-vector product** $Hv$, which is the derivative of the gradient in the direction $v$.
+# To see what each method costs, we write all three out for the sine curve of lesson 02, whose two parameters are its
+# amplitude and its phase, and count every derivative that they take. No Hessian is ever formed for this. All that the
+# backward pass needs is the **Hessian-vector product** $Hv$, which is the derivative of the gradient in the direction
+# $v$.
 #
-# *Short of time? Skip the section "When support and query disagree" and the last exercise.*
+# *Short of time? Skip the section "When support and query disagree" with the question after it, and the last exercise.*
 
 # %%
 jax.config.update("jax_enable_x64", True)  # float64, so that the checks can be strict
@@ -145,7 +145,7 @@ plots.table(
     _rows,
     ("", "gradients", "Hessian-vector products", "cost in gradients", "parameters to keep"),
     title="The backward pass is the larger part of MAML's cost",
-    caption="One meta-gradient with K = 5 inner steps. The last column counts what the backward pass must find again.",
+    caption="One meta-gradient with K = 5 inner steps. The last column counts the inner steps whose parameters the backward pass needs.",
 )
 
 # %% [markdown]
@@ -159,7 +159,8 @@ plots.table(
 #
 # Take the two tasks of lesson 02 again. The loss of each is a parabola with curvature $a$ and minimum $m$, a steep one
 # with its minimum at $-1$ and a flat one with its minimum at $2$. Support and query loss are the same. Both tasks take
-# one inner step with $\alpha = 0.3$, and four outer loops follow their own direction until they have converged.
+# one inner step with $\alpha = 0.3$. Four outer loops, one for each of the three methods and one for joint training, run
+# until they have converged.
 
 # %%
 converged_prediction = predict("03.rest")
@@ -195,7 +196,7 @@ for name in ("joint", "Reptile", "FO-MAML", "MAML"):
 assert converged["joint"] < converged["FO-MAML"] - 0.5 < converged["MAML"] - 0.5
 assert np.isclose(converged["joint"], converged["Reptile"]) and 1.7 < converged["MAML"] < 1.85
 assert -0.65 < converged["joint"] < -0.55
-_distances = [abs(converged["FO-MAML"] - converged[other]) for other in ("MAML", "joint")]
+_distances = [abs(converged["Reptile"] - converged[other]) for other in ("joint", "MAML")]
 converged_prediction.reveal(0 if _distances[0] < 0.05 else 2 if _distances[1] < 0.05 else 1)
 figures.converged_points(converged)
 
@@ -270,7 +271,7 @@ check("03.fixed_points", fixed_points)
 # What about Reptile? The displacement $\theta - \phi_K$ is $\alpha$ times the sum of the $K$ support gradients of the
 # inner loop. Where support and query loss are the same, the gradient at $\phi_k$ is exactly the direction of FO-MAML
 # with $k$ inner steps. **Up to a constant, Reptile's direction is the mean of FO-MAML's directions with
-# $0, 1, \dots, K-1$ inner steps.** The first of these is joint training.
+# $0, 1, \dots, K-1$ inner steps.** The first of these is the direction of joint training.
 
 # %% tags=["fold"]
 figures.reptile_as_mean()
@@ -279,8 +280,8 @@ assert np.allclose(directions(0.5, 0.3, 4)["Reptile"], 0.3 * np.sum(_along, axis
 assert np.allclose(_along[0], directions(0.5, 0.3, 0)["joint"])
 
 # %% [markdown]
-# So with one inner step Reptile *is* joint training, and with more of them it lies between joint training and FO-MAML.
-# The next figure shows this for two tasks, of which one becomes steeper and steeper.
+# So with one inner step Reptile *is* joint training. With more of them, and with two tasks, it converges between joint
+# training and FO-MAML. The next figure shows this for two tasks, of which one becomes steeper and steeper.
 
 # %% tags=["fold"]
 figures.order_of_methods()
@@ -294,8 +295,8 @@ assert np.allclose(list(_equal.values()), 0.5)
 
 # %% [markdown]
 # Where both curvatures are equal, every method finds the plain mean and the approximation costs nothing. As they grow
-# apart, so do the methods, but from the steep task to the flat one the order stays the same: joint training, Reptile,
-# FO-MAML, MAML.
+# apart, joint training moves to the steep task and MAML to the flat one. From the steep task to the flat one the order
+# stays the same: joint training, Reptile, FO-MAML, MAML.
 #
 # Move the sliders. **With one inner step, for which learning rates do FO-MAML and MAML agree?** There are two answers.
 
@@ -308,9 +309,9 @@ _gaps = {a: figures.converged(a, 1)["MAML"] - figures.converged(a, 1)["FO-MAML"]
 assert _gaps[0.005] < 0.05 and _gaps[1 / 3] < 1e-9 and _gaps[0.3] > 1
 
 # %% [markdown]
-# They agree when $\alpha$ is tiny, because then nothing adapts, every $J$ is close to 1, and all weights are the
-# curvatures. They also agree at $\alpha = 1/3$, because there one step solves the steep task and its weight is zero for
-# both. In between they can be far apart.
+# They nearly agree when $\alpha$ is tiny, because then hardly anything adapts, every $J$ is close to 1, and both
+# weights are close to the curvature. They also agree at $\alpha = 1/3$, because there one step solves the steep task
+# and its weight is zero for both. In between they can be far apart.
 #
 # **Your own tasks.** The order is only certain for two tasks. Change the three tasks below until FO-MAML converges
 # *outside* the interval between joint training and MAML.
@@ -335,8 +336,8 @@ assert _at["FO-MAML"] < min(_at["joint"], _at["MAML"]) - 0.5
 # %% [markdown]
 # ## How much of the way to MAML?
 #
-# With many tasks a simple statement is still true as long as the inner learning rate is small. You have seen that each
-# factor $J$ moves the point away from joint training's. How far does it go with the first of MAML's two factors?
+# With many tasks a simple statement is still true as long as the inner learning rate is small. It says how far FO-MAML
+# and Reptile get on the way from joint training's point to MAML's.
 
 # %%
 half_way_prediction = predict("03.half_way")
@@ -407,8 +408,9 @@ check("03.small_steps", small_step_fractions)
 # ## When support and query disagree
 #
 # So far both losses of a task were the same. Now we take twenty tasks in five dimensions whose query losses differ from
-# their support losses. Where a method has converged, the exact meta-gradient need not vanish, and its norm tells how
-# wrong the point is. On quadratic tasks each of these points is the solution of one linear system:
+# their support losses. Where a method has converged, MAML's exact meta-gradient need not vanish. Its norm there tells how
+# wrong the point is, so we take it as the method's **error**. On quadratic tasks each of these points is the solution of
+# one linear system:
 #
 # $$\text{FO-MAML:}\;\; \sum_i \nabla f_i(\phi_{K,i}) = 0, \qquad\qquad
 # \text{Reptile:}\;\; \sum_i (\theta - \phi_{K,i}) = 0 .$$
@@ -442,15 +444,16 @@ figures.errors(learning_rates, norms)
 # For small $\alpha$, FO-MAML's error is proportional to $\alpha$, because each factor that it leaves out differs from
 # the identity by $\alpha H_k$. A smaller inner learning rate makes it more accurate, at the price of less adaptation.
 #
-# Reptile's error does not go away, and it even grows a little as $\alpha$ shrinks. In this limit MAML and FO-MAML
-# become joint training on the *query* losses, while Reptile becomes joint training on the *support* losses. It never
-# uses the query set, so it cannot know that the query minima are elsewhere.
+# Reptile's error does not go away, and it even grows as $\alpha$ shrinks. In this limit MAML and FO-MAML become joint
+# training on the *query* losses, while Reptile becomes joint training on the *support* losses. Reptile never uses the
+# query set, so it cannot know that the query minima are elsewhere.
 
 # %% [markdown]
-# ## Question: why is the error proportional to a small α?
+# ## Question: why is FO-MAML's error proportional to α?
 #
 # On paper, about 10 minutes. Go back to one dimension, with $M$ tasks whose support and query loss are the same:
-# curvature $a_i$, minimum $m_i$, $J_i = (1 - \alpha a_i)^K$. Let $\theta$ be the point to which FO-MAML converges.
+# curvature $a_i$, minimum $m_i$, $J_i = (1 - \alpha a_i)^K$. Let $F$ be the mean of their meta-objectives, and $\theta$
+# the point to which FO-MAML converges.
 #
 # 1. Show that $F'(\theta) = \frac1M \sum_i (J_i - b)\, a_i J_i\, (\theta - m_i)$ there, for *every* number $b$.
 # 2. Choose $b$ to show that $F'(\theta) = 0$ if all curvatures are equal.
@@ -553,6 +556,16 @@ plots.table(
 )
 
 # %% [markdown]
+# <details><summary>The mistake in each</summary>
+#
+# **A** differentiates the query loss at the adapted parameters and leaves out every factor, so it is FO-MAML. **B** takes
+# every support gradient at the initialization instead of where the inner loop has arrived, so its $K$ steps are one step
+# with the learning rate $K\alpha$. **C** differentiates with respect to the parameters before the last step, so it leaves
+# out every factor but the last step's.
+#
+# </details>
+
+# %% [markdown]
 # ## Exercise: write the test
 #
 # Write a test that tells whether a candidate computes the exact meta-gradient. The check tries it on right ones, on A,
@@ -598,7 +611,7 @@ check("03.write_the_test", is_exact)
 # %% [markdown]
 # ## MAML without second derivatives
 #
-# Can we have the exact gradient from gradients alone? With one inner step it is $v - \alpha H v$, with $v = \nabla
+# Can we get MAML's meta-gradient from gradients alone? With one inner step it is $v - \alpha H v$, with $v = \nabla
 # f(\phi_1)$ and $H$ at the initialization. The product $Hv$ says how the support gradient changes in the direction $v$.
 # So we may take two support gradients, one a little ahead and one a little behind, and divide their difference by the
 # distance:
@@ -740,13 +753,14 @@ figures.practice(curves)
 # %% [markdown]
 # ## What to take away
 #
-# - MAML costs about three times as many gradients as FO-MAML, and memory for the whole inner loop.
-# - On quadratic tasks every method converges to a weighted mean of the minima, and only the weights differ.
+# - With many inner steps MAML costs about three times as much as FO-MAML, and it needs memory for the whole inner loop.
+# - On one-dimensional quadratic tasks whose support and query loss are the same, every method converges to a weighted mean
+#   of the minima, and only the weights differ.
 # - For small inner learning rates and equal support and query losses, FO-MAML gets half of the way from joint training
 #   to MAML, and Reptile at most a quarter.
-# - FO-MAML's error is proportional to a small inner learning rate. Reptile's does not vanish when support and query
-#   disagree.
-# - A wrong meta-gradient still lowers the loss. Only a comparison with a second way to compute it, over several inner
+# - For small inner learning rates FO-MAML's error is proportional to the learning rate. Reptile's error does not vanish
+#   when support and query disagree.
+# - A wrong meta-gradient can still lower the loss. Only a comparison with a second way to compute it, over several inner
 #   steps, finds the mistake.
 
 # %%

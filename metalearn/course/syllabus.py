@@ -84,7 +84,7 @@ LESSONS = (
         title="First-order methods: FO-MAML and Reptile",
         claim="FO-MAML and Reptile cost a fraction of MAML and converge to another point; on quadratic tasks you can "
         "say exactly which.",
-        minutes=70,
+        minutes=80,
         part="Meta-gradients",
         needs=("02",),
     ),

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from metalearn import plots, theory
@@ -638,17 +639,17 @@ PREDICTIONS = (
     ),
     Guess(
         "03.rest",
-        "MAML converges near 1.8, close to the flat task's minimum, and joint training near −0.6. Where does FO-MAML "
-        "converge?",
+        "MAML converges near 1.8, close to the flat task's minimum, and joint training near −0.6. Where does Reptile "
+        "converge, with this single inner step?",
         (
-            "where MAML does",
-            "between MAML and joint training",
             "where joint training does",
+            "between joint training and MAML",
+            "where MAML does",
             "beyond MAML, closer still to the flat task",
         ),
-        why="FO-MAML sees the query gradient after adaptation, which already says little about the steep task, but it "
-        "leaves out the factor that reduces that task's weight a second time.",
-        read="Where do the approximations converge?",
+        why="After one step $\\theta - \\phi_1 = \\alpha \\nabla h(\\theta)$. Up to the constant $\\alpha$ this is the "
+        "gradient that joint training takes.",
+        read="What does the backward pass cost?",
     ),
     Guess(
         "03.half_way",
@@ -661,9 +662,8 @@ PREDICTIONS = (
     ),
     Guess(
         "03.halved",
-        "Halve a small inner learning rate α. By what factor does the norm of MAML's gradient shrink at the point to "
-        "which FO-MAML converges?",
-        ("about 1: it stays", "about 2", "about 4"),
+        "The inner learning rate α is small, and is halved. What happens to FO-MAML's error?",
+        ("it hardly changes", "it is about halved", "it falls to about a quarter"),
         why="Each factor that FO-MAML leaves out differs from the identity by $\\alpha H_k$, so the error is "
         "proportional to α.",
         read="How much of the way to MAML?",
@@ -688,8 +688,8 @@ PREDICTIONS = (
         "03.practice",
         "After five inner steps on new sine curves, how does FO-MAML's query loss compare with MAML's?",
         ("lower", "up to twice as high", "more than twice as high"),
-        why="Support and query points come from the same curve and the inner learning rate is small, so the factors "
-        "that FO-MAML leaves out are not far from the identity.",
+        why="FO-MAML takes its query gradient after adaptation, as MAML does, so it learns to adapt as well. But it "
+        "leaves out the factors, and so it converges elsewhere.",
         read="How much of the way to MAML?",
     ),
 )
@@ -709,7 +709,7 @@ QUIZ = (
             "Yes: all tasks have one and the same weight, so every method finds the plain mean of the minima.",
             "No task is steeper than another here. What do the weights do then?",
             "No task is flatter than another here. What do the weights do then?",
-            "Its direction is a descent direction here. Only its norm differs from the exact one.",
+            "Its mean direction vanishes at the plain mean of the minima, and small outer steps lead there.",
         ),
     ),
     Question(
@@ -821,7 +821,7 @@ def order_of_methods() -> None:
     plots.show(
         plots.lines(
             steep / 0.5,
-            at,
+            {name: at[name] for name in ("MAML", "FO-MAML", "Reptile", "joint")},  # the colours of `practice`
             "curvature of the steep task / curvature of the flat task",
             "point of convergence",
             ylim=(0, 1.05),
@@ -913,10 +913,25 @@ def fraction_of_the_way(rates: Any, curvature: Any, minimum: Any) -> dict[str, _
     return {name: np.array(found[name]) for name in sorted(found)}
 
 
+def _without_maml() -> Axes:
+    """Axes whose first colour is taken, so that the other methods have the colours that they have beside MAML."""
+    _, (axes,) = plots.subplots()
+    axes.plot([], [])
+    return axes
+
+
 def way_to_maml(rates: Any, fractions: dict[str, _Array]) -> None:
     """Shows the fractions of `fraction_of_the_way`."""
     plots.show(
-        plots.lines(rates, fractions, "inner learning rate α", "fraction of the way to MAML", log="x", ylim=(0, 0.6)),
+        plots.lines(
+            rates,
+            fractions,
+            "inner learning rate α",
+            "fraction of the way to MAML",
+            log="x",
+            ylim=(0, 0.6),
+            axes=_without_maml(),
+        ),
         alt="The fraction of the way from joint training to MAML against the inner learning rate, on a logarithmic "
         "axis. Towards small learning rates FO-MAML's curve tends to one half. Reptile's curves tend to one eighth "
         "for two inner steps, one fifth for five, and nearly one quarter for twenty.",
@@ -932,12 +947,13 @@ def errors(rates: Any, norms: dict[str, Sequence[float]]) -> None:
             rates,
             {name: np.array(norms[name]) for name in ("FO-MAML", "Reptile")},
             "inner learning rate α",
-            "norm of the meta-gradient where the method converges",
+            "error: norm of the meta-gradient where the method converges",
             log="xy",
+            axes=_without_maml(),
         ),
         alt="Norm of the exact meta-gradient at the point to which each method converges, against the inner learning "
         "rate, both axes logarithmic. As the learning rate falls, FO-MAML's curve falls, in the end in proportion to "
-        "it. Reptile's curve rises a little and then levels off.",
+        "it. Reptile's curve rises and then levels off.",
         title="FO-MAML's error vanishes with α, Reptile's does not",
         caption="Twenty tasks in five dimensions whose query losses differ from their support losses, K = 3.",
     )
