@@ -296,9 +296,9 @@ def table(
         if len(cells) != len(columns) - 1:
             raise ValueError(f"row {name!r} has {len(cells)} cells, but there are {len(columns) - 1} columns for them.")
     text = {name: [number(cell, digits) for cell in cells] for name, cells in rows.items()}
-    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
+    head = "".join(f'<th scope="col">{_cell(column)}</th>' for column in columns)
     body = "".join(
-        f'<tr><th scope="row">{html.escape(name)}</th>{"".join(f"<td>{html.escape(cell)}</td>" for cell in cells)}</tr>'
+        f'<tr><th scope="row">{_cell(name)}</th>{"".join(f"<td>{_cell(cell)}</td>" for cell in cells)}</tr>'
         for name, cells in text.items()
     )
     lines_of_text = [list(columns), *([name, *cells] for name, cells in text.items())]
@@ -312,6 +312,11 @@ def table(
     )
     content = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     _display({"text/html": card(content, title, caption), "text/plain": plain})
+
+
+def _cell(text: str) -> str:
+    """HTML of a table's cell, in which no name breaks at its hyphen."""
+    return html.escape(text).replace("-", "-\u2060")
 
 
 def number(value: Any, digits: int = 3) -> str:

@@ -4,7 +4,6 @@ It is made of this folder's pages, the docstrings and the executed notebooks in 
 no page asks another host for anything, and each exercise shows its stub; the answer is folded.
 """
 
-import html
 import re
 import shutil
 import tempfile
