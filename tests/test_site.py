@@ -1,9 +1,19 @@
 """The website's own conversion: executed lessons to pages."""
 
+import re
+from pathlib import Path
+
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from metalearn.course.publishing.site import WIDGET, to_page
+from metalearn.course.publishing.site import PAGES, WIDGET, to_page
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_the_first_picture_is_described_as_in_the_readme():
+    described = re.search(r"!\[(.*?)\]\(solutions/readme.png\)", README.read_text("utf-8"), flags=re.DOTALL)[1]
+    assert f':alt: "{" ".join(described.split())}"' in (PAGES / "index.md").read_text("utf-8")
 
 
 def test_a_page_shows_stubs_folds_answers_and_needs_no_kernel():

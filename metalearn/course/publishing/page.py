@@ -21,7 +21,7 @@ from metalearn.course.widgets import diagrams
 
 PICTURE = "opening.png"  # the name of the attachment
 PICTURE_WIDTH = 2000  # pixels, for screens that show two in place of one
-CONTENTS, NOTATION = "contents.md", "notation.md"
+CONTENTS, NOTATION, SOURCES = "contents.md", "notation.md", "sources.md"
 OBJECTIVES, SYMBOLS = "**Afterwards you can**", "**New symbols**"
 
 _LIST = r"(?:(?:- |  ).+\n?)+"  # items, and the lines on which they go on
@@ -92,14 +92,14 @@ def contents() -> str:
     minutes = sum(lesson.minutes for lesson in syllabus.LESSONS if lesson.core)
     return (
         f"# {syllabus.COURSE}\n\n{course_map()}\n\nThe core path takes about {round(minutes / 60)} hours. "
-        f"[Notation]({NOTATION}) has every symbol of the course, and a glossary. What you have done so far is shown by "
-        "`progress()` in any lesson.\n"
+        f"[Notation]({NOTATION}) has every symbol of the course, and a glossary; [Sources]({SOURCES}) has the papers. "
+        "What you have done so far is shown by `progress()` in any lesson.\n"
     )
 
 
-def notation() -> str:
-    """The page of symbols and words."""
-    return Path(__file__).with_name("site").joinpath(NOTATION).read_text("utf-8")
+def written(name: str) -> str:
+    """A page that is written by hand: NOTATION, the symbols and words, or SOURCES, the papers."""
+    return Path(__file__).with_name("site").joinpath(name).read_text("utf-8")
 
 
 def draws(number: str) -> Callable[[], str] | None:

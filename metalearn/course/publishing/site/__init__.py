@@ -61,9 +61,9 @@ def build(root: Path, to: Path) -> bool:
         playground_page.write_text(playgrounds.alive(playground_page.read_text("utf-8")), "utf-8")
         start = pages / "index.md"
         start.write_text(start.read_text("utf-8").replace(MAP, page.course_map("lessons/")), "utf-8")
-        (pages / "notation.md").unlink()  # it stands beside the lessons
         (pages / "lessons").mkdir()
-        for name in (page.CONTENTS, page.NOTATION):
+        for name in (page.CONTENTS, page.NOTATION, page.SOURCES):  # they stand beside the lessons
+            (pages / name).unlink(missing_ok=True)
             shutil.copy(root / "lessons" / name, pages / "lessons" / name)
         for source in builder.sources(root):
             lesson = nbformat.read(root / "lessons" / f"{source.stem}.ipynb", as_version=4)
