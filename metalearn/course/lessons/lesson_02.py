@@ -569,8 +569,8 @@ PREDICTIONS = (
     Guess(
         "02.nudge",
         "Two runs of gradient descent on one parabola begin a small distance apart. Every inner step multiplies that "
-        "distance by 0.9. After five inner steps, what fraction of it is left?",
-        unit="of it",
+        "distance by 0.9. After five inner steps, what fraction of the distance is left?",
+        unit="of its initial size",
         why="Each step multiplies the distance that the step before has left, so the five factors multiply: $0.9^5$.",
         read="How much of a small change survives?",
     ),
@@ -578,9 +578,8 @@ PREDICTIONS = (
         "02.after_one_step",
         "Before it adapts, the network from MAML has a query loss near 3, like the one from joint training. "
         "What is its query loss after one inner step?",
-        unit="squared error",
         why="The outer loop has trained for exactly this number: the query loss after one inner step.",
-        read="Finn et al.'s experiment, at full length",
+        read="Finn et al.'s experiment",
     ),
     Guess(
         "02.training_time",
@@ -632,8 +631,8 @@ QUIZ = (
         ),
     ),
     Question(
-        "You go from 1 inner step to 10 and make the inner learning rate ten times smaller. The largest curvature of "
-        "the meta-objective then",
+        "On the twenty cosine tasks you go from 1 inner step with $\\alpha = 0.5$ to 10 with $\\alpha = 0.05$. "
+        "The largest curvature of the meta-objective then",
         (
             "stays of the same order, and so does how far the inner loop adapts",
             "stays of the same order, and the inner loop adapts ten times further",
@@ -690,7 +689,7 @@ def best_initialization(learning_rate: float) -> Figure:
         {"before": before, "after one step": after},
         "initialization θ",
         "mean loss of both tasks",
-        points={f"θ = {plots.number(best, 2)}": (best, after.min())},
+        points={f"θ = {plots.number(best)}": (best, after.min())},
         ylim=(-0.15, 4.0),
     )
 
@@ -725,15 +724,15 @@ def nudged_runs() -> None:
 
 def adaptation(joint: Any, maml: Any, floor: float) -> None:
     """Shows query losses against inner steps, [11, num_tasks] each, and lesson 01's floor."""
-    figure = plots.adaptation({"joint training": joint, "MAML": maml}, "query loss (squared error)", log="y")
+    figure = plots.adaptation({"MAML": maml, "joint training": joint}, "query loss (squared error)", log="y")
     (axes,) = figure.axes
     axes.axhline(floor, color=plots.PALETTE["muted"], linestyle=":", linewidth=1.5)
     place = {"xytext": (0, 6), "textcoords": "offset points", "ha": "right", "color": plots.PALETTE["muted"]}
-    axes.annotate("floor of any single function", (10, floor), **place)
+    axes.annotate(f"floor of any single function: {floor:.2f}", (10, floor), **place)
     plots.show(
         figure,
         alt="Query loss against inner steps, on a logarithmic axis. Both curves begin near three, at the floor that "
-        "lesson 01 computed. The one from joint training falls slowly. The one from MAML falls about ninefold in the "
+        "lesson 01 computed. The one from joint training falls slowly. The one from MAML falls about eightfold in the "
         "first step, and further until the tenth.",
         title="Equal before adaptation, far apart after one step",
         caption="Mean over 1,000 new tasks with its 95 % interval, adapted from both initializations.",
@@ -769,7 +768,7 @@ def adapting_sine(loss: Any, apply: Any, params: Params, learning_rate: float = 
             },
             "x",
             "y",
-            points={"support points": (support_x[:, 0], support_y[:, 0])},
+            points={"_support points": (support_x[:, 0], support_y[:, 0])},  # no legend: the text names the circles
             ylim=(-8, 8),
         )
 
@@ -798,8 +797,8 @@ def training_time(curvatures: dict[str, Any], losses: dict[str, Any], times: Any
         "learning rates. Left: the largest curvature of the meta-objective, which grows exponentially. Right: the mean "
         "loss after adaptation, which falls to zero. In both panels the three curves lie close together.",
         title="The training time T = αK governs curvature and adaptation alike",
-        caption="Twenty cosine tasks. Each curve is one inner learning rate α, with K = T/α inner steps; dotted, the "
-        "limit of many small steps at the top of one of the cosines.",
+        caption="Twenty cosine tasks. Each curve is one inner learning rate α, with K = T/α inner steps. Dotted: what "
+        "one task adds to the mean at the top of its loss, in the limit of many small steps.",
     )
 
 
@@ -807,7 +806,7 @@ def opening() -> str:
     """The picture of the claim: adaptation moves the best initialization, and the meta-gradient knows by how much."""
     theta, before, after = _THETA, _after_one_step(0.0), _after_one_step(0.3)
     points = {
-        f"θ = {plots.number(theta[loss.argmin()], 2)}": (theta[loss.argmin()], loss.min()) for loss in (before, after)
+        f"θ = {plots.number(theta[loss.argmin()])}": (theta[loss.argmin()], loss.min()) for loss in (before, after)
     }
     left = diagrams.plot(
         theta, {"before": before, "after": after}, "initialization θ", "", points=points, ylim=(-0.15, 3.2)
