@@ -322,8 +322,8 @@ def _cell(text: str) -> str:
 def number(value: Any, digits: int = 3) -> str:
     """A number as a reader wants it: rounded, with a true minus and powers of ten; what is not finite is a dash.
 
-    >>> number(0.00001234), number(-1234567.0), number(0.5), number(float("nan")), number(12)
-    ('1.23 × 10⁻⁵', '−1.23 × 10⁶', '0.5', '–', '12')
+    >>> number(0.00001234), number(-1234567.0), number(0.5), number(float("nan")), number(12_000)
+    ('1.23 × 10⁻⁵', '−1.23 × 10⁶', '0.5', '–', '12,000')
     """
     if isinstance(value, str | bool):
         return str(value)
@@ -334,7 +334,7 @@ def number(value: Any, digits: int = 3) -> str:
         mantissa, power = f"{value:.{digits - 1}e}".split("e")
         return f"{float(mantissa):g} × {_power(int(power))}".replace("-", "−")
     decimals = 0 if value == round(value) or not value else max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    text = f"{value:,.{decimals}f}".replace(",", " ")  # a narrow space between thousands
+    text = f"{value:,.{decimals}f}"
     return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")
 
 
