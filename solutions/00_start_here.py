@@ -120,20 +120,21 @@ print(jax.tree.leaves(theta))
 print(jax.tree.map(lambda p, t: t - p, theta, truth))
 
 # %% [markdown]
-# The second line is the difference between the true parameters and the initialization, and it keeps their names.
+# The first line shows the leaves of `theta` without their names. The second is the difference between the true
+# parameters and the initialization, and it keeps the names.
 
 # %% [markdown]
 # ## grad
 #
-# Look at the two waves once more. Which small change of the two parameters makes the loss smaller?
+# Look at the two waves once more, and guess before you compute.
 
 # %%
 better_change = predict("00.better_change")
 
 # %% [markdown]
-# The answer lies in the signs of two derivatives. You will work them out by hand once, and check every line on the way.
-# The check needs an estimate of a derivative that uses no calculus. We take the **central difference**: the value of
-# the function a little to the right, minus its value a little to the left, divided by the distance between the two
+# The answer lies in the signs of two derivatives. We work them out by hand once, and the cell below each line checks
+# it. The check needs an estimate of a derivative that uses no calculus. We take the **central difference**: the value
+# of the function a little to the right, minus its value a little to the left, divided by the distance between the two
 # points.
 
 
@@ -146,8 +147,8 @@ def central_difference(function, at, step=1e-2):
 print(f"sin at 0:  {central_difference(jnp.sin, 0.0):.4f}, and cos(0) = 1")
 
 # %% [markdown]
-# **Line 1.** Give the errors a name. With amplitude $a$ and phase $b$, each point $i$ has a residual $r_i$, and the
-# loss $h$ is the mean of the squared residuals:
+# **Line 1.** Give the errors a name. With amplitude $a$ and phase $b$, each of the $n$ points has a residual $r_i$, and
+# the loss $h$ is the mean of the squared residuals:
 #
 # $$r_i(a, b) = a \sin(x_i - b) - y_i, \qquad h(a, b) = \frac1n \sum_i r_i(a, b)^2.$$
 
@@ -213,8 +214,8 @@ plots.table(
 #
 # The derivative with respect to the phase is negative, so the loss falls if the wave moves to the right. The derivative
 # with respect to the amplitude is positive, so a higher wave is *worse*. This is not a mistake, because a gradient
-# speaks only about the next small step. As long as the crests lie so far from the data, higher crests miss the data by
-# more. The amplitude has to wait until the phase is better.
+# speaks only about the next small step. As long as the crests lie so far from those of the true wave, higher crests
+# miss the data by more. The amplitude has to wait until the phase is better.
 #
 # `jax.grad` does not use a finite difference. It applies the chain rule to the recorded operations, so its result is
 # exact up to rounding. Often you want the loss together with the gradient, and `jax.value_and_grad` returns both:
@@ -324,13 +325,13 @@ assert abs(phases[jnp.argmax(losses)] - (1 - jnp.pi)) < 0.3
 # %% [markdown]
 # Nothing in `loss` mentions a second phase. `vmap` has changed the recorded operations so that each of them works on
 # all phases at once. The curve has one minimum, at the true phase, and one maximum, about half a period away from it.
-# Left of the maximum the loss falls to the left, away from this minimum.
+# To the left of the maximum the loss decreases towards the left, away from this minimum.
 
 # %% [markdown]
 # ## Random numbers have a key
 #
 # Next we want many tasks, drawn at random. NumPy's generator remembers how much was drawn from it, so the same call
-# gives other numbers each time, which is not pure. In JAX, random numbers are a function of a **key**. The same key
+# gives different numbers each time, which is not pure. In JAX, random numbers are a function of a **key**. The same key
 # gives the same numbers, and `split` makes new keys from an old one.
 
 # %%
@@ -338,7 +339,7 @@ key = jax.random.key(0)
 assert jax.random.normal(key) == jax.random.normal(key)  # same key, same number
 
 task_key, other_key = jax.random.split(key)
-assert jax.random.normal(other_key) != jax.random.normal(key)  # another key
+assert jax.random.normal(other_key) != jax.random.normal(key)  # new key, new number
 
 # %% [markdown]
 # From here on, use each key once, and split it when you need more. Then everything you run can be repeated exactly.
@@ -351,8 +352,8 @@ tasks = ml.tasks.Sinusoid(num_support=10)(task_key, 25)
 print(jax.tree.map(jnp.shape, tasks.support))
 
 # %% [markdown]
-# `tasks.support` is a pair (x, y) like our batch, and its three axes count the tasks, the points, and the single input
-# or output. So a batch of tasks is the pytree of one task with one more axis in front.
+# `tasks.support` is a pair (x, y) like our batch. The three axes of each array count the tasks, the points, and the
+# single input or output. So a batch of tasks is the pytree of one task with one more axis in front.
 
 # %% [markdown]
 # ## Exercise: one model, many tasks
@@ -411,8 +412,8 @@ for name, derivative in jax.grad(mean_loss)(theta).items():
 #
 # Learning repeats a step, and so do many older algorithms. Newton's method finds $\sqrt2$ in this way: if a guess is
 # too large, then 2 divided by the guess is too small, and the other way round, so the mean of both is a better guess.
-# `jax.lax.scan` repeats a function of a **carry**, which each step hands to the next one. The function returns a pair:
-# the new carry, and something to keep.
+# `jax.lax.scan` repeats a function of a **carry**, which each step hands to the next one. It takes the function, the
+# first carry and the number of steps. The function returns a pair: the new carry, and something to keep.
 
 
 # %%
@@ -437,11 +438,11 @@ assert np.isclose(last, guess) and np.isclose(last, np.sqrt(2)) and history.shap
 # %% [markdown]
 # The guesses that were kept come back stacked. (The second argument of `refine` is for an array of which each step
 # reads one entry, and we have none.) A Python loop gives the same numbers, but JAX would record each of its steps anew.
-# Of a scan it records a single step, however many there are.
+# With a scan it records a single step, however many there are.
 #
-# A scan is a function like any other, so it has a derivative. We know what it should be, because the derivative of
-# $\sqrt n$ is $1 / (2 \sqrt n)$. The function `square_root` itself, however, contains no square root, only sums and
-# quotients:
+# A scan can be differentiated like anything else that JAX records. We know what the result should be, because the
+# derivative of $\sqrt s$ is $1 / (2 \sqrt s)$. The function `square_root` itself, however, contains no square root,
+# only sums and quotients:
 
 # %%
 through_the_scan = jax.grad(lambda number: square_root(number)[0])(2.0)
@@ -452,8 +453,7 @@ print(f"1 / (2 √2):                    {1 / (2 * np.sqrt(2)):.6f}")
 assert np.isclose(through_the_scan, 1 / (2 * np.sqrt(2)), rtol=1e-5)
 
 # %% [markdown]
-# Remember what has happened here. We differentiated a whole algorithm that repeats a step, with respect to what went
-# into it.
+# Remember what has happened here. We differentiated a whole algorithm that repeats a step, with respect to its input.
 
 # %% [markdown]
 # ## Exercise: gradient descent as a scan
@@ -539,8 +539,14 @@ def final_loss(theta):
 before = jax.grad(objective)(theta)
 after = jax.grad(final_loss)(theta)
 
+
 # %% tags=["fold"]
+def phase_after(amplitude):
+    return ml.inner.descend(objective, optax.sgd(0.1), 5, {**theta, "amplitude": amplitude})["phase"]
+
+
 assert before["amplitude"] > 0 > after["amplitude"]
+assert b < phase_after(a) < truth["phase"] and central_difference(phase_after, a) > 0  # faster if the wave is higher
 assert jax.grad(objective)(ml.inner.descend(objective, optax.sgd(0.1), 5, theta))["amplitude"] < 0
 second_opinion = central_difference(lambda amplitude: final_loss({**theta, "amplitude": amplitude}), a)
 assert np.isclose(after["amplitude"], second_opinion, atol=1e-2)
@@ -550,22 +556,22 @@ along = {"amplitude": amplitudes, "phase": jnp.full(61, b)}
 figures.before_and_after(amplitudes, jax.vmap(objective)(along), jax.vmap(final_loss)(along), a, before, after)
 
 # %% [markdown]
-# The derivative has changed its sign, and there are two reasons for it. After five steps the phase is better, and with
-# a better phase a higher wave fits the data better. In addition, the derivative with respect to the phase contains the
-# factor $a$ (line 3), so a higher wave lets gradient descent correct the phase faster. A higher wave is a worse place
-# to stay, and a better place to *learn from*.
+# The derivative with respect to the amplitude has changed its sign, for two reasons. After five steps the phase is
+# better, and with a better phase a higher wave fits the data better. In addition, the derivative with respect to the
+# phase contains the factor $a$ (line 3), so a higher wave lets gradient descent correct the phase faster. A higher wave
+# is a worse place to stay, and a better place to *learn from*.
 #
 # **The gradient of the loss after learning, with respect to the initialization, is the central object of this course.**
-# It is called the **meta-gradient**. Taking `grad` of a `scan` is one way to compute it, and most later lessons are
-# about better ways.
+# It is called the **meta-gradient**. Taking `grad` of a `scan` is one way to compute it, and most later lessons look
+# for cheaper ones.
 
 # %% [markdown]
 # ## jit
 #
-# `jax.jit` compiles the record. It adds nothing to what you can express, only speed. JAX records a function once for
-# each shape and type of its arguments, and from then on it replays the record. A side effect makes this visible: the
-# function below notes each time that Python really runs its body. We call it on our 10 points, on 10 other points, on
-# 20 points, and on our 10 points again.
+# `jax.jit` compiles the record. It adds nothing to what you can express, only speed. A compiled function is recorded
+# once for each shape and type of its arguments, and from then on JAX replays the record. A side effect makes this
+# visible: the function below notes each time that Python really runs its body. We call it on our 10 points, on 10 other
+# points, on 20 points, and on our 10 points again.
 
 # %% tags=["nbval-check-output"]
 runs = []
@@ -623,8 +629,8 @@ print(changed[0], x[0])
 # ## How large may the learning rate be?
 #
 # Here is the same gradient descent on the same loss. On the left you look down on the loss as a landscape, with the
-# parameters after each step. On the right is the loss after each step. Move the learning rate. **Above which learning
-# rate does gradient descent no longer converge, however many steps you give it?** Then commit to what you read.
+# parameters after each step. On the right is the loss after each step. Move both sliders. **Above which learning rate
+# does gradient descent no longer converge, however many steps you give it?** Then commit to what you read.
 
 # %%
 path_alt = "The path of gradient descent over the loss, and the loss after each step."
@@ -635,7 +641,7 @@ explore(draw, path_alt, learning_rate=(0.02, 0.7, 0.01, 0.1), num_steps=(0, 60, 
 step_limit = predict("00.step_limit")
 
 # %% [markdown]
-# Near its minimum $\phi^*$ the loss is nearly a parabola, so its gradient is nearly linear: $\nabla h(\phi) \approx H
+# Near its minimum $\phi^*$ the loss is nearly quadratic, so its gradient is nearly linear: $\nabla h(\phi) \approx H
 # (\phi - \phi^*)$, where $H$ is the matrix of second derivatives at the minimum, the **Hessian**. Insert this into the
 # step of gradient descent and subtract $\phi^*$ on both sides:
 #
@@ -650,7 +656,7 @@ flat_truth, unflatten = ravel_pytree(truth)  # the pytree as a vector, and its i
 hessian = jax.jit(jax.hessian(lambda vector: objective(unflatten(vector))))(flat_truth)
 eigenvalues, eigenvectors = np.linalg.eigh(hessian)
 L, steepest = eigenvalues[-1], eigenvectors[:, -1]
-print("eigenvalues of H:", eigenvalues.round(2))
+print(f"eigenvalues of H: {eigenvalues[0]:.2f} and {L:.2f}")
 
 nudged = unflatten(flat_truth + 1e-3 * steepest)
 moved, _ = ravel_pytree(ml.inner.descend(objective, optax.sgd(0.3), 1, nudged))
@@ -662,8 +668,9 @@ print(f"1 - 0.3 L = {1 - 0.3 * L:.2f}")
 assert np.isclose(factor, 1 - 0.3 * L, atol=1e-2)
 
 # %% [markdown]
-# The distance shrinks if $|1 - \alpha\mu| < 1$, which for a positive $\mu$ means $\alpha < 2/\mu$. This must hold for
-# every eigenvalue, so the largest one decides, and the limit is $2/L$. The following cell tests it with two runs, one
+# The factor is negative because the step overshoots, and the parameters land on the other side of the minimum. The
+# distance shrinks if $|1 - \alpha\mu| < 1$, which for a positive $\mu$ means $\alpha < 2/\mu$. This must hold for every
+# eigenvalue, so the largest one decides, and the limit is $2/L$. The following cell tests it with two runs, one
 # slightly below the limit and the other slightly above:
 
 # %%
@@ -676,6 +683,8 @@ for learning_rate in (0.98 * limit, 1.02 * limit):
 # %% tags=["fold"]
 (below,), (above,) = results.values()
 assert below < 1e-8 < 1e-4 < above
+once, twice = (ml.inner.descend(objective, optax.sgd(learning_rate), more, phi)["phase"] for more in (1, 2))
+assert once < truth["phase"] < twice and np.isclose(twice, phi["phase"], atol=1e-3)  # from side to side
 step_limit.reveal(limit)
 plots.table(
     results,
@@ -686,9 +695,10 @@ plots.table(
 )
 
 # %% [markdown]
-# Above the limit every step overshoots the minimum along the steep direction and ends farther away from it, until the
-# parameters jump from one side of the valley to the other for ever. The flat direction would allow a much larger
-# learning rate. Keep the factor $I - \alpha H$ in mind, because lesson 02 shows that the meta-gradient is made of it.
+# Above the limit every step ends on the other side of the minimum along the steep direction, and farther away from it,
+# until the parameters jump from one side of the valley to the other for ever. The flat direction would allow a much
+# larger learning rate. Keep the factor $I - \alpha H$ in mind, because lesson 02 shows that the meta-gradient is made of
+# such factors.
 #
 # The initialization matters as well. From other phases, gradient descent finds other minima:
 
@@ -709,16 +719,17 @@ plots.table(
 )
 
 # %% [markdown]
-# Both minima are as good as ours, for they describe the same wave, shifted by a whole period, or turned upside down and
-# shifted by half a period. The minima of a neural network need not be equally good, which is one more reason to care
-# about the initialization.
+# Both minima are as good as ours, because they describe the same wave: the first is turned upside down and shifted by
+# half a period, the second is shifted by a whole period. The minima of a neural network need not be equally good, which
+# is one more reason to care about the initialization.
 
 # %% [markdown]
 # ## Exercise: a derivative with respect to the learning rate
 #
-# Is our learning rate too small or too large for five steps? The sign of a derivative tells, namely that of the loss
-# after the last step with respect to the learning rate. A pure function can be differentiated with respect to any
-# argument: `jax.grad` takes the first one, or the one that `argnums` names, counted from 0.
+# Is our learning rate too small or too large for five steps? The derivative of the loss after the last step with
+# respect to the learning rate tells: if it is negative, a slightly larger learning rate ends lower. Write this
+# derivative, for any number of steps. A pure function can be differentiated with respect to any argument: `jax.grad`
+# takes the first one, or the one that `argnums` names, counted from 0.
 
 
 # %% tags=["exercise"] exercise="00.step_size_slope"
@@ -753,7 +764,7 @@ def learning_rate_gradient(
 check("00.step_size_slope", learning_rate_gradient)
 
 # %% [markdown]
-# Here is a second opinion on the loss after five steps. In a cell of your own, compare it with
+# Here is a second opinion on this derivative, for five steps. In a cell of your own, compare its first line with
 # `learning_rate_gradient(objective, theta, 0.1, 5)`:
 
 
@@ -773,7 +784,7 @@ assert derivatives[0] < 0 and derivatives[1] < 0 < derivatives[2] and limit < 0.
 # %% [markdown]
 # At 0.5 a slightly larger learning rate would still help, although 0.5 lies above the limit $2/L$. There is no
 # contradiction: the limit is about what happens after many steps, and here we take five. At 0.65 a larger learning rate
-# does harm. How the best learning rate depends on the number of steps is a question for lesson 02.
+# does harm. Lesson 02 returns to this derivative.
 
 # %% [markdown]
 # ## What to take away
@@ -781,7 +792,8 @@ assert derivatives[0] < 0 and derivatives[1] < 0 < derivatives[2] and limit < 0.
 # - JAX asks for pure functions of pytrees: whatever can change is an argument.
 # - `grad` is exact up to rounding. A finite difference gives a second opinion, with a step that is neither large nor
 #   tiny.
-# - `vmap` turns code for one task into code for many, `scan` repeats a step, and `jit` only makes it fast.
+# - `vmap` turns code for one task into code for many, `scan` repeats a step, and `jit` makes all of it
+#   fast.
 # - They compose. `grad` of a `scan` is the derivative of a whole training run, and with respect to the initialization
 #   this is the meta-gradient.
 # - Near a minimum, gradient descent converges for learning rates below $2/L$, where $L$ is the largest eigenvalue of

@@ -15,7 +15,7 @@ IMPORTS, PREDICTION, ANSWER, QUIZ, PROGRESS = (
 )
 IDS = [cell.id for cell in CODE]
 BEFORE_THE_ANSWER = [id for id in IDS[IDS.index(IMPORTS) + 1 : IDS.index(ANSWER)] if id != PREDICTION]
-RIGHT = {"prediction": "a shift to the right, but not a higher wave", "quiz": "It uses the old value."}
+RIGHT = {"prediction": "only a shift to the right", "quiz": "It uses the old value."}
 
 
 def source(cell_id):

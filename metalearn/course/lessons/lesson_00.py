@@ -429,14 +429,14 @@ EXERCISES = (
             Misconception(
                 "mean over tasks",
                 _mean_over_tasks,
-                "This is the mean over the tasks, a single number. The question was each task's own loss. Where does "
-                "your code average?",
+                "This is the mean over the tasks, a single number. The exercise asks for each task's own loss. Where "
+                "does your code average?",
             ),
             Misconception(
                 "sum over tasks",
                 _sum_over_tasks,
-                "This is the sum over the tasks, a single number. The question was each task's own loss. Where does "
-                "your code add them up?",
+                "This is the sum over the tasks, a single number. The exercise asks for each task's own loss. Where "
+                "does your code add them up?",
             ),
             Misconception(
                 "first task only",
@@ -460,7 +460,7 @@ EXERCISES = (
         alternatives=(_losses_one_by_one, _losses_by_map),
         hints=(
             "`loss` handles one task. Turn it into a function of many tasks, then call that.",
-            "The second argument of `jax.vmap` is a tuple with one entry for each argument of `loss`. The "
+            "The `in_axes` of `jax.vmap` is a tuple with one entry for each argument of `loss`. The "
             "parameters are shared, so they have no axis to map over.",
         ),
         expected="An array with one entry for each task. With 25 tasks its shape is `(25,)`.",
@@ -518,7 +518,7 @@ EXERCISES = (
                 "all visited points",
                 _all_visited,
                 "These are the parameters after every step, stacked, as in the second thing that `scan` returns. The "
-                "question was the last parameters. What is the first thing that `scan` returns?",
+                "exercise asks for the last parameters. What is the first thing that `scan` returns?",
             ),
         ),
         alternatives=(_descent_by_loop,),
@@ -579,7 +579,8 @@ EXERCISES = (
                 "gradient with respect to the initialization",
                 _gradient_in_theta,
                 "This is the gradient with respect to the initialization, so it has the structure of the parameters. "
-                "The question was the learning rate, a single number. Which argument does `jax.grad` differentiate?",
+                "The exercise asks for the derivative with respect to the learning rate, a single number. Which "
+                "argument does `jax.grad` differentiate?",
             ),
             Misconception(
                 "loss itself",
@@ -590,7 +591,7 @@ EXERCISES = (
                 "average derivative",
                 _average_derivative,
                 "This is the change of the loss divided by the learning rate, the average derivative between 0 and "
-                "`learning_rate`. The question was the derivative at `learning_rate` itself.",
+                "`learning_rate`. The exercise asks for the derivative at `learning_rate` itself.",
             ),
             Misconception(
                 "sign",
@@ -657,15 +658,16 @@ QUIZ = (
 )
 
 _BETTER_CHANGES = (
-    "both a higher wave and a shift to the right",
-    "a higher wave, but not a shift to the right",
-    "a shift to the right, but not a higher wave",
+    "each of the two",
+    "only a higher wave",
+    "only a shift to the right",
 )
 
 PREDICTIONS = (
     Guess(
         "00.better_change",
-        "We are at the dashed wave and may change one parameter a little. Which small change makes the loss smaller?",
+        "Change one parameter of the dashed wave a little, either to make the wave higher or to shift it to the right. "
+        "Which of these two changes makes the loss smaller?",
         _BETTER_CHANGES,
         why="The derivative with respect to the phase is negative, so the loss falls if the phase grows. The one with "
         "respect to the amplitude is positive, because where the crests lie now, higher crests miss the data by more.",
@@ -674,7 +676,7 @@ PREDICTIONS = (
     Guess(
         "00.best_step",
         "You estimate the derivative of the loss with respect to the phase by a central difference, in 32-bit numbers. "
-        "Which step comes nearest to the exact derivative?",
+        "Which of these steps gives the smallest error?",
         ("0.1", "0.001", "0.000001"),
         why="A large step makes the formula inexact, and a tiny one divides the rounding errors by almost nothing.",
         read="A second opinion",
@@ -864,6 +866,13 @@ def descent_path(h: Callable, theta: Any, truth: Any) -> Callable[..., Figure]:
         left.plot(path["amplitude"], path["phase"], "o-", markersize=4, linewidth=1)
         left.plot(truth["amplitude"], truth["phase"], "*", markersize=12, color=plots.PALETTE["text"])
         left.annotate(
+            "θ",
+            (theta["amplitude"], theta["phase"]),
+            xytext=(9, -9),
+            textcoords="offset points",
+            color=plots.PALETTE["text"],
+        )
+        left.annotate(
             "minimum",
             (truth["amplitude"], truth["phase"]),
             xytext=(8, 8),
@@ -904,10 +913,10 @@ def opening() -> str:
         diagrams.composed(),
         ("A whole training run is one function", "Three transformations compose"),
         (
-            "The loss after 8 steps of gradient descent on a parabola.",
+            "Eight gradient steps on a quadratic with curvatures 1 and 4.",
             "One run on one task, then all tasks, then the gradient.",
         ),
         f"Left: the loss after eight gradient steps against the learning rate. It is lowest near {best:.2f} and "
-        f"grows beyond {limit:g}. Right: a chain of parameters made by scan, copied over tasks by vmap, and grad as "
-        "the arrow back.",
+        f"very steep at {limit:g}, which is 2/L. Right: a chain of parameters made by scan, copied over tasks by "
+        "vmap, and grad as the arrow back.",
     )
