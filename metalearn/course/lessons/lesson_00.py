@@ -868,7 +868,7 @@ def descent_path(h: Callable, theta: Any, truth: Any) -> Callable[..., Figure]:
         left.annotate(
             "θ",
             (theta["amplitude"], theta["phase"]),
-            xytext=(9, -9),
+            xytext=(-14, -5),
             textcoords="offset points",
             color=plots.PALETTE["text"],
         )
