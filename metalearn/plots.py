@@ -315,8 +315,9 @@ def table(
 
 
 def _cell(text: str) -> str:
-    """HTML of a table's cell, in which no name breaks at its hyphen."""
-    return html.escape(text).replace("-", "-\u2060")
+    """HTML of a table's cell, in which no name breaks at its hyphen, and no number."""
+    escaped = html.escape(text).replace("-", "-\u2060")
+    return re.sub(r" ([×±]) ", "\u00a0\\1\u00a0", escaped)
 
 
 def number(value: Any, digits: int = 3) -> str:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import nbformat
+import psutil
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from playwright.sync_api import sync_playwright
@@ -205,14 +206,21 @@ class Notebook:
 class Lab:
     """A running JupyterLab, seen through one browser page."""
 
-    def __init__(self, page, folder, url, token):
-        self.page, self.folder, self.url, self.token = page, folder, url, token
+    def __init__(self, page, folder, url, token, server):
+        self.page, self.folder, self.url, self.token, self.server = page, folder, url, token, server
 
     def open(self, name):
         """Opens a notebook and waits until its kernel is idle: before, running a cell would ask for a kernel."""
         self.page.goto(f"{self.url}/lab/tree/{name}?token={self.token}")
         self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=1000 * START_TIMEOUT)
         return Notebook(self.page, self.folder / name)
+
+    def peak_memory(self):
+        """Bytes that the largest kernel has had at most so far; 0 where /proc does not tell."""
+        kernels = psutil.Process(self.server.pid).children(recursive=True)
+        status = [Path(f"/proc/{kernel.pid}/status") for kernel in kernels]
+        peaks = [re.search(r"VmHWM:\s+(\d+) kB", path.read_text()) for path in status if path.exists()]
+        return max((1024 * int(peak[1]) for peak in peaks if peak), default=0)
 
     def restart_kernel(self):
         """Restarts the kernel of the open notebook and waits until it is idle."""
@@ -268,8 +276,8 @@ def open_lab(page, source, scratch):
     """JupyterLab on a copy of a folder of notebooks; gives a `Lab`."""
     folder = scratch / "lessons"
     shutil.copytree(source, folder)
-    with _server(folder, scratch) as (url, token):
-        lab = Lab(page, folder, url, token)
+    with _server(folder, scratch) as (url, token, server):
+        lab = Lab(page, folder, url, token, server)
         try:
             yield lab
         except BaseException:
@@ -279,7 +287,7 @@ def open_lab(page, source, scratch):
 
 @contextmanager
 def _server(folder, scratch):
-    """A JupyterLab server that neither reads nor writes the user's own settings; gives its address and token."""
+    """A server that neither reads nor writes the user's own settings; gives its address, token and process."""
     settings = scratch / "config" / "labconfig"
     settings.mkdir(parents=True)
     (settings / "default_setting_overrides.json").write_text(LAB_SETTINGS)
@@ -294,7 +302,7 @@ def _server(folder, scratch):
         server = subprocess.Popen(command, env=os.environ | private, stdout=log, stderr=subprocess.STDOUT)
         try:
             _wait_for(f"{url}/api?token={token}", server, scratch / "server.log")
-            yield url, token
+            yield url, token, server
         finally:
             server.terminate()
             try:

@@ -1,12 +1,18 @@
-"""Every lesson in a real JupyterLab: it runs, can be read at two widths in two themes, and its figure answers keys."""
+"""Every lesson in a real JupyterLab: it runs untouched, can be read at two widths and themes, and answers keys."""
 
+import re
 import statistics
+import time
 from pathlib import Path
 
+import nbformat
 import pytest
 from lab import SLIDER
 
-LESSONS = sorted((Path(__file__).parents[2] / "lessons").glob("*.ipynb"))
+ROOT = Path(__file__).parents[2]
+LESSONS = sorted((ROOT / "lessons").glob("*.ipynb"))
+BINDER = dict(re.findall(r"(\w+)=(\d+)", (ROOT / "binder/start").read_text()))  # the environment on such a machine
+MEMORY_LIMIT = 1e9  # bytes: the smaller free machines have one or two GB
 RUN_ALL_TIMEOUT = 240  # seconds; a busy machine takes several times as long as a quiet one
 LOOKS = [(theme, width) for theme in ("Light", "Dark") for width in (1280, 768)]
 
@@ -14,12 +20,23 @@ LOOKS = [(theme, width) for theme in ("Light", "Dark") for width in (1280, 768)]
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
-def test_runs_can_be_read_and_answers_the_keyboard(lesson, open_lab, record_property):
+def test_runs_can_be_read_and_answers_the_keyboard(lesson, open_lab, record_property, monkeypatch):
+    for name, value in BINDER.items():
+        monkeypatch.setenv(name, value)
+    cells = nbformat.read(lesson, as_version=4).cells
+    checks = [cell.id for cell in cells if cell.cell_type == "code" and cell.id.endswith("-check")]
+    assert len(checks) == sum("exercise" in cell.metadata for cell in cells) > 0
     with open_lab(lesson.parent) as lab:
         lab.page.set_viewport_size({"width": 1280, "height": 1000})
         notebook = lab.open(lesson.name)
+        start = time.perf_counter()
         notebook.run_all(RUN_ALL_TIMEOUT)
+        seconds = time.perf_counter() - start
         assert notebook.errors() == []
+        assert [check for check in checks if "not yet" not in notebook.output(check).lower()] == []
+        memory = lab.peak_memory()
+        record_property("measured", f"{lesson.stem}: {seconds:.1f} s, {memory / 1e6:.0f} MB")
+        assert memory < MEMORY_LIMIT
 
         if lab.page.locator(SLIDER).count():
             latency = statistics.median(notebook.latencies(presses=5))  # tests/benchmarks/browser.py has a bar for it

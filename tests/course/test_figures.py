@@ -115,7 +115,7 @@ def test_a_figure_of_very_many_points_is_a_picture_on_a_light_card(shown):
 def test_a_table_is_a_table_of_rounded_numbers(shown):
     plots.table({"MAML": [0.123456, 12345678], "FO-MAML": [float("nan"), 3]}, ["method", "loss", "gradients"])
     (bundle,) = shown
-    assert re.findall(r"<td>(.*?)</td>", bundle["text/html"]) == ["0.123", "1.23 × 10⁷", "–", "3"]
+    assert re.findall(r"<td>(.*?)</td>", bundle["text/html"]) == ["0.123", "1.23\u00a0×\u00a010⁷", "–", "3"]
     assert bundle["text/html"].count('scope="row"') == 2 and "MAML" in bundle["text/plain"]
     with pytest.raises(ValueError, match="row 'MAML' has 1 cells"):
         plots.table({"MAML": [1.0]}, ["method", "loss", "gradients"])
