@@ -22,7 +22,7 @@
 # **New symbols**
 #
 # - $\nu$: perturbation
-# - $\phi_\nu$: minimum of the perturbed problem
+# - $\phi_\nu$: minimum of the perturbed problem, $\phi(\nu)$ in the picture
 # - $\delta$: error of an inner solve
 
 # %% tags=["imports"]
@@ -129,9 +129,6 @@ plots.table(
 #
 # The two differ by the factor $-\lambda$. The moving minimum has carried out the division by the curvature for us, and
 # with many parameters it will apply the inverse of a matrix.
-
-# %% tags=["fold"]
-lesson_05.show_perturbed_problem()
 
 # %% [markdown]
 # ## The derivation, in five lines
@@ -777,7 +774,7 @@ for order, name in enumerate(truncation, 1):
     assert errors[0] > 100 * errors.min() and np.median(errors[:10] / theory[name][:10]) < 1
 assert in_float32[240]["symmetric"].min() < in_float32[240]["forward"].min() / 5
 assert found["symmetric"] > found["forward"]
-float32_prediction.reveal(found["symmetric"])
+float32_prediction.reveal(round(found["symmetric"], 4))
 lesson_05.show_v(nus, theory, in_float32[240])
 
 # %% [markdown]
@@ -815,7 +812,7 @@ plots.table(
 # symmetric estimator in float32 a ν between 0.001 and 0.01 is therefore a reasonable first choice.
 
 # %% [markdown]
-# ## When -ν removes the minimum
+# ## When −ν removes the minimum
 #
 # There is another reason not to take ν too large. The symmetric estimator *subtracts* $\nu f$ from the inner objective, and
 # if it subtracts enough, there is no minimum left. The **three-point estimator** avoids this and is still of second order.

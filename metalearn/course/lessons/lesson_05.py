@@ -633,7 +633,7 @@ PREDICTIONS = (
         "curvature 3. From which ν on does the problem with −ν have no minimum?",
         why="The curvature of the perturbed objective is $0.5 + 1 - 3\\nu$, and there is a minimum while it is "
         "positive.",
-        read="When -ν removes the minimum",
+        read="When −ν removes the minimum",
     ),
     Guess(
         "05.rest",
@@ -690,17 +690,6 @@ QUIZ = (
 )
 
 # Figures -----------------------------------------------------------------------------------------------------------
-
-
-def show_perturbed_problem() -> None:
-    """The diagram of the inner problem and the perturbed one."""
-    diagrams.show(
-        diagrams.perturbed_problem(),
-        "Two objectives of one parameter, without and with a part of the query loss. The minimum of the second one "
-        "lies further to the right.",
-        "The moving minimum divides by the curvature for us",
-        "The inner objective (solid), and the same plus ν times the query loss (dashed).",
-    )
 
 
 def show_exponents(accuracies: np.ndarray, least: dict[str, np.ndarray], exponents: dict[str, float]) -> None:
@@ -768,7 +757,7 @@ def show_lost_minimum(nus: np.ndarray, errors: dict[str, np.ndarray]) -> None:
         "parameter φ",
         "objective",
         title="with −ν f",
-        ylim=(-12, 20),
+        ylim=(-12, 30),
         axes=left,
     )
     plots.lines(
