@@ -44,12 +44,12 @@ setup()  # compile for many small programs, and keep what was compiled
 # ## Perturb a problem, and its minimum moves
 #
 # The open circle is the minimum of an inner problem with a single parameter φ. Add a little of the query loss to that
-# problem, ν times the loss, and the minimum moves to the filled circle. The picture in the middle draws where it is for
+# problem, ν times the loss, and the minimum moves to the filled circle. The second picture draws where it is for
 # every ν. Its tangent at ν = 0 is what this lesson is after, because up to a constant factor its slope is the
 # meta-gradient. Each chord estimates that slope from two minima, without any second derivative.
 #
 # Drag ν towards zero. Which of the two chords comes closer to the tangent, and down to which ν does a smaller one still
-# help? The picture on the right shows the relative error of both chords, computed in float32.
+# help? The third picture shows the relative error of both chords, computed in float32.
 
 # %%
 playground("perturb_the_problem")
@@ -565,11 +565,8 @@ assert difference["the same"] < 0.05 and difference["its own"] > 0.5
 shown = {"0.00001": 0, "0.0001": 8, "0.001": 16, "0.01": 24, "0.1": 32}
 assert all(abs(nus[i] / float(name) - 1) < 0.05 for name, i in shown.items())
 plots.table(
-    {
-        f"{name} initial point": [float(delta[name]), *(float(curve[name][i]) for i in shown.values())]
-        for name in ("the same", "its own")
-    },
-    ["each solve has", "δ", *(f"ν = {name}" for name in shown)],
+    {name: [float(delta[name]), *(float(curve[name][i]) for i in shown.values())] for name in ("the same", "its own")},
+    ["initial point", "δ", *(f"ν = {name}" for name in shown)],
     "From the same initial point the errors cancel",
     "Relative error of the symmetric estimator after K = 60 inner steps. δ is the error of one solve.",
     digits=2,
