@@ -405,7 +405,7 @@ def lines(
     if "x" in log:
         axes.set_xscale("log", base=2 if len(x) < 20 else 10)
         if len(x) < 20:  # few values: name each one
-            axes.set_xticks(x, [f"{value:g}" for value in x])
+            axes.set_xticks(x, [_tick(value) for value in x])
             axes.minorticks_off()
     if "y" in log:
         axes.set_yscale("log")
@@ -658,9 +658,11 @@ def _plain_ticks(axis: Axis) -> None:
     decades = math.log(high / low, 10)
     subs = (1.0,) if decades > 1.5 else (1.0, 2.0, 5.0) if decades > 0.7 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
     axis.set_major_locator(LogLocator(base, subs if base == 10 else (1.0,), numticks=6))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
 
-    def write(value: float, _: int) -> str:
-        exponent = math.log10(value) if value > 0 else 0.0
-        return f"{value:g}" if -3 <= exponent <= 3 or exponent % 1 else _power(round(exponent))
 
-    axis.set_major_formatter(FuncFormatter(write))
+def _tick(value: float) -> str:
+    """A number at a logarithmic axis: a far power of ten as such, never in a computer's notation."""
+    exponent = math.log10(value) if value > 0 else 0.0
+    text = f"{value:g}"
+    return _power(round(exponent)) if abs(exponent) > 3 and not exponent % 1 else number(value) if "e" in text else text

@@ -22,7 +22,7 @@
 # **New symbols**
 #
 # - $\nu$: perturbation
-# - $\phi_\nu$: minimum of the perturbed problem
+# - $\phi_\nu$: minimum of the perturbed problem, $\phi(\nu)$ in the picture
 # - $\delta$: error of an inner solve
 
 # %% tags=["imports"]
@@ -44,20 +44,20 @@ setup()  # compile for many small programs, and keep what was compiled
 # ## Perturb a problem, and its minimum moves
 #
 # The open circle is the minimum of an inner problem with a single parameter φ. Add a little of the query loss to that
-# problem, ν times the loss, and the minimum moves to the filled circle. The picture in the middle draws where it is for
+# problem, ν times the loss, and the minimum moves to the filled circle. The second picture draws where it is for
 # every ν. Its tangent at ν = 0 is what this lesson is after, because up to a constant factor its slope is the
 # meta-gradient. Each chord estimates that slope from two minima, without any second derivative.
 #
-# Which of the two chords comes closer to the tangent, and does a smaller ν always bring it closer still? Decide before
-# you drag ν below 0.001.
+# Drag ν towards zero. Which of the two chords comes closer to the tangent, and down to which ν does a smaller one still
+# help? The third picture shows the relative error of both chords, computed in float32.
 
 # %%
 playground("perturb_the_problem")
 
 # %% [markdown]
 # Three things in these pictures need an explanation: why the slope of the tangent is the meta-gradient, how quickly each
-# chord approaches it, and what ends the improvement. They are the first three parts of this lesson. The fourth asks what
-# remains true when the inner loops have not converged, and the last one proves that training with such estimates works.
+# chord approaches it, and what ends the improvement. The lesson answers them in this order. Then it asks what remains true
+# when the inner loops have not converged, and proves how close to a stationary point training with such estimates comes.
 
 # %% [markdown]
 # ## From a linear system to two solves
@@ -130,9 +130,6 @@ plots.table(
 # The two differ by the factor $-\lambda$. The moving minimum has carried out the division by the curvature for us, and
 # with many parameters it will apply the inverse of a matrix.
 
-# %% tags=["fold"]
-lesson_05.show_perturbed_problem()
-
 # %% [markdown]
 # ## The derivation, in five lines
 #
@@ -140,7 +137,7 @@ lesson_05.show_perturbed_problem()
 #
 # $$\phi_\nu(\theta) = \arg\min_\phi\; \nu f(\phi) + h(\phi) + \tfrac\lambda2 \lVert \phi - \theta \rVert^2 .$$
 #
-# Our example for the rest of the lesson is a network of ten tanh units on one sine task. Tanh is smooth, which a
+# Our example for most of the lesson is a network of ten tanh units on one sine task. Tanh is smooth, which a
 # derivative of the solution requires. The 30 parameters are kept in one vector, so that an error has a norm. `solve` runs
 # $K$ gradient steps on the perturbed problem; 400 steps are enough here to converge.
 
@@ -304,7 +301,7 @@ check("05.perturbed_solution", perturbed)
 # g_{\text{sym}} = \frac{\lambda}{2\nu}\,(\phi_{-\nu} - \phi_\nu).$$
 
 # %%
-halved_prediction = predict("05.halved")
+exact_prediction = predict("05.exact")
 
 
 # %%
@@ -323,7 +320,7 @@ nus = np.array([0.08, 0.04, 0.02, 0.01])
 plus, minus = solutions(nus), solutions(-nus)
 
 # %% tags=["fold"]
-halved_prediction.reveal(1)
+exact_prediction.reveal(1)
 measured = {
     "forward": relative_error(strength * (phi_0 - plus) / nus[:, None]),
     "symmetric": relative_error(strength * (minus - plus) / (2 * nus[:, None])),
@@ -357,7 +354,7 @@ plots.table(
     },
     ["relative error", *(f"ν = {nu:g}" for nu in nus)],
     "Halving ν halves the forward error and quarters the symmetric one",
-    "Errors relative to the norm of the meta-gradient. Predicted: the leading terms below, from derivatives of φ at 0.",
+    "Errors relative to the norm of the meta-gradient. Predicted: the leading terms below, from derivatives at ν = 0.",
     digits=2,
 )
 
@@ -380,7 +377,8 @@ plots.table(
 # | FO-B-MAML, forward | $3K$ | a few | no |
 # | FO-B-MAML, symmetric | $4K$ | a few | no |
 #
-# So FO-B-MAML does not save gradients. It saves the second derivatives, and the memory for the steps of the inner loop.
+# So FO-B-MAML does not need fewer gradients than the others. It does without second derivatives, and without the memory
+# that MAML needs for the steps of the inner loop.
 
 # %% [markdown]
 # ## Exercise: the symmetric estimator
@@ -436,7 +434,9 @@ check("05.symmetric", symmetric)
 # | forward | 1 | $\frac{\lambda}{2} \lVert\phi''\rVert$ | $2\lambda$ |
 # | symmetric | 2 | $\frac{\lambda}{6} \lVert\phi'''\rVert$ | $\lambda$ |
 #
-# As ν falls, the first term falls and the second one rises. On logarithmic axes the sum is a V.
+# The first term is the leading term of Taylor's series above. In the second one, each of the two solutions adds at most δ
+# to the error of their difference, which is then multiplied by $\lambda/\nu$ or by $\lambda/(2\nu)$. As ν falls, the
+# first term falls and the second one rises. On logarithmic axes the sum is a V.
 
 # %% [markdown]
 # ## Exercise: the best ν
@@ -472,9 +472,10 @@ def best_nu(truncation, amplification, accuracy, order):
 check("05.best_nu", best_nu)
 
 # %% [markdown]
-# At the best ν the error is proportional to $\delta^{p/(p+1)}$: to $\delta^{1/2}$ for the forward estimator, and to
-# $\delta^{2/3}$ for the symmetric one. The next cell measures these exponents. It adds to each exact solution an
-# independent random error of norm δ, tries many values of ν, and keeps the best one, for five values of δ.
+# The best ν is proportional to $\delta^{1/(p+1)}$, and with it both terms of the error are proportional to
+# $\delta^{p/(p+1)}$: to $\delta^{1/2}$ for the forward estimator, and to $\delta^{2/3}$ for the symmetric one. The next
+# cell measures these exponents. It adds to each exact solution an independent random error of norm δ, tries many values
+# of ν, and keeps the best one, for five values of δ.
 
 # %% tags=["fold"]
 nus = np.geomspace(1e-5, 0.3, 91)
@@ -511,8 +512,8 @@ lesson_05.show_exponents(accuracies, least, exponents)
 # ## Inner loops that have not converged
 #
 # In practice an inner loop is stopped after a fixed number of steps. Each solution then has some error δ, and the bound
-# above warns that it will be divided by ν. Let us stop after 60 steps, and choose two kinds of initial point for the two
-# solves: θ for both, or a random point near θ for each.
+# above warns that it will be divided by ν. Let us stop after 60 steps. The two solves begin either both at θ, or each at
+# a random point of its own near θ, while the proximal term stays centred at θ.
 
 # %%
 unconverged_prediction = predict("05.unfinished")
@@ -561,13 +562,11 @@ bound = truncation["symmetric"] * nus**2 + strength * delta["the same"] / nus / 
 assert delta["its own"] < 3 * delta["the same"] and curve["its own"][0] > bound[0] / 3
 assert curve["the same"][0] < 1e-3 * bound[0] and np.ptp(curve["the same"][:9]) < 1e-6
 assert difference["the same"] < 0.05 and difference["its own"] > 0.5
-shown = [0, 8, 16, 24, 32]
+shown = {"0.00001": 0, "0.0001": 8, "0.001": 16, "0.01": 24, "0.1": 32}
+assert all(abs(nus[i] / float(name) - 1) < 0.05 for name, i in shown.items())
 plots.table(
-    {
-        f"{name} initial point": [float(delta[name]), *(float(curve[name][i]) for i in shown)]
-        for name in ("the same", "its own")
-    },
-    ["each solve has", "δ", *(f"ν = {nus[i]:.1g}" for i in shown)],
+    {name: [float(delta[name]), *(float(curve[name][i]) for i in shown.values())] for name in ("the same", "its own")},
+    ["initial point", "δ", *(f"ν = {name}" for name in shown)],
     "From the same initial point the errors cancel",
     "Relative error of the symmetric estimator after K = 60 inner steps. δ is the error of one solve.",
     digits=2,
@@ -577,8 +576,8 @@ plots.table(
 # With initial points of their own, the solves have independent errors, and the error of the estimate grows like $1/\nu$.
 # With the same initial point it settles at a constant, although δ is of the same order of magnitude. The reason is
 # cancellation. Two loops from one point take nearly the same steps and stop short by nearly the same vector. The error
-# $e_\nu$ of the inner loop is a smooth function of ν, so $e_\nu - e_{-\nu}$ is itself proportional to ν, and divided by
-# ν it stays finite.
+# $e_\nu$ of the inner loop is a smooth function of ν, so for small ν the difference $e_\nu - e_{-\nu}$ is itself
+# proportional to ν, and divided by ν it stays finite.
 #
 # The bound $R\,\delta/\nu$ therefore describes errors that are independent of each other: minibatches drawn separately,
 # different initial points, loops that each stop by a criterion of their own. **Use the same initialization, the same
@@ -654,11 +653,16 @@ plots.table(
 # %% [markdown]
 # ### An inverse, or a sum?
 #
-# The recursion also shows why FO-B-MAML tolerates inner loops that have not converged. Its result is a damped sum of the
-# query gradients $\nabla f(\phi_k)$ at all points of the inner loop. It contains no inverse. iMAML applies the inverse of
-# $H + \lambda I$ at the last point. If the loop stops where that matrix is nearly singular, the inverse can be huge, while
-# the sum stays of the order of the query gradients. The next figure compares the two with the converged meta-gradient, for a
-# proximal strength so small that the inner loop converges slowly.
+# The recursion also shows why FO-B-MAML tolerates inner loops that have not converged. Written out, its result is a sum of
+# the query gradients at all points of the inner loop:
+#
+# $$-\lambda\, v_K = \lambda \alpha \sum_{k=0}^{K-1} \Big[\prod_{j=k+1}^{K-1} \big(I - \alpha (H_j + \lambda I)\big)\Big]
+# \nabla f(\phi_k).$$
+#
+# Each factor damps the directions in which $H_j + \lambda I$ has a positive curvature, and there is no inverse. iMAML
+# applies the inverse of $H + \lambda I$ at the last point. If the loop stops where that matrix is nearly singular, the
+# inverse can be huge, while a direction without curvature has a factor of one in the sum. The next figure compares the
+# two with the converged meta-gradient, for a proximal strength so small that the inner loop converges slowly.
 
 
 # %% tags=["fold"]
@@ -710,10 +714,11 @@ lesson_05.show_unconverged(counts, {"iMAML (exact solve)": by_inverse, "FO-B-MAM
 # ## Rounding does not cancel
 #
 # In float64 a tiny ν did no harm. Networks are trained in float32, which keeps 24 binary digits, so that each number has an
-# error of up to $2^{-24}$ of itself. If the two solutions are rounded independently, the V of the last section applies with
-# $\delta = 2^{-24}\,\lVert\phi_0\rVert$. Independent errors in random directions add like the sides of a right angle, which
-# makes $R = \sqrt2\,\lambda$ for the forward and $\lambda/\sqrt2$ for the symmetric estimator. So every constant of the
-# formula is known before anything is run:
+# error of up to $2^{-24}$ of itself. If the two solutions are rounded independently, the V of "What a small ν costs" applies
+# with $\delta = 2^{-24}\,\lVert\phi_0\rVert$, where $\phi_0$ is again the unperturbed solution. Independent errors in random
+# directions add like the legs of a right triangle, which makes $R = \sqrt2\,\lambda$ for the forward and
+# $\lambda/\sqrt2$ for the symmetric estimator. So every constant of the formula is known before anything is measured in
+# float32:
 
 # %% tags=["fold"]
 rounding = 2.0**-24 * float(jnp.linalg.norm(phi_0))
@@ -766,7 +771,7 @@ for order, name in enumerate(truncation, 1):
     assert errors[0] > 100 * errors.min() and np.median(errors[:10] / theory[name][:10]) < 1
 assert in_float32[240]["symmetric"].min() < in_float32[240]["forward"].min() / 5
 assert found["symmetric"] > found["forward"]
-float32_prediction.reveal(found["symmetric"])
+float32_prediction.reveal(round(found["symmetric"], 4))
 lesson_05.show_v(nus, theory, in_float32[240])
 
 # %% [markdown]
@@ -801,16 +806,18 @@ plots.table(
 # With a tiny ν more steps soon stop helping, because rounding determines the error. With a ν near the bottom of the V the
 # error is always within a factor of two of the smallest one. Other networks have other constants, but the best ν depends
 # only on the third root of $R\,\delta/C$: if this ratio is a thousand times larger, the best ν is ten times larger. For the
-# symmetric estimator in float32 a first choice of about 0.01 is therefore sound.
+# symmetric estimator in float32 a ν between 0.001 and 0.01 is therefore a reasonable first choice.
 
 # %% [markdown]
-# ## When -ν removes the minimum
+# ## When −ν removes the minimum
 #
 # There is another reason not to take ν too large. The symmetric estimator *subtracts* $\nu f$ from the inner objective, and
-# if it subtracts enough, there is no minimum left. Let $\mu$ be the smallest curvature of $h$ and $L_f$ the largest of $f$.
-# The problem with $-\nu$ certainly has a minimum as long as
+# if it subtracts enough, there is no minimum left. The **three-point estimator** avoids this and is still of second order.
+# It solves at $0$, $\nu$ and $2\nu$:
 #
-# $$\lambda + \mu > \nu L_f .$$
+# $$g_3 = \frac{\lambda}{2\nu}\,(3\phi_0 - 4\phi_\nu + \phi_{2\nu}).$$
+#
+# We compare all three estimators where everything can be computed by hand.
 
 # %%
 trap_prediction = predict("05.trap")
@@ -849,13 +856,13 @@ lesson_05.show_lost_minimum(tried, trap_errors)
 
 # %% [markdown]
 # At the threshold the objective is a straight line, and beyond it the inner loop runs downhill without end. In a long
-# training run this shows as an infinity or a NaN out of nowhere. The remedy is to lower ν or to raise λ.
+# training run this shows as an infinity or a NaN out of nowhere. In general, let $\mu$ be the smallest curvature of $h$ and
+# $L_f$ the largest of $f$. The problem with $-\nu$ certainly has a minimum as long as
 #
-# The **three-point estimator** avoids the problem and is still of second order. It solves at $0$, $\nu$ and $2\nu$:
+# $$\lambda + \mu > \nu L_f .$$
 #
-# $$g_3 = \frac{\lambda}{2\nu}\,(3\phi_0 - 4\phi_\nu + \phi_{2\nu}).$$
-#
-# It costs a third solve, and for small ν its error is about twice that of the symmetric estimator.
+# The remedy is to lower ν or to raise λ. The three-point estimator (`"three_point"` in the library) needs neither, but it
+# costs a third solve, and for small ν its error is about twice that of the symmetric estimator.
 
 # %% [markdown]
 # ## Question: the error of three points
@@ -888,8 +895,9 @@ lesson_05.show_lost_minimum(tried, trap_errors)
 # **2.** The signs are opposite and one error is twice the other, so in $\frac13 g_3 + \frac23 g_{\text{sym}}$ the terms in
 # $\nu^2$ cancel.
 #
-# **3.** Only where solves are very accurate. It needs four of them, at $-\nu$, $0$, $\nu$ and $2\nu$, and the one at
-# $-\nu$ can lose its minimum again.
+# **3.** Only where solves are very accurate, because at the best ν the error falls from $O(\delta^{2/3})$ to
+# $O(\delta^{3/4})$, which is little unless δ is tiny. It needs four of them, at $-\nu$, $0$, $\nu$ and $2\nu$, and the
+# one at $-\nu$ can lose its minimum again.
 # ### END SOLUTION
 
 # %% [markdown]
@@ -907,13 +915,13 @@ lesson_05.show_lost_minimum(tried, trap_errors)
 # 3. Add this up over $N$ outer steps. The values of $F$ cancel, apart from the first and the last:
 #    $\frac1N \sum_t \lVert \nabla F(\theta_t) \rVert^2 \le
 #    \frac{2\,(F(\theta_0) - \min F)}{\eta N} + \frac1N \sum_t \lVert b_t \rVert^2$.
-# 4. The first term vanishes as $N$ grows. The second one is the square of the bias. With the best ν the bias is
+# 4. The first term vanishes as $N$ grows. The second one is the mean square of the bias. With the best ν the bias is
 #    $O(\delta^{1/2})$ (forward) or $O(\delta^{2/3})$ (symmetric), and so is the smallest $\lVert \nabla F \rVert$ that is
 #    reached.
 #
 # So training comes as close to a stationary point as the bias allows, and the bias of FO-B-MAML can be made small by
-# solving more accurately. That of FO-MAML cannot. We test both statements on eight quadratic tasks, whose $\nabla F$ is
-# known in closed form. FO-MAML uses $\nabla f(\phi_0)$, here with a proximal term.
+# solving more accurately and lowering ν. That of FO-MAML cannot. We test both statements on eight quadratic tasks, whose
+# $\nabla F$ is known in closed form. FO-MAML uses $\nabla f(\phi_0)$ at the same unperturbed solution.
 
 # %%
 rest_prediction = predict("05.rest")
@@ -972,16 +980,17 @@ rest_prediction.reveal(1)
 plots.table(
     {name: list(map(float, values)) for name, values in final.items()},
     ["norm of ∇F at the end", *(f"ν = {nu:g}" for nu in final_nus)],
-    "FO-B-MAML ends near a stationary point, FO-MAML does not",
-    "Eight quadratic tasks, 300 outer steps with η = 1/L. Lines 2 and 3 were checked at every step of all runs.",
+    "A smaller ν brings FO-B-MAML closer to a stationary point",
+    "Eight quadratic tasks, 300 outer steps with η = 1/L. FO-MAML has no ν. Lines 2 and 3 were checked in all runs.",
     digits=2,
 )
 
 # %% [markdown]
-# FO-MAML converges to a wrong point, whatever the number of steps. Where the estimators of FO-B-MAML converge, the norm of
-# $\nabla F$ is proportional to ν and to $\nu^2$, which are the orders of their biases. This is the difference between a
-# method that is biased and one that is as accurate as you pay for. Line 1 assumed a Lipschitz constant $L$. For networks
-# the curvature of $F$ grows with its gradient and there is no useful $L$; that is the subject of lesson 06.
+# FO-MAML converges to a wrong point, whatever the number of steps. Where the estimators of FO-B-MAML converge, the norm
+# of $\nabla F$ is about proportional to ν (forward) and to $\nu^2$ (symmetric), the orders of their biases. This is the
+# difference between a method that is biased and one that is as accurate as you pay for. Line 1 assumed a Lipschitz
+# constant $L$. For networks the curvature of $F$ grows with its gradient and there is no useful $L$; that is the
+# subject of lesson 06.
 
 # %% [markdown]
 # ## Three literatures, one formula
@@ -998,11 +1007,13 @@ plots.table(
 # \frac{\partial}{\partial \nu} \frac{\partial \ell}{\partial \theta} = -\lambda\, \frac{d\phi_\nu}{d\nu}.$$
 #
 # - **Equilibrium propagation and the contrastive rule** nudge the learner towards the evaluation loss with strength
-#   $\beta$, and compare $\partial_\theta$ of the inner objective with and without the nudge, divided by $\beta$.
+#   $\beta$. They subtract $\partial_\theta$ of the inner objective without the nudge from that with it, and divide by
+#   $\beta$.
 # - **The penalty method F2SA** minimises the outer loss plus $\gamma$ times the inner objective for a large $\gamma$, and
 #   takes $\gamma$ times the difference of the same two derivatives.
 #
-# Both agree with the forward estimator if $\beta = \nu$ and $\gamma = 1/\nu$, even before the inner loops have converged.
+# Both agree with the forward estimator if $\beta = \nu$ and $\gamma = 1/\nu$, even before the inner loops have converged. The
+# objective of F2SA is then the perturbed one divided by ν, so its loop takes the same steps with ν times the learning rate.
 
 
 # %%

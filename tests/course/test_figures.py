@@ -91,6 +91,13 @@ def test_names_that_would_meet_are_moved_apart():
     assert len(heights) == 3 and np.diff(np.sort(heights)).min() > 0.9 * plots.FONT_SIZE
 
 
+def test_ticks_of_few_values_far_from_one_are_powers_of_ten():
+    x = np.array([1e-8, 3e-5, 1e-2, 1.0])
+    texts = _texts(plots.svg(plots.lines(x, {"a": x}, "x", "y", log="xy")))
+    assert {"10⁻⁸", "3 × 10⁻⁵", "0.01", "1"} <= set(texts)
+    assert not [text for text in texts if re.search(r"\de[+-]\d", text)]
+
+
 def test_a_long_name_goes_into_a_legend_and_is_not_lost():
     name = "a name that is much too long to stand beside the curve that it names"
     assert name in _texts(plots.svg(plots.lines(X, {name: X}, "x", "y")))

@@ -599,21 +599,23 @@ PREDICTIONS = (
         "Make the support loss more strongly curved. The same perturbation then moves the minimum less. What happens "
         "to the meta-gradient?",
         options=("it shrinks by the same factor", "it shrinks by another factor", "it grows"),
-        why="Both are divided by the same curvature, $h'' + \\lambda$, so their ratio stays $-\\lambda$.",
+        why="Both are $f'$ divided by the same curvature, $h'' + \\lambda$, up to a factor, so their ratio stays "
+        "$-\\lambda$.",
         read="From a linear system to two solves",
     ),
     Guess(
-        "05.halved",
-        "Halve ν. By what factor does the symmetric estimator's error shrink?",
-        options=("about 2", "about 4", "about 8"),
-        why="The terms with $\\phi''$ are the same at $-\\nu$ and $\\nu$ and cancel. The first one left is "
-        "proportional to $\\nu^2$.",
+        "05.exact",
+        "Suppose that the minimum were a quadratic function of ν, φ_ν = a + bν + cν² with c ≠ 0. Which estimator would "
+        "then be exact at every ν?",
+        options=("neither of them", "only the symmetric one", "both"),
+        why="The term $c\\nu^2$ is the same at $-\\nu$ and $\\nu$ and cancels. In the forward difference it is left, "
+        "and divided by ν it makes an error proportional to ν.",
         read="Two estimators",
     ),
     Guess(
         "05.unfinished",
         "Both loops stop early, and both begin at θ. What does the symmetric estimator's error do as ν goes to zero?",
-        options=("it rises like δ/ν", "it settles at a constant", "it goes to zero"),
+        options=("it rises like δ/ν", "it settles at a positive constant", "it goes to zero"),
         why="Both loops stop short by nearly the same vector, so the difference of their errors is proportional to ν. "
         "What is left is the error of a loop that stops early.",
         read="Inner loops that have not converged",
@@ -631,7 +633,7 @@ PREDICTIONS = (
         "curvature 3. From which ν on does the problem with −ν have no minimum?",
         why="The curvature of the perturbed objective is $0.5 + 1 - 3\\nu$, and there is a minimum while it is "
         "positive.",
-        read="When -ν removes the minimum",
+        read="When −ν removes the minimum",
     ),
     Guess(
         "05.rest",
@@ -688,17 +690,6 @@ QUIZ = (
 )
 
 # Figures -----------------------------------------------------------------------------------------------------------
-
-
-def show_perturbed_problem() -> None:
-    """The diagram of the inner problem and the perturbed one."""
-    diagrams.show(
-        diagrams.perturbed_problem(),
-        "Two objectives of one parameter, without and with a part of the query loss. The minimum of the second one "
-        "lies further to the right.",
-        "The moving minimum divides by the curvature for us",
-        "The inner objective (solid), and the same plus ν times the query loss (dashed).",
-    )
 
 
 def show_exponents(accuracies: np.ndarray, least: dict[str, np.ndarray], exponents: dict[str, float]) -> None:
@@ -766,7 +757,7 @@ def show_lost_minimum(nus: np.ndarray, errors: dict[str, np.ndarray]) -> None:
         "parameter φ",
         "objective",
         title="with −ν f",
-        ylim=(-12, 20),
+        ylim=(-12, 30),
         axes=left,
     )
     plots.lines(
