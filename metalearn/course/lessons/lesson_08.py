@@ -615,7 +615,7 @@ PREDICTIONS = (
         "08.gap",
         "At the same inner training time, take twice as many steps of half the size. By what factor does the distance "
         "between the last point $\\phi_K$ and the end $\\phi(T)$ of the gradient flow shrink?",
-        ("about 1: it stays", "about 2", "about 4"),
+        ("about 1.4", "about 2", "about 4"),
         why="A gradient step follows the tangent of the flow, so it errs by a multiple of $\\alpha^2$. There are "
         "$T / \\alpha$ such steps, and their errors add up to a multiple of $\\alpha$.",
         read="Small inner steps follow the gradient flow",
@@ -800,11 +800,11 @@ def small_steps(loss, task, theta, training_time, coarse, fine):
         figure,
         alt="Left: contours of a circular valley with two trajectories of inner steps from θ at the upper left, "
         "outside the circle. Both reach the valley floor and follow it clockwise; the one with few steps zigzags at "
-        "first. Right: distance from the centre against time. Many steps fall to one and stay; few steps swing around "
-        "it.",
+        "first. Right: distance from the centre against time. With many steps it falls a little below one and stays "
+        "near it; with few it swings around one.",
         title="Large inner steps zigzag across the valley, small ones follow a smooth curve",
         caption="The same inner training time, cut into few and into many gradient steps. Left: on the contours of the "
-        "support loss. Right: the first part of the way.",
+        "support loss. Right: the beginning of both.",
     )
 
 
@@ -825,14 +825,16 @@ def adjoint_arrows(loss, task, theta, trajectory, times, places, adjoints):
     )
     left.text(0, 0.05, "adjoint p(t)", color=plots.PALETTE["orange"], weight="bold", ha="center")
     along, across = parts(places, adjoints)
-    curves = {"along the floor": along, "across": across}
-    plots.lines(times, curves, "time t", "size of the part of p(t)", log="y", ylim=(1e-4, 5), axes=right)
+    for name, values, dash in (("along the floor", along, "-"), ("across", across, "--")):
+        right.plot(times, values, color=plots.PALETTE["orange"], linestyle=dash, label=name)
+    right.set(yscale="log", ylim=(1e-3, 3))
+    plots.label(right, "time t", "size of the part of p(t)")
     plots.show(
         figure,
         alt="Left: the trajectory along the circular valley with arrows for p at seven times. At the end the arrow is "
         "longest and has a part across the valley. The earlier arrows lie along the floor and are shortest in the "
-        "middle. Right: both parts against time. The part along the floor stays between a few tenths and one and a "
-        "half. The part across the floor is large at the end only, and falls steeply towards earlier times.",
+        "middle. Right: both parts against time. The part along the floor stays between one half and a little over "
+        "one. The part across the floor is large at the end only, and falls steeply towards earlier times.",
         title="Only the part of the adjoint along the valley floor reaches the initialization",
         caption="Left: p(t) drawn at a quarter of its size. Right: its parts along and across the valley floor; read "
         "from right to left, as the adjoint is integrated.",
@@ -885,9 +887,12 @@ def round_trip(loss, task, theta, forward, back, products, misses, epsilon, prod
     """The way back for one LT, and how far from θ it ends for each."""
     figure, (left, right) = plots.subplots(2, height=3.7)
     _valley(left, loss, task.support, theta, {"forward": (forward, (0, 0.12)), "backward": (back, (0, -0.2))})
+    right.plot(products, misses, color=plots.PALETTE["orange"], linestyle="--", label="measured")
+    predicted = np.exp(products) * epsilon
+    right.plot(products, predicted, color=plots.PALETTE["muted"], linestyle=":", label="ε exp(LT)")
     plots.lines(
         products,
-        {"measured": misses, "ε exp(LT)": np.exp(products) * epsilon},
+        {},
         "LT",
         "distance from θ",
         points={"": (product, misses[list(products).index(product)])},
@@ -900,11 +905,17 @@ def round_trip(loss, task, theta, forward, back, products, misses, epsilon, prod
 
 def memory(counts, copies):
     """Working memory against the number of inner steps, in copies of the parameters."""
+    figure, (axes,) = plots.subplots()
+    looks = {"MAML, all stored": ("blue", "-"), "MAML, checkpoints": ("blue", "--"), "ml.a_maml": ("text", ":")}
+    for name, values in copies.items():
+        color, dash = looks[name]
+        axes.plot(counts, values, color=plots.PALETTE[color], linestyle=dash, label=name)
+    plots.lines(counts, {}, "steps K", "memory (copies of the parameters)", log="xy", axes=axes)
     plots.show(
-        plots.lines(counts, copies, "steps K", "memory (copies of the parameters)", log="xy"),
+        figure,
         alt="Working memory against the number of steps, both axes logarithmic. MAML with a stored trajectory rises "
         "with slope one. MAML with checkpoints lies lowest and rises with about half that slope. A-MAML lies between "
-        "the two, nearer to the lower one, and is the flattest.",
+        "the two, nearer to the lower one, and is the flattest, for it grows by the same amount.",
         title="Checkpoints turn a memory proportional to K into one proportional to √K",
         caption="As the compiler reports it, for a loss of 2 000 parameters.",
     )
@@ -912,9 +923,18 @@ def memory(counts, copies):
 
 def towards_implicit(training_times, initial, accumulated, distance):
     """The two parts of the meta-gradient of the proximal flow, and its distance from iMAML's, against T."""
-    curves = {"norm of p(0)": initial, "norm of λ∫p dt": accumulated, "distance from iMAML": distance}
+    curves = {
+        "norm of p(0)": (initial, "orange", "-"),
+        "norm of λ∫p dt": (accumulated, "violet", "--"),
+        "distance from iMAML": (distance, "text", ":"),
+    }
+    figure, (axes,) = plots.subplots()
+    for name, (values, color, dash) in curves.items():
+        axes.plot(training_times, values, color=plots.PALETTE[color], linestyle=dash, label=name)
+    axes.set(yscale="log", ylim=(1e-5, 10))
+    plots.label(axes, "inner training time T", "norm")
     plots.show(
-        plots.lines(training_times, curves, "inner training time T", "norm", log="y", ylim=(1e-5, 10)),
+        figure,
         alt="Three curves against the inner training time, on a logarithmic axis. The norm of p(0) falls "
         "exponentially. The norm of the integral rises and becomes constant. The distance from the gradient of iMAML "
         "falls as p(0) does.",
