@@ -84,6 +84,16 @@ def test_every_misconception_gets_its_own_diagnosis(exercise, misconception, see
     assert verdict.message == misconception.diagnosis
 
 
+@pytest.mark.slow
+@EVERY
+def test_no_seed_is_blind(exercise):
+    for seed in range(1, 21):
+        for function in (exercise.reference, *exercise.alternatives):
+            assert grade(exercise, function, seed).status == "passed", seed
+        for wrong in exercise.misconceptions:
+            assert grade(exercise, wrong.function, seed).misconception == wrong.name, seed
+
+
 @EVERY
 def test_no_text_gives_the_solution_away(exercise):
     lines = [line.strip() for line in SOLUTIONS[exercise.id].cell.splitlines()]
