@@ -20,11 +20,10 @@
 #
 # **New symbols**
 #
-# - $\theta$: initialization
 # - $\phi_k$: adapted parameters, after $k$ inner steps
 # - $\alpha$, $K$: inner learning rate, number of inner steps
 # - $T = \alpha K$: inner training time
-# - $H$: Hessian of $h$
+# - $H_k$: Hessian of $h$ at $\phi_k$
 # - $F(\theta) = f(\phi_K)$: meta-objective
 # - $\eta$: outer learning rate
 # - $B$: tasks in a batch
@@ -76,8 +75,9 @@ playground("adapt_a_sine")
 figures.two_tasks()
 
 # %% [markdown]
-# Without adaptation, the best initialization lies near the steep task's minimum, because there a distance costs most. With
-# one step it moves, as the picture at the top of this lesson shows. These few lines compute both:
+# Without adaptation, the best initialization lies near the steep task's minimum, because the steep loss grows faster with the
+# distance from its minimum. With one step the best initialization moves, as the picture at the top of this lesson shows. These
+# few lines compute both:
 
 # %%
 curvatures = np.array([3.0, 0.5])  # of the steep and the flat parabola
@@ -99,8 +99,9 @@ print(f"best without adaptation:     θ = {best_initialization(0.0):.2f}")
 print(f"best for one step, α = 0.3:  θ = {best_initialization(0.3):.2f}")
 
 # %% [markdown]
-# With $\alpha = 0.3$, one step brings the steep task nearly to its minimum from wherever it begins, so the steep task can
-# wait. The flat task moves only a little in one step, so the initialization goes to it.
+# With $\alpha = 0.3$, one step brings the steep task nearly to its minimum from wherever it begins, so the initialization need
+# not be close to that minimum. The flat task moves only a little in one step, so the initialization has to be close to the
+# minimum of the flat task.
 # **A good initialization is not close to every task's solution. It is close to those that are slow to reach.**
 #
 # Test your understanding of this sentence on a larger step:
@@ -176,10 +177,10 @@ assert np.isclose(survives, 0.9**5)
 figures.nudged_runs()
 
 # %% [markdown]
-# Each step multiplies the change by $1 - \alpha H$, here by 0.9. If only that much of the change reaches the adapted
-# parameters, the loss there changes only by that much too. Let $f$ be the loss that judges the adapted parameters $\phi_5$,
-# and let $F(\theta) = f(\phi_5)$ be the same loss as a function of the initialization. If the inner loss is a parabola in one
-# dimension, then
+# Each step multiplies the change by $1 - \alpha H$, here by 0.9, so only the fraction $0.9^5$ of it reaches the adapted
+# parameters, and the loss there changes less by the same factor. Let $f$ be the loss that judges the adapted parameters
+# $\phi_5$, and let $F(\theta) = f(\phi_5)$ be the same loss as a function of the initialization. If the inner loss is a
+# parabola in one dimension, then
 #
 # $$F'(\theta) = (1 - \alpha H)^5 \, f'(\phi_5).$$
 #
@@ -203,9 +204,9 @@ diagrams.show(
 # %% [markdown]
 # $$\phi_0 = \theta, \qquad \phi_{k+1} = \phi_k - \alpha \nabla h(\phi_k), \qquad F(\theta) = f(\phi_K).$$
 #
-# Here $k$ runs from 0 to $K - 1$. As an example we take the curve of lesson 00, $y = a \sin(x - b)$, with the two parameters
-# $\phi = (a, b)$. With two parameters, every matrix below is small enough to print. We work in float64, so that the checks can
-# be strict.
+# Here $k$ runs from 0 to $K - 1$. As an example we take the curve of lesson 00, $y = a \sin(x - b)$, with the two
+# parameters $\phi = (a, b)$, so every matrix below is a 2 × 2 matrix. The cell below each line of the derivation checks
+# that line on this example; a failed `assert` would raise an error. We work in float64, so that the checks can be strict.
 
 # %%
 jax.config.update("jax_enable_x64", True)
@@ -503,8 +504,8 @@ maml = ml.fit(learner, random_params, tasks, 25_000, meta_batch_size=25, key=key
 
 # %% [markdown]
 # With zero inner steps, `ml.maml` is joint training. Its network needs only 5,000 outer steps to come down to the floor of
-# lesson 01. It was not trained for any inner learning rate, so we choose the best of four for it, on validation tasks. MAML
-# keeps the one that it was trained with.
+# lesson 01. It was not trained for any inner learning rate, so we choose the best of four for it, by the loss after ten
+# steps on validation tasks. MAML keeps the inner learning rate that it was trained with.
 
 # %%
 no_adaptation = ml.maml(loss, optax.sgd(0.01), num_steps=0)
@@ -601,7 +602,7 @@ plots.table(
 # There are two answers. In squared error the largest amplitudes are the hardest, and the loss is highest at 6, which lies
 # outside of the task distribution. But $A^2/2$ is the loss of the flat curve $y = 0$, and in proportion to that the smallest
 # amplitude is the hardest: at 0.1 the adapted curve is worse than the flat one. A learned initialization is a bet on tasks like
-# those that it was trained on, weighted by the loss that it was trained with.
+# those that it was trained on, judged by the loss that it was trained with.
 
 # %% [markdown]
 # ## Curvature grows with the training time
@@ -623,7 +624,7 @@ plots.table(
 # $1 + \alpha$, and $|F''| = (1 + \alpha)^{2K}$. Next to this top, runs of gradient descent that begin on different sides part
 # for good.
 #
-# Every task has its top at another place. We take twenty such tasks, and measure the largest curvature of their mean $F$.
+# Each task has its top at a different place. We take twenty such tasks, and measure the largest curvature of their mean $F$.
 
 # %%
 b = jax.random.uniform(jax.random.key(6), (20,), maxval=2 * jnp.pi)  # twenty tasks
@@ -762,16 +763,15 @@ figures.training_time(bends, left, times)
 
 # %% [markdown]
 # With $T = 8$ held fixed, 64 times as many steps raise the curvature about twentyfold, and the growth levels off, because
-# $(1 + T/K)^{2K}$ tends to $e^{2T}$. That is little beside what the training time does: from $T = \tfrac18$ to $T = 8$ the
-# curvature grows by a factor of more than a million. So it is the training time that has to be bounded if $F$ is to stay
-# smooth. Ji, Yang & Liang (2022) recommend an inner learning rate proportional to $1/(KL)$, which does just that: it fixes
-# $LT$.
+# $(1 + T/K)^{2K}$ tends to $e^{2T}$. That is little beside what the training time does: with $K = 256$ held fixed, 64 times
+# the training time, from $T = \tfrac18$ to $T = 8$, raises the curvature by a factor of more than a million. So it is the
+# training time that has to be bounded if $F$ is to stay smooth. Ji, Yang & Liang (2022) recommend an inner learning rate
+# proportional to $1/(KL)$, which does just that: it fixes $LT$.
 #
 # The last column of the table shows the price. The training time also decides how far the inner loop adapts. With
 # $\alpha = 1/(8K)$, and so $T = \tfrac18$, the curvature is small, but the loss hardly falls below that of no adaptation,
-# however many steps are taken.
-# At a fixed $T$, more and smaller steps change little: they follow ever more closely the *gradient flow*
-# $\dot\phi = -\nabla h(\phi)$, which lesson 08 differentiates.
+# however many steps are taken. With more and smaller steps at the same $T$, the inner loop follows ever more closely the
+# *gradient flow* $\dot\phi = -\nabla h(\phi)$, which lesson 08 differentiates.
 
 # %% [markdown]
 # ## On paper: where the bound comes from
@@ -799,8 +799,8 @@ figures.training_time(bends, left, times)
 # **First term.** Write $q = 1 + \alpha L$. Every factor is at most $q$ in absolute value, so $|J_k| \le q^k$, and
 # $|J_K^2\, h''(\phi_K)| \le L\, q^{2K}$.
 #
-# **The gradient at the end.** One step changes $h'$ by at most $L\,|\phi_{k+1} - \phi_k| = \alpha L\,|h'(\phi_k)|$, so it
-# grows by a factor of at most $q$ each time, and $|h'(\phi_K)| \le q^K G$.
+# **The gradient at the end.** One step changes $h'$ by at most $L\,|\phi_{k+1} - \phi_k| = \alpha L\,|h'(\phi_k)|$, so
+# $|h'|$ grows by a factor of at most $q$ in each step, and $|h'(\phi_K)| \le q^K G$.
 #
 # **Second term.** The product over $i \ne k$ has $K - 1$ factors. The geometric sum does the rest, since $q - 1 = \alpha L$:
 #
@@ -824,7 +824,7 @@ figures.training_time(bends, left, times)
 # - Before adaptation MAML's initialization is one function for all tasks, so it cannot get below the floor. What MAML trains is
 #   the loss after adaptation.
 # - The inner training time $T = \alpha K$ governs how far the inner loop adapts, and the curvature of $F$ may grow with it like
-#   $e^{2LT}$. At a fixed $T$, more steps refine the gradient flow.
+#   $e^{2LT}$. At a fixed $T$, more and smaller steps follow the gradient flow more closely.
 
 # %%
 quiz("02")

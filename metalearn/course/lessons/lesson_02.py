@@ -331,7 +331,7 @@ def _explicit_only(loss, task, params, learning_rate, num_steps):
 
 LEARNING_RATE = Exercise(
     id="02.learning_rate",
-    title="Faded derivation: the gradient with respect to the inner learning rate",
+    title="The gradient with respect to the inner learning rate",
     difficulty=3,
     minutes=15,
     reference=_by_autodiff,
@@ -370,7 +370,7 @@ LEARNING_RATE = Exercise(
         Misconception(
             "sign",
             lambda *args: -_by_autodiff(*args),
-            "Your result is minus the derivative. Which sign has $\\nabla h(\\phi_k)$ in line 2?",
+            "Your result is minus the derivative. Which sign does $\\nabla h(\\phi_k)$ have in line 2?",
         ),
         Misconception(
             "gradients of the query loss",
@@ -392,7 +392,7 @@ LEARNING_RATE = Exercise(
             lambda loss, task, params, learning_rate, num_steps: _unrolled(
                 loss, task, params, learning_rate, num_steps, scale=-learning_rate
             ),
-            "Your factors are $(I + \\alpha H_k)$. Which sign has the Hessian in line 2?",
+            "Your factors are $(I + \\alpha H_k)$. Which sign does the Hessian have in line 2?",
         ),
         Misconception(
             "learning rate twice",
@@ -421,7 +421,7 @@ LEARNING_RATE = Exercise(
         "Write line 2 for $K = 2$ and put it into itself. You get one term for each step, and each term passes through "
         "the factors of the steps that come after it.",
         "The vector of your backward pass, before it has passed through the factor of step $k$, is what "
-        "$-\\nabla h(\\phi_k)$ must be multiplied with. So one more line in the second loop is enough.",
+        "$-\\nabla h(\\phi_k)$ must be multiplied by. So one more line in the second loop is enough.",
     ),
     expected="A number: negative where a larger inner learning rate would lower the query loss, and 0 for $K = 0$.",
 )
@@ -507,12 +507,12 @@ CONTROL = Exercise(
         Misconception(
             "swapped",
             _ratios(_runs, swap=True),
-            "You return both effects in the other order: first comes the one of more steps at the same training time.",
+            "You return both effects in the wrong order: that of more steps at the same training time comes first.",
         ),
         Misconception(
             "inverted",
             _ratios(_runs, lambda run, base: base / run),
-            "Your ratios are turned round: the run that you started from belongs into the denominator.",
+            "Your ratios are turned round: the run that you started from belongs in the denominator.",
         ),
         Misconception(
             "difference",
