@@ -238,7 +238,8 @@ IMPLICIT_GRADIENT = Exercise(
         Misconception(
             "strengths missing",
             _from_parts(lambda H, b, s: np.linalg.solve(H + np.diag(s), b)),
-            "This is $(H + \\Lambda)^{-1} \\nabla f$. What stands on the right side of line 2?",
+            "This is $(H + \\Lambda)^{-1} \\nabla f$. Write line 2 as $(H + \\Lambda)\\, J = \\dots$: "
+            "what stands on the right?",
         ),
         Misconception(
             "multiplied by the strengths twice",
@@ -301,7 +302,7 @@ IMPLICIT_GRADIENT = Exercise(
         _from_parts(lambda H, b, s: np.linalg.solve(H + np.diag(s), np.diag(s)).T @ b),
     ),
     hints=(
-        "Line 3 is line 2 solved for $J$. Then transpose it: $(S^{-1} D)^\\top = D^\\top (S^\\top)^{-1}$. Both $H$ and "
+        "Line 3 is line 2 solved for $J$. Then transpose it: $(P^{-1} D)^\\top = D^\\top (P^\\top)^{-1}$. Both $H$ and "
         "$\\Lambda$ are symmetric.",
         "`jax.hessian(loss)` differentiates with respect to the first argument, as `jax.grad` does. `jnp.diag` makes a "
         "diagonal matrix, and `jnp.linalg.solve` takes the matrix and the right side.",
@@ -457,8 +458,8 @@ PREDICTIONS = (
         "A quadratic of curvature 1 and a proximal term of strength 0.5. After very many inner steps, which fraction "
         "of a change to the initialization is left in the adapted parameter?",
         unit="of it",
-        why="At the minimum the two gradients cancel: $a\\,\\phi = \\lambda(\\theta - \\phi)$, so "
-        "$\\phi = \\frac{\\lambda}{\\lambda + a}\\theta$.",
+        why="Let the minimum of $h$ be at 0. Where the two gradients cancel, $a\\,\\phi = \\lambda(\\theta - \\phi)$, "
+        "so $\\phi = \\frac{\\lambda}{\\lambda + a}\\theta$.",
         read="What is left of the initialization",
     ),
     Guess(
@@ -481,8 +482,8 @@ PREDICTIONS = (
         "04.cg_products",
         "481 unknowns, six support points. How many products do conjugate gradients need for an error of one per cent?",
         unit="products",
-        why="Each support point gives the curvature of one direction, so six large eigenvalues stand apart. All others "
-        "lie near 1 and count, roughly, as a seventh.",
+        why="Each support point gives the curvature of one direction, so at most six eigenvalues of $S$ are large. All "
+        "others lie near 1 and count, roughly, as a seventh.",
         read="Solve without a matrix",
     ),
     Guess(
@@ -522,7 +523,7 @@ QUIZ = (
         ),
     ),
     Question(
-        "The smallest curvature of the support loss is -1, the largest 50. You choose λ = 5. Which solver can work?",
+        "The smallest curvature of the support loss is −1, the largest 50. You choose λ = 5. Which solver can work?",
         ("The Neumann series only", "Conjugate gradients only", "Both", "Neither"),
         1,
         (
@@ -533,15 +534,15 @@ QUIZ = (
         ),
     ),
     Question(
-        "You have tuned MAML with α = 0.1 and K = 20. Which proximal strength regularizes about as much in the "
+        "You have tuned MAML with α = 0.05 and K = 10. Which proximal strength regularizes about as much in the "
         "directions of small curvature?",
-        ("0.05", "0.5", "2", "20"),
-        1,
+        ("0.1", "0.5", "2", "10"),
+        2,
         (
-            "What does the product αK enter as, numerator or denominator? Then recompute it.",
-            "The inner training time is αK = 2, and λ is about one over it.",
+            "This is one over K. Which role does the learning rate play?",
             "This is the inner training time αK. How does the strength depend on it?",
-            "This is K alone. Which role does the learning rate play?",
+            "The inner training time is αK = 0.5, and λ is about one over it.",
+            "This is K. Do more inner steps correspond to a larger or to a smaller strength?",
         ),
     ),
 )
@@ -581,8 +582,8 @@ def show_early_stopping(curvatures: np.ndarray, kept: dict[str, np.ndarray]) -> 
     """What early stopping and the proximal minimum keep of θ, against curvature; both arrays have its shape."""
     plots.show(
         plots.lines(curvatures, kept, "curvature a of the support loss", "fraction of θ that is kept", ylim=(0, 1.05)),
-        "Two curves that fall from one as the curvature grows. They start with the same gradient and stay close, the "
-        "one of the proximal term a little higher.",
+        "Two curves that fall from one as the curvature grows. They start with the same slope. Later the one of the "
+        "proximal term is higher, by about a fifth at most.",
         "Early stopping and a proximal term keep similar parts of θ",
         "K = 20 inner steps with α = 0.1, and the minimum with λ = 1/(αK), which is 0.5.",
     )
@@ -658,11 +659,11 @@ def draw_minimum(theta: float, strength: float):
     jumps = np.flatnonzero(np.abs(np.diff(ends)) > 0.5)
     plots.lines(
         np.insert(grid, jumps + 1, np.nan),
-        {"end": np.insert(ends, jumps + 1, np.nan)},
+        {"reached": np.insert(ends, jumps + 1, np.nan)},
         "θ",
-        "where it ends",
+        "φ",
         points={"this θ": (theta, reached)},
-        title="for every θ",
+        title="the point reached, for every θ",
         ylim=(-0.3, 6.6),
         axes=right,
     )
@@ -705,7 +706,7 @@ def show_spectrum(curvatures: np.ndarray, strength: float, errors: dict[str, np.
         {},
         "place, largest first",
         "curvature divided by λ",
-        points={"the six largest": (np.arange(1, 7), size[:6]), "the next 24": (np.arange(7, 31), size[6:])},
+        points={"the 30 largest": (np.arange(1, 31), size)},
         title="eigenvalues of H / λ, in size",
         log="y",
         axes=left,
@@ -723,9 +724,9 @@ def show_spectrum(curvatures: np.ndarray, strength: float, errors: dict[str, np.
     )
     plots.show(
         figure,
-        "Left: the thirty curvatures of largest size, divided by the strength, on a logarithmic scale. The first six "
-        "fall steeply from far above one, all others lie well below one. Right: the error of the Neumann series grows "
-        "with every product, that of conjugate gradients falls.",
+        "Left: the thirty curvatures of largest size, divided by the strength, on a logarithmic scale. Four are above "
+        "one, the fifth is close to it, and all others lie below one half. Right: the error of the Neumann series "
+        "grows with every product, that of conjugate gradients falls.",
         "Few large curvatures, so few products",
         "The network of the slider on one task, with the strength that was best on average.",
     )
@@ -756,8 +757,8 @@ def show_trust(strengths: np.ndarray, errors: dict[int, np.ndarray], definite: d
         ),
         "Relative error of the implicit gradient against the proximal strength, both logarithmic. After five steps it "
         "is around one or above for all small strengths, and small for large ones only. After 300 steps it "
-        "falls far below the other curve from medium strengths on. The smallest strengths of both curves are marked as "
-        "indefinite.",
+        "falls far below the other curve from medium strengths on, but at the smallest strength it is the largest of "
+        "all. The smallest strengths of both curves are marked as indefinite.",
         "An implicit gradient needs a converged inner loop",
         "Relative error after K inner steps, measured against backpropagation through the same inner loop.",
     )

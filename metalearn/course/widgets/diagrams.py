@@ -306,7 +306,7 @@ def proximal_problem() -> str:
     d.arrow((end[0] + 23, 76), (418, 76))
     d.text(432, 81, "f")
     d.arrow((428, 94), (start[0], start[1] + 26), ORANGE, bend=-58)
-    d.text(9, 228, "one linear solve: ∇F = λ (H + λI)⁻¹ ∇f(φ*)", ORANGE, "start", bold=True)
+    d.text(9, 228, "one linear solve: (I + H/λ) ∇F = ∇f(φ*)", ORANGE, "start", bold=True)
     return d.svg()
 
 
