@@ -457,7 +457,7 @@ PREDICTIONS = (
         "04.survives",
         "A quadratic of curvature 1 and a proximal term of strength 0.5. After very many inner steps, which fraction "
         "of a change to the initialization is left in the adapted parameter?",
-        unit="of it",
+        unit="of the change",
         why="Let the minimum of $h$ be at 0. Where the two gradients cancel, $a\\,\\phi = \\lambda(\\theta - \\phi)$, "
         "so $\\phi = \\frac{\\lambda}{\\lambda + a}\\theta$.",
         read="What is left of the initialization",

@@ -170,7 +170,7 @@ class Prediction:
             return ""
         if re.search(r"%|per ?cent", unit) and 0 < abs(number) < 1:
             return f"That is less than one per cent: did you mean {100 * number:.4g} {unit}? "
-        if re.search(r"fraction|of it", unit) and 1 < abs(number) <= 100:
+        if re.search(r"fraction|\bof (it|the)", unit) and 1 < abs(number) <= 100:
             return f"That is more than all of it: did you mean {number / 100:.4g}? "
         return ""
 
