@@ -847,11 +847,11 @@ def positions_after(spike):
 positions = {
     "no spike": positions_after(1),
     "100 times": positions_after(100),
-    "10 000 times": positions_after(10_000),
+    "10,000 times": positions_after(10_000),
 }
 figures.spiked_adam(positions, 100)
-assert 25 < positions["100 times"][160] < 45 and 25 < positions["10 000 times"][160] < 35
-assert np.ptp(positions["10 000 times"][200:]) < 2
+assert 25 < positions["100 times"][160] < 45 and 25 < positions["10,000 times"][160] < 35
+assert np.ptp(positions["10,000 times"][200:]) < 2
 
 # %% [markdown]
 # A spike does two kinds of harm. It carries every parameter that it touches about thirty learning rates away, in the

@@ -699,8 +699,8 @@ PREDICTIONS = (
         "Perhaps clipping helps only because its steps are shorter. As a control, take unclipped Adam with a smaller "
         "learning rate. Does it come as low as clipped Adam does in 500 outer steps?",
         ("yes, already with a third of the learning rate", "only with a tenth of it", "no, with neither"),
-        why="A smaller learning rate shortens all steps alike. Clipping makes the few gradients that are far larger "
-        "than the others about as large as they are.",
+        why="A smaller learning rate shortens all steps alike. After clipping none of the gradients is much larger "
+        "than the others.",
         read="What clipping buys",
     ),
 )
