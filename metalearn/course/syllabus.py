@@ -112,8 +112,8 @@ LESSONS = (
         number="06",
         slug="clipping",
         title="Gradient clipping: smoothness that grows with the gradient",
-        claim="The curvature of the meta-objective grows with its gradient, so plain gradient steps must be tiny, and "
-        "clipped or normalized ones need not be.",
+        claim="The curvature of the meta-objective grows with its gradient, so only tiny plain gradient steps are "
+        "sure to descend, and clipped ones may be long.",
         minutes=60,
         part="Training",
         needs=("05",),

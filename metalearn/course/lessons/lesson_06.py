@@ -650,10 +650,12 @@ EXERCISES = (CURVATURE, CLIP, SNGDM, SPIKE)
 PREDICTIONS = (
     Guess(
         "06.largest_curvature",
-        "The curvature of $f$ is at most 1.9 everywhere. What is the largest curvature of $F$ on $|\\theta| \\le 400$?",
-        ("at most 1.9", "about 4", "more than 50"),
+        "The curvature of $f$ is at most 1.9 everywhere, and that of $F$ grows. Suppose that you know the largest "
+        "$|F''|$ on $|\\theta| \\le 100$. How many times as large is it on $|\\theta| \\le 400$?",
+        ("about twice", "about four times", "about sixteen times"),
         why="The inner step differentiates the support loss, so the curvature of $F$ contains a third derivative of "
-        "it, multiplied by the query gradient. The query gradient grows with the distance from the minimum.",
+        "it, multiplied by the query gradient. The third derivative is bounded, and the query gradient grows in "
+        "proportion to the distance from the minimum.",
         read="A harmless loss, and one inner step",
     ),
     Guess(
@@ -661,7 +663,7 @@ PREDICTIONS = (
         "Two tasks have the meta-objectives $F(\\theta - s)$ and $F(\\theta + s)$, where $F$ and its curvature are "
         "the ones above and $s$ is where the curvature was largest. What are gradient and curvature of their mean at "
         "$\\theta = 0$?",
-        ("both are zero", "gradient zero, curvature small", "gradient zero, curvature large"),
+        ("both are zero", "gradient zero, curvature between 0 and L₀", "gradient zero, curvature above L₀"),
         why="$F$ is even, so the two gradients at zero have opposite signs and cancel, while the two curvatures have "
         "the same sign and do not.",
         read="Why the curvature grows",
@@ -673,7 +675,7 @@ PREDICTIONS = (
         ("clipped descent only", "plain and clipped descent", "neither"),
         why="A plain step is harmed by a gradient that is out of proportion to the distance from the minimum. On the "
         "wave the gradient never is, although its derivative is large.",
-        read="When plain steps are good enough",
+        read="Does clipping always win?",
     ),
     Guess(
         "06.order",
@@ -687,17 +689,18 @@ PREDICTIONS = (
         "06.smoothness",
         "Along 300 outer steps, where the norm of the meta-gradient is ten times as large, how much larger is the "
         "local smoothness, typically?",
-        ("it is about the same", "about ten times larger", "about a hundred times larger"),
-        why="Once the gradient is large, $L_0 + L_1 \\lVert \\nabla F \\rVert$ is proportional to it.",
+        ("it is about the same", "about ten times larger", "clearly more than ten times larger"),
+        why="One factor ten is what line 4 allows, but line 3 needed $\\alpha L < 1$. Ten inner steps of a network can "
+        "have a large derivative $J$, and it enters the curvature twice, in $J^2 f''$, and the gradient once.",
         read="Why the curvature grows",
     ),
     Guess(
         "06.control",
         "Perhaps clipping helps only because its steps are shorter. As a control, take unclipped Adam with a smaller "
         "learning rate. Does it come as low as clipped Adam does in 500 outer steps?",
-        ("yes, with a third of the learning rate", "yes, with a tenth of it", "no, with neither"),
-        why="A smaller learning rate shortens all steps alike. Clipping acts on the few gradients that are far too "
-        "large, and leaves the learning rate for all others as it is.",
+        ("yes, already with a third of the learning rate", "only with a tenth of it", "no, with neither"),
+        why="A smaller learning rate shortens all steps alike. After clipping none of the gradients is much larger "
+        "than the others.",
         read="What clipping buys",
     ),
 )
@@ -721,8 +724,8 @@ QUIZ = (
         ),
     ),
     Question(
-        "A meta-objective is generalized smooth. Its largest gradient on the way down becomes ten times larger, while "
-        "everything else stays the same. What happens to the guaranteed number of outer steps?",
+        "A meta-objective is $(L_0, L_1)$-smooth. The largest gradient $G$ below the initialization becomes ten times "
+        "larger, while everything else stays the same. What happens to the guaranteed number of outer steps?",
         (
             "It grows for plain descent, and stays for clipped descent",
             "It grows for both",
@@ -776,7 +779,7 @@ def opening() -> str:
     return diagrams.opening(
         plots.svg(axes.figure),
         diagrams.clipped_steps(),
-        ("The curvature grows with the gradient", "So plain steps must be tiny, clipped ones need not"),
+        ("The curvature grows with the gradient", "A plain step overshoots, a clipped one does not"),
         ("One task, one inner step; a dot is one initialization.", "One learning rate η, with and without clipping."),
         "Left: curvature of a meta-objective against the norm of its gradient; all lie below a bound that "
         "grows in proportion to it. "
@@ -790,13 +793,14 @@ def before_and_after(f, meta_objective, gradient, curvature):
     figure, (left, right) = plots.subplots(2)
     losses = {"f": jax.vmap(f)(theta), "F": jax.vmap(meta_objective)(theta)}
     plots.lines(theta, losses, "initialization θ", "loss", title="They look alike", axes=left)
-    sizes = {"|F″|": jnp.abs(curvature(theta)), "|F′|": jnp.abs(gradient(theta))}
-    plots.lines(theta, sizes, "initialization θ", "size of the derivative", title="F bends more and more", axes=right)
+    right.plot([], [])  # the colour of f
+    derivatives = {"F′": gradient(theta), "F″": curvature(theta)}
+    plots.lines(theta, derivatives, "initialization θ", "derivative", title="F bends more and more", axes=right)
     plots.show(
         figure,
         alt="Left: the loss before and after adaptation. The first looks like a parabola; the second is about half as "
-        "high, with a slight ripple. Right: the curvature of the second swings between zero and peaks that grow with "
-        "the distance from zero. Its gradient swings too and grows faster, so that it is far above the curvature.",
+        "high, with a slight ripple. Right: the curvature of the second swings between positive and negative peaks "
+        "that grow with the distance from zero. Its gradient swings too, and is larger still.",
         title="One inner step makes the curvature grow without limit, and the gradient grows with it",
         caption="Left: query loss f before adaptation, meta-objective F after one inner step. Right: the gradient and "
         "the curvature of F.",
@@ -825,22 +829,22 @@ def _best_length(gradient, l0, l1):
 def step_lengths(l0, l1):
     """How long a step is for each gradient: the best by the bound, clipped, plain."""
     gradient = 10.0 ** np.linspace(-2, 3, 201)
-    safe = _best_length(1e3, l0, l1) / 1e3
+    tiny = _best_length(1e3, l0, l1) / 1e3
     curves = {
+        "clipped": np.minimum(gradient / l0, 1 / l1) / 2,
+        "plain, tiny": tiny * gradient,
         "plain, 1/(2L₀)": gradient / (2 * l0),
         "best": _best_length(gradient, l0, l1),
-        "clipped": np.minimum(gradient / l0, 1 / l1) / 2,
-        "plain, tiny": safe * gradient,
     }
     plots.show(
         plots.lines(gradient, curves, "gradient |F′|", "length of the step", log="xy", ylim=(1e-5, 1e2)),
         alt="Length of the step against the gradient, both axes logarithmic. The best length and that of clipping "
         "rise in proportion to small gradients and are constant for large ones. A plain step with the learning rate "
-        "that suits small gradients becomes far too long for large ones; one that is safe for a gradient of a "
-        "thousand is a thousand times too short for small ones.",
-        title="Clipping has the right length at both ends, a constant learning rate at one",
-        caption="Best: the length at which the bound of line 6 is lowest. Tiny: the largest safe learning rate for a "
-        "gradient of 1000.",
+        "that suits small gradients becomes far too long for large ones; one that suits a gradient of a thousand is "
+        "hundreds of times too short for small ones.",
+        title="Clipping is near the best length at both ends, a constant learning rate at one",
+        caption="Best: the length at which the bound of line 6 is lowest. Clipped: η = 1/(2L₀) and c = L₀/L₁. Tiny: "
+        "the learning rate of the best step at a gradient of 1000.",
     )
 
 
@@ -854,20 +858,22 @@ def two_descents(objective, plain, clipped, learning_rate):
         {"F": height(grid)},
         "θ",
         "F",
-        points={"plain": (plain[0], height(plain[0])), "clipped": (clipped[0], height(clipped[0]))},
+        points={"clipped": (clipped[0], height(clipped[0])), "plain": (plain[0], height(plain[0]))},
         xlim=(-8, 7),
         ylim=(0.8, 150),
         log="y",
         title=f"η = {learning_rate:.3g}",
         axes=left,
     )
+    for line, color in zip(left.get_lines(), ("muted", "blue", "orange"), strict=True):  # F, clipped, plain
+        line.set_color(plots.PALETTE[color])
     plots.lines(
         np.arange(len(plain[0])),
-        {"plain": plain[0], "clipped": clipped[0]},
+        {"clipped": clipped[0], "plain": plain[0]},
         "outer step",
         "θ",
         ylim=(-8, 7),
-        title=f"last |F′|: {abs(plain[1][-1]):.2g} and {abs(clipped[1][-1]):.2g}",
+        title=f"last |F′|: plain {abs(plain[1][-1]):.2g}, clipped {abs(clipped[1][-1]):.2g}",
         axes=right,
     )
     return figure
@@ -887,7 +893,7 @@ def steps_needed(heights, counts):
         figure,
         alt="Outer steps against the gradient at the initialization, both axes logarithmic. For plain descent with the "
         "safe learning rate the number grows in proportion to the gradient, into the thousands; with the best learning "
-        "rate it grows to about two hundred. For clipped descent it grows from seven to sixteen.",
+        "rate it grows to several hundred. For clipped descent it grows from seven to sixteen.",
         title="Plain descent pays for the largest gradient, clipped descent hardly at all",
         caption="Steps on the cliff until |F′| < 0.01. Safe: the learning rate of line 8. Best: the best of 20 "
         "constant ones.",
@@ -907,7 +913,8 @@ def mean_curvatures(problems):
         alt="Largest curvature and largest mean curvature up to a distance, on a logarithmic axis. On the wave the "
         "largest curvature rises and the mean stays below one. On the cliff both rise by several powers of ten.",
         title="On the wave the mean curvature stays small, on the cliff it explodes too",
-        caption="Largest curvature |F″| and largest mean curvature F′(θ)/θ, up to each distance from the minimum.",
+        caption="Largest curvature |F″| and largest mean curvature F′(θ)/θ, up to each distance from the minimum (on "
+        "the steep side of the cliff).",
     )
 
 
@@ -925,20 +932,24 @@ def averaging_orders(runs):
     )
 
 
-def smoothness_scatter(norms, smoothness, l0, l1):
-    """Local smoothness against the norm of the meta-gradient, a mark for each outer step."""
+def smoothness_scatter(norms, smoothness, exponent, factor):
+    """Local smoothness against the norm of the meta-gradient, a mark for each outer step, and the fitted power."""
     _, (axes,) = plots.subplots()
     grid = np.geomspace(norms.min(), norms.max(), 50)
     axes.plot(norms, smoothness, ".", color=plots.PALETTE["blue"], markersize=5, alpha=0.6)
-    axes.plot(grid, l0 + l1 * grid, color=plots.PALETTE["orange"], linestyle="-", label="L₀ + L₁‖g‖")
+    axes.plot(grid, factor * grid**exponent, color=plots.PALETTE["orange"], linestyle="-", label="fitted power")
+    middle = np.median(norms)
+    in_proportion = factor * middle**exponent * grid / middle
+    axes.plot(grid, in_proportion, color=plots.PALETTE["muted"], linestyle=":", label="in proportion")
     axes.set(xscale="log", yscale="log")
     plots.label(axes, "norm of the meta-gradient ‖g‖", "local smoothness")
     plots.show(
         axes.figure,
         alt="Local smoothness against the norm of the meta-gradient, both axes logarithmic, a mark for each outer "
-        "step. The marks follow a rising line over four powers of ten, with a scatter of about one power of ten.",
-        title="Along a training run the smoothness follows the gradient over four powers of ten",
-        caption=f"A dot is one outer step of MAML with ten inner steps. The line has L₀ = {l0:.0f} and L₁ = {l1:.0f}.",
+        "step. The marks rise over more than three powers of ten of the norm, with a scatter of about two powers of "
+        "ten. The line fitted to them is steeper than one along which the smoothness grows in proportion to the norm.",
+        title="Along a training run the smoothness grows with the gradient, faster than in proportion",
+        caption=f"A dot is one outer step of MAML with ten inner steps. The fitted power of ‖g‖ is {exponent:.1f}.",
     )
 
 
@@ -960,7 +971,7 @@ def rescue(losses, norms):
             }
             plots.lines(steps, curves, "outer step", "query loss", log="y", title=name, axes=axes)
         else:
-            axes.plot(np.arange(len(values)), values, linewidth=0.8, color=plots.PALETTE["orange"], linestyle="-")
+            axes.plot(np.arange(len(values)), values, linewidth=0.8, color=plots.PALETTE["violet"], linestyle="-")
             axes.plot([0, len(values)], [1, 1], color=plots.PALETTE["blue"], linestyle="-", label="c = 1")
             axes.set_yscale("log")
             plots.label(axes, "outer step", "norm of the meta-gradient", name)
@@ -969,7 +980,7 @@ def rescue(losses, norms):
         alt="Left: query loss against outer steps, on a logarithmic axis. Clipped Adam falls to a few tenths. "
         "Unclipped Adam stays above one with each of three learning rates. Right: the norm of the meta-gradient in an "
         "unclipped run lies around a few units, with rare spikes that are hundreds to thousands of times larger.",
-        title="Clipping rescues MAML: a few huge gradients had spoiled the run",
+        title="Clipping rescues MAML, and a smaller learning rate does not",
         caption="Left: medians over three seeds and 20 steps, MAML with ten inner steps on sine curves. Right: one run "
         "at learning rate 0.003.",
     )
@@ -982,7 +993,7 @@ def spiked_adam(positions, spike_at):
         plots.lines(steps, positions, "outer steps after the spike", "distance moved (learning rates)"),
         alt="Distance moved by Adam against outer steps. Without a spike it wanders by a few learning rates. With a "
         "spike of a hundred or of ten thousand times the usual gradient it moves by about thirty learning rates within "
-        "fifty steps and then stands still.",
-        title="Whatever its size, one spike carries Adam about thirty learning rates away",
+        "fifty steps, and then it hardly moves.",
+        title="A hundred times or ten thousand, one spike carries Adam about thirty learning rates away",
         caption="One parameter whose gradient is +1 or −1 at random, except for one spike at step 0.",
     )
