@@ -79,6 +79,11 @@ RUN_CELL = """index => {
     jupyterapp.shell.currentWidget.content.activeCellIndex = index;
     return jupyterapp.commands.execute("notebook:run-cell");
 }"""
+# MathJax's hidden copy of a formula at the end of a line makes JupyterLab's text wider by a fraction of a pixel.
+SCROLLS = """selector => {
+    const e = document.querySelector(selector);
+    return e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 1;
+}"""
 RULES = {
     "resultTypes": ["violations"],
     "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"],
@@ -196,7 +201,12 @@ class Notebook:
     def barriers(self):
         """What keeps somebody out, by axe-core's rules for WCAG 2.1 AA, in words."""
         found = Axe().run(self.page, context={"include": [OURS]}, options=RULES).response["violations"]
-        return [f"{rule['id']}: {node['html'][:200]}" for rule in found for node in rule["nodes"]]
+        return [
+            f"{rule['id']}: {node['html'][:200]}"
+            for rule in found
+            for node in rule["nodes"]
+            if rule["id"] != "scrollable-region-focusable" or self.page.evaluate(SCROLLS, node["target"][-1])
+        ]
 
     def output(self, cell_id):
         """The text below a cell."""
