@@ -64,7 +64,7 @@ LESSONS = (
         title="Learning to learn: adapt to a distribution of tasks",
         claim="One model without adaptation cannot fit a distribution of tasks: its loss has a floor that can be "
         "computed, and no training gets below it.",
-        minutes=45,
+        minutes=50,
         part="Foundations",
         needs=("00",),
     ),

@@ -12,10 +12,7 @@ from metalearn.course.publishing import builder, page
 
 ROOT = Path(__file__).parents[2]
 LESSONS = sorted((ROOT / "solutions").glob("[0-9][0-9]_*.py"))
-NOT_YET = (
-    "01_learning_to_learn",
-    "07_shoot_out",
-)
+NOT_YET = ("07_shoot_out",)
 """Lessons that do not keep the form yet. One that does must be taken out."""
 
 LINES, COLUMNS = 25, 88

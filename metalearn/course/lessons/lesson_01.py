@@ -1,21 +1,36 @@
-"""Exercises and quiz of lesson 01, Learning to learn."""
+"""Exercises, predictions, quiz and figures of lesson 01, Learning to learn."""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from matplotlib.figure import Figure
 
 import metalearn as ml
 from metalearn import plots
-from metalearn.course.exercises.exercise import Exercise, Misconception, Question
+from metalearn.course.exercises.exercise import Exercise, Guess, Misconception, Question
+from metalearn.course.lessons.adaptation import (
+    curve_task,
+    gradient_at,
+    line_task,
+    move,
+    network,
+    network_params,
+    path_of,
+    regression,
+    wave,
+)
 from metalearn.course.widgets import diagrams
-from metalearn.task import Task
+from metalearn.task import Params, Task
 
 # 01.floor -----------------------------------------------------------------------------------------------------------
 
 FLOOR = Exercise(
     id="01.floor",
-    title="The floor of any family",
+    title="The floor of any task distribution",
     difficulty=1,
     minutes=5,
     reference=lambda targets: jnp.mean((targets - targets.mean(axis=0)) ** 2),
@@ -28,45 +43,48 @@ FLOOR = Exercise(
         Misconception(
             "variance over inputs",
             lambda targets: targets.var(axis=1).mean(),
-            "You take the variance along each curve. That is the floor of a model that may choose one *number* for "
-            "each task. Along which axis do tasks differ?",
+            "Your result is the variance along each curve, averaged over tasks. That is the floor of a model that may "
+            "choose one *number* for each task. Along which axis do tasks differ?",
         ),
         Misconception(
             "one number for everything",
             lambda targets: targets.var(),
-            "This is the floor of a constant: one number for all tasks and all inputs. A function may answer "
-            "differently at each input.",
+            "Your result is the floor of a constant, one number for all tasks and all inputs. A function may give "
+            "another answer at each input.",
         ),
         Misconception(
             "standard deviation",
             lambda targets: targets.std(axis=0).mean(),
-            "You average standard deviations. The loss is a *squared* error: which measure of spread has its unit?",
+            "Your result is the mean standard deviation. The loss is a *squared* error: which measure of spread has "
+            "its unit?",
         ),
         Misconception(
             "n - 1",
             lambda targets: targets.var(axis=0, ddof=1).mean(),
-            "You divide by the number of tasks minus one, which estimates the variance of *other* tasks. "
+            "Your result divides by the number of tasks minus one, which estimates the floor for *new* tasks. "
             "The error on *these* tasks is a plain mean.",
         ),
         Misconception(
             "sum over tasks",
             lambda targets: jnp.mean(jnp.sum((targets - targets.mean(axis=0)) ** 2, axis=0)),
-            "You add the squared errors over tasks. The loss is a mean over tasks and inputs.",
+            "Your result is the sum of the squared errors over tasks, averaged over inputs. The loss is a mean over "
+            "both.",
         ),
         Misconception(
             "mean square",
             lambda targets: jnp.mean(targets**2),
-            "This is the error of the function that is zero everywhere. Which function does best at each input?",
+            "Your result is the error of the function that is zero everywhere. Which function does best at each input?",
         ),
         Misconception(
             "best function only",
             lambda targets: targets.mean(axis=0),
-            "This is the best function itself. The floor is its mean squared error: one number.",
+            "Your result is the best function itself. The floor is its mean squared error, which is one number.",
         ),
         Misconception(
             "median",
             lambda targets: jnp.mean((targets - jnp.median(targets, axis=0)) ** 2),
-            "You compare with the median, which is best for the absolute error. Which is best for the squared one?",
+            "Your result is the error of the median curve. The median is best for the absolute error. Which function "
+            "is best for the squared one?",
         ),
     ),
     alternatives=(
@@ -74,64 +92,53 @@ FLOOR = Exercise(
         lambda targets: jnp.mean(jnp.mean(targets**2, axis=0) - jnp.mean(targets, axis=0) ** 2),
     ),
     hints=(
-        "First find the best function: at each input, the one number that lies best among all tasks' targets.",
-        "Then compare every task with that function. `targets - best_function` broadcasts over the tasks.",
+        "First find the best function: at each input, the one number that lies best among the targets of all tasks.",
+        "Then compare every task with that function. An array of shape `[num_tasks, num_inputs]` minus one of shape "
+        "`[num_inputs]` subtracts the latter from every row.",
     ),
-    expected="A scalar. If all rows of `targets` are equal it is 0: one function then serves all tasks.",
+    expected="A scalar. If all rows of `targets` are equal it is 0, because one function then serves all tasks.",
 )
 
 # 01.adaptation_curve ------------------------------------------------------------------------------------------------
 
 
 @jax.jit
-def _line(params, batch):
-    x, y = batch
-    return jnp.mean((params[0] * x + params[1] - y) ** 2)
+def _nested(params, batch):
+    """`network` with its parameters in a list within a tuple."""
+    (weight, bias), readout = params
+    return network({"weight": weight, "bias": bias, "readout": readout}, batch)
 
 
-@jax.jit
-def _bump(params, batch):
-    x, y = batch
-    return jnp.mean((params["height"] * jnp.tanh(params["slope"] * x) - y) ** 2)
+def _nested_params(rng, width):
+    flat = network_params(rng, width)
+    return [flat["weight"], flat["bias"]], flat["readout"]
 
 
-def _task(rng, num_support, num_query):
-    slope, offset = rng.uniform(-2, 2, 2)
-
-    def batch(size):
-        x = rng.uniform(-2, 2, size)
-        return x, slope * x + offset + 0.3 * rng.normal(size=size)
-
-    return Task(batch(num_support), batch(num_query))
-
-
-def _reference_curve(loss, task, params, step_size, num_steps):
+def _reference_curve(loss, task, params, learning_rate, num_steps):
     batch = jax.tree.map(lambda leaf: leaf[None], task)
-    return ml.evaluate.adaptation_curve(loss, optax.sgd(step_size), params, batch, num_steps)[:, 0]
+    return ml.evaluate.adaptation_curve(loss, optax.sgd(learning_rate), params, batch, num_steps)[:, 0]
 
 
-def _path(loss, batch, params, step_size, num_steps):
-    path = [params]
-    for _ in range(num_steps):
-        gradient = jax.grad(loss)(path[-1], batch)
-        path.append(jax.tree.map(lambda p, g: p - step_size * g, path[-1], gradient))
-    return path
+def _curve(adapt_on=lambda task: task.support, score_on=lambda task: task.query, part=slice(None), steps=0, rate=None):
+    """An adaptation curve, with what can go wrong in it."""
+
+    def curve(loss, task, params, learning_rate, num_steps):
+        rates = learning_rate if rate is None else rate(learning_rate)
+        path = path_of(loss, adapt_on(task), params, rates, num_steps + steps)
+        return jnp.stack([loss(phi, score_on(task)) for phi in path[part]])
+
+    return curve
 
 
-def _losses(loss, path, batch):
-    return jnp.stack([loss(params, batch) for params in path])
+def _stuck(loss, task, params, learning_rate, num_steps):
+    gradient = gradient_at(loss, params, task.support)
+    path = [move(params, gradient, k * learning_rate) for k in range(num_steps + 1)]
+    return jnp.stack([loss(phi, task.query) for phi in path])
 
 
-def _stuck(loss, task, params, step_size, num_steps):
-    gradient = jax.grad(loss)(params, task.support)
-    path = [jax.tree.map(lambda p, g, k=k: p - k * step_size * g, params, gradient) for k in range(num_steps + 1)]
-    return _losses(loss, path, task.query)
-
-
-def _with_scan(loss, task, params, step_size, num_steps):
+def _with_scan(loss, task, params, learning_rate, num_steps):
     def step(params, _):
-        gradient = jax.grad(loss)(params, task.support)
-        moved = jax.tree.map(lambda p, g: p - step_size * g, params, gradient)
+        moved = move(params, jax.grad(loss)(params, task.support), learning_rate)
         return moved, loss(moved, task.query)
 
     _, after = jax.lax.scan(step, params, length=num_steps)
@@ -145,204 +152,782 @@ ADAPTATION_CURVE = Exercise(
     minutes=10,
     reference=_reference_curve,
     instances=lambda rng: [
-        (_line, _task(rng, 5, 5), rng.normal(0, 1, 2), 0.1, 3),
-        (_line, _task(rng, 4, 9), rng.normal(0, 1, 2), 0.05, 1),
-        (_bump, _task(rng, 6, 3), {"height": rng.normal(2, 0.3), "slope": rng.normal(1, 0.3)}, 0.1, 4),
+        (wave, curve_task(rng, 5, 5), rng.normal(1, 0.3, 2), 0.2, 3),
+        (regression, line_task(rng, 4, 9), rng.normal(0, 1, 3), 0.1, 1),
+        (network, curve_task(rng, 6, 3), network_params(rng, 3), 0.05, 4),
+        (_nested, curve_task(rng, 3, 6), _nested_params(rng, 2), 0.05, 2),
     ],
     misconceptions=(
         Misconception(
             "support loss reported",
-            lambda loss, task, params, step_size, num_steps: _losses(
-                loss, _path(loss, task.support, params, step_size, num_steps), task.support
-            ),
-            "You report the loss on the support points, which the steps saw. Which points judge an adapted model?",
+            _curve(score_on=lambda task: task.support),
+            "Your result is the curve of the *support* loss, on the points that the steps have seen. Which points "
+            "judge an adapted model?",
         ),
         Misconception(
             "adapted on the query set",
-            lambda loss, task, params, step_size, num_steps: _losses(
-                loss, _path(loss, task.query, params, step_size, num_steps), task.query
-            ),
-            "Your steps descend the query loss: the exam is used for practice. Which set may adaptation see?",
+            _curve(adapt_on=lambda task: task.query),
+            "Your result is the curve of steps that descend the query loss. Which set may adaptation see?",
         ),
         Misconception(
             "support and query swapped",
-            lambda loss, task, params, step_size, num_steps: _losses(
-                loss, _path(loss, task.query, params, step_size, num_steps), task.support
-            ),
-            "You adapt on the query set and report on the support set. Which of the two may adaptation see?",
+            _curve(adapt_on=lambda task: task.query, score_on=lambda task: task.support),
+            "Your result is the curve of adapting on the query set and scoring on the support set. Which of the two "
+            "may adaptation see?",
         ),
         Misconception(
             "no value before the first step",
-            lambda loss, task, params, step_size, num_steps: _losses(
-                loss, _path(loss, task.support, params, step_size, num_steps)[1:], task.query
-            ),
-            "The value before the first step is missing. A curve over $K$ steps has $K + 1$ points.",
+            _curve(part=slice(1, None)),
+            "Your result has the right values after each step, and lacks the one before the first step. A curve over "
+            "$K$ steps has $K + 1$ points.",
         ),
         Misconception(
             "no value after the last step",
-            lambda loss, task, params, step_size, num_steps: _losses(
-                loss, _path(loss, task.support, params, step_size, num_steps)[:-1], task.query
-            ),
-            "The value after the last step is missing: you record before each step, and stop. "
-            "A curve over $K$ steps has $K + 1$ points.",
+            _curve(part=slice(-1)),
+            "Your result lacks the value after the last step. This happens, for instance, if the loop records the loss "
+            "*before* it takes a step. A curve over $K$ steps has $K + 1$ points.",
         ),
         Misconception(
             "one step too many",
-            lambda loss, task, params, step_size, num_steps: _losses(
-                loss, _path(loss, task.support, params, step_size, num_steps + 1), task.query
-            ),
-            "Your curve has one step too many. Entry $k$ is the loss after $k$ steps, from 0 to $K$.",
+            _curve(steps=1),
+            "Your curve goes one step too far. Entry $k$ is the loss after $k$ steps, from 0 to $K$.",
         ),
         Misconception(
             "uphill",
-            lambda loss, task, params, step_size, num_steps: _losses(
-                loss, _path(loss, task.support, params, -step_size, num_steps), task.query
-            ),
-            "Your steps walk uphill. Look at the sign of the step.",
+            _curve(rate=lambda rate: -rate),
+            "Your result is the curve of steps that *ascend* the support loss. Look at the sign of the step.",
         ),
         Misconception(
-            "gradient always at the start",
+            "no learning rate",
+            _curve(rate=lambda rate: 1.0),
+            "Your result is the curve for learning rate 1, as if a step were the whole gradient. Does the learning "
+            "rate occur in your step?",
+        ),
+        Misconception(
+            "gradient always at the initialization",
             _stuck,
-            "Your gradient is taken at the start every time, so the path is straight. Where does step $k$ begin?",
+            "Your result is the curve of a straight path, on which every gradient is that at the initialization. "
+            "At which parameters should step $k$ take its gradient?",
         ),
         Misconception(
             "only the last value",
-            lambda loss, task, params, step_size, num_steps: loss(
-                _path(loss, task.support, params, step_size, num_steps)[-1], task.query
-            ),
-            "You return the last value alone. Keep the query loss of every step.",
+            lambda *args: _curve()(*args)[-1],
+            "Your result is the last value alone. Keep the query loss of every step.",
         ),
     ),
-    alternatives=(
-        _with_scan,
-        lambda loss, task, params, step_size, num_steps: _losses(
-            loss, _path(loss, task.support, params, step_size, num_steps), task.query
-        ),
-    ),
+    alternatives=(_with_scan, _curve()),
     hints=(
         "Keep a list of losses. Put one value into it before the loop, and one at the end of each pass.",
         "Each pass has three lines: the gradient on the *support* set, the step with `jax.tree.map`, "
         "the loss on the *query* set. `jnp.stack` turns the list into an array.",
     ),
-    expected="An array of shape `[K + 1]`. The first entry is the query loss at the start.",
+    expected="An array of shape `[K + 1]`. The first entry is the query loss at the initialization.",
 )
 
-# 01.confidence_interval ---------------------------------------------------------------------------------------------
+# 01.sound_report ----------------------------------------------------------------------------------------------------
 
 
-def _interval(values, spread=jnp.std, root=jnp.sqrt, factor=1.96, ddof=1):
-    return values.mean(), factor * spread(values, ddof=ddof) / root(values.size)
+def _means(losses):
+    return np.asarray(losses, float).mean(axis=1)
 
 
-CONFIDENCE_INTERVAL = Exercise(
-    id="01.confidence_interval",
-    title="A score with its confidence interval",
-    difficulty=1,
-    minutes=5,
-    reference=lambda values: tuple(ml.evaluate.score(values)[:2]),
-    instances=lambda rng: [(rng.exponential(2, 5),), (rng.normal(-3, 1, 40),), (rng.normal(0, 100, 2),)],
+def _sound(validation, test):
+    return _means(test)[_means(validation).argmin()]
+
+
+def _sound_in_a_loop(validation, test):
+    totals = [sum(map(float, row)) for row in validation]
+    chosen = totals.index(min(totals))
+    return sum(map(float, test[chosen])) / len(test[chosen])
+
+
+def _chosen_on_test(validation, test):
+    return _means(test).min()
+
+
+def _validation_reported(validation, test):
+    return _means(validation).min()
+
+
+def _best_for_each_task(validation, test):
+    return np.asarray(test, float).min(axis=0).mean()
+
+
+def _pooled(validation, test):
+    return _means(test)[_means(np.concatenate([validation, test], axis=1)).argmin()]
+
+
+def _first(validation, test):
+    return _means(test)[0]
+
+
+def _worst(validation, test):
+    return _means(test)[_means(validation).argmax()]
+
+
+def _luckiest(validation, test):
+    return _means(test)[np.asarray(validation, float).min(axis=1).argmin()]
+
+
+def _both_reported(validation, test):
+    return (_sound(validation, test) + _validation_reported(validation, test)) / 2
+
+
+def _candidate(name, function):
+    """A callable of a class of its own, so that a message can name it."""
+    return type(name, (), {"__call__": staticmethod(function)})()
+
+
+_CANDIDATES = (
+    _candidate("SoundReport", _sound),
+    _candidate("OtherSoundReport", _sound_in_a_loop),
+    _candidate("ReportA", _chosen_on_test),
+    _candidate("ReportB", _validation_reported),
+    _candidate("ReportC", _best_for_each_task),
+    *(
+        _candidate(f"HiddenReport{number}", function)
+        for number, function in enumerate((_pooled, _first, _worst, _luckiest, _both_reported), 1)
+    ),
+)
+
+
+def _examples(num_rates=4, num_tasks=6, keep=lambda validation, test: True, change=lambda *losses: losses):
+    """Thirty pairs of losses, validation and test."""
+    rng, found = np.random.default_rng(0), []
+    while len(found) < 30:
+        losses = change(*rng.exponential(size=(2, num_rates, num_tasks)))
+        if keep(*losses):
+            found.append(losses)
+    return found
+
+
+def _test(examples, right=_sound, agree=np.isclose):
+    """A learner's test, with what can go wrong in it."""
+
+    def is_sound(report):
+        return bool(all(agree(report(*losses), right(*losses)) for losses in examples))
+
+    return is_sound
+
+
+def _one_by_hand(report):
+    """A correct test by a single example, in which every mistake gives another number."""
+    validation = np.array([[3.0, 3.0, 4.0], [2.0, 2.0, 0.5], [0.0, 9.0, 9.0], [1.0, 5.0, 1.0]])
+    test = np.array([[8.0, 7.0, 5.0], [6.0, 3.0, 7.0], [1.0, 2.0, 1.5], [2.0, 1.0, 9.0]])
+    return abs(report(validation, test) - 16 / 3) < 1e-6
+
+
+SOUND_REPORT = Exercise(
+    id="01.sound_report",
+    title="Write the test: is this report sound?",
+    difficulty=3,
+    minutes=10,
+    reference=_test(_examples()),
+    instances=lambda rng: [(_CANDIDATES[i],) for i in rng.permutation(len(_CANDIDATES))],
     misconceptions=(
         Misconception(
-            "spread of the tasks",
-            lambda values: _interval(values, root=lambda n: 1.0),
-            "Your interval would hold 95 % of the *tasks*. The mean of many tasks scatters less: "
-            "how does its spread shrink with their number?",
+            "one learning rate",
+            _test(_examples(num_rates=1)),
+            "Your test accepts reports A and C and four hidden ones, just as a test with a single learning rate would. "
+            "With one learning rate there is nothing to choose.",
         ),
         Misconception(
-            "divided by n",
-            lambda values: _interval(values, root=lambda n: n),
-            "You divide by $n$. The standard deviation of a mean shrinks more slowly than that.",
+            "the same tasks twice",
+            _test(_examples(change=lambda validation, test: (validation, validation))),
+            "Your test accepts reports A and B and two hidden ones, just as a test with the same losses in both roles "
+            "would. What if validation and test tasks differ?",
         ),
         Misconception(
-            "variance",
-            lambda values: _interval(values, spread=jnp.var),
-            "You use the variance, whose unit is the square of the loss. Which measure of spread has the loss's unit?",
+            "both sets agree",
+            _test(_examples(keep=lambda v, t: _means(v).argmin() == _means(t).argmin())),
+            "Your test accepts report A and a hidden one. Both let the test losses take part in the choice, which "
+            "makes no difference where the same learning rate is best on both sets.",
         ),
         Misconception(
-            "n instead of n - 1",
-            lambda values: _interval(values, ddof=0),
-            "Your standard deviation divides by $n$: that is numpy's default. The sample's divides by $n - 1$.",
+            "one task",
+            _test(_examples(num_tasks=1)),
+            "Your test accepts a hidden report that chooses by the best single task. This happens, for instance, if "
+            "there is one task only, or if a learning rate has the same loss on all tasks.",
         ),
         Misconception(
-            "one standard error",
-            lambda values: _interval(values, factor=1.0),
-            "This is one standard error, which covers about two thirds. Which factor gives 95 %?",
+            "the best comes first",
+            _test(_examples(keep=lambda v, t: _means(v).argmin() == 0)),
+            "Your test accepts a hidden report that always takes the first learning rate. Which learning rate is the "
+            "best in your examples?",
         ),
         Misconception(
-            "full width",
-            lambda values: _interval(values, factor=2 * 1.96),
-            "This is the whole width of the interval. Half of it lies on each side of the mean.",
+            "any learning rate",
+            lambda report: all(np.isclose(report(*losses), _means(losses[1])).any() for losses in _examples()),
+            "Your test accepts every report that returns the mean test loss of *some* learning rate, report A "
+            "included. Does your test look at which one was chosen?",
         ),
         Misconception(
-            "ends of the interval",
-            lambda values: (
-                values.mean() - _interval(values)[1],
-                values.mean() + _interval(values)[1],
-            ),
-            "These are the two ends of the interval. The task asks for its middle and its half-width.",
+            "chosen on the test tasks",
+            _test(_examples(), right=_chosen_on_test),
+            "Your test accepts report A alone, as if the right answer were the lowest mean loss on the test tasks.",
+        ),
+        Misconception(
+            "validation loss expected",
+            _test(_examples(), right=_validation_reported),
+            "Your test accepts report B alone, as if the right answer were the lowest mean loss on the validation "
+            "tasks.",
+        ),
+        Misconception(
+            "the wrong way round",
+            lambda report: not _test(_examples())(report),
+            "Your test says yes to every wrong report and no to the sound ones.",
+        ),
+        Misconception(
+            "accepts everything",
+            lambda report: True,
+            "Your test accepts every report. Compute the number that a sound report must return, and compare.",
+        ),
+        Misconception(
+            "rejects everything",
+            lambda report: False,
+            "Your test rejects every report, the sound ones too. Two ways to compute one mean may differ by rounding, "
+            "for which `==` is too strict; it may also be that your test expects another number.",
         ),
     ),
-    alternatives=(
-        _interval,
-        lambda values: (
-            jnp.sum(values) / len(values),
-            1.96 * jnp.sqrt(jnp.sum((values - jnp.mean(values)) ** 2) / (len(values) - 1) / len(values)),
-        ),
-    ),
+    alternatives=(_test(_examples(num_rates=7, num_tasks=3), right=_sound_in_a_loop), _one_by_hand),
     hints=(
-        "The half-width is $1.96\\, s / \\sqrt n$. numpy and JAX divide by $n$ in `std` unless told otherwise.",
-        "`ddof=1` makes `jnp.std` divide by $n - 1$. The number of tasks is `values.size`.",
+        "Make up the losses yourself, compute what a sound report must return for them, and compare. `np.isclose` "
+        "allows for rounding.",
+        "A wrong report can return the right number by accident. Let the best learning rate on the validation tasks "
+        "differ from the best on the test tasks, from the first one, and from the one with the best single task. "
+        "Drawing many random examples does all of that.",
     ),
-    expected="A pair of scalars. Four times as many tasks make the second about half as large.",
+    expected="`True` for a sound report, `False` for the reports A, B and C.",
 )
 
-EXERCISES = (FLOOR, ADAPTATION_CURVE, CONFIDENCE_INTERVAL)
+EXERCISES = (FLOOR, ADAPTATION_CURVE, SOUND_REPORT)
+
+PREDICTIONS = (
+    Guess(
+        "01.more_training",
+        "One network is trained on the points of ever more sine curves. The mean square of the targets is about 4. "
+        "Where does the network's squared error go?",
+        ("towards 0", "to a level well above 0, where it stays", "it falls at first, and then it grows"),
+        why="At one input the tasks ask for different answers, and the network can give only one.",
+        read="The floor, at one input",
+    ),
+    Guess(
+        "01.two_tasks",
+        "A network is trained on two tasks only, with as many points of their curves as it wants. Where will its loss "
+        "be, compared with the floor of about 3?",
+        (
+            "at the floor, on the two tasks and on new ones",
+            "below the floor on the two tasks, at the floor on new ones",
+            "below the floor on the two tasks, above it on new ones",
+            "above the floor on both",
+        ),
+        why="The network learns the mean of the two curves. It lies closer to these two than the mean of all curves "
+        "does, and further from the others.",
+        read="How many training tasks?",
+    ),
+    Guess(
+        "01.diagnosis",
+        "One of these runs was stopped too early, one was trained on too few tasks, and one has reached the floor. "
+        "Which remedy does each of them need?",
+        (
+            "A: more steps. B: more training tasks. C: adaptation",
+            "A: more training tasks. B: more steps. C: adaptation",
+            "A: more training tasks. B: adaptation. C: more steps",
+            "A: adaptation. B: more steps. C: more training tasks",
+        ),
+        why="A growing distance between the losses on training and validation tasks means overfitting. Two losses that "
+        "still fall together mean that training has not finished. Two losses that stay together at the floor mean that "
+        "no training without adaptation will help.",
+        read="How many training tasks?",
+    ),
+    Guess(
+        "01.fine_tuning",
+        "The network from joint training takes ten gradient steps on the ten support points of a new task, with an "
+        "inner learning rate chosen for this purpose. How much of its query loss of about 3 is left on average?",
+        ("less than 5 %", "about a quarter", "about two thirds", "all of it"),
+        why="Joint training has never asked how the network changes when it takes a step, so a step changes the curve "
+        "in ways that suit no sine in particular.",
+        read="Adapt to each task",
+    ),
+    Guess(
+        "01.enough_points",
+        "The points have no noise, and you know that the curve is $p \\sin x + q \\cos x$. How many support points do "
+        "you need to find $p$ and $q$?",
+        unit="points",
+        why="Each point is one linear equation for the two unknowns $p$ and $q$.",
+        read="What the ten points know",
+    ),
+)
 
 QUIZ = (
     Question(
-        "The average network's loss stays at the floor. What would lower it?",
+        "A network has been trained without adaptation until its loss stays at the floor. What lowers the floor?",
         (
             "A larger network",
             "More tasks to train on",
-            "A family whose tasks vary less",
+            "A task distribution whose tasks vary less",
             "A smaller learning rate",
         ),
         2,
         (
-            "The floor does not contain the function, so a larger network cannot get below it.",
-            "More tasks bring the network closer to the mean curve, and it is there already.",
+            "The floor does not depend on the network, so a larger one cannot get below it either.",
+            "More training tasks bring the network closer to the mean of all curves, and it is there already.",
             "Yes: the floor is the variance between the tasks.",
-            "The network is at the best function there is; smaller steps lead to the same place.",
+            "The network is at the best single function already, and smaller steps lead to the same place.",
         ),
     ),
     Question(
-        "Why is a model scored on the query set and not on the support set?",
+        "You train one network on M tasks without adaptation, until nothing more is gained. You now get four times as "
+        "many training tasks, and train again. The generalization gap between new tasks and training tasks then",
+        ("stays the same", "becomes about half as large", "becomes about a quarter", "vanishes"),
+        2,
         (
-            "The query set is larger",
-            "It has seen the support set while adapting",
-            "The support set is noisy",
-            "For speed",
-        ),
-        1,
-        (
-            "They have the same size in this lesson.",
-            "Yes: on points it has seen, a model can be perfect and know nothing else.",
-            "There is no noise in this family.",
-            "Both sets cost the same to evaluate.",
+            "The gap is twice the floor divided by the number of training tasks.",
+            "This would hold for the width of a confidence interval, which shrinks like one over the square root.",
+            "Yes: the gap is twice the floor divided by the number of training tasks.",
+            "It vanishes only in the limit of infinitely many training tasks.",
         ),
     ),
     Question(
-        "You halve the width of a confidence interval over tasks by using",
-        ("twice as many tasks", "four times as many tasks", "twice as many inner steps", "half as many tasks"),
-        1,
+        "Which of these may look at the query set of a test task?",
         (
-            "The width shrinks with the square root of the number of tasks.",
-            "Yes: the width is proportional to one over the square root of the number of tasks.",
-            "Inner steps change what is measured, not how surely.",
-            "Fewer tasks make it wider.",
+            "The inner steps that adapt to this task",
+            "The choice of the inner learning rate",
+            "The choice of when to stop training",
+            "Only the score that is reported",
+        ),
+        3,
+        (
+            "The inner steps see the support set. On points that it has seen, a model may be good and know nothing "
+            "else.",
+            "It is chosen on validation tasks; chosen on the test tasks, it would make their score too good.",
+            "Early stopping watches validation tasks, for the same reason.",
+            "Yes: whatever is chosen with its help makes the score a promise that new tasks do not keep.",
         ),
     ),
 )
+
+
+# Experiments --------------------------------------------------------------------------------------------------------
+
+_X = (np.arange(200) + 0.5) / 20 - 5  # the middles of equal parts of the inputs
+_MEAN_A, _MEAN_A2 = 2.55, (5.0**3 - 0.1**3) / (3 * 4.9)  # moments of Finn et al.'s amplitude
+_MEAN_CURVE = -2 / np.pi * _MEAN_A * np.cos(_X)
+_VARIANCE = _MEAN_A2 / 2 - _MEAN_CURVE**2
+FLOOR_OF_SINES = float(_VARIANCE.mean())
+
+
+def losses_of_runs(apply: Any, params: Params, counts: Any, curves: Any) -> tuple[Any, Any]:
+    """The loss of each network on its own training tasks and on new tasks, without sampling error.
+
+    Args:
+      apply: function of (params, inputs).
+      params: of all networks, with the leading axes [counts, runs].
+      counts: numbers of training tasks, shape [counts].
+      curves: (amplitudes, phases) of the training tasks, each of shape [runs, most tasks, 1].
+
+    Returns:
+      (training, new), each of shape [counts, runs].
+    """
+    x = jnp.asarray(_X, jnp.float32)[:, None]
+    fitted = np.asarray(jax.jit(jax.vmap(jax.vmap(lambda each: apply(each, x)[:, 0])))(params), float)
+    amplitudes, phases = (np.asarray(part, float) for part in curves)
+    targets = amplitudes * np.sin(_X - phases)  # [runs, most tasks, inputs]
+    squares = ((fitted[:, :, None] - targets) ** 2).mean(-1)
+    training = np.stack([squares[i, :, : int(count)].mean(-1) for i, count in enumerate(counts)])
+    return training, ((fitted - _MEAN_CURVE) ** 2 + _VARIANCE).mean(-1)
+
+
+def three_runs(loss: Any, params: Params) -> dict[str, tuple[Any, Any, Any]]:
+    """Three runs of joint training, each with one fault or none: (outer steps, training loss, validation loss)."""
+    distribution = ml.tasks.Sinusoid(num_support=10, num_query=10)
+    amplitudes, phases = jnp.array([3.6, 2.2]), jnp.array([0.5, 1.3])
+
+    def two_tasks(key, num_tasks):
+        task_key, point_key = jax.random.split(key)
+        i = jax.random.randint(task_key, (num_tasks,), 0, 2)
+        return jax.vmap(distribution.task)(jax.random.split(point_key, num_tasks), amplitudes[i], phases[i])
+
+    validation = distribution(jax.random.key(8), 1_000)
+    score = jax.jit(lambda params: jax.vmap(loss, (None, 0))(params, validation.query).mean())
+    runs = {}
+    for name, tasks, rate in (("A", two_tasks, 1e-3), ("B", distribution, 2e-5), ("C", distribution, 1e-3)):
+        learner = ml.meta_learner(ml.maml(loss, optax.sgd(0.01), num_steps=0), optax.adam(rate))
+        seen: list[tuple[int, float]] = []
+
+        def note(step, state, _, seen=seen):
+            seen.append((step, float(score(state.params))))
+
+        history = ml.fit(learner, params, tasks, 4_000, 25, jax.random.key(0), callback=note).history
+        steps, held_out = np.array(seen).T
+        runs[name] = (steps, history.query_loss.reshape(len(steps), -1).mean(1), held_out)
+    return runs
+
+
+# Figures ------------------------------------------------------------------------------------------------------------
+
+
+def three_tasks(tasks: Task) -> None:
+    """Shows the support and the query points of three tasks."""
+    figure, axes = plots.subplots(3, height=2.9, sharey=True)
+    for i, each in enumerate(axes):
+        for (x, y), color, marker, name in (
+            (tasks.support, "blue", "o", "support set"),
+            (tasks.query, "orange", "s", "query set"),
+        ):
+            each.plot(
+                x[i, :, 0],
+                y[i, :, 0],
+                color=plots.PALETTE[color],
+                linestyle="none",
+                marker=marker,
+                markersize=5.5,
+                markerfacecolor=plots.PALETTE["card"],
+            )
+            if i == 0:
+                _name_points(each, np.asarray(x[0, :, 0]), np.asarray(y[0, :, 0]), name, plots.PALETTE[color])
+        each.set(xlim=(-5.5, 5.5), ylim=(-5, 5))
+        plots.label(each, "x", "y", f"task {i + 1}")
+    plots.show(
+        figure,
+        alt="Three panels with ten support points and ten query points each. The points of each panel lie on a sine "
+        "curve; amplitude and phase differ from panel to panel.",
+        title="Three tasks: sine curves of different amplitude and phase",
+        caption="A model sees the support set of a task, and is judged on its query set.",
+    )
+
+
+def _name_points(axes: Any, x: Any, y: Any, name: str, color: str) -> None:
+    """Names some points at the one that is furthest from its neighbours, away from the axis of x."""
+    apart = np.hypot(x[:, None] - x, y[:, None] - y) + 99 * np.eye(len(x))
+    i = apart.min(1).argmax()
+    axes.annotate(
+        name,
+        (x[i], y[i]),
+        (0, 9 if y[i] > 0 else -17),
+        textcoords="offset points",
+        ha="center",
+        color=color,
+        weight="bold",
+    )
+
+
+def joint_training(losses: Any) -> None:
+    """Shows the loss of joint training over the outer steps."""
+    window = 250
+    smooth = np.asarray(losses).reshape(-1, window).mean(1)
+    figure = plots.lines(
+        window * (np.arange(len(smooth)) + 0.5), {"": smooth}, "training steps", "squared error", ylim=(0, 4.4)
+    )
+    plots.show(
+        figure,
+        alt="The loss falls from about four to about three in the first few thousand steps. From then on it stays "
+        "there.",
+        title="After a few thousand steps, more training gains nothing",
+        caption="Loss of joint training on new tasks in every step, averaged over 250 steps each.",
+    )
+
+
+def one_input() -> None:
+    """Shows the targets of many tasks at one input, and the squared error of each answer to them."""
+    middles = (np.arange(60) + 0.5) / 60
+    amplitude, phase = (part.ravel() for part in np.meshgrid(0.1 + 4.9 * middles, np.pi * middles))
+    targets = amplitude * np.sin(1.0 - phase)
+    figure, axes = plots.subplots(2, height=3.2)
+    x = np.linspace(-5, 5, 201)
+    for i in np.random.default_rng(0).integers(len(targets), size=12):
+        axes[0].plot(x, amplitude[i] * np.sin(x - phase[i]), color=plots.PALETTE["muted"], linestyle="-", linewidth=0.7)
+        axes[0].plot(1.0, targets[i], color=plots.PALETTE["orange"], linestyle="none", marker="o", markersize=4.5)
+    axes[0].axvline(1.0, color=plots.PALETTE["orange"], linestyle="--", linewidth=1.2)
+    plots.label(axes[0], "x", "y", "Twelve tasks, and their targets at x = 1")
+    answers = np.linspace(-4.5, 3.5, 161)
+    mean, variance = targets.mean(), targets.var()
+    plots.lines(
+        answers,
+        {"": (answers - mean) ** 2 + variance},
+        "answer ŷ of the network at x = 1",
+        "mean squared error",
+        title="The error of each answer, over all tasks",
+        ylim=(0, 14),
+        axes=axes[1],
+    )
+    axes[1].plot(mean, variance, color=plots.PALETTE["blue"], linestyle="none", marker="o", markersize=7)
+    axes[1].annotate(
+        "mean of the targets",
+        (mean, variance),
+        (0, 36),
+        textcoords="offset points",
+        ha="center",
+        color=plots.PALETTE["blue"],
+        weight="bold",
+    )
+    axes[1].annotate(
+        "",
+        (mean, 0),
+        (mean, variance - 0.3),
+        arrowprops={"arrowstyle": "<->", "color": plots.PALETTE["orange"], "linewidth": 1.4},
+    )
+    axes[1].annotate(
+        "variance",
+        (mean, variance / 2),
+        (8, 0),
+        textcoords="offset points",
+        va="center",
+        color=plots.PALETTE["orange"],
+        weight="bold",
+    )
+    plots.show(
+        figure,
+        alt="Left: twelve sine curves, crossed by a dashed line at x = 1, on which their values are scattered. Right: "
+        "the mean squared error against the answer of the network is a parabola. It is lowest where the answer is the "
+        "mean of the targets, and its height there is their variance.",
+        title="At one input, the best answer is the mean of the targets, and their variance remains",
+        caption="Each task asks for another value at x = 1, but a single function has only one value there.",
+    )
+
+
+def best_function(fitted: Any, x: Any) -> None:
+    """Shows the trained network on the mean of all curves, and one task's curve."""
+    figure = plots.lines(
+        x,
+        {
+            "one task": 4.0 * np.sin(x - 2.5),
+            "mean of all curves": -2 / np.pi * _MEAN_A * np.cos(x),
+            "trained network": np.asarray(fitted)[:, 0],
+        },
+        "x",
+        "y",
+        ylim=(-4.6, 4.6),
+    )
+    plots.show(
+        figure,
+        alt="The trained network lies on the mean of all curves, a low inverted cosine. One task's curve is far from "
+        "both, with about two and a half times their height and another position.",
+        title="The network has found the best single function, which is far from every task",
+        caption="The mean of all curves, the network from joint training, and a task with A = 4 and b = 2.5.",
+    )
+
+
+def own_distribution(curve: Callable[[np.random.Generator, Any], Any], num_tasks: int = 2_000) -> None:
+    """Shows curves of a task distribution, the best single function, and how much of the mean square it leaves.
+
+    Args:
+      curve: function of (generator, inputs) that returns the targets of one random task at these inputs.
+      num_tasks: how many tasks to draw.
+
+    Raises:
+      ValueError: if `curve` does not return one finite number for each input, or returns nothing but zeros.
+    """
+    rng, x = np.random.default_rng(0), np.linspace(-5, 5, 101)
+    drawn = [np.asarray(curve(rng, x), float) for _ in range(num_tasks)]
+    if any(targets.shape != x.shape or not np.isfinite(targets).all() for targets in drawn):
+        raise ValueError(f"the curve must return {len(x)} finite numbers, one for each input.")
+    targets = np.stack(drawn)
+    mean, floor, square = targets.mean(0), targets.var(0).mean(), (targets**2).mean()
+    if square == 0:
+        raise ValueError("all curves are zero: there is nothing to learn.")
+    figure, (axes,) = plots.subplots(height=2.9)
+    for row in targets[:15]:
+        axes.plot(x, row, color=plots.PALETTE["muted"], linestyle="-", linewidth=0.7, alpha=0.7)
+    axes.plot(x, mean, color=plots.PALETTE["orange"], linestyle="-", linewidth=2.5, label="best one")
+    plots.label(axes, "x", "y")
+    plots.show(
+        figure,
+        alt="Fifteen curves of the task distribution, and the mean of all, which is the best single function.",
+        title=f"A single function leaves {floor / square:.0%} of the mean square",
+        caption=f"Fifteen of {num_tasks} tasks, and their mean. The floor is {plots.number(floor)}, the mean square "
+        f"{plots.number(square)}.",
+    )
+
+
+AVERAGES = "The average of the chosen number of sine curves, the mean of all, and the first curve."
+
+
+def average_of_tasks(tasks: int) -> Figure:
+    """The average of a number of random sine curves, and its limit."""
+    unit = np.random.default_rng(1).uniform(size=(2, 400, 1))
+    x = np.linspace(-5, 5, 101)
+    curves = (0.1 + 4.9 * unit[0]) * np.sin(x - np.pi * unit[1])
+    return plots.lines(
+        x,
+        {
+            "average": curves[:tasks].mean(0),
+            "mean of all": -2 / np.pi * _MEAN_A * np.cos(x),
+            "first task": curves[0],
+        },
+        "x",
+        "y",
+        ylim=(-5, 5),
+    )
+
+
+def few_tasks(counts: Any, training: Any, new: Any) -> None:
+    """Shows measured losses on training tasks and new tasks against the number of training tasks, and the formula."""
+    figure, (axes,) = plots.subplots(height=3.6)
+    fine = np.geomspace(1, counts[-1], 200)
+    for values, sign, color, name in ((new, 1, "orange", "new tasks"), (training, -1, "blue", "training tasks")):
+        axes.plot(fine, FLOOR_OF_SINES * (1 + sign / fine), color=plots.PALETTE[color], linestyle="-", label=name)
+        half_width = 1.96 * values.std(1, ddof=1) / np.sqrt(values.shape[1])
+        axes.errorbar(
+            counts,
+            values.mean(1),
+            half_width,
+            color=plots.PALETTE[color],
+            linestyle="none",
+            marker="o",
+            markersize=6,
+            markerfacecolor=plots.PALETTE["card"],
+            capsize=3,
+            elinewidth=1.4,
+            zorder=3,
+        )
+    axes.axhline(FLOOR_OF_SINES, color=plots.PALETTE["muted"], linestyle=":", linewidth=1.5)
+    place = {"textcoords": "offset points", "color": plots.PALETTE["muted"]}
+    axes.annotate("floor", (1, FLOOR_OF_SINES), (0, 5), ha="left", **place)
+    axes.annotate(
+        "",
+        (2, FLOOR_OF_SINES * 0.5),
+        (2, FLOOR_OF_SINES * 1.5),
+        arrowprops={"arrowstyle": "<->", "color": plots.PALETTE["text"], "linewidth": 1.2, "shrinkA": 8, "shrinkB": 8},
+    )
+    place["color"] = plots.PALETTE["text"]
+    axes.annotate("generalization gap", (2, FLOOR_OF_SINES), (7, 5), ha="left", weight="bold", **place)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(counts, [f"{count:g}" for count in counts])
+    axes.minorticks_off()
+    axes.set(xlim=(0.93, counts[-1] * 1.07), ylim=(-0.3, 8))
+    plots.label(axes, "number of training tasks M", "squared error")
+    plots.show(
+        figure,
+        alt="Squared error against the number of training tasks, from 1 to 32. On the training tasks it rises from "
+        "zero towards the floor of three, on new tasks it falls from about six towards the floor. The measured points "
+        "lie close to the two curves of the formula.",
+        title="Few training tasks: below the floor on them, above it on new tasks",
+        caption="Curves: (1 − 1/M) and (1 + 1/M) times the floor. Points: networks after training, mean over 24 runs "
+        "with its 95 % interval.",
+    )
+
+
+def splits() -> str:
+    """The tasks are divided: some train, some choose, some report, and each has a support and a query set."""
+    d = diagrams.Drawing(900, 196)
+    uses = (
+        ("training tasks", "fit the parameters", diagrams.BLUE, 5),
+        ("validation tasks", "choose what training cannot", diagrams.TEXT, 3),
+        ("test tasks", "report, once", diagrams.ORANGE, 3),
+    )
+    x = 10.0
+    for name, use, color, number in uses:
+        width = 78.0 * number
+        d.text(x + width / 2 - 5, 24, name, color, bold=True)
+        for i in range(number):
+            left = x + 78 * i
+            d.box(left, 38, 68, 104, color)
+            for top, each in ((48, diagrams.BLUE), (95, diagrams.ORANGE)):
+                d.band(left + 7, top, 54, 37, each)
+            d.text(left + 34, 71, "support", diagrams.BLUE, size=12)
+            d.text(left + 34, 118, "query", diagrams.ORANGE, size=12)
+        d.text(x + width / 2 - 5, 170, use, diagrams.MUTED)
+        x += width + 12
+    return d.svg()
+
+
+def diagnosed(runs: dict[str, tuple[Any, Any, Any]]) -> None:
+    """Shows the losses of three runs on training and validation tasks, one panel each."""
+    figure, axes = plots.subplots(3, height=3.2, sharey=True)
+    for (name, (steps, training, validation)), each in zip(runs.items(), axes, strict=True):
+        for values, color, dash, what, above in (
+            (training, "blue", "-", "training tasks", 12),
+            (validation, "orange", "--", "validation tasks", -20),
+        ):
+            each.plot(steps, values, color=plots.PALETTE[color], linestyle=dash)
+            if name == "A":
+                middle = int(0.55 * len(steps))
+                each.annotate(
+                    what,
+                    (steps[middle], values[middle]),
+                    (0, above),
+                    textcoords="offset points",
+                    ha="center",
+                    color=plots.PALETTE[color],
+                    weight="bold",
+                )
+        each.axhline(FLOOR_OF_SINES, color=plots.PALETTE["muted"], linestyle=":", linewidth=1.5)
+        each.set(ylim=(0, 7))
+        plots.label(each, "training steps", "squared error", f"run {name}")
+    plots.show(
+        figure,
+        alt="Three panels with the loss on training and on validation tasks over the training steps, and the floor as "
+        "a dotted line at three. Run A: the training loss falls far below the floor, the validation loss rises above "
+        "it. Run B: both fall slowly together and are still above the floor. Run C: both reach the floor and stay.",
+        title="Three runs of the same network, each with another outcome",
+        caption="Loss on training tasks and on validation tasks. Dotted: the floor.",
+    )
+
+
+def early_stopping(run: tuple[Any, Any, Any]) -> None:
+    """Shows where the validation loss of a run is lowest."""
+    steps, training, validation = run
+    best = int(validation.argmin())
+    figure = plots.lines(
+        steps,
+        {"training tasks": training, "validation tasks": validation},
+        "training steps",
+        "squared error",
+        points={"stop here": (steps[best], validation[best])},
+        log="x",
+        ylim=(0, 7),
+    )
+    figure.axes[0].axhline(FLOOR_OF_SINES, color=plots.PALETTE["muted"], linestyle=":", linewidth=1.5)
+    plots.show(
+        figure,
+        alt="The losses of run A over the training steps, on a logarithmic axis. The training loss keeps falling. The "
+        "validation loss falls a little, has a minimum, and then rises far above its first value.",
+        title="Early stopping: keep the parameters with the lowest validation loss",
+        caption="Run A, which trained on two tasks. Dotted: the floor.",
+    )
+
+
+def fine_tuning(rates: Any, validation: dict[str, Any], chosen: dict[str, float], test: dict[str, Any]) -> None:
+    """Shows the choice of the inner learning rate on validation tasks, and adaptation on test tasks.
+
+    Args:
+      rates: inner learning rates.
+      validation: initialization -> mean query loss after ten steps, for each of `rates`.
+      chosen: initialization -> the rate that was chosen.
+      test: initialization -> query losses on test tasks with that rate, shape [11, num_tasks].
+    """
+    figure, axes = plots.subplots(2, height=3.5, sharey=True)
+    colors = {name: plots.PALETTE[color] for name, color in zip(validation, ("blue", "orange"), strict=True)}
+    dashes = dict(zip(validation, ("-", "--"), strict=True))
+    for name, values in validation.items():
+        axes[0].plot(rates, values, color=colors[name], linestyle=dashes[name], label=name)
+        at = list(rates).index(chosen[name])
+        axes[0].plot(rates[at], values[at], marker="o", markersize=7, color=colors[name], linestyle="none")
+        curve = np.asarray(test[name])
+        mean, half_width = curve.mean(1), 1.96 * curve.std(1, ddof=1) / np.sqrt(curve.shape[1])
+        axes[1].plot(range(11), mean, color=colors[name], linestyle=dashes[name], label=name)
+        axes[1].fill_between(
+            range(11), mean - half_width, mean + half_width, color=colors[name], alpha=0.2, linewidth=0
+        )
+    axes[0].set_xscale("log", base=2)
+    axes[0].set_xticks(rates[::2], [f"{rate:g}" for rate in rates[::2]])
+    axes[0].minorticks_off()
+    axes[0].set_ylim(0, 5.4)
+    axes[1].set_xticks(range(0, 11, 2))
+    axes[1].axhline(FLOOR_OF_SINES, color=plots.PALETTE["muted"], linestyle=":", linewidth=1.5)
+    plots.label(axes[0], "inner learning rate α", "query loss after ten steps", "Choose on validation tasks")
+    plots.label(axes[1], "inner steps", "query loss", "Report on test tasks")
+    plots.show(
+        figure,
+        alt="Left: query loss after ten steps on validation tasks against the inner learning rate, with the lowest "
+        "point of each curve marked. Right: query loss on test tasks over ten inner steps with narrow bands for the "
+        "intervals. From joint training it falls from three to about two, from a random initialization it stays near "
+        "four.",
+        title="Joint training is the better initialization, and still a poor one",
+        caption="Fine-tuning on ten support points. Right: mean over 1,000 test tasks with its 95 % interval; dotted, "
+        "the floor without adaptation.",
+    )
 
 
 def opening() -> str:
