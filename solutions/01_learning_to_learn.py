@@ -176,8 +176,8 @@ for _answer in (-1.0, 0.0, 2.0):
 #
 # $$\mathbb E[y] = \mathbb E[A] \cdot \frac1\pi \int_0^\pi \sin(x - b)\, db = -\frac{2}{\pi}\, \mathbb E[A] \cos x .$$
 #
-# **The variance** is the mean square minus the squared mean. The mean of $\sin^2(x - b)$ over half a wave is $\frac12$
-# for every $x$, so
+# **The variance** is the mean square minus the squared mean. For every $x$, the mean of $\sin^2(x - b)$ over $b$ from 0 to
+# $\pi$ is $\frac12$, so
 #
 # $$\operatorname{Var}[y] = \tfrac12\, \mathbb E[A^2] - \tfrac{4}{\pi^2}\, \mathbb E[A]^2 \cos^2 x .$$
 #
@@ -284,14 +284,19 @@ assert _cooling.var(0).mean() < 0.05 * (_cooling**2).mean() and _lines.var(0).me
 #
 # So far every training step drew new tasks. In practice tasks are often scarce. Suppose that we have only $M$ training
 # tasks, with as many points of each as we like. The best single function for *these* tasks is the average of their $M$
-# curves. Move the slider. **From how many tasks on does the average look like the mean of all curves, and no longer like
-# any one of them?**
+# curves. Move the slider. **From how many tasks on does the average stay close to the mean of all curves?**
 
 # %%
 explore(figures.average_of_tasks, figures.AVERAGES, tasks=(1, 100, 1, 2))
 
+# %% tags=["fold"]
+_distance = [figures.distance_of_average(n) for n in range(1, 401)]
+_settled = int(np.flatnonzero(np.array(_distance) > 0.5).max()) + 2
+assert 10 <= _settled <= 100 and _distance[1] > 1.5
+
 # %% [markdown]
-# With two tasks, the average still has much of both in it. What does that mean for the loss?
+# That takes some dozens of tasks. With two tasks, the average still has much of both in it. What does this mean for the
+# loss of a network?
 
 # %%
 two_tasks = predict("01.two_tasks")
@@ -313,13 +318,14 @@ def draw_curves(key):
 
 def train_step(state, key, count, curves):
     """One step on 32 points of the first `count` curves."""
-    (params, memory), (amplitude, phase) = state, curves
+    (params, opt_state), (amplitude, phase) = state, curves
     task_key, x_key = jax.random.split(key)
     i = jax.random.randint(task_key, (32,), 0, count)
     x = jax.random.uniform(x_key, (32, 1), minval=-5.0, maxval=5.0)
     batch = x, amplitude[i] * jnp.sin(x - phase[i])
-    updates, memory = optimizer.update(jax.grad(loss)(params, batch), memory)
-    return optax.apply_updates(params, updates), memory
+    gradient = jax.grad(loss)(params, batch)
+    updates, opt_state = optimizer.update(gradient, opt_state)
+    return optax.apply_updates(params, updates), opt_state
 
 
 # %%
@@ -337,7 +343,7 @@ curves = jax.vmap(draw_curves)(jax.random.split(jax.random.key(5), 24))
 state = random_params, optimizer.init(random_params)
 states = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (6, 24, *leaf.shape)), state)
 keys = jax.random.split(jax.random.key(6), (30, 24))
-for key in bar(keys, "training 144 networks", seconds=10):
+for key in bar(keys, "training 144 networks", seconds=5):
     states = over_counts(states, key, counts, curves)
 
 training, new = figures.losses_of_runs(apply, states[0], counts, curves)
@@ -367,7 +373,8 @@ assert training[0].mean() < 0.1 < 2 * floor - 2 < new[0].mean()
 # tasks better than new ones **overfits**. The difference between both losses is the **generalization gap**, and here we
 # can compute it. Let $\bar y$ be the average of the $M$ targets at one input.
 #
-# **New tasks.** The boxed equation holds for $\hat y = \bar y$. The average of $M$ independent targets has the variance
+# **New tasks.** The target of a new task is independent of $\bar y$, so the boxed equation holds for the answer
+# $\hat y = \bar y$. The average of $M$ independent targets has the variance
 # $\operatorname{Var}[y]/M$, and this is the mean of $(\bar y - \mathbb E[y])^2$. So the expected loss on a new task is
 # $\big(1 + \frac1M\big) \operatorname{Var}[y]$.
 #
@@ -399,8 +406,8 @@ diagrams.show(
 )
 
 # %% [markdown]
-# **Diagnose three runs.** The next cell trains the network three times, in one run with too few tasks, in one with too
-# small a learning rate, and in one with no fault. It shows the loss on the training tasks and that on validation tasks.
+# **Diagnose three runs.** Next, the network is trained three times. One run has too few training tasks, one is stopped
+# too early, and one has no fault. The figure shows the loss on the training tasks and that on validation tasks.
 
 # %% tags=["fold"]
 runs = figures.three_runs(loss, random_params)
@@ -412,7 +419,7 @@ diagnosis = predict("01.diagnosis")
 # %% tags=["fold"]
 _ends = {_name: (_training[-5:].mean(), _held_out[-1]) for _name, (_, _training, _held_out) in runs.items()}
 _kind = {
-    _name: "tasks" if _after - _before > 1 else "adapt" if abs(_after - floor) < 0.35 else "steps"
+    _name: "tasks" if _after - _before > 1 else "adapt" if _after < floor + 0.22 else "steps"
     for _name, (_before, _after) in _ends.items()
 }
 diagnosis.reveal(
@@ -429,7 +436,7 @@ assert _held_out.min() < _held_out[-1] - 0.5 and 0 < _held_out.argmin() < 50
 assert _held_out.min() > floor
 
 # %% [markdown]
-# Run A overfits to its two training tasks. More tasks are the best remedy. If there are none, one can stop the run where
+# Run A overfits to its two training tasks. More tasks are the best remedy. If no more can be had, one can stop the run where
 # the loss on the *validation* tasks is lowest, which is called **early stopping**. It is one kind of **regularization**,
 # which is the general name for everything that keeps a model from fitting its training data too closely. Another kind
 # pulls the parameters towards some fixed values, and lesson 04 will use it for adaptation.
@@ -439,7 +446,7 @@ assert _held_out.min() > floor
 # %% [markdown]
 # ## Adapt to each task
 #
-# The oldest way to adapt is **fine-tuning**: begin with the parameters of the jointly trained network, and take gradient
+# The simplest way to adapt is **fine-tuning**: begin with the parameters of the jointly trained network, and take gradient
 # steps on the support set of the new task. To see how well that works, we have to measure it.
 
 # %% [markdown]
@@ -558,9 +565,9 @@ def report_c(validation, test):
 
 
 # %% [markdown]
-# All three choose and report on the same tasks, and what is chosen because it looks good looks better than it is. The
-# fewer the tasks, the stronger the effect. The next cell lets each of them report from few tasks, many times over, and
-# compares with the loss that the chosen learning rate really has.
+# All three choose and report on the same tasks, and whatever was chosen because it looked good there looks better than it
+# is. To see by how much, we let each report work with a small number of tasks, many times over, and compare what it says
+# with the loss that the learning rate really has.
 
 # %% tags=["fold"]
 _losses = np.stack([np.asarray(curve(joint.params, rate, validation_tasks)[10]) for rate in rates])
@@ -583,14 +590,21 @@ for _tasks in (5, 20, 100):
     _mean = np.mean(_found, axis=0)
     _rows[f"{_tasks} tasks"] = [f"{value:+.2f}".replace("-", "−") for value in _mean]
     assert (_mean[:3] < 0).all()
+    assert abs(_mean[3]) < 0.1 and _mean[2] < -0.25
     if _tasks == 5:
-        assert (_mean[:3] < -0.1).all() and abs(_mean[3]) < 0.1
+        _share = -_mean[:2] / _true.min()
+        assert (_share > 0.12).all() and (_share < 0.3).all()
 plots.table(
     _rows,
     ("", "report A", "report B", "report C", "sound report"),
     title="What was chosen on the reported tasks looks better than it is",
     caption="Reported loss minus true loss, averaged over 2,000 draws of the tasks.",
 )
+
+# %% [markdown]
+# With five tasks, reports A and B promise a loss that is lower than the true one by about a fifth. The effect becomes
+# smaller with more tasks, but report C stays wrong: it promises what one could reach only by knowing the query set of each
+# test task. Choosing on one set and reporting on another is right on average, whatever the number of tasks.
 
 # %% [markdown]
 # ## Exercise: write the test
