@@ -320,7 +320,7 @@ def meddler():
     return {
         "01-adaptation_curve": "def adaptation_curve(*arguments):\n    return 0",
         "01-adaptation_curve-check": "pass",
-        "01-confidence_interval": "def score(values):\n    return 0\n\ndef check(*_):\n    print('Passed.')",
+        "01-sound_report": "def is_sound(report):\n    return 0\n\ndef check(*_):\n    print('Passed.')",
     }
 
 
@@ -436,7 +436,7 @@ class TestTerm:
     def test_no_trick_with_the_visible_tests_earns_a_point(self, term, student):
         assert set(self.scores(term, student).values()) == {0}
 
-    @pytest.mark.parametrize(("student", "name"), [("parrot", "01-floor"), ("meddler", "01-confidence_interval")])
+    @pytest.mark.parametrize(("student", "name"), [("parrot", "01-floor"), ("meddler", "01-sound_report")])
     def test_the_tricks_do_fool_the_visible_tests(self, term, student, name):
         cells = graded_cells(read(term.course / f"autograded/{student}/{TERM[1]}/{TERM[1]}.ipynb"))
         assert "Passed." in str(cells[f"{name}-check"].outputs)

@@ -551,7 +551,7 @@ def three_runs(loss: Any, params: Params) -> dict[str, tuple[Any, Any, Any]]:
     validation = distribution(jax.random.key(8), 1_000)
     score = jax.jit(lambda params: jax.vmap(loss, (None, 0))(params, validation.query).mean())
     runs = {}
-    settings = (("A", two_tasks, 1e-3, 4_000), ("B", distribution, 4e-4, 2_000), ("C", distribution, 1e-3, 4_000))
+    settings = (("A", two_tasks, 1e-3, 4_000), ("B", distribution, 4e-4, 1_200), ("C", distribution, 1e-3, 4_000))
     for name, tasks, rate, num_steps in settings:
         learner = ml.meta_learner(ml.maml(loss, optax.sgd(0.01), num_steps=0), optax.adam(rate))
         seen: list[tuple[int, float]] = []
