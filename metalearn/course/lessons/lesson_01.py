@@ -704,7 +704,7 @@ def best_function(fitted: Any, x: Any) -> None:
         figure,
         alt="The trained network lies on the mean of all curves, a low inverted cosine. One task's curve is far from "
         "both, with about two and a half times their height and another position.",
-        title="The network has found the best single function, which is far from every task",
+        title="The network has found the best single function, and it looks like none of the tasks",
         caption="The mean of all curves, the network from joint training, and a task with A = 4 and b = 2.5.",
     )
 
