@@ -184,7 +184,7 @@ for _answer in (-1.0, 0.0, 2.0):
 # **The floor** is its average over the inputs. That of $\cos^2 x$ between $-5$ and 5 is $\frac12 + \frac{\sin 10}{20}$,
 # and $A$ is uniform between 0.1 and 5:
 
-# %%
+# %% tags=["nbval-check-output"]
 low, high = distribution.amplitude
 mean_A = (low + high) / 2
 mean_A2 = (high**3 - low**3) / (3 * (high - low))  # the mean of the squares
@@ -344,7 +344,7 @@ state = random_params, optimizer.init(random_params)
 states = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (6, 24, *leaf.shape)), state)
 keys = jax.random.split(jax.random.key(6), (30, 24))
 for key in bar(keys, "training 144 networks", seconds=5):
-    states = over_counts(states, key, counts, curves)
+    states = jax.block_until_ready(over_counts(states, key, counts, curves))
 
 training, new = figures.losses_of_runs(apply, states[0], counts, curves)
 

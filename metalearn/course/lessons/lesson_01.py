@@ -23,6 +23,7 @@ from metalearn.course.lessons.adaptation import (
     regression,
     wave,
 )
+from metalearn.course.process import bar
 from metalearn.course.widgets import diagrams
 from metalearn.task import Params, Task
 
@@ -539,30 +540,37 @@ def losses_of_runs(apply: Any, params: Params, counts: Any, curves: Any) -> tupl
 
 
 def three_runs(loss: Any, params: Params) -> dict[str, tuple[Any, Any, Any]]:
-    """Three runs of joint training, two of them with a fault: (outer steps, training loss, validation loss)."""
-    distribution = ml.tasks.Sinusoid(num_support=10, num_query=10)
-    amplitudes, phases = jnp.array([3.6, 2.2]), jnp.array([0.5, 1.3])
+    """Three runs of joint training, two of them with a fault: (training steps, training loss, validation loss)."""
+    unit = np.random.default_rng(2).uniform(size=(2, 4_000, 1))
+    unit[:, :2, 0] = [[0.714, 0.429], [0.159, 0.414]]  # the two tasks of run A, the first of all
+    amplitudes, phases = jnp.asarray(0.1 + 4.9 * unit[0]), jnp.asarray(np.pi * unit[1])
+    counts, rates = jnp.array([2, 4_000, 4_000]), jnp.array([5e-4, 4e-4, 1e-3])
+    validation = ml.tasks.Sinusoid(num_query=10)(jax.random.key(8), 1_000).query
+    optimizer = optax.scale_by_adam()
 
-    def two_tasks(key, num_tasks):
-        task_key, point_key = jax.random.split(key)
-        i = jax.random.randint(task_key, (num_tasks,), 0, 2)
-        return jax.vmap(distribution.task)(jax.random.split(point_key, num_tasks), amplitudes[i], phases[i])
+    def step(state, key, count, rate):
+        params, memory = state
+        task_key, x_key = jax.random.split(key)
+        i = jax.random.randint(task_key, (100,), 0, count)
+        x = jax.random.uniform(x_key, (100, 1), minval=-5.0, maxval=5.0)
+        value, gradient = jax.value_and_grad(loss)(params, (x, amplitudes[i] * jnp.sin(x - phases[i])))
+        direction, memory = optimizer.update(gradient, memory)
+        return (move(params, direction, rate), memory), value
 
-    validation = distribution(jax.random.key(8), 1_000)
-    score = jax.jit(lambda params: jax.vmap(loss, (None, 0))(params, validation.query).mean())
-    runs = {}
-    settings = (("A", two_tasks, 1e-3, 4_000), ("B", distribution, 4e-4, 1_200), ("C", distribution, 1e-3, 4_000))
-    for name, tasks, rate, num_steps in settings:
-        learner = ml.meta_learner(ml.maml(loss, optax.sgd(0.01), num_steps=0), optax.adam(rate))
-        seen: list[tuple[int, float]] = []
+    def forty_steps(state, key, count, rate):
+        state, values = jax.lax.scan(lambda s, k: step(s, k, count, rate), state, jax.random.split(key, 40))
+        return state, (values.mean(), loss(state[0], validation))
 
-        def note(step, state, _, seen=seen):
-            seen.append((step, float(score(state.params))))
-
-        history = ml.fit(learner, params, tasks, num_steps, 25, jax.random.key(0), callback=note).history
-        steps, held_out = np.array(seen).T
-        runs[name] = (steps, history.query_loss.reshape(len(steps), -1).mean(1), held_out)
-    return runs
+    together = jax.jit(jax.vmap(forty_steps))
+    states = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), (params, optimizer.init(params)))
+    seen = []
+    for key in bar(jax.random.split(jax.random.key(0), (100, 3)), "training three networks"):
+        states, losses = together(states, key, counts, rates)
+        seen.append(np.stack(losses))  # which also waits for them
+    training, held_out = np.moveaxis(np.stack(seen), 0, -1)
+    steps = 40 * np.arange(1, 101)
+    ends = {"A": 100, "B": 20, "C": 100}
+    return {name: (steps[:n], training[i, :n], held_out[i, :n]) for i, (name, n) in enumerate(ends.items())}
 
 
 # Figures ------------------------------------------------------------------------------------------------------------
