@@ -530,11 +530,14 @@ assert 0.5 < _left < 0.8 and chosen["joint training"] not in (rates[0], rates[-1
 assert test["random"][10].mean() > test["joint training"][10].mean() + 1
 assert test["joint training"][10].mean() < test["joint training"][9].mean()
 figures.fine_tuning(rates, validation, chosen, test)
+
+
+def _interval(values):
+    return str(ml.evaluate.score(values)).split(" (")[0].replace(" ", "\u00a0")
+
+
 plots.table(
-    {
-        name: (f"{chosen[name]:g}", *(str(ml.evaluate.score(values[k])).split(" (")[0] for k in (0, 10)))
-        for name, values in test.items()
-    },
+    {name: (f"{chosen[name]:g}", *(_interval(values[k]) for k in (0, 10))) for name, values in test.items()},
     ("initialization", "α, chosen on validation tasks", "before adaptation", "after ten steps"),
     title="Ten steps of fine-tuning leave about two thirds of the loss",
     caption="Query loss on 1,000 test tasks, with its 95 % interval.",
@@ -554,15 +557,18 @@ plots.table(
 
 # %%
 def report_a(validation, test):
-    return test.mean(axis=1).min()  # the best learning rate on the test tasks
+    """The best learning rate on the test tasks."""
+    return test.mean(axis=1).min()
 
 
 def report_b(validation, test):
-    return validation.mean(axis=1).min()  # the best on the validation tasks
+    """The best learning rate on the validation tasks."""
+    return validation.mean(axis=1).min()
 
 
 def report_c(validation, test):
-    return test.min(axis=0).mean()  # the best learning rate for each test task
+    """The best learning rate for each test task."""
+    return test.min(axis=0).mean()
 
 
 # %% [markdown]
