@@ -510,6 +510,7 @@ rates = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008)
 initializations = {"joint training": joint.params, "random": random_params}
 
 
+@jax.jit  # compiled once, for every learning rate
 def curve(params, rate, tasks):
     """Query loss after 0, 1, ..., 10 inner steps, [11, num_tasks]."""
     inner = optax.sgd(rate)
