@@ -743,8 +743,8 @@ def own_distribution(curve: Callable[[np.random.Generator, Any], Any], num_tasks
     plots.show(
         figure,
         alt="Fifteen curves of the task distribution, and the mean of all, which is the best single function.",
-        title=f"A single function leaves {floor / square:.0%} of the mean square",
-        caption=f"Fifteen of {num_tasks} tasks, and their mean. The floor is {plots.number(floor)}, the mean square "
+        title=f"A single function leaves {100 * floor / square:.0f}\u00a0% of the mean square",
+        caption=f"Fifteen of {num_tasks:,} tasks, and their mean. The floor is {plots.number(floor)}, the mean square "
         f"{plots.number(square)}.",
     )
 
