@@ -28,11 +28,17 @@
 # - $H$, $L$: Hessian of $h$, and its largest eigenvalue
 
 # %% [markdown]
+# **What this is for.** When a model must learn a new task from ten examples, much depends on where its training begins.
+# Gradient-based meta-learning searches for a good initialization. It trains the model on many tasks, each time for a
+# few steps from the same initialization, and asks how this initialization should change so that the loss *after*
+# training becomes smaller. To answer, we have to differentiate a whole training run. In this lesson you will do that,
+# for a model with only two parameters.
+#
 # **How a lesson works.** `Shift`+`Enter` runs a cell and moves on to the next.
 #
 # - *Predict.* Before a result is shown, you commit to a guess. A wrong guess tells you which passage to read again.
-# - *Exercise.* Replace the line that raises `NotImplementedError`, then run the check below it. For common mistakes it
-#   says what your function computes instead. No exercise needs an earlier one.
+# - *Exercise.* Replace the line that raises `NotImplementedError`, run the cell, then run the check below it. If you
+#   made a common mistake, the check says what your function computes instead. No exercise needs an earlier one.
 # - *Hints* and the solution are folded below each check. Opening them costs nothing.
 #
 # Running all cells at once is safe, because an exercise that waits for you says so and the lesson goes on. Code that
@@ -40,7 +46,7 @@
 #
 # What you passed, answered and predicted is kept in the file `progress.json` beside the lessons, on the machine that
 # runs them. Binder throws that machine away afterwards, so there you should keep the text that
-# `metalearn.course.export_progress()` returns.
+# `ml.course.export_progress()` returns, and hand it to `ml.course.import_progress` when you come back.
 
 # %% tags=["imports"]
 from collections.abc import Callable
@@ -307,9 +313,9 @@ check("00.finite_difference", finite_difference)
 #
 # How does the loss depend on the phase? To draw the curve, we want the loss for 201 phases. You could write a loop.
 # `jax.vmap` does without one: it takes a function of one thing and returns a function of many. Its `in_axes` has one
-# entry for each argument. The entry is `0` if the argument holds many values, stacked along axis 0, and `None` if all
-# copies of the function share it. An entry holds for all leaves of its argument, so we repeat the amplitude 201 times
-# as well.
+# entry for each argument. The entry is `0` if the argument holds many values, stacked along axis 0, and `None` if one
+# value is used again and again. An entry holds for all leaves of its argument, so we repeat the amplitude 201 times as
+# well.
 
 # %%
 phases = jnp.linspace(-jnp.pi, jnp.pi, 201)
@@ -325,14 +331,14 @@ assert abs(phases[jnp.argmax(losses)] - (1 - jnp.pi)) < 0.3
 # %% [markdown]
 # Nothing in `loss` mentions a second phase. `vmap` has changed the recorded operations so that each of them works on
 # all phases at once. The curve has one minimum, at the true phase, and one maximum, about half a period away from it.
-# To the left of the maximum the loss decreases towards the left, away from this minimum.
 
 # %% [markdown]
 # ## Random numbers have a key
 #
-# Next we want many tasks, drawn at random. NumPy's generator remembers how much was drawn from it, so the same call
-# gives different numbers each time, which is not pure. In JAX, random numbers are a function of a **key**. The same key
-# gives the same numbers, and `split` makes new keys from an old one.
+# So far we have had one wave to fit. Such a problem is called a **task**, and next we want many of them, drawn at
+# random. NumPy's generator remembers how much was drawn from it, so the same call gives different numbers each time,
+# which is not pure. In JAX, random numbers are a function of a **key**. The same key gives the same numbers, and
+# `split` makes new keys from an old one.
 
 # %%
 key = jax.random.key(0)
@@ -344,8 +350,8 @@ assert jax.random.normal(other_key) != jax.random.normal(key)  # new key, new nu
 # %% [markdown]
 # From here on, use each key once, and split it when you need more. Then everything you run can be repeated exactly.
 #
-# Here are 25 tasks. Each is a sine wave with an amplitude and a phase of its own. `support` holds the points that a
-# task may learn from, and lesson 01 says what else there is.
+# Here are 25 tasks. Each is a sine wave with an amplitude and a phase of its own. `support` holds the points of each
+# task that a model may learn from, and lesson 01 says what else there is.
 
 # %% tags=["nbval-check-output"]
 tasks = ml.tasks.Sinusoid(num_support=10)(task_key, 25)
@@ -459,7 +465,8 @@ assert np.isclose(through_the_scan, 1 / (2 * np.sqrt(2)), rtol=1e-5)
 # ## Exercise: gradient descent as a scan
 #
 # A gradient points to where the loss grows, so gradient descent steps against it. Begin at $\phi_0 = \theta$, repeat
-# $\phi_{k+1} = \phi_k - \alpha \nabla h(\phi_k)$ with the learning rate $\alpha$, and return $\phi_K$.
+# $\phi_{k+1} = \phi_k - \alpha \nabla h(\phi_k)$ with the learning rate $\alpha$, and return $\phi_K$. The loss $h$
+# comes in as `objective`, a function of the parameters alone.
 
 
 # %% tags=["exercise"] exercise="00.gradient_descent"
@@ -764,8 +771,8 @@ def learning_rate_gradient(
 check("00.step_size_slope", learning_rate_gradient)
 
 # %% [markdown]
-# Here is a second opinion on this derivative, for five steps. In a cell of your own, compare its first line with
-# `learning_rate_gradient(objective, theta, 0.1, 5)`:
+# Here is a second opinion on this derivative, for five steps at three learning rates. The first number below should
+# agree with `learning_rate_gradient(objective, theta, 0.1, 5)`, which you can run in a cell of your own:
 
 
 # %%
@@ -810,8 +817,9 @@ progress("00")
 #
 # - **Precision.** 32-bit numbers round coarsely, as the V showed. Training seldom minds, and lessons that compare with
 #   a theory switch to 64 bits.
-# - **Memory.** The gradient of a scan keeps every step until the end. For the short runs of this lesson that is
-#   harmless. For thousands of steps of a network it is not, and several methods of this course exist for that reason.
+# - **Memory.** To differentiate a scan, JAX keeps the results of every step until the end. For the short runs of this
+#   lesson that is harmless. For thousands of steps of a network it is not, and several methods of this course exist for
+#   that reason.
 # - **The learning rate.** The limit $2/L$ describes gradient descent near a minimum. Far from it the curvature is
 #   different, and the first steps of a run may need a smaller learning rate or allow a larger one.
 #
