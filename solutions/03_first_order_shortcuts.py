@@ -411,8 +411,8 @@ check("03.small_steps", small_step_fractions)
 #
 # So far both losses of a task were the same. Now we take twenty tasks in five dimensions whose query losses differ from
 # their support losses. Where a method has converged, MAML's exact meta-gradient need not vanish. Its norm there tells how
-# wrong the point is, so we take it as the method's **error**. On quadratic tasks each of these points is the solution of
-# one linear system:
+# wrong the point is, so we take it as the method's **error**. On quadratic tasks each of these points is the solution
+# $\theta$ of one linear system:
 #
 # $$\text{FO-MAML:}\;\; \sum_i \nabla f_i(\phi_{K,i}) = 0, \qquad\qquad
 # \text{Reptile:}\;\; \sum_i (\theta - \phi_{K,i}) = 0 .$$
@@ -490,8 +490,8 @@ assert np.isclose(_found, -_rate * 3 * (_a**2 * (_joint - _m)).mean(), rtol=1e-3
 # %% [markdown]
 # ## Which gradient does this code compute?
 #
-# A first-order gradient is not always intended. Here are three pieces of code that are meant to compute the exact
-# gradient of MAML. Each repeats a mistake that has been reported in public code. All three run without an error, and on
+# A first-order gradient is not always intended. Here are three pieces of code that are meant to compute MAML's exact
+# meta-gradient. Each repeats a mistake that has been reported in public code. All three run without an error, and on
 # our example a small step *against* any of them lowers the loss after adaptation.
 
 
