@@ -781,8 +781,8 @@ progress("03")
 #   converge outside the interval between joint training and MAML.
 # - We gave Reptile one support set and full gradient steps. Nichol et al. use a fresh minibatch in each inner step.
 # - HF-MAML with several inner steps still passes backwards through all of them, so it needs the memory that MAML needs.
-# - The last experiment has one seed, one network and one inner learning rate. Lesson 07 compares methods under one
-#   budget.
+# - The last experiment trains each method once, with one network and one inner learning rate. Its intervals are over
+#   new tasks, and do not say how much another training would change. Lesson 07 compares methods under one budget.
 #
 # ## Go further
 #
