@@ -616,8 +616,8 @@ check("03.write_the_test", is_exact)
 #
 # Can we get MAML's meta-gradient from gradients alone? With one inner step it is $v - \alpha H v$, with $v = \nabla
 # f(\phi_1)$ and $H$ at the initialization. The product $Hv$ says how the support gradient changes in the direction $v$.
-# So we may take two support gradients, one a little ahead at $\theta + \epsilon v$ and one a little behind at
-# $\theta - \epsilon v$, and divide their difference by $2 \epsilon$:
+# So we may take two support gradients, one a little ahead and one a little behind, and divide their difference by
+# $2 \epsilon$:
 #
 # $$H v \approx \frac{\nabla h(\theta + \epsilon v) - \nabla h(\theta - \epsilon v)}{2 \epsilon}.$$
 #
