@@ -57,7 +57,8 @@ setup()  # compile for many small programs, and keep what was compiled
 # To see what each method costs, we write all three out for the sine curve of lesson 02, whose two parameters are its
 # amplitude and its phase, and count every derivative that they take. No Hessian is ever formed for this. All that the
 # backward pass needs is the **Hessian-vector product** $Hv$, which is the derivative of the gradient in the direction
-# $v$.
+# $v$. JAX computes it with `jax.jvp`, which returns the value of a function together with its derivative in a given
+# direction.
 #
 # *Short of time? Skip the section "When support and query disagree" with the question after it, and the last exercise.*
 
@@ -159,8 +160,8 @@ plots.table(
 #
 # Take the two tasks of lesson 02 again. The loss of each is a parabola with curvature $a$ and minimum $m$, a steep one
 # with its minimum at $-1$ and a flat one with its minimum at $2$. Support and query loss are the same. Both tasks take
-# one inner step with $\alpha = 0.3$. Four outer loops, one for each of the three methods and one for joint training, run
-# until they have converged.
+# one inner step with $\alpha = 0.3$. Four outer loops run until they have converged, one for each of the three methods
+# and one for joint training, which lowers the mean loss without adaptation.
 
 # %%
 converged_prediction = predict("03.rest")
@@ -212,8 +213,9 @@ figures.converged_points(converged)
 #
 # $$\phi_K - m = J\,(\theta - m), \qquad J = (1 - \alpha a)^K .$$
 #
-# **Line 2, the direction.** The query gradient is $a\,(\phi_K - m)$, and MAML multiplies it by the factor $J$ once
-# more. So MAML's direction is a weight $w$ times the distance of $\theta$ from the minimum:
+# **Line 2, the direction.** The query gradient is $a\,(\phi_K - m)$. MAML passes it back through $K$ factors
+# $1 - \alpha a$, whose product is $J$ again. So MAML's direction is a weight $w$ times the distance of $\theta$ from
+# the minimum:
 #
 # $$g_{\text{MAML}} = J \cdot a\,(\phi_K - m) = \underbrace{a J^2}_{w}\,(\theta - m).$$
 
@@ -336,8 +338,8 @@ assert _at["FO-MAML"] < min(_at["joint"], _at["MAML"]) - 0.5
 # %% [markdown]
 # ## How much of the way to MAML?
 #
-# With many tasks a simple statement is still true as long as the inner learning rate is small. It says how far FO-MAML
-# and Reptile get on the way from joint training's point to MAML's.
+# With more than two tasks the order is not certain. But as long as the inner learning rate is small, we can say how far
+# FO-MAML and Reptile get on the way from joint training's point to MAML's.
 
 # %%
 half_way_prediction = predict("03.half_way")
@@ -409,8 +411,8 @@ check("03.small_steps", small_step_fractions)
 #
 # So far both losses of a task were the same. Now we take twenty tasks in five dimensions whose query losses differ from
 # their support losses. Where a method has converged, MAML's exact meta-gradient need not vanish. Its norm there tells how
-# wrong the point is, so we take it as the method's **error**. On quadratic tasks each of these points is the solution of
-# one linear system:
+# wrong the point is, so we take it as the method's **error**. On quadratic tasks each of these points is the solution
+# $\theta$ of one linear system:
 #
 # $$\text{FO-MAML:}\;\; \sum_i \nabla f_i(\phi_{K,i}) = 0, \qquad\qquad
 # \text{Reptile:}\;\; \sum_i (\theta - \phi_{K,i}) = 0 .$$
@@ -443,6 +445,7 @@ figures.errors(learning_rates, norms)
 # %% [markdown]
 # For small $\alpha$, FO-MAML's error is proportional to $\alpha$, because each factor that it leaves out differs from
 # the identity by $\alpha H_k$. A smaller inner learning rate makes it more accurate, at the price of less adaptation.
+# MAML's own error is zero up to rounding, so the figure leaves it out.
 #
 # Reptile's error does not go away, and it even grows as $\alpha$ shrinks. In this limit MAML and FO-MAML become joint
 # training on the *query* losses, while Reptile becomes joint training on the *support* losses. Reptile never uses the
@@ -487,8 +490,8 @@ assert np.isclose(_found, -_rate * 3 * (_a**2 * (_joint - _m)).mean(), rtol=1e-3
 # %% [markdown]
 # ## Which gradient does this code compute?
 #
-# A first-order gradient is not always intended. Here are three pieces of code that are meant to compute the exact
-# gradient of MAML. Each repeats a mistake that has been reported in public code. All three run without an error, and on
+# A first-order gradient is not always intended. Here are three pieces of code that are meant to compute MAML's exact
+# meta-gradient. Each repeats a mistake that has been reported in public code. All three run without an error, and on
 # our example a small step *against* any of them lowers the loss after adaptation.
 
 
@@ -613,8 +616,8 @@ check("03.write_the_test", is_exact)
 #
 # Can we get MAML's meta-gradient from gradients alone? With one inner step it is $v - \alpha H v$, with $v = \nabla
 # f(\phi_1)$ and $H$ at the initialization. The product $Hv$ says how the support gradient changes in the direction $v$.
-# So we may take two support gradients, one a little ahead and one a little behind, and divide their difference by the
-# distance:
+# So we may take two support gradients, one a little ahead and one a little behind, and divide their difference by
+# $2 \epsilon$:
 #
 # $$H v \approx \frac{\nabla h(\theta + \epsilon v) - \nabla h(\theta - \epsilon v)}{2 \epsilon}.$$
 #
@@ -746,8 +749,8 @@ figures.practice(curves)
 
 # %% [markdown]
 # All three learn to adapt, and the difference task by task, which is the sharper measure, says that MAML does so best.
-# FO-MAML is not clearly better than Reptile here, although it was closer to MAML above. One reason may be that support
-# and query points lie on the same curve, so it costs Reptile little that it never uses the query set. An approximation
+# Reptile does not fall behind FO-MAML here, although FO-MAML was closer to MAML above. One reason may be that support and
+# query points lie on the same curve, so it costs Reptile little that it never uses the query set. An approximation
 # whose limit is biased can be a good choice, and how good depends on the tasks.
 
 # %% [markdown]
@@ -778,8 +781,8 @@ progress("03")
 #   converge outside the interval between joint training and MAML.
 # - We gave Reptile one support set and full gradient steps. Nichol et al. use a fresh minibatch in each inner step.
 # - HF-MAML with several inner steps still passes backwards through all of them, so it needs the memory that MAML needs.
-# - The last experiment has one seed, one network and one inner learning rate. Lesson 07 compares methods under one
-#   budget.
+# - The last experiment trains each method once, with one network and one inner learning rate. Its intervals are over
+#   new tasks, and do not say how much another training would change. Lesson 07 compares methods under one budget.
 #
 # ## Go further
 #
