@@ -14,7 +14,7 @@
 # **Afterwards you can**
 #
 # - **explain** what a proximal term does to adaptation, and how its strength corresponds to early stopping,
-# - **derive** the meta-gradient by implicit differentiation, for one strength and for many,
+# - **derive** the meta-gradient by implicit differentiation, for one strength and for one per parameter,
 # - **implement** it with a matrix, and with Hessian-vector products alone,
 # - **predict** when a Neumann series diverges, and how many products conjugate gradients need,
 # - **recognize** when an implicit gradient cannot be trusted.
@@ -68,7 +68,10 @@ curvature, alpha = 1.0, 0.1
 
 
 def change_left(strength, num_steps):
-    """What is left of a change of 1 to the initialization, after 0, 1, ... steps."""
+    """What is left of a change of 1 to the initialization, after 0, 1, ... steps.
+
+    With the minimum of h at 0, this is phi itself, started from theta = 1.
+    """
     left = [1.0]
     for _ in range(num_steps):
         gradient = curvature * left[-1] + strength * (left[-1] - 1)
@@ -87,7 +90,7 @@ lesson_04.show_change_left(left)
 
 # %% [markdown]
 # Without a proximal term the inner loop forgets where it began. With one, the fraction that is left tends to a fixed
-# number. Where the loop has converged, the two gradients cancel, and that happens at the fraction
+# number. Where the loop has converged, the gradients of the two terms cancel, and that happens at the fraction
 # $\lambda / (\lambda + a)$, here one third. This number contains neither $\alpha$ nor $K$. It belongs to the minimum and
 # not to the steps that led there, and this is the idea of the whole lesson.
 
@@ -137,7 +140,7 @@ check("04.pulled_descent", adapt_proximal)
 #
 # MAML has no proximal term, but it stops after a few steps. Compare the two on the quadratic. Stopping after $K$ steps
 # keeps $(1 - \alpha a)^K$ of the initialization, and the proximal minimum keeps $\lambda / (\lambda + a)$. For small
-# curvatures both are straight lines:
+# curvatures both are nearly straight lines:
 #
 # $$(1 - \alpha a)^K \approx 1 - \alpha K a, \qquad \frac{\lambda}{\lambda + a} \approx 1 - \frac{a}{\lambda} .$$
 #
@@ -171,7 +174,7 @@ assert gap.min() > -1e-12 and 0.15 < gap.max() < 0.25
 # ## What a proximal term does to a fit
 #
 # For sine curves we learn an initialization with MAML, as in lesson 02. Then come 20 new tasks, each with six support
-# points and much noise on them. The query points have no noise.
+# points, to whose values we add noise of standard deviation 1. The query points have no noise.
 
 # %%
 distribution = ml.tasks.Sinusoid(num_support=10, num_query=10)
@@ -261,8 +264,8 @@ explore(
 # initialization supplies what six points cannot. The proximal term is a **regularization**, and its strength has to be
 # tuned for the task distribution.
 #
-# The mean hardly changes at the smallest strengths. There $\lambda$ is below $1 / (\alpha K)$, with the $\alpha$ and the $K$
-# of the cell above, so it is early stopping that regularizes.
+# At the smallest strengths the mean hardly changes. There $\lambda$ is well below $1 / (\alpha K)$, with the learning rate
+# and the 2,000 steps of `adapt_all`, so what still holds the curve back is early stopping and not the proximal term.
 
 # %% [markdown]
 # ## How strong must the proximal term be?
@@ -302,8 +305,8 @@ explore(
 # Start with a small strength and move $\theta$ past $\pi$: the point that descent reaches jumps from one minimum to the
 # other, and no derivative describes a jump. Then raise $\lambda$ until $h'' + \lambda$ is positive everywhere. The proximal
 # objective is now **strongly convex**, which means that its curvature is at least some positive number everywhere. It has
-# one minimum, gradient descent with a small learning rate finds it from anywhere, and it moves smoothly with $\theta$.
-# So it has a derivative, which we now compute.
+# one minimum, and gradient descent with a small learning rate finds it from anywhere. This minimum moves smoothly with
+# $\theta$, so it has a derivative, which we now compute.
 
 # %% [markdown]
 # ## The derivation, line by line
@@ -455,7 +458,8 @@ plots.table(
 #
 # $$\nabla h(\phi^*) + \Lambda\, (\phi^* - \theta) = 0, \qquad H J + \Lambda\, (J - I) = 0 .$$
 #
-# Derive lines 3 and 4 on paper, and write the meta-gradient as a function. One property that you have just used no longer holds.
+# Derive lines 3 and 4 on paper, and write a function that computes the meta-gradient from $\phi^*$ and the strengths. One
+# property that we used above no longer holds.
 
 
 # %% tags=["exercise"] exercise="04.implicit_gradient"
@@ -506,10 +510,11 @@ check("04.implicit_gradient", implicit_gradient)
 # 2. *In which direction next?* Downhill, along $r_+$, but without spoiling what was gained along $p$. A step along
 #    $p_+ = r_+ + c p$ leaves $q$ lowest along $p$ if $p_+^\top S p = 0$ (the directions are then called conjugate), so
 #    $c = - r_+^\top S p / p^\top S p$.
-# 3. *Without another product.* Step 1 gives $S p = (r - r_+) / t$. It also makes $r_+$ orthogonal to $p$, and by step 2
-#    $r_+$ stays orthogonal to the direction before $p$. Since $r$ is a combination of these two directions,
-#    $r_+^\top r = 0$. One step earlier, $r$ became orthogonal to the direction before $p$ in the same way, so
-#    $p^\top r = r^\top r$. Inserted, $t = r^\top r / p^\top S p$ and $c = r_+^\top r_+ / r^\top r$.
+# 3. *Without another product.* Let $p_-$ be the direction before $p$, so that $p = r + c_- p_-$. Step 1 makes every
+#    residual orthogonal to the direction just used, so $r_+ \perp p$ and, one step earlier, $r \perp p_-$. Step 2 made
+#    $S p \perp p_-$, so $r_+ = r - t S p$ is orthogonal to $p_-$ as well. Now multiply $p = r + c_- p_-$ by $r$ and by
+#    $r_+$: this gives $p^\top r = r^\top r$ and $r_+^\top r = 0$. With $S p = (r - r_+) / t$ we get
+#    $t = r^\top r / p^\top S p$ and $c = r_+^\top r_+ / r^\top r$.
 #
 # One can show by induction that each direction is conjugate to *all* earlier ones. So after $m$ products CG has found the
 # lowest $q$ among all combinations of $b, S b, \ldots, S^{m-1} b$. The Neumann series combines such vectors too, but its
@@ -568,7 +573,7 @@ lesson_04.show_solvers(errors)
 #
 # That bound is often pessimistic, because it knows only the two extreme eigenvalues. After $m$ products $g$ is a polynomial
 # in $S$, of degree $m - 1$, times $b$. The residual is then $P(S)\, b$ with a polynomial $P$ of degree $m$ and $P(0) = 1$,
-# and CG finds the best of them. If $S$ has only $m$ different eigenvalues, one such $P$ is zero at all of them, and CG is
+# and CG finds the one with the lowest $q$. If $S$ has only $m$ different eigenvalues, one such $P$ is zero at all of them, and CG is
 # exact. How many products does the network of the slider need, on task 4 and with the strength that was best on average?
 
 # %%
@@ -650,8 +655,8 @@ assert min(products) >= 3 and max(products) <= 12
 # %% [markdown]
 # ## Exercise: the Neumann series by Hessian-vector products
 #
-# Write it for any pytree of parameters. A Hessian-vector product is the derivative of the gradient along a vector:
-# `jax.jvp(gradient, (phi,), (v,))[1]`.
+# Write the Neumann series for any pytree of parameters. A Hessian-vector product is the derivative of the gradient along a
+# vector: `jax.jvp(gradient, (phi,), (v,))[1]`.
 
 
 # %% tags=["exercise"] exercise="04.neumann_series"
@@ -767,7 +772,7 @@ def by_the_system(phi, strength):
     system = np.eye(481) + np.asarray(net_hessian(phi, task_net.support)) / strength
     g = np.linalg.solve(system, net_gradient(phi, task_net.query))
     try:
-        np.linalg.cholesky(system)
+        np.linalg.cholesky(system)  # exists only for a positive definite matrix
     except np.linalg.LinAlgError:
         return g, False
     return g, True
@@ -801,20 +806,21 @@ lesson_04.show_trust(tested, wrong, definite)
 #
 # - The loop has not converged. The formula is the derivative of a minimum, and we are not at one.
 # - Where the loop stopped, the support loss can have a curvature below $-\lambda$ (the marked points). The system is then
-#   **indefinite**: it has negative eigenvalues too. If one of them is close to zero, the solve divides by it.
+#   **indefinite**, which means that it has negative eigenvalues too. The solve divides by each eigenvalue, and one that
+#   is close to zero, on either side, makes the result large.
 #
 # At a minimum the proximal objective has no negative curvature, so an indefinite system proves that the loop has not
 # reached one. A definite system does not prove that it has, as the five-step curve shows right of its last mark. A stronger
 # proximal term helps. More steps help too, except at the smallest strength, where the error after three hundred is larger
 # still.
 #
-# The returned vector looks the same in all these cases. What tells them apart is the **norm of the gradient of the proximal
-# objective** at the last step:
+# From the returned vector alone you cannot tell these cases apart. What tells them apart is the **norm of the gradient of
+# the proximal objective** at the last step:
 
 # %% tags=["fold"]
 plots.table(
     {
-        f"K = {k}, λ = {tested[i]:.3g}": [
+        f"K\u00a0=\u00a0{k}, λ\u00a0=\u00a0{tested[i]:.3g}": [
             float(last[k][i]),
             "yes" if definite[k][i] else "no",
             float(wrong[k][i]),

@@ -495,8 +495,8 @@ PREDICTIONS = (
     ),
     Guess(
         "04.unconverged",
-        "Five inner steps, and strengths from small to large. At the worst of them, how large is the error of the "
-        "implicit gradient?",
+        "iMAML with five inner steps, for strengths from small to large. At the worst of these strengths, how large is "
+        "the error of its gradient?",
         options=("some per cent of the gradient", "about half of the gradient", "several times the gradient"),
         why="Far from a minimum $H + \\lambda I$ can have eigenvalues close to zero, and the solve divides by them.",
         read="Can this gradient be trusted?",
@@ -656,7 +656,7 @@ def draw_minimum(theta: float, strength: float):
         axes=left,
     )
     ends, reached = ends[:-1], ends[-1]
-    jumps = np.flatnonzero(np.abs(np.diff(ends)) > 0.5)
+    jumps = np.flatnonzero(np.abs(np.diff(ends)) > 0.8)  # at strength 1 the curve is steep, but it does not jump
     plots.lines(
         np.insert(grid, jumps + 1, np.nan),
         {"reached": np.insert(ends, jumps + 1, np.nan)},
