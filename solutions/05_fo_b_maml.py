@@ -776,7 +776,8 @@ for order, name in enumerate(truncation, 1):
     assert errors[0] > 100 * errors.min() and np.median(errors[:10] / theory[name][:10]) < 1
 assert in_float32[240]["symmetric"].min() < in_float32[240]["forward"].min() / 5
 assert found["symmetric"] > found["forward"]
-float32_prediction.reveal(round(found["symmetric"], 4))
+assert 0.001 < found["symmetric"] < 0.009 and 0.001 < expected < 0.009  # of the options 0.003 is nearest to both
+float32_prediction.reveal(2)
 lesson_05.show_v(nus, theory, in_float32[240])
 
 # %% [markdown]

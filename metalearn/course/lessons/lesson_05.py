@@ -621,9 +621,10 @@ PREDICTIONS = (
     ),
     Guess(
         "05.float32",
-        "With these numbers, at which ν is the symmetric estimator best in float32? Your `best_nu` may help.",
-        why="By the formula it is $(R\\,\\delta / (2C))^{1/3}$. The measured value is the best of a grid, and "
-        "rounding makes the bottom of the V uneven.",
+        "With these numbers, near which ν is the symmetric estimator best in float32? Your `best_nu` may help.",
+        options=("0.00003", "0.0003", "0.003", "0.03"),
+        why="By the formula the best ν is $(R\\,\\delta / (2C))^{1/3}$. The measured one is near it and not equal to "
+        "it, because rounding makes the bottom of the V uneven.",
         read="What a small ν costs",
     ),
     Guess(
