@@ -571,7 +571,7 @@ assert all(abs(nus[i] / float(name) - 1) < 0.05 for name, i in shown.items())
 plots.table(
     {name: [float(delta[name]), *(float(curve[name][i]) for i in shown.values())] for name in ("the same", "its own")},
     ["initial point", "δ", *(f"ν = {name}" for name in shown)],
-    "From the same initial point the errors cancel",
+    "From the same initial point the errors of both solves nearly cancel",
     "Relative error of the symmetric estimator after K = 60 inner steps. δ is the error of one solve.",
     digits=2,
 )
@@ -1061,7 +1061,7 @@ assert jnp.allclose(penalty, forward, rtol=0, atol=1e-10)
 #   estimate it without second derivatives.
 # - The forward estimator has an error of $O(\nu)$, the symmetric one of $O(\nu^2)$. Independent errors δ of the solves add
 #   $R\,\delta/\nu$. With the best ν the error is $O(\delta^{1/2})$ or $O(\delta^{2/3})$.
-# - Two inner loops from the same initialization have errors that cancel, and the estimate of an unconverged loop is a
+# - Two inner loops from the same initialization have errors that nearly cancel, and the estimate of an unconverged loop is a
 #   damped sum of query gradients without an inverse. Rounding does not cancel, so in float32 ν should not be tiny.
 # - If ν is too large, the problem with $-\nu$ has no minimum. Keep $\nu L_f$ below $\lambda + \mu$.
 # - Gradient descent with a biased estimate ends where the norm of $\nabla F$ is at most about the norm of the bias.
