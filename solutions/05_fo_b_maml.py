@@ -27,6 +27,7 @@
 
 # %% tags=["imports"]
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -108,7 +109,8 @@ for scale in (0.5, 2.0, 8.0):
 # %% tags=["fold", "nbval-check-output"]
 curvature_prediction.reveal(0)
 assert np.allclose([gradient / move for move, gradient in rows.values()], -strength_1d, rtol=1e-5)
-assert [abs(move) for move, _ in rows.values()] == sorted((abs(move) for move, _ in rows.values()), reverse=True)
+gradients = [abs(gradient) for _, gradient in rows.values()]
+assert all(1 < before / after < 4 for before, after in itertools.pairwise(gradients))
 plots.table(
     {f"{scale:g}": [*row, row[1] / row[0]] for scale, row in rows.items()},
     ["scale of the support loss", "minimum moves, per ν", "meta-gradient", "ratio"],
@@ -121,8 +123,9 @@ plots.table(
 # second derivative was computed.
 #
 # Why is that so? The curvature of the inner objective determines how far its minimum moves, whatever causes the move.
-# Changing θ by $d\theta$ changes the gradient of the inner objective by $-\lambda\, d\theta$; adding $\nu f$ changes it
-# by $f'\, d\nu$. In both cases the minimum moves until the curvature $h'' + \lambda$ has made up for the change:
+# Changing θ by $d\theta$ changes the gradient of the inner objective by $-\lambda\, d\theta$; changing ν by $d\nu$
+# changes it by $f'\, d\nu$. In both cases the minimum moves until the curvature $h'' + \lambda$ has made up for the
+# change:
 #
 # $$\frac{dF}{d\theta} = f' \cdot \frac{\lambda}{h'' + \lambda},
 # \qquad\qquad \frac{d\phi_\nu}{d\nu} = \frac{-f'}{h'' + \lambda}.$$
@@ -137,9 +140,10 @@ plots.table(
 #
 # $$\phi_\nu(\theta) = \arg\min_\phi\; \nu f(\phi) + h(\phi) + \tfrac\lambda2 \lVert \phi - \theta \rVert^2 .$$
 #
-# Our example for most of the lesson is a network of ten tanh units on one sine task. Tanh is smooth, which a
-# derivative of the solution requires. The 30 parameters are kept in one vector, so that an error has a norm. `solve` runs
-# $K$ gradient steps on the perturbed problem; 400 steps are enough here to converge.
+# Our example for most of the lesson is a network of ten tanh units on one sine task. Tanh is smooth, which a derivative
+# of the solution requires. The 30 parameters are kept in one vector, so that an error has a norm. `solve` runs $K$
+# gradient steps on the perturbed problem; 400 steps are enough here to converge. We compute in float64, except where
+# the text says float32.
 
 # %%
 jax.config.update("jax_enable_x64", True)  # so that a check can be strict
@@ -368,7 +372,7 @@ plots.table(
 # In the symmetric difference the terms with $\phi_0$ and $\phi''$ cancel, because they are the same at $-\nu$ and $\nu$.
 #
 # What do the estimators cost? A perturbed step needs a gradient of the support loss and one of the query loss, an
-# unperturbed step only the first. In the table, $m$ is the number of products in iMAML's solver.
+# unperturbed step only the first. In the table, $m$ is the number of Hessian-vector products in iMAML's solver.
 #
 # | method | gradients of one task | parameter vectors stored | second derivatives |
 # |---|---|---|---|
@@ -377,7 +381,7 @@ plots.table(
 # | FO-B-MAML, forward | $3K$ | a few | no |
 # | FO-B-MAML, symmetric | $4K$ | a few | no |
 #
-# So FO-B-MAML does not need fewer gradients than the others. It does without second derivatives, and without the memory
+# So the number of gradients is not what speaks for FO-B-MAML. It does without second derivatives, and without the memory
 # that MAML needs for the steps of the inner loop.
 
 # %% [markdown]
@@ -567,7 +571,7 @@ assert all(abs(nus[i] / float(name) - 1) < 0.05 for name, i in shown.items())
 plots.table(
     {name: [float(delta[name]), *(float(curve[name][i]) for i in shown.values())] for name in ("the same", "its own")},
     ["initial point", "δ", *(f"ν = {name}" for name in shown)],
-    "From the same initial point the errors cancel",
+    "From the same initial point the errors of both solves nearly cancel",
     "Relative error of the symmetric estimator after K = 60 inner steps. δ is the error of one solve.",
     digits=2,
 )
@@ -659,10 +663,11 @@ plots.table(
 # $$-\lambda\, v_K = \lambda \alpha \sum_{k=0}^{K-1} \Big[\prod_{j=k+1}^{K-1} \big(I - \alpha (H_j + \lambda I)\big)\Big]
 # \nabla f(\phi_k).$$
 #
-# Each factor damps the directions in which $H_j + \lambda I$ has a positive curvature, and there is no inverse. iMAML
-# applies the inverse of $H + \lambda I$ at the last point. If the loop stops where that matrix is nearly singular, the
-# inverse can be huge, while a direction without curvature has a factor of one in the sum. The next figure compares the
-# two with the converged meta-gradient, for a proximal strength so small that the inner loop converges slowly.
+# Here $H_j$ is the Hessian of $h$ at $\phi_j$, and the factor of the last step stands on the left. Each factor damps
+# the directions in which $H_j + \lambda I$ has a positive curvature, and there is no inverse. iMAML applies the inverse
+# of $H + \lambda I$ at the last point. If the loop stops where that matrix is nearly singular, the inverse can be huge,
+# while a direction without curvature has a factor of one in the sum. The next figure compares the two with the
+# converged meta-gradient, for a proximal strength so small that the inner loop converges slowly.
 
 
 # %% tags=["fold"]
@@ -706,19 +711,19 @@ assert (strong_inverse < strong_sum).all()
 lesson_05.show_unconverged(counts, {"iMAML (exact solve)": by_inverse, "FO-B-MAML (ν → 0)": by_sum})
 
 # %% [markdown]
-# Near convergence iMAML's estimate is the more accurate one, and with the stronger proximal term used so far it is so
-# after any number of steps. Far from convergence its inverse can multiply the error, whereas the error of FO-B-MAML never
-# exceeds the norm of the meta-gradient here and falls steadily.
+# Near convergence iMAML's estimate is the more accurate one, and with the stronger proximal term used so far it was so
+# after every number of steps that we tried. Far from convergence its inverse can multiply the error, whereas the error
+# of FO-B-MAML never exceeds the norm of the meta-gradient here and falls steadily.
 
 # %% [markdown]
 # ## Rounding does not cancel
 #
-# In float64 a tiny ν did no harm. Networks are trained in float32, which keeps 24 binary digits, so that each number has an
-# error of up to $2^{-24}$ of itself. If the two solutions are rounded independently, the V of "What a small ν costs" applies
-# with $\delta = 2^{-24}\,\lVert\phi_0\rVert$, where $\phi_0$ is again the unperturbed solution. Independent errors in random
-# directions add like the legs of a right triangle, which makes $R = \sqrt2\,\lambda$ for the forward and
-# $\lambda/\sqrt2$ for the symmetric estimator. So every constant of the formula is known before anything is measured in
-# float32:
+# In float64 a tiny ν did no harm, as long as both solves began at the same point. Networks are trained in float32,
+# which keeps 24 binary digits, so that each number has an error of up to $2^{-24}$ of itself. If the two solutions are
+# rounded independently, the V of "What a small ν costs" applies with $\delta = 2^{-24}\,\lVert\phi_0\rVert$, where
+# $\phi_0$ is again the unperturbed solution. Independent errors in random directions add like the legs of a right
+# triangle, which makes $R = \sqrt2\,\lambda$ for the forward and $\lambda/\sqrt2$ for the symmetric estimator. So every
+# constant of the formula is known before anything is measured in float32:
 
 # %% tags=["fold"]
 rounding = 2.0**-24 * float(jnp.linalg.norm(phi_0))
@@ -771,7 +776,8 @@ for order, name in enumerate(truncation, 1):
     assert errors[0] > 100 * errors.min() and np.median(errors[:10] / theory[name][:10]) < 1
 assert in_float32[240]["symmetric"].min() < in_float32[240]["forward"].min() / 5
 assert found["symmetric"] > found["forward"]
-float32_prediction.reveal(round(found["symmetric"], 4))
+assert 0.001 < found["symmetric"] < 0.009 and 0.001 < expected < 0.009  # of the options 0.003 is nearest to both
+float32_prediction.reveal(2)
 lesson_05.show_v(nus, theory, in_float32[240])
 
 # %% [markdown]
@@ -803,10 +809,11 @@ plots.table(
 )
 
 # %% [markdown]
-# With a tiny ν more steps soon stop helping, because rounding determines the error. With a ν near the bottom of the V the
-# error is always within a factor of two of the smallest one. Other networks have other constants, but the best ν depends
-# only on the third root of $R\,\delta/C$: if this ratio is a thousand times larger, the best ν is ten times larger. For the
-# symmetric estimator in float32 a ν between 0.001 and 0.01 is therefore a reasonable first choice.
+# With a tiny ν more steps soon stop helping, because rounding determines the error. With a ν near the bottom of the V
+# the error is within a factor of two of the smallest one in every row. Other networks have other constants, but the
+# best ν depends only on the third root of $R\,\delta/C$: if this ratio is a thousand times larger, the best ν is ten
+# times larger. For the symmetric estimator in float32 a ν between 0.001 and 0.01 is therefore a reasonable first
+# choice.
 
 # %% [markdown]
 # ## When −ν removes the minimum
@@ -919,9 +926,9 @@ lesson_05.show_lost_minimum(tried, trap_errors)
 #    $O(\delta^{1/2})$ (forward) or $O(\delta^{2/3})$ (symmetric), and so is the smallest $\lVert \nabla F \rVert$ that is
 #    reached.
 #
-# So training comes as close to a stationary point as the bias allows, and the bias of FO-B-MAML can be made small by
-# solving more accurately and lowering ν. That of FO-MAML cannot. We test both statements on eight quadratic tasks, whose
-# $\nabla F$ is known in closed form. FO-MAML uses $\nabla f(\phi_0)$ at the same unperturbed solution.
+# So training comes as close to a stationary point as the bias allows. We test this on eight quadratic tasks, whose
+# $\nabla F$ is known in closed form, with both estimators and with FO-MAML, which uses $\nabla f(\phi_0)$ at the
+# unperturbed solution. The inner loops converge, so a bias is due to the method and to ν alone.
 
 # %%
 rest_prediction = predict("05.rest")
@@ -986,17 +993,18 @@ plots.table(
 )
 
 # %% [markdown]
-# FO-MAML converges to a wrong point, whatever the number of steps. Where the estimators of FO-B-MAML converge, the norm
-# of $\nabla F$ is about proportional to ν (forward) and to $\nu^2$ (symmetric), the orders of their biases. This is the
-# difference between a method that is biased and one that is as accurate as you pay for. Line 1 assumed a Lipschitz
-# constant $L$. For networks the curvature of $F$ grows with its gradient and there is no useful $L$; that is the
-# subject of lesson 06.
+# FO-MAML converges to a wrong point. Its bias is not an error of the inner solves, so solving more accurately would not
+# help. Where the estimators of FO-B-MAML converge, the norm of $\nabla F$ is about proportional to ν (forward) and to
+# $\nu^2$ (symmetric), the orders of their biases. This is the difference between a method that is biased and one that
+# is as accurate as you pay for. Line 1 assumed a Lipschitz constant $L$. For networks the curvature of $F$ grows with
+# its gradient and there is no useful $L$; that is the subject of lesson 06.
 
 # %% [markdown]
 # ## Three literatures, one formula
 #
-# The same vector was found in two other fields. Let $\ell(\nu, \theta)$ be the smallest value of the perturbed objective.
-# Its gradient with respect to φ is zero at the minimum, so only the explicit dependence on ν and θ counts:
+# The same vector was found in two other fields. Let $\ell(\nu, \theta)$ be the smallest value of the perturbed
+# objective. The gradient of that objective with respect to φ is zero at the minimum, so only the explicit dependence on
+# ν and θ counts:
 #
 # $$\frac{\partial \ell}{\partial \nu} = f(\phi_\nu), \qquad
 # \frac{\partial \ell}{\partial \theta} = \lambda\,(\theta - \phi_\nu).$$
@@ -1053,7 +1061,7 @@ assert jnp.allclose(penalty, forward, rtol=0, atol=1e-10)
 #   estimate it without second derivatives.
 # - The forward estimator has an error of $O(\nu)$, the symmetric one of $O(\nu^2)$. Independent errors δ of the solves add
 #   $R\,\delta/\nu$. With the best ν the error is $O(\delta^{1/2})$ or $O(\delta^{2/3})$.
-# - Two inner loops from the same initialization have errors that cancel, and the estimate of an unconverged loop is a
+# - Two inner loops from the same initialization have errors that nearly cancel, and the estimate of an unconverged loop is a
 #   damped sum of query gradients without an inverse. Rounding does not cancel, so in float32 ν should not be tiny.
 # - If ν is too large, the problem with $-\nu$ has no minimum. Keep $\nu L_f$ below $\lambda + \mu$.
 # - Gradient descent with a biased estimate ends where the norm of $\nabla F$ is at most about the norm of the bias.

@@ -596,11 +596,10 @@ EXERCISES = (PERTURBED_SOLUTION, SYMMETRIC, BEST_NU, UNCONVERGED)
 PREDICTIONS = (
     Guess(
         "05.stiffness",
-        "Make the support loss more strongly curved. The same perturbation then moves the minimum less. What happens "
-        "to the meta-gradient?",
-        options=("it shrinks by the same factor", "it shrinks by another factor", "it grows"),
-        why="Both are $f'$ divided by the same curvature, $h'' + \\lambda$, up to a factor, so their ratio stays "
-        "$-\\lambda$.",
+        "Multiply the support loss by four and leave λ as it is. By which factor does the meta-gradient shrink here?",
+        options=("by less than four", "by four", "by more than four"),
+        why="The formula divides by $h'' + \\lambda$, and λ stays as it is. The minimum also moves away from that of "
+        "the query loss, which makes $f'$ larger.",
         read="From a linear system to two solves",
     ),
     Guess(
@@ -617,14 +616,15 @@ PREDICTIONS = (
         "Both loops stop early, and both begin at θ. What does the symmetric estimator's error do as ν goes to zero?",
         options=("it rises like δ/ν", "it settles at a positive constant", "it goes to zero"),
         why="Both loops stop short by nearly the same vector, so the difference of their errors is proportional to ν. "
-        "What is left is the error of a loop that stops early.",
+        "Divided by ν, it tends to a constant.",
         read="Inner loops that have not converged",
     ),
     Guess(
         "05.float32",
-        "With these numbers, at which ν is the symmetric estimator best in float32? Your `best_nu` may help.",
-        why="By the formula it is $(R\\,\\delta / (2C))^{1/3}$. The measured value is the best of a grid, and "
-        "rounding makes the bottom of the V uneven.",
+        "With these numbers, near which ν is the symmetric estimator best in float32? Your `best_nu` may help.",
+        options=("0.00003", "0.0003", "0.003", "0.03"),
+        why="By the formula the best ν is $(R\\,\\delta / (2C))^{1/3}$. The measured one is near it and not equal to "
+        "it, because rounding makes the bottom of the V uneven.",
         read="What a small ν costs",
     ),
     Guess(
@@ -658,15 +658,20 @@ QUIZ = (
         ),
     ),
     Question(
-        "In float32, with ν = 0.00001, your symmetric meta-gradient is noisy although the inner loops have converged. "
-        "What helps?",
-        ("more inner steps", "a larger ν", "a smaller ν", "an initial point of its own for each solve"),
+        "Halving ν doubles the error of your symmetric estimate, and twice as many inner steps do not change it. What "
+        "causes most of this error?",
+        (
+            "truncation",
+            "rounding",
+            "inner loops that stop early, from one initial point",
+            "a problem with −ν that has no minimum",
+        ),
         1,
         (
-            "The loops have converged; the noise is the rounding of their results.",
-            "Yes: rounding is divided by ν. A larger ν reduces it, at a truncation error of only $O(\\nu^2)$.",
-            "That makes the difference smaller still, and the rounding stays.",
-            "That adds errors which do not cancel.",
+            "Truncation would become four times smaller when ν is halved.",
+            "Yes: rounding errors of the solutions are divided by ν, and more steps do not help. A larger ν does.",
+            "From one initial point that error hardly depends on a small ν, and more steps make it smaller.",
+            "That happens where ν is too large, so halving ν would help.",
         ),
     ),
     Question(
@@ -713,8 +718,9 @@ def show_unconverged(counts: np.ndarray, errors: dict[str, np.ndarray]) -> None:
     """Relative error against the number of inner steps, both of shape [n]."""
     plots.show(
         plots.lines(counts, errors, "inner steps K", "relative error", log="xy"),
-        "Relative error against inner steps, both axes logarithmic. With few steps iMAML's error has a tall peak and "
-        "that of FO-B-MAML is below one; later iMAML's is the smaller one, and both fall.",
+        "Relative error against inner steps, both axes logarithmic. Both curves begin just below one. Shortly after "
+        "ten steps iMAML's has a tall peak, while that of FO-B-MAML keeps falling. At the end both fall, and iMAML's "
+        "is the lower one.",
         "Far from convergence an inverse can fail where a sum does not",
         "λ = 1.5. Compared with the meta-gradient of the converged problem; iMAML solves its linear system exactly.",
     )
@@ -728,7 +734,7 @@ def show_v(nus: np.ndarray, theory: dict[str, np.ndarray], measured: dict[str, n
             nus,
             {"predicted": theory[name], "measured": measured[name]},
             "perturbation ν",
-            "relative error" if axes is panels[0] else "",
+            "relative error",
             points={"smallest": (nus[measured[name].argmin()], measured[name].min())},
             title=name,
             log="xy",
@@ -738,7 +744,8 @@ def show_v(nus: np.ndarray, theory: dict[str, np.ndarray], measured: dict[str, n
     plots.show(
         figure,
         "Two panels, relative error against ν, both axes logarithmic. In each a predicted V and a measured one, which "
-        "coincide on the right and lie close on the left. The symmetric V is deeper and its bottom lies further right.",
+        "nearly coincide on the right; on the left the measured one is ragged and lies lower. The symmetric V is "
+        "deeper, and its bottom lies further right.",
         "In float32 the best ν is not tiny",
         "K = 240. Truncation makes the right branch, rounding the left one. No constant was fitted.",
     )
@@ -774,7 +781,7 @@ def show_lost_minimum(nus: np.ndarray, errors: dict[str, np.ndarray]) -> None:
         figure,
         "Left: the inner objective with more and more of the query loss subtracted. At one half it is a straight "
         "line, at three quarters it has a maximum. Right: relative error against ν. The symmetric curve is lowest for "
-        "small ν and shoots up at one half; the forward and three-point curves pass it unharmed.",
+        "small ν and shoots up near one half; the forward and three-point curves continue smoothly.",
         "Subtract too much of the query loss, and there is no minimum",
         "One parameter with curvatures 0.5 of h and 3 of f, and λ = 1. The objectives are shown up to a constant.",
     )
