@@ -132,7 +132,7 @@ def test_on_any_page(browser_page, record_property):
     sleeping = "".join(f'<p data-playground="{name}"></p>' for name in playgrounds.ALTERNATIVE_TEXTS)
     page.goto("about:blank")
     page.set_content(f'<html lang="en"><title>Playgrounds</title><body>{playgrounds.alive(sleeping)}</body></html>')
-    sine, perturbed = page.locator(ROOM).all()
+    sine, perturbed, _ = page.locator(ROOM).all()
 
     click_points(sine)
     for _ in range(3):
