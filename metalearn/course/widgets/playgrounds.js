@@ -767,7 +767,7 @@ const PAD = 100; // the pad's size in its own units
 
 // Symbols of the example: strokes, each a list of places on the pad, right and down from 0 to 1.
 const turning = (x, y, radius, from, to, number = 24) =>
-  range(from, to, number).map((part) => [x + radius * Math.cos(2 * Math.PI * part), y + radius * Math.sin(2 * Math.PI * part)]);
+  range(2 * Math.PI * from, 2 * Math.PI * to, number).map((t) => [x + radius * Math.cos(t), y + radius * Math.sin(t)]);
 const EXAMPLES = [
   [[[0.2, 0.88], [0.2, 0.46], [0.5, 0.14], [0.8, 0.46], [0.8, 0.88], [0.2, 0.88]]], // a house
   [range(0, 1, 60).map((t) => [0.5 + 0.38 * t * Math.cos(16 * t), 0.5 + 0.38 * t * Math.sin(16 * t)])], // a spiral
@@ -778,11 +778,20 @@ const EXAMPLES = [
       0.46 - 0.023 * (13 * Math.cos(t) - 5 * Math.cos(2 * t) - 2 * Math.cos(3 * t) - Math.cos(4 * t)),
     ]),
   ], // a heart
-  [turning(0.5, 0.5, 0.38, 0, 1, 40), turning(0.36, 0.4, 0.02, 0, 1, 6), turning(0.64, 0.4, 0.02, 0, 1, 6), turning(0.5, 0.5, 0.2, 0.08, 0.42)], // a face
+  [
+    ...[turning(0.5, 0.5, 0.38, 0, 1, 40), turning(0.36, 0.4, 0.02, 0, 1, 6), turning(0.64, 0.4, 0.02, 0, 1, 6)],
+    turning(0.5, 0.5, 0.2, 0.08, 0.42),
+  ], // a face
   [range(0, 4, 6).map((_, i) => [0.5 + 0.4 * Math.sin(0.8 * Math.PI * i), 0.52 - 0.4 * Math.cos(0.8 * Math.PI * i)])], // a star
-  [[[0.5, 0.92], [0.5, 0.1]], [[0.5, 0.45], [0.2, 0.2]], [[0.5, 0.45], [0.8, 0.2]], [[0.5, 0.7], [0.25, 0.52]], [[0.5, 0.7], [0.75, 0.52]]], // a tree
+  [
+    ...[[[0.5, 0.92], [0.5, 0.1]], [[0.5, 0.45], [0.2, 0.2]], [[0.5, 0.45], [0.8, 0.2]]],
+    ...[[[0.5, 0.7], [0.25, 0.52]], [[0.5, 0.7], [0.75, 0.52]]],
+  ], // a tree
   [[[0.2, 0.12], [0.8, 0.12], [0.2, 0.88], [0.8, 0.88], [0.2, 0.12]]], // an hourglass
-  [turning(0.5, 0.5, 0.38, 0.5, 1), [[0.12, 0.5], [0.88, 0.5]], [[0.5, 0.5], [0.5, 0.82]], turning(0.42, 0.82, 0.08, 0, 0.5, 10)], // an umbrella
+  [
+    ...[turning(0.5, 0.5, 0.38, 0.5, 1), [[0.12, 0.5], [0.88, 0.5]], [[0.5, 0.5], [0.5, 0.82]]],
+    turning(0.42, 0.82, 0.08, 0, 0.5, 10),
+  ], // an umbrella
   [[[0.1, 0.3], [0.35, 0.75], [0.5, 0.35], [0.65, 0.75], [0.9, 0.3]]], // a zigzag
 ];
 
@@ -949,6 +958,8 @@ function drawFiveSymbols(card, data, tell) {
 
   const { scripts, hand } = data.measured;
   const percent = ([share]) => String(Math.round(100 * share));
+  const halves = [scripts, hand].flatMap(({ network, nearest }) => [network[1], nearest[1]]);
+  const widest = Math.ceil(1000 * Math.max(...halves)) / 10;
   const help = element(
     "p",
     { className: "mp-note", id: helpId },
@@ -961,8 +972,9 @@ function drawFiveSymbols(card, data, tell) {
     `Tried on ${hand.num_tasks.toLocaleString("en")} sets of five: of 100 hand-like drawings it recognizes `,
     element("b", {}, percent(hand.network)),
     `, and of 100 printed letters of scripts it had never seen, ${percent(scripts.network)}. Comparing the pixels instead ` +
-      `recognizes ${percent(hand.nearest)} and ${percent(scripts.nearest)}; guessing would be right 20 times. (A program ` +
-      `drew the hand-like drawings, with shapes and an unsteadiness other than in training.)`,
+      `recognizes ${percent(hand.nearest)} and ${percent(scripts.nearest)}; guessing would be right 20 times. A program ` +
+      `drew the hand-like drawings, with shapes and an unsteadiness other than in training. The 95\u00a0% intervals ` +
+      `are ± ${widest.toFixed(1)} or narrower.`,
   );
   card.append(
     element(
@@ -1023,7 +1035,7 @@ function drawFiveSymbols(card, data, tell) {
     const pixel = picture(at);
     pixels.forEach((rect, i) => rect.setAttribute("fill-opacity", pixel[i].toFixed(3)));
     title.textContent =
-      at < SIXTH ? `Draw symbol ${LETTERS[at]}, ${at + 1} of 5` : example ? "An example: which of the five is this?" : "Draw one of the five again";
+      at < SIXTH ? `Draw symbol ${LETTERS[at]}, ${at + 1} of 5` : example ? "An example. Now draw one of the five yourself" : "Draw one of the five again";
     verdict.textContent = shares
       ? `The network says ${LETTERS[best]}: ${whole(shares[best])}`
       : adapted
