@@ -66,6 +66,7 @@ def test_in_jupyterlab_with_and_without_its_kernel(open_lab, tmp_path, record_pr
     folder.mkdir()
     codes = {"a": 'from metalearn.course import playground\n\nplayground("adapt_a_sine")'}
     codes["b"] = 'playground("perturb_the_problem")'
+    codes["c"] = 'playground("draw_five_symbols")'
     cells = [new_code_cell(code, id=cell_id) for cell_id, code in codes.items()]
     written = new_notebook(cells=cells, metadata=builder.NOTEBOOK_METADATA)
     nbformat.write(written, folder / "play.ipynb")
@@ -74,9 +75,10 @@ def test_in_jupyterlab_with_and_without_its_kernel(open_lab, tmp_path, record_pr
         notebook = lab.open("play.ipynb")
         notebook.run("a", timeout=120)
         notebook.run("b")
-        (place, perturbed), asleep = lab.page.locator(ROOM).all(), lab.page.locator(".metalearn-asleep")
+        notebook.run("c")
+        (place, perturbed, drawing), asleep = lab.page.locator(ROOM).all(), lab.page.locator(".metalearn-asleep")
         click_points(place)
-        assert asleep.count() == 2 and asleep.filter(visible=True).count() == 0
+        assert asleep.count() == 3 and asleep.filter(visible=True).count() == 0
 
         lab.restart_kernel()
         for _ in range(4):
@@ -94,6 +96,12 @@ def test_in_jupyterlab_with_and_without_its_kernel(open_lab, tmp_path, record_pr
         assert "Point 6 placed at 0.5, 0.25" in place.get_by_role("status").inner_text()
         lab.page.keyboard.press("Delete")
         assert place.evaluate(STATE)["points"] == state["points"]
+        drawing.get_by_role("button", name="Draw your own five").click()
+        drawing.locator(".pad").focus()
+        for key in ("Space", "ArrowRight", "Space", "Enter"):
+            lab.page.keyboard.press(key)
+        drawn = drawing.evaluate(STATE)
+        assert drawn["at"] == 1 and len(drawn["segments"][0]) == 3, "two cells and what joins them"
         assert notebook.unreachable() == []
         play = place.get_by_role("button", name="Play")
         play.click()
@@ -104,7 +112,7 @@ def test_in_jupyterlab_with_and_without_its_kernel(open_lab, tmp_path, record_pr
 
         for theme, width in (("Light", 1280), ("Dark", 768)):
             lab.look(theme, width)
-            for name, shown in (("sine", place), ("perturbed", perturbed)):
+            for name, shown in (("sine", place), ("perturbed", perturbed), ("draw", drawing)):
                 shown.scroll_into_view_if_needed()
                 lab.screenshot(f"playground-{name}-{theme}-{width}")
             assert not any(notebook.blemishes().values())
@@ -132,7 +140,7 @@ def test_on_any_page(browser_page, record_property):
     sleeping = "".join(f'<p data-playground="{name}"></p>' for name in playgrounds.ALTERNATIVE_TEXTS)
     page.goto("about:blank")
     page.set_content(f'<html lang="en"><title>Playgrounds</title><body>{playgrounds.alive(sleeping)}</body></html>')
-    sine, perturbed = page.locator(ROOM).all()
+    sine, perturbed, _ = page.locator(ROOM).all()
 
     click_points(sine)
     for _ in range(3):

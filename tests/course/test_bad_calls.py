@@ -40,7 +40,9 @@ def test_the_number_of_a_lesson_is_a_text(call, value):
 
 @pytest.mark.parametrize("name", [None, "adapt_a_cosine", *NO_TEXT], ids=named)
 def test_a_playground_is_one_of_those_there_are(name):
-    with pytest.raises(ValueError, match="name must be one of 'adapt_a_sine', 'perturb_the_problem', but it is"):
+    with pytest.raises(
+        ValueError, match="name must be one of 'adapt_a_sine', 'perturb_the_problem', 'draw_five_symbols', but"
+    ):
         playground(name)
 
 

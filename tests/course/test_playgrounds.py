@@ -12,7 +12,7 @@ from metalearn.course import playground
 from metalearn.course.publishing.site import WIDGET, to_page
 from metalearn.course.widgets import display, playgrounds
 
-NAMES = ("adapt_a_sine", "perturb_the_problem")
+NAMES = ("adapt_a_sine", "perturb_the_problem", "draw_five_symbols")
 
 
 @pytest.fixture
@@ -31,7 +31,8 @@ def test_outside_a_notebook_it_is_described(name, capsys):
 
 
 def test_another_name_is_refused():
-    with pytest.raises(ValueError, match="name must be one of 'adapt_a_sine', 'perturb_the_problem', but it is 'sine'"):
+    names = "'adapt_a_sine', 'perturb_the_problem', 'draw_five_symbols'"
+    with pytest.raises(ValueError, match=f"name must be one of {names}, but it is 'sine'"):
         playground("sine")
 
 

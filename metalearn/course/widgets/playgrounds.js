@@ -135,30 +135,34 @@ function slider(name, properties, describe) {
   return { input, update, label: element("label", {}, element("span", {}, name), input), shown };
 }
 
-// Adapt a sine --------------------------------------------------------------------------------------------------------
+// Networks ------------------------------------------------------------------------------------------------------------
 
-const NETWORKS = {
-  maml: { name: "MAML", label: "MAML" },
-  joint: { name: "joint training", label: "joint" },
-  random: { name: "random", label: "random" },
-};
-const RATES = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1];
-const MOST_STEPS = 30; // with the most points, all of them within a frame
-const MOST_POINTS = 10;
-const FIRST_POINTS = [-4.2, -2.4, -0.6, 1.5, 3.6].map((x) => [x, 3.5 * Math.sin(x - 0.8)]);
+const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
 
 // The parameters of a network: for each layer its kernel [inputs, outputs], row by row, and its bias.
 function unpack(text, sizes) {
-  const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-  const numbers = Float64Array.from(new Float32Array(bytes.buffer));
+  const numbers = Float64Array.from(new Float32Array(bytesOf(text).buffer));
   let position = 0;
   const take = (size) => numbers.slice(position, (position += size));
   return sizes.slice(1).map((outputs, i) => ({ kernel: take(sizes[i] * outputs), bias: take(outputs) }));
 }
 
+// The same, of numbers of one byte with a scale for each kernel and bias; the layers that are not given are 0.
+function unpackBytes(packed, sizes) {
+  const leaf = (index, size) => {
+    if (!packed[index]) return new Float64Array(size);
+    const { scale, numbers } = packed[index];
+    return Float64Array.from(new Int8Array(bytesOf(numbers).buffer), (number) => scale * number);
+  };
+  return sizes.slice(1).map((outputs, i) => ({
+    kernel: leaf(2 * i, sizes[i] * outputs),
+    bias: leaf(2 * i + 1, outputs),
+  }));
+}
+
 // The values of every layer for one input, the input's own first.
-function forward(layers, x) {
-  const values = [Float64Array.of(x)];
+function forward(layers, input) {
+  const values = [input];
   layers.forEach(({ kernel, bias }, depth) => {
     const before = values[depth];
     const after = bias.slice();
@@ -172,19 +176,16 @@ function forward(layers, x) {
   return values;
 }
 
-const predict = (layers, x) => forward(layers, x).at(-1)[0];
-const meanSquaredError = (layers, points) =>
-  points.reduce((sum, [x, y]) => sum + (predict(layers, x) - y) ** 2, 0) / points.length;
-
-// φ ← φ - α ∇h(φ), with h the mean squared error on the points.
-function gradientStep(layers, points, rate) {
+// φ ← φ - α ∇h(φ), with h the mean over examples [input, target] of a loss whose derivative with respect to the outputs
+// is `slope(outputs, target)`.
+function gradientStep(layers, examples, rate, slope) {
   const gradient = layers.map(({ kernel, bias }) => ({
     kernel: new Float64Array(kernel.length),
     bias: new Float64Array(bias.length),
   }));
-  for (const [x, y] of points) {
-    const values = forward(layers, x);
-    let delta = Float64Array.of((2 / points.length) * (values.at(-1)[0] - y));
+  for (const [input, target] of examples) {
+    const values = forward(layers, input);
+    let delta = slope(values.at(-1), target).map((each) => each / examples.length);
     for (let depth = layers.length - 1; depth >= 0; depth--) {
       const [before, { kernel }, { kernel: ofKernel, bias: ofBias }] = [values[depth], layers[depth], gradient[depth]];
       const backward = new Float64Array(before.length);
@@ -192,7 +193,7 @@ function gradientStep(layers, points, rate) {
       for (let j = 0; j < width; j++) ofBias[j] += delta[j];
       for (let i = 0, place = 0; i < before.length; i++, place += width) {
         const value = before[i];
-        if (depth > 0 && value <= 0) continue; // a relu that is off passes nothing on
+        if (value === 0) continue; // no ink, or a relu that is off, which passes nothing on
         let sum = 0;
         for (let j = 0; j < width; j++) {
           ofKernel[place + j] += value * delta[j];
@@ -212,6 +213,23 @@ function gradientStep(layers, points, rate) {
     bias: moved(bias, gradient[depth].bias),
   }));
 }
+
+// Adapt a sine --------------------------------------------------------------------------------------------------------
+
+const NETWORKS = {
+  maml: { name: "MAML", label: "MAML" },
+  joint: { name: "joint training", label: "joint" },
+  random: { name: "random", label: "random" },
+};
+const RATES = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1];
+const MOST_STEPS = 30; // with the most points, all of them within a frame
+const MOST_POINTS = 10;
+const FIRST_POINTS = [-4.2, -2.4, -0.6, 1.5, 3.6].map((x) => [x, 3.5 * Math.sin(x - 0.8)]);
+
+const predict = (layers, x) => forward(layers, Float64Array.of(x)).at(-1)[0];
+const slopeOfSquare = ([output], target) => Float64Array.of(2 * (output - target));
+const meanSquaredError = (layers, points) =>
+  points.reduce((sum, [x, y]) => sum + (predict(layers, x) - y) ** 2, 0) / points.length;
 
 function adaptASine(card, data, tell) {
   const initial = Object.entries(NETWORKS).map(([kind]) => [kind, unpack(data.networks[kind], data.sizes)]);
@@ -277,7 +295,8 @@ function adaptASine(card, data, tell) {
   // What is shown is always the same function of the points, α and k: every network after k steps from its
   // initialization.
   function advance(run) {
-    run.layers = gradientStep(run.layers, points, rate);
+    const examples = points.map(([x, y]) => [Float64Array.of(x), y]);
+    run.layers = gradientStep(run.layers, examples, rate, slopeOfSquare);
     run.losses.push(meanSquaredError(run.layers, points));
   }
   function adaptAgain() {
@@ -739,6 +758,497 @@ function perturbTheProblem(card, problem, tell) {
   };
 }
 
+// Draw five symbols ---------------------------------------------------------------------------------------------------
+
+const LETTERS = [..."ABCDE"];
+const SIXTH = LETTERS.length; // the index of the drawing to guess
+const CELLS = 9; // on each side of the keyboard's grid
+const PAD = 100; // the pad's size in its own units
+
+// Symbols of the example: strokes, each a list of places on the pad, right and down from 0 to 1.
+const turning = (x, y, radius, from, to, number = 24) =>
+  range(2 * Math.PI * from, 2 * Math.PI * to, number).map((t) => [x + radius * Math.cos(t), y + radius * Math.sin(t)]);
+const EXAMPLES = [
+  [[[0.2, 0.88], [0.2, 0.46], [0.5, 0.14], [0.8, 0.46], [0.8, 0.88], [0.2, 0.88]]], // a house
+  [range(0, 1, 60).map((t) => [0.5 + 0.38 * t * Math.cos(16 * t), 0.5 + 0.38 * t * Math.sin(16 * t)])], // a spiral
+  [[[0.62, 0.1], [0.3, 0.54], [0.66, 0.5], [0.36, 0.92]]], // a flash
+  [
+    range(0, 2 * Math.PI, 48).map((t) => [
+      0.5 + 0.36 * Math.sin(t) ** 3,
+      0.46 - 0.023 * (13 * Math.cos(t) - 5 * Math.cos(2 * t) - 2 * Math.cos(3 * t) - Math.cos(4 * t)),
+    ]),
+  ], // a heart
+  [
+    ...[turning(0.5, 0.5, 0.38, 0, 1, 40), turning(0.36, 0.4, 0.02, 0, 1, 6), turning(0.64, 0.4, 0.02, 0, 1, 6)],
+    turning(0.5, 0.5, 0.2, 0.08, 0.42),
+  ], // a face
+  [range(0, 4, 6).map((_, i) => [0.5 + 0.4 * Math.sin(0.8 * Math.PI * i), 0.52 - 0.4 * Math.cos(0.8 * Math.PI * i)])], // a star
+  [
+    ...[[[0.5, 0.92], [0.5, 0.1]], [[0.5, 0.45], [0.2, 0.2]], [[0.5, 0.45], [0.8, 0.2]]],
+    ...[[[0.5, 0.7], [0.25, 0.52]], [[0.5, 0.7], [0.75, 0.52]]],
+  ], // a tree
+  [[[0.2, 0.12], [0.8, 0.12], [0.2, 0.88], [0.8, 0.88], [0.2, 0.12]]], // an hourglass
+  [
+    ...[turning(0.5, 0.5, 0.38, 0.5, 1), [[0.12, 0.5], [0.88, 0.5]], [[0.5, 0.5], [0.5, 0.82]]],
+    turning(0.42, 0.82, 0.08, 0, 0.5, 10),
+  ], // an umbrella
+  [[[0.1, 0.3], [0.35, 0.75], [0.5, 0.35], [0.65, 0.75], [0.9, 0.3]]], // a zigzag
+];
+
+// Numbers from 0 to 1 that only look random.
+function seeded(seed) {
+  return () => {
+    seed = (seed + 0x6d2b79f5) | 0;
+    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+// A symbol as an unsteady hand draws it: corners cut into short lines that waver, and all of it turned and stretched.
+function byHand(strokes, random) {
+  const about = (size) => size * (2 * random() - 1);
+  const [turn, wide, high, slant] = [about(0.12), 1 + about(0.12), 1 + about(0.12), about(0.12)];
+  const [cos, sin] = [Math.cos(turn), Math.sin(turn)];
+  return strokes.map((stroke) => {
+    const fine = stroke.flatMap(([x, y], i) => {
+      if (i === stroke.length - 1) return [[x, y]];
+      const [nextX, nextY] = stroke[i + 1];
+      const pieces = Math.max(1, Math.round(Math.hypot(nextX - x, nextY - y) / 0.025));
+      return Array.from({ length: pieces }, (_, k) => [x + ((nextX - x) * k) / pieces, y + ((nextY - y) * k) / pieces]);
+    });
+    const [moveX, moveY, sizeX, sizeY, phaseX, phaseY] = [0.02, 0.02, 0.016, 0.016, 3, 3].map(about);
+    return fine.map(([x, y], i) => {
+      const time = (6 * i) / Math.max(fine.length, 12);
+      const [right, down] = [wide * (x - 0.5) + slant * (y - 0.5), high * (y - 0.5)];
+      return [
+        clamp(0.5 + cos * right - sin * down + moveX + sizeX * Math.sin(time + phaseX), 0.02, 0.98),
+        clamp(0.5 + sin * right + cos * down + moveY + sizeY * Math.sin(time + phaseY), 0.02, 0.98),
+      ];
+    });
+  });
+}
+
+// The straight pieces of a drawing, [[x, y], [x, y]] each. Filled cells of the grid are joined to their neighbours.
+function segmentsOf(actions) {
+  const middle = (cell) => [((cell % CELLS) + 0.5) / CELLS, (Math.floor(cell / CELLS) + 0.5) / CELLS];
+  const filled = new Set(actions.flatMap(({ cell }) => (cell === undefined ? [] : [cell])));
+  const has = (column, row) => column >= 0 && column < CELLS && filled.has(row * CELLS + column);
+  const segments = [];
+  for (const { points, cell } of actions) {
+    if (points) {
+      if (points.length === 1) segments.push([points[0], points[0]]);
+      for (let i = 1; i < points.length; i++) segments.push([points[i - 1], points[i]]);
+      continue;
+    }
+    const [column, row] = [cell % CELLS, Math.floor(cell / CELLS)];
+    segments.push([middle(cell), middle(cell)]);
+    for (const [right, down] of [[1, 0], [0, 1], [1, 1], [-1, 1]]) {
+      const around = right && down && (has(column + right, row) || has(column, row + down));
+      if (has(column + right, row + down) && !around) segments.push([middle(cell), middle(cell + right + CELLS * down)]);
+    }
+  }
+  return segments;
+}
+
+// A drawing as the network sees it: ink from 0 to 1, centred, its longer side `ink` of the `side` pixels.
+function pictureOf(segments, { side, ink, pen, smallest }) {
+  const picture = new Float64Array(side * side);
+  if (!segments.length) return picture;
+  const bounds = [0, 1].map((axis) => {
+    let [low, high] = [Infinity, -Infinity];
+    for (const ends of segments) {
+      low = Math.min(low, ends[0][axis], ends[1][axis]);
+      high = Math.max(high, ends[0][axis], ends[1][axis]);
+    }
+    return [low, high];
+  });
+  const scale = (ink - pen) / Math.max(...bounds.map(([low, high]) => high - low), smallest);
+  const to = (place, axis) => (place - (bounds[axis][0] + bounds[axis][1]) / 2) * scale + side / 2;
+  const reach = pen / 2 + 0.5; // farther from the middle of a line there is no ink
+  const nearest = new Float64Array(side * side).fill(reach * reach);
+  for (const [[fromX, fromY], [toX, toY]] of segments) {
+    const [startX, startY, endX, endY] = [to(fromX, 0), to(fromY, 1), to(toX, 0), to(toY, 1)];
+    const [alongX, alongY] = [endX - startX, endY - startY];
+    const square = Math.max(alongX * alongX + alongY * alongY, 1e-12);
+    const first = (one, other) => Math.max(0, Math.floor(Math.min(one, other) - reach - 0.5));
+    const last = (one, other) => Math.min(side - 1, Math.ceil(Math.max(one, other) + reach));
+    const [lastRow, firstColumn, lastColumn] = [last(startY, endY), first(startX, endX), last(startX, endX)];
+    for (let row = first(startY, endY); row <= lastRow; row++) {
+      for (let column = firstColumn; column <= lastColumn; column++) {
+        const [x, y] = [column + 0.5 - startX, row + 0.5 - startY];
+        const part = clamp((x * alongX + y * alongY) / square, 0, 1);
+        const distance = (x - part * alongX) ** 2 + (y - part * alongY) ** 2;
+        if (distance < nearest[row * side + column]) nearest[row * side + column] = distance;
+      }
+    }
+  }
+  for (let i = 0; i < picture.length; i++) picture[i] = clamp(reach - Math.sqrt(nearest[i]), 0, 1);
+  return picture;
+}
+
+function softmax(logits) {
+  const largest = Math.max(...logits);
+  const powers = logits.map((logit) => Math.exp(logit - largest));
+  const sum = powers.reduce((one, other) => one + other, 0);
+  return powers.map((power) => power / sum);
+}
+const slopeOfCrossEntropy = (logits, label) => softmax(logits).map((each, i) => each - (i === label ? 1 : 0));
+
+const drawn = (actions) => {
+  const place = ([x, y]) => `${(PAD * x).toFixed(1)} ${(PAD * y).toFixed(1)}`;
+  const lines = actions.filter(({ points }) => points).map(({ points }) => {
+    return `M${(points.length > 1 ? points : [points[0], points[0]]).map(place).join("L")}`;
+  });
+  const cells = segmentsOf(actions.filter(({ points }) => !points));
+  return [...lines, ...cells.map((ends) => `M${ends.map(place).join("L")}`)].join("");
+};
+
+function drawFiveSymbols(card, data, tell) {
+  const initial = unpackBytes(data.layers, data.sizes);
+  const reduced = matchMedia("(prefers-reduced-motion: reduce)");
+  const random = seeded(2);
+  let drawings = [...LETTERS, "?"].map(() => []); // each a list of actions: {points} of a line or {cell} of the grid
+  let [at, example, line, cursor, seed] = [0, false, null, 40, 0];
+  let [adapted, milliseconds, logits] = [null, 0, null];
+
+  const helpId = unique("help");
+  const small = (className, ...children) =>
+    svg("svg", { class: className, viewBox: `0 0 ${PAD} ${PAD}`, "aria-hidden": "true" }, ...children);
+  const stroke = () => svg("path", { class: "stroke", d: "" });
+
+  const [ink, cell] = [stroke(), svg("rect", { class: "cell", width: PAD / CELLS, height: PAD / CELLS, rx: 1.5 })];
+  const dots = range(0.5, CELLS - 0.5, CELLS).flatMap((row) =>
+    range(0.5, CELLS - 0.5, CELLS).map((column) =>
+      svg("circle", { class: "grid-dot", cx: (PAD * column) / CELLS, cy: (PAD * row) / CELLS, r: 0.5 }),
+    ),
+  );
+  const invitation = svg("text", { class: "invitation", x: PAD / 2, y: PAD / 2 + 2, "text-anchor": "middle" });
+  const pad = svg(
+    "svg",
+    {
+      ...{ class: "pad", viewBox: `0 0 ${PAD} ${PAD}`, tabindex: 0, role: "application" },
+      ...{ "aria-label": "Drawing pad", "aria-describedby": helpId },
+    },
+    ...[...dots, invitation, ink, cell],
+  );
+  const pixels = Array.from({ length: data.side ** 2 }, (_, i) =>
+    svg("rect", { x: i % data.side, y: Math.floor(i / data.side), width: 1.02, height: 1.02, "fill-opacity": 0 }),
+  );
+  const seen = svg(
+    "svg",
+    { class: "seen", viewBox: `0 0 ${data.side} ${data.side}`, role: "img", "aria-label": "The drawing in pixels" },
+    ...pixels,
+  );
+  const title = element("p", { className: "mp-panel-title" });
+  const verdict = element("p", { className: "mp-panel-title" });
+  const facts = element("p", { className: "mp-note" });
+  const rows = LETTERS.map((letter, i) => {
+    const [path, fill] = [stroke(), element("div", { className: "fill" })];
+    const thumb = element("button", { type: "button", className: "thumb" }, small("", path));
+    thumb.onclick = () => choose(i);
+    const share = element("span", { className: "share" });
+    const bar = element("div", { className: "bar", ariaHidden: "true" }, fill);
+    const name = element("span", { className: "letter" }, letter);
+    return { path, fill, thumb, share, row: element("li", {}, thumb, name, bar, share) };
+  });
+  const button = (text, className = "") => element("button", { type: "button", className }, text);
+  const buttons = { next: button("", "mp-main"), undo: button("Undo"), clear: button("Clear") };
+  const others = { own: button("Draw your own five"), show: button("") };
+
+  const { scripts, hand } = data.measured;
+  const percent = ([share]) => String(Math.round(100 * share));
+  const halves = [scripts, hand].flatMap(({ network, nearest }) => [network[1], nearest[1]]);
+  const widest = Math.ceil(1000 * Math.max(...halves)) / 10;
+  const help = element(
+    "p",
+    { className: "mp-note", id: helpId },
+    "Draw with the mouse or a finger. With the keyboard: the arrow keys move a square over the grid, Space fills or empties " +
+      "it, Backspace undoes, Enter goes on. Press one of the five small pictures to change that symbol.",
+  );
+  const honest = element(
+    "p",
+    { className: "mp-note measured" },
+    `Tried on ${hand.num_tasks.toLocaleString("en")} sets of five: of 100 hand-like drawings it recognizes `,
+    element("b", {}, percent(hand.network)),
+    `, and of 100 printed letters of scripts it had never seen, ${percent(scripts.network)}. Comparing the pixels instead ` +
+      `recognizes ${percent(hand.nearest)} and ${percent(scripts.nearest)}; guessing would be right 20 times. A program ` +
+      `drew the hand-like drawings, with shapes and an unsteadiness other than in training. The 95\u00a0% intervals ` +
+      `are ± ${widest.toFixed(1)} or narrower.`,
+  );
+  card.append(
+    element(
+      "div",
+      { className: "draw" },
+      element("div", { className: "pad-area" }, title, pad, element("div", { className: "buttons" }, ...Object.values(buttons))),
+      element(
+        "div",
+        { className: "guess-area" },
+        verdict,
+        element("ul", { className: "classes" }, ...rows.map(({ row }) => row)),
+        element("div", { className: "seen-area" }, seen, facts),
+        element("div", { className: "buttons" }, ...Object.values(others)),
+      ),
+      element("div", { className: "note-area" }, honest, help),
+    ),
+  );
+
+  const picture = (index) => pictureOf(segmentsOf(drawings[index]), data);
+  const complete = () => LETTERS.every((_, i) => drawings[i].length);
+
+  // K gradient steps on the five drawings, from the initialization.
+  function adapt() {
+    adapted = null;
+    if (!complete()) return;
+    const begun = performance.now();
+    const examples = LETTERS.map((_, i) => [picture(i), i]);
+    let layers = initial;
+    for (let k = 0; k < data.steps; k++) layers = gradientStep(layers, examples, data.rate, slopeOfCrossEntropy);
+    milliseconds = performance.now() - begun;
+    adapted = layers;
+  }
+  function guess() {
+    logits = adapted && drawings[SIXTH].length ? forward(adapted, picture(SIXTH)).at(-1) : null;
+  }
+  const chances = () => logits && softmax(logits);
+  const whole = (chance) => `${Math.round(100 * chance)}\u00a0%`;
+
+  function draw() {
+    if (!card.isConnected) return;
+    const shares = chances();
+    const best = shares ? shares.indexOf(Math.max(...shares)) : -1;
+    const here = drawings[at];
+    ink.setAttribute("d", drawn(here));
+    cell.setAttribute("x", (PAD * (cursor % CELLS)) / CELLS);
+    cell.setAttribute("y", (PAD * Math.floor(cursor / CELLS)) / CELLS);
+    pad.classList.toggle("is-example", example && at === SIXTH);
+    invitation.textContent = here.length ? "" : at === SIXTH ? "draw one of the five" : "draw anything";
+    rows.forEach(({ path, fill, thumb, share, row }, i) => {
+      path.setAttribute("d", drawn(drawings[i]));
+      thumb.ariaLabel = `Symbol ${LETTERS[i]}: ${drawings[i].length ? "change it" : "draw it"}`;
+      thumb.setAttribute("aria-pressed", at === i);
+      thumb.disabled = moving !== 0;
+      row.classList.toggle("best", i === best);
+      fill.style.width = shares ? `${100 * shares[i]}%` : "0";
+      share.textContent = shares ? whole(shares[i]) : "";
+    });
+    const pixel = picture(at);
+    pixels.forEach((rect, i) => rect.setAttribute("fill-opacity", pixel[i].toFixed(3)));
+    title.textContent =
+      at < SIXTH ? `Draw symbol ${LETTERS[at]}, ${at + 1} of 5` : example ? "An example. Now draw one of the five yourself" : "Draw one of the five again";
+    verdict.textContent = shares
+      ? `The network says ${LETTERS[best]}: ${whole(shares[best])}`
+      : adapted
+        ? "Ready to guess"
+        : "The five symbols";
+    facts.textContent =
+      "What the network sees: 14 × 14 pixels, centred and scaled. " +
+      (adapted
+        ? `Its ${data.steps} gradient steps on the five drawings took ${say(milliseconds, 2)} ms in your browser.`
+        : "It adapts as soon as all five are drawn.");
+    const next = at < SIXTH ? (nextEmpty() === SIXTH ? "Let it guess" : "Next symbol") : "Draw another";
+    buttons.next.textContent = next;
+    buttons.next.disabled = buttons.undo.disabled = buttons.clear.disabled = !here.length || moving !== 0;
+    others.show.textContent = moving ? "Skip" : "Show me an example";
+  }
+  const nextEmpty = () => [...LETTERS.keys()].find((i) => i !== at && !drawings[i].length) ?? SIXTH;
+  const inWords = () => {
+    const shares = chances();
+    if (!shares) return title.textContent;
+    return `${verdict.textContent}. ${LETTERS.map((letter, i) => `${letter} ${whole(shares[i])}`).join(", ")}.`;
+  };
+
+  // What a change of the present drawing means.
+  function work() {
+    if (at < SIXTH) adapt();
+    guess();
+    draw();
+  }
+  const changed = frames(work);
+  function choose(index) {
+    finish();
+    at = index;
+    changed.now();
+    tell(inWords());
+  }
+  // A stroke on an example's sixth drawing begins another one.
+  function begin() {
+    finish();
+    if (example && at === SIXTH) drawings[SIXTH] = [];
+    if (at === SIXTH) example = false;
+  }
+  function next() {
+    if (!drawings[at].length) return tell("The pad is empty: draw something first.");
+    if (at === SIXTH) return clear();
+    choose(nextEmpty());
+  }
+  function undo() {
+    begin();
+    drawings[at].pop();
+    changed.now();
+    tell(drawings[at].length ? `Undone. ${inWords()}` : "The pad is empty.");
+  }
+  function clear() {
+    begin();
+    drawings[at] = [];
+    changed.now();
+    tell("The pad is empty.");
+  }
+
+  // Example: five symbols and, once more, one of them, at once or as if somebody drew them.
+  let [moving, whatFollows] = [0, null];
+  function finish() {
+    if (!moving) return;
+    cancelAnimationFrame(moving);
+    moving = 0;
+    whatFollows();
+  }
+  function newExample() {
+    const chosen = EXAMPLES.map((symbol, i) => [symbol, seed ? random() : i]);
+    seed++;
+    const five = chosen.sort(([, one], [, other]) => one - other).slice(0, SIXTH).map(([symbol]) => symbol);
+    const again = five[seed === 1 ? 3 : Math.floor(SIXTH * random())];
+    return [...five, again].map((symbol) => byHand(symbol, random).map((points) => ({ points })));
+  }
+  function showAtOnce(all) {
+    [drawings, at, example] = [all, SIXTH, true];
+    adapt();
+    guess();
+    draw();
+  }
+  function showSlowly(all) {
+    drawings = all.map(() => []);
+    [at, example, adapted, logits] = [0, true, null, null];
+    const [each, rest] = [420, 160]; // milliseconds of a drawing, and after it
+    const begun = performance.now();
+    whatFollows = () => showAtOnce(all);
+    const frame = (time) => {
+      const passed = Math.max(0, time - begun);
+      const present = Math.floor(passed / (each + rest));
+      if (present >= all.length) {
+        finish();
+        return tell(inWords());
+      }
+      const part = clamp((passed - present * (each + rest)) / each, 0.02, 1);
+      const total = all[present].reduce((sum, { points }) => sum + points.length, 0);
+      let left = Math.ceil(part * total);
+      at = present;
+      drawings = all.map((actions, i) => {
+        if (i !== present) return i < present ? actions : [];
+        return actions.flatMap(({ points }) => {
+          const some = points.slice(0, Math.max(left, 0));
+          left -= points.length;
+          return some.length ? [{ points: some }] : [];
+        });
+      });
+      if (at === SIXTH && !adapted) adapt();
+      guess();
+      moving = requestAnimationFrame(frame);
+      draw();
+    };
+    moving = requestAnimationFrame(frame);
+    draw();
+  }
+
+  buttons.next.onclick = next;
+  buttons.undo.onclick = undo;
+  buttons.clear.onclick = clear;
+  others.own.onclick = () => {
+    finish();
+    drawings = drawings.map(() => []);
+    [at, example, adapted] = [0, false, null];
+    changed.now();
+    tell(inWords());
+  };
+  others.show.onclick = () => {
+    if (moving) {
+      finish();
+      return tell(inWords());
+    }
+    const all = newExample();
+    if (!reduced.matches) return showSlowly(all);
+    showAtOnce(all);
+    tell(inWords());
+  };
+
+  const placeOf = (event) => {
+    const box = pad.getBoundingClientRect();
+    return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height].map((x) => clamp(x, 0, 1));
+  };
+  pad.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0 || line) return;
+    begin();
+    pad.setPointerCapture(event.pointerId);
+    line = { id: event.pointerId, points: [placeOf(event)] };
+    drawings[at].push({ points: line.points });
+    changed();
+  });
+  pad.addEventListener("pointermove", (event) => {
+    if (event.pointerId !== line?.id) return;
+    const events = event.getCoalescedEvents?.() ?? [];
+    for (const each of events.length ? events : [event]) {
+      const [[x, y], [lastX, lastY]] = [placeOf(each), line.points.at(-1)];
+      if (Math.hypot(x - lastX, y - lastY) > 0.01) line.points.push([x, y]);
+    }
+    changed();
+  });
+  const release = (event) => {
+    if (event.pointerId !== line?.id) return;
+    line = null;
+    changed.now();
+    if (at === SIXTH) tell(inWords());
+  };
+  pad.addEventListener("pointerup", release);
+  pad.addEventListener("pointercancel", release);
+  pad.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    const where = () => {
+      const filled = drawings[at].some((action) => action.cell === cursor);
+      return `Column ${(cursor % CELLS) + 1}, row ${Math.floor(cursor / CELLS) + 1}${filled ? ", filled" : ""}`;
+    };
+    if (move) {
+      const place = [cursor % CELLS, Math.floor(cursor / CELLS)].map((each, i) => clamp(each + move[i], 0, CELLS - 1));
+      cursor = place[0] + CELLS * place[1];
+      draw();
+      tell(where());
+    } else if (event.key === " ") {
+      begin();
+      const others = drawings[at].filter((action) => action.cell !== cursor);
+      drawings[at] = others.length < drawings[at].length ? others : [...others, { cell: cursor }];
+      changed.now();
+      tell(at === SIXTH ? `${where()}. ${inWords()}` : where());
+    } else if (event.key === "Enter") {
+      next();
+    } else if (event.key === "Backspace") {
+      undo();
+    } else {
+      return;
+    }
+    event.preventDefault();
+  });
+
+  [drawings, at, example] = [newExample(), SIXTH, true];
+  adapt();
+  guess();
+  return {
+    draw,
+    redo: () => {
+      adapt();
+      guess();
+      draw();
+    },
+    stop: () => cancelAnimationFrame(moving),
+    state: () => ({
+      ...{ at, example, moving: moving !== 0, milliseconds },
+      segments: drawings.map(segmentsOf),
+      pictures: drawings.map((_, i) => [...picture(i)]),
+      logits: logits && [...logits],
+      probabilities: logits && [...chances()],
+    }),
+  };
+}
+
 // On a page -----------------------------------------------------------------------------------------------------------
 
 // Calls `work` at most once a frame; `now` does it at once.
@@ -753,6 +1263,13 @@ function frames(work) {
 }
 
 const PLAYGROUNDS = {
+  draw_five_symbols: {
+    make: drawFiveSymbols,
+    title: "Draw five symbols: the network learns them from one drawing each",
+    subtitle:
+      "It has never seen your symbols. Its initialization was trained by MAML, so that ten gradient steps on your five " +
+      "drawings are enough to recognize a sixth.",
+  },
   adapt_a_sine: {
     make: adaptASine,
     title: "Adapt a sine: three initializations, the same gradient steps",

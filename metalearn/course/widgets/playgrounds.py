@@ -4,6 +4,8 @@ All of it is `playgrounds.js`, which needs no kernel once it is on the page. Wha
 `playgrounds.json`, written by
 
     python -m metalearn.course.widgets.playgrounds
+
+and for "draw_five_symbols" in `draw_five.json`, which a script of its own writes.
 """
 
 import argparse
@@ -28,6 +30,7 @@ from metalearn.course.widgets.display import show_with_stand_in
 from metalearn.task import Params
 
 DATA = Path(__file__).with_suffix(".json")
+DRAW_FIVE_DATA = Path(__file__).with_name("draw_five.json")
 SIZES = (1, 40, 40, 1)
 INNER_LEARNING_RATE = 0.01
 
@@ -36,6 +39,8 @@ ALTERNATIVE_TEXTS = {
     "gradient steps, from a random initialization, from joint training and from MAML; beside it their losses.",
     "perturb_the_problem": "A problem of one parameter to which you add ν times the query loss. Its minimum moves; "
     "the forward and the symmetric difference approach the tangent, until rounding spoils them.",
+    "draw_five_symbols": "A pad on which you draw five symbols, one drawing each. A small network adapts to them by "
+    "ten gradient steps, and then says which of the five your next drawing is, with probabilities.",
 }
 ASLEEP = "To use this playground, run this cell again: the kernel that showed it was restarted or is not there."
 
@@ -45,7 +50,7 @@ class Playground(anywidget.AnyWidget):
 
     Attributes:
       name: which one.
-      data: what it starts from, an entry of `playgrounds.json`.
+      data: what it starts from, an entry of `playgrounds.json`, or `draw_five.json`.
     """
 
     _esm = Path(__file__).with_suffix(".js")
@@ -58,8 +63,9 @@ def playground(name: str) -> None:
     """Show a playground, which goes on without the kernel.
 
     Args:
-      name: "adapt_a_sine" (place points, and watch three initializations adapt to them) or "perturb_the_problem" (drag
-        ν, and watch the minimum of a perturbed problem move).
+      name: "draw_five_symbols" (draw five symbols, and a network guesses which one you draw next), "adapt_a_sine"
+        (place points, and watch three initializations adapt to them) or "perturb_the_problem" (drag ν, and watch the
+        minimum of a perturbed problem move).
 
     Raises:
       ValueError: if there is no playground of this name.
@@ -95,7 +101,8 @@ def _standalone(place: re.Match[str]) -> str:
 
 @functools.cache
 def _data() -> dict[str, dict[str, Any]]:
-    return json.loads(DATA.read_text("utf-8"))
+    draw_five = json.loads(DRAW_FIVE_DATA.read_text("utf-8"))
+    return json.loads(DATA.read_text("utf-8")) | {"draw_five_symbols": draw_five}
 
 
 def pack(params: Params) -> str:
