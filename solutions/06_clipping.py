@@ -13,7 +13,7 @@
 # %% [markdown] tags=["opening"]
 # **Afterwards you can**
 #
-# - **prove** that the curvature of a meta-objective grows with its gradient,
+# - **prove** a bound on the curvature of a meta-objective that grows with its gradient,
 # - **derive** what clipping buys over plain gradient descent,
 # - **implement** clipping, and normalized steps with momentum,
 # - **measure** smoothness along a training run, and **rescue** MAML with ten inner steps.
@@ -47,14 +47,14 @@ setup()  # compile for many small programs, and keep what was compiled
 # ## A harmless loss, and one inner step
 #
 # Let us begin with one task and one parameter. Support loss $h$ and query loss $f$ are the same function, a parabola
-# with a wave on it, and nothing about it looks dangerous. Its curvature $1 - 0.9 \cos \varphi$ lies between $0.1$ and
+# with a wave on it, and nothing about it looks dangerous. Its curvature $1 - 0.9 \cos \phi$ lies between $0.1$ and
 # $1.9$, so gradient descent on it may use any learning rate below $2 / 1.9$.
 #
-# $$h(\varphi) = f(\varphi) = \tfrac12 \varphi^2 + 0.9 \cos \varphi$$
+# $$h(\phi) = f(\phi) = \tfrac12 \phi^2 + 0.9 \cos \phi$$
 #
 # Now let the task adapt by one inner step before it is scored. The meta-objective is the query loss after this step:
 #
-# $$F(\theta) = f(\varphi_1), \qquad \varphi_1 = \theta - \alpha h'(\theta), \qquad \alpha = 0.3 .$$
+# $$F(\theta) = f(\phi_1), \qquad \phi_1 = \theta - \alpha h'(\theta), \qquad \alpha = 0.3 .$$
 
 # %%
 jax.config.update("jax_enable_x64", True)  # so that a check can be strict
@@ -110,11 +110,12 @@ assert max(ratio.values()) < 0.57
 #
 # ## Why the curvature grows
 #
-# Four lines prove it. In them $h$ is the support loss and $f$ the query loss, which may differ.
+# Four lines show where the growth comes from, and why it is no faster than that of the gradient. In them $h$ is the
+# support loss and $f$ the query loss, which may differ.
 #
 # **Line 1.** The meta-gradient is the query gradient times one factor, as in lesson 02:
 #
-# $$F'(\theta) = \big(1 - \alpha h''(\theta)\big)\, f'(\varphi_1) .$$
+# $$F'(\theta) = \big(1 - \alpha h''(\theta)\big)\, f'(\phi_1) .$$
 
 # %%
 theta = np.linspace(-50, 50, 2_001)
@@ -164,19 +165,19 @@ check("06.curvature", meta_curvature)
 #
 # Both factors of line 1 depend on $\theta$, so the product rule gives two terms:
 #
-# $$F''(\theta) = \big(1 - \alpha h''(\theta)\big)^2 f''(\varphi_1) \;-\; \alpha\, h'''(\theta)\, f'(\varphi_1) .$$
+# $$F''(\theta) = \big(1 - \alpha h''(\theta)\big)^2 f''(\phi_1) \;-\; \alpha\, h'''(\theta)\, f'(\phi_1) .$$
 #
 # </details>
 #
 # One of the two terms of line 2 is a product of curvatures and hence bounded. The other one contains the third
-# derivative of the support loss, multiplied by $\alpha$ and by the query gradient $f'(\varphi_1)$, and that gradient
+# derivative of the support loss, multiplied by $\alpha$ and by the query gradient $f'(\phi_1)$, and that gradient
 # grows with the distance from the minimum.
 #
 # **Line 3.** By line 1 the query gradient is a multiple of the meta-gradient,
-# $f'(\varphi_1) = F'(\theta) / (1 - \alpha h''(\theta))$. The wave has $0.1 \le h'' \le L = 1.9$ and
+# $f'(\phi_1) = F'(\theta) / (1 - \alpha h''(\theta))$. The wave has $0.1 \le h'' \le L = 1.9$ and
 # $|h'''| \le \rho = 0.9$, so that $\alpha L < 1$ and
 #
-# $$|\alpha\, h'''(\theta)\, f'(\varphi_1)| \;\le\; \frac{\alpha \rho}{1 - \alpha L}\, |F'(\theta)| .$$
+# $$|\alpha\, h'''(\theta)\, f'(\phi_1)| \;\le\; \frac{\alpha \rho}{1 - \alpha L}\, |F'(\theta)| .$$
 #
 # **Line 4.** Together, the bounded term and the growing one give
 #
@@ -203,12 +204,12 @@ assert (np.abs(alpha * h3 * f1) <= wave_l1 * np.abs(dF(theta)) + 1e-12).all()  #
 # ## The proximal objective, in three lines
 #
 # Is this a peculiarity of MAML? It is not. The objective of lessons 04 and 05, in which adaptation runs to the minimum
-# $\varphi^*$ of $h(\varphi) + \frac{\lambda}{2} (\varphi - \theta)^2$, behaves in the same way.
+# $\phi^*$ of $h(\phi) + \frac{\lambda}{2} (\phi - \theta)^2$, behaves in the same way.
 #
-# 1. At the minimum $h'(\varphi^*) + \lambda (\varphi^* - \theta) = 0$. By implicit differentiation
-#    $\varphi^*$ has the derivative $J = \lambda / (\lambda + h''(\varphi^*))$, so $F' = J f'(\varphi^*)$.
-# 2. Differentiating once more, with $\frac{dJ}{d\theta} = -\frac{h'''(\varphi^*)}{\lambda + h''(\varphi^*)} J^2$, gives
-#    $F'' = J^2 f''(\varphi^*) - \frac{h'''(\varphi^*)}{\lambda + h''(\varphi^*)}\, J\, F'$.
+# 1. At the minimum $h'(\phi^*) + \lambda (\phi^* - \theta) = 0$. By implicit differentiation
+#    $\phi^*$ has the derivative $J = \lambda / (\lambda + h''(\phi^*))$, so $F' = J f'(\phi^*)$.
+# 2. Differentiating once more, with $\frac{dJ}{d\theta} = -\frac{h'''(\phi^*)}{\lambda + h''(\phi^*)} J^2$, gives
+#    $F'' = J^2 f''(\phi^*) - \frac{h'''(\phi^*)}{\lambda + h''(\phi^*)}\, J\, F'$.
 # 3. If $h$ is convex then $0 < J \le 1$, and therefore $|F''| \le L + \frac{\rho}{\lambda} |F'|$.
 #
 # Again a third derivative of the support loss meets the meta-gradient. A weaker proximal term gives a larger $L_1$,
@@ -280,8 +281,8 @@ assert abs(mean_curvature) <= wave_l0 + wave_l1 * zeta + wave_l1 * abs(mean_grad
 #
 # $$L_0 + L_1 |F'(\theta \pm t)| \;\le\; L_g\, e^{L_1 t} .$$
 #
-# **Line 6.** A step of length $r$ downhill gains $g r$ to first order. Taylor's formula adds up the curvature along the
-# step, $\int_0^r (r - t)\, L_g\, e^{L_1 t}\, dt$, which is what it can lose:
+# **Line 6.** To first order a step of length $r$ downhill lowers $F$ by $g r$. By Taylor's formula the curvature along the
+# step can take back at most $\int_0^r (r - t)\, L_g\, e^{L_1 t}\, dt$, hence
 #
 # $$F(\text{after the step}) - F(\theta) \;\le\; -g\,r + \frac{L_g}{L_1^2} \big(e^{L_1 r} - 1 - L_1 r\big) .$$
 #
@@ -354,8 +355,9 @@ check("06.clip", clipped_mean)
 # %% [markdown]
 # ## What clipping buys
 #
-# To see what is gained, count steps. Let $\Delta$ be the height of the initialization above the lowest value of $F$,
-# and let $G$ be the largest gradient anywhere below the initialization, that is, where $F(\theta) \le F(\theta_0)$.
+# To see what is gained, count the steps until $|F'|$ is at most a small number $\varepsilon$. Let $\Delta$ be the
+# height of the initialization above the lowest value of $F$, and let $G$ be the largest gradient anywhere below the
+# initialization, that is, where $F(\theta) \le F(\theta_0)$.
 #
 # **Line 7.** Clip with $c = L_0 / L_1$ and $\eta = 1 / (2 L_0)$. Then every step has a length $r$ with
 # $L_1 r \le \frac12$. It also has $L_g\, r \le g$, because $L_g \le 2 L_1 g$ where the gradient is clipped and
@@ -365,10 +367,12 @@ check("06.clip", clipped_mean)
 #
 # While $g > c$, the length is $r = 1 / (2 L_1)$, and a step lowers $F$ by at least $0.2\, L_0 / L_1^2$. While
 # $\varepsilon < g \le c$, the length is $r = g / (2 L_0)$, and a step lowers $F$ by at least $0.2\, \varepsilon^2 / L_0$.
-# In total $F$ cannot fall by more than $\Delta$, which limits the number of steps of either kind.
+# In total $F$ cannot fall by more than $\Delta$, so there are at most as many steps of either kind as $\Delta$ divided by
+# the decrease of one of them.
 #
 # **Line 8.** A plain step must be safe at the largest gradient that it can meet. With
-# $\eta = 1 / \big(2 (L_0 + L_1 G)\big)$ line 6 gives a decrease of at least $0.7\, \eta\, g^2$, and the same count applies.
+# $\eta = 1 / \big(2 (L_0 + L_1 G)\big)$ line 6 gives a decrease of at least $0.7\, \eta\, g^2$, and the same division
+# gives the count.
 #
 # | | learning rate | outer steps until $\lvert F' \rvert \le \varepsilon$, at most |
 # |---|---|---|
@@ -394,10 +398,11 @@ assert (height(theta - eta * signed) - before <= -0.7 * eta * size**2 + 1e-9).al
 # %% [markdown]
 # ### A cliff
 #
-# Plain descent pays dearly where the query loss is steep on one side. Take $f(\varphi) = e^\varphi - \varphi$, with the
-# support loss $h(\varphi) = \frac12 \varphi^2$. One inner step takes $\theta$ to $0.7\,\theta$, hence
+# Plain descent pays dearly where the query loss is steep on one side. Take $f(\phi) = e^\phi - \phi$, with the
+# support loss $h(\phi) = \frac12 \phi^2$. One inner step takes $\theta$ to $0.7\,\theta$, hence
 # $F(\theta) = e^{0.7 \theta} - 0.7\,\theta$. Its curvature is exactly $0.49 + 0.7\, F'(\theta)$, so line 4 holds with
-# $L_0 = 0.49$ and $L_1 = 0.7$, and with equality on the steep side.
+# $L_0 = 0.49$ and $L_1 = 0.7$, and with equality on the steep side. (Here $h''' = 0$. The curvature grows because that of
+# the query loss does. Lines 5 to 8 use only the bound of line 4, wherever it comes from.)
 
 # %%
 cliff = meta_objective(lambda phi: phi**2 / 2, lambda phi: jnp.exp(phi) - phi)
@@ -742,10 +747,10 @@ assert 1.2 < exponent < 2 and correlation > 0.7 and norms.max() > 1e3 * norms.mi
 
 # %% [markdown]
 # Each dot is one outer step. The smoothness grows with the gradient over more than three powers of ten, as it did for
-# one parameter, but here it grows faster than in proportion. Line 3 needed $\alpha L < 1$, so that the derivative
-# $J = \partial\varphi_K / \partial\theta$ of the inner loop could not be large. In a network it can, and it enters the
-# gradient once but the curvature twice, in the term $J^2 f''$ of lesson 02. The gradients in the upper right corner are
-# rare, and they decide which learning rate plain descent could use.
+# one parameter, but here it grows faster than in proportion. For the wave the derivative $J = 1 - \alpha h''$ of
+# adaptation lay between $1 - \alpha L$ and 1. In a network $J = \partial\phi_K / \partial\theta$ can be large, and it
+# enters the gradient once but the curvature twice, in the term $J^2 f''$ of lesson 02. The gradients in the upper
+# right corner are rare, and they decide which learning rate plain descent could use.
 #
 # ## Clipping rescues MAML
 #
@@ -824,9 +829,14 @@ assert (norms[0] > 1).mean() > 0.5 and norms[0].max() > 100
 #
 # ## What a spike does to Adam
 #
-# Adam divides each coordinate by its own recent size, so its steps seem to be bounded already. Why does it need
-# clipping at all? The figure follows Adam on a single parameter whose gradient is $+1$ or $-1$ at random. At step 0 one
-# gradient is a hundred, or ten thousand, times larger.
+# For each coordinate $g$ of the gradient Adam keeps two averages over time, which are called its moments,
+#
+# $$m \leftarrow \beta_1\, m + (1 - \beta_1)\, g, \qquad v \leftarrow \beta_2\, v + (1 - \beta_2)\, g^2,$$
+#
+# usually with $\beta_1 = 0.9$ and $\beta_2 = 0.999$, and moves the parameter by $-\eta\, m / \sqrt v$. So it divides
+# each coordinate by its own recent size, and its steps seem to be bounded already. Why does it need clipping at all?
+# The figure follows Adam on a single parameter whose gradient is $+1$ or $-1$ at random. At step 0 one gradient is a
+# hundred, or ten thousand, times larger.
 
 # %% tags=["fold"]
 signs = np.random.default_rng(0).choice([-1.0, 1.0], 5_400)
@@ -855,22 +865,23 @@ assert np.ptp(positions["10,000 times"][200:]) < 2
 
 # %% [markdown]
 # A spike does two kinds of harm. It carries every parameter that it touches about thirty learning rates away, in the
-# direction of one bad gradient. Afterwards the second moment, of which each step keeps the fraction $\beta_2 = 0.999$,
+# direction of one bad gradient. Afterwards the second moment $v$, of which each step keeps the fraction $\beta_2$,
 # remembers the spike for thousands of steps, and while it does, all steps are too short. If the gradient is clipped
 # before Adam sees it, neither happens.
 
 # %% [markdown]
 # ## Exercise: how far does one spike carry Adam?
 #
-# Derive the distance. Late in a run the correction of the bias has worn off, and Adam steps by $\eta\, m / \sqrt v$.
-# Suppose that the moments are zero when a single gradient $s \ne 0$ arrives, and that all gradients after it are zero.
+# Derive the distance. (Early in a run Adam also corrects a bias of its moments. Late in a run this has worn off.)
+# Suppose that the moments are zero when a single gradient $s \ne 0$ arrives, and that all gradients after it are
+# zero.
 #
 # **Line 1.** In the step in which the spike arrives, $m_0 = (1 - \beta_1)\, s$ and $v_0 = (1 - \beta_2)\, s^2$.
 #
 # **Line 2.** Afterwards both decay, $m_n = \beta_1^n\, m_0$ and $v_n = \beta_2^n\, v_0$.
 #
 # **Line 3** is yours: how far has the parameter moved after `num_steps` steps, of which the first is the one with the
-# spike? Give the distance in learning rates, and set Adam's ε to zero.
+# spike? Give the distance in learning rates.
 
 
 # %% tags=["exercise"] exercise="06.spike"
@@ -897,17 +908,17 @@ def displacement(num_steps, beta1, beta2):
 check("06.spike", displacement)
 
 # %% [markdown]
-# The size $s$ of the spike has cancelled out, so for Adam a gradient a hundred times too large is about as harmful as
-# one ten thousand times too large. What counts is how the spike compares with the gradients around it, and after
-# clipping it is no larger than they are.
+# The size $s$ of the spike has cancelled out. So a gradient a hundred times too large carries Adam about as far as one
+# ten thousand times too large, as in the figure; the larger one is remembered for longer. After clipping, no gradient
+# is much larger than those around it.
 #
 # ## What to take away
 #
 # - Adaptation puts a third derivative of the support loss in front of the query gradient. The curvature of $F$ therefore
 #   grows with its gradient, for MAML and for the proximal objective; $L_0$ must take in how much the tasks differ. In a
 #   network with ten inner steps it grows even faster than the gradient.
-# - The best step has learning rate $1/L_0$ near the minimum and a length of at most about $1/L_1$ far away. Clipping does
-#   both, and its guaranteed number of steps does not depend on the largest gradient.
+# - The best step has learning rate $1/L_0$ near the minimum and a length of at most $\log 2 / L_1$ far away. Clipping
+#   comes close to both, and its guaranteed number of steps does not depend on the largest gradient.
 # - Growing curvature is not enough to make plain descent slow. The *mean* curvature $F'(\theta)/\theta$ has to grow too.
 # - Average first, over tasks and over time, and normalize afterwards.
 # - Clip the meta-gradient of MAML when there are many inner steps. A few huge gradients can spoil a run, also with Adam.
