@@ -139,8 +139,9 @@ small, identity = 1e-5, jnp.eye(2)
 
 def central(function):
     """The derivative of a function of theta, from differences."""
-    ahead = [function(theta + small * e) - function(theta - small * e) for e in identity]
-    return jnp.stack(ahead, axis=-1) / (2 * small)
+    steps = small * identity
+    changes = [function(theta + step) - function(theta - step) for step in steps]
+    return jnp.stack(changes, axis=-1) / (2 * small)
 
 
 phi = minimum(theta, lam)
@@ -380,7 +381,8 @@ def anchored_points(curvature, alpha, num_steps):
 errors = {}
 for product in (0.5, 0.9, 1.2):
     points = anchored_points(product, 1.0, 20)
-    errors[f"αL = {product}"] = points - 1 / (1 + product)  # phi* = theta / (1 + alpha a)
+    minimum_at = 1 / (1 + product)  # phi* = theta / (1 + alpha L)
+    errors[f"αL = {product}"] = points - minimum_at
 
 # %% tags=["fold"]
 _off = errors["αL = 1.2"]
@@ -492,7 +494,9 @@ one_more_prediction = predict("09.one_more")
 
 # %%
 paths = {K: np.asarray(train(K)) for K in range(5)}
-distances = {f"K = {K}": np.linalg.norm(path - optimum, axis=1) for K, path in paths.items()}
+distances = {}
+for K, path in paths.items():
+    distances[f"K = {K}"] = np.linalg.norm(path - optimum, axis=1)
 ends = np.array([distance[-1] for distance in distances.values()])
 
 # %% tags=["fold"]
@@ -538,12 +542,14 @@ def plateau(num_inner_steps, learning_rate):
     estimate = ml.fo_muml(ml.tasks.Quadratic.loss, alpha, num_inner_steps)
 
     def step(theta, key):
-        task = jax.tree.map(lambda leaf: leaf[jax.random.randint(key, (), 0, 20)], tasks)
+        drawn = jax.random.randint(key, (), 0, 20)
+        task = jax.tree.map(lambda leaf: leaf[drawn], tasks)
         theta = theta - learning_rate * estimate(theta, task)[1]
         return theta, jnp.sum((theta - optimum) ** 2)
 
     def run(key):
-        return jax.lax.scan(step, jnp.asarray(optimum), jax.random.split(key, 2_000))[1][1_000:]
+        keys = jax.random.split(key, 2_000)
+        return jax.lax.scan(step, jnp.asarray(optimum), keys)[1][1_000:]
 
     return jax.vmap(run)(jax.random.split(jax.random.key(1), 100)).mean()
 

@@ -1,6 +1,7 @@
 """Exercises, predictions, quiz and figures of lesson 09, Moreau envelopes."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -747,7 +748,7 @@ QUIZ = (
 
 _GRID = np.linspace(-7, 7, 2_801)
 _THETA = np.linspace(-3.6, 3.6, 361)
-LOSSES = {
+LOSSES: dict[str, Callable[[Any], Any]] = {
     "wiggly": lambda z: 0.15 * z**2 + 0.2 * (1 - np.cos(6 * z)),
     "parabola": lambda z: 0.3 * z**2,
     "absolute value": np.abs,
