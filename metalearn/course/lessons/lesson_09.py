@@ -665,8 +665,8 @@ PREDICTIONS = (
     ),
     Guess(
         "09.one_more",
-        "Here αL is one half. By about which factor does each further inner step multiply the distance from the "
-        "optimum at which training ends?",
+        "Here αL is one half. After the first inner step, by about which factor does each further one multiply the "
+        "distance from the optimum at which training ends?",
         ("by 0.5", "by 0.9", "by 1: it stays", "it depends on the number of outer steps"),
         why="The error of every task's gradient contains (αL)^(K+1), and the distance is proportional to it.",
         read="How close does training get?",
@@ -945,7 +945,7 @@ def practice(curves: dict[str, Any]) -> None:
     plots.show(
         plots.adaptation(curves, "query loss (squared error)", log="y"),
         "Query loss against inner steps from two initializations, on a logarithmic axis. That of a random "
-        "initialization falls slowly and stays high. That of the trained one begins lower and falls much further.",
+        "initialization hardly changes. That of the trained one begins lower, and falls with every step.",
         title="The pull towards φ* trains an initialization that adapts",
         caption="500 new sine curves, mean with its 95 % interval; ten support points, gradient steps with α = 0.01.",
     )
