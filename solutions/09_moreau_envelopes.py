@@ -467,8 +467,9 @@ check("09.anchored", fo_muml_gradient)
 #
 # $$\lVert \hat\theta - \theta^* \rVert \le \frac{(\alpha L)^{K+1}}{\mu} \cdot \frac1M \sum_i \lVert \nabla F_i(\hat\theta) \rVert .$$
 #
-# The distance is a product of two things. One is the inner accuracy. The other is the gradient that the single tasks still
-# have where their mean is zero, so it says how much the tasks disagree. If they all agreed, one inner step would do.
+# The distance is a product of two things. One is the inner accuracy. The other is the size of the single tasks' gradients
+# at the end of training, where they nearly cancel in the mean, so it says how much the tasks disagree. If they all agreed,
+# training would end at the optimum with any number of inner steps.
 
 # %%
 # twenty quadratic tasks in five dimensions, L = 1

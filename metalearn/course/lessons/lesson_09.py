@@ -656,9 +656,9 @@ PREDICTIONS = (
         "09.unstable",
         "Now let αL = 1.2, on a parabola. What do the points z₁, z₂, ... of the anchored iteration do?",
         (
-            "they converge to φ*, more slowly",
-            "they move away from φ*, always on the same side",
-            "they move away from φ*, from one side to the other",
+            "they converge, more slowly",
+            "they move away from the minimum, always on the same side",
+            "they move away from the minimum, from one side to the other",
         ),
         why="Each step multiplies the distance from φ* by −αa, which is −1.2 here.",
         read="The anchored iteration",
@@ -668,7 +668,7 @@ PREDICTIONS = (
         "Here αL is one half. After the first inner step, by about which factor does each further one multiply the "
         "distance from the optimum at which training ends?",
         ("by 0.5", "by 0.9", "by 1: it stays", "it depends on the number of outer steps"),
-        why="The error of every task's gradient contains (αL)^(K+1), and the distance is proportional to it.",
+        why="The error of every task's gradient contains $(\\alpha L)^{K+1}$, and the distance is proportional to it.",
         read="How close does training get?",
     ),
     Guess(
@@ -788,7 +788,7 @@ def explored(loss: str, strength: float, theta: float) -> Figure:
     pull = strength * (theta - adapted)
     plots.lines(
         _THETA,
-        {"h": h(_THETA), "with proximal term": h(_THETA) + strength / 2 * (_THETA - theta) ** 2},
+        {"h": h(_THETA), "proximal": h(_THETA) + strength / 2 * (_THETA - theta) ** 2},
         "φ",
         "",
         points={"φ*": (adapted, value), "θ": (theta, float(h(theta)))},
