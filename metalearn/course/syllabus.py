@@ -139,6 +139,17 @@ LESSONS = (
         needs=("02", "04"),
         core=False,
     ),
+    Lesson(
+        number="09",
+        slug="moreau_envelopes",
+        title="Moreau envelopes: a meta-gradient without a solve",
+        claim="Where support and query loss are one, the meta-gradient is λ(θ − φ*) and needs no linear solve; the "
+        "accuracy of the inner loop sets how close training gets.",
+        minutes=65,
+        part="Proximal methods",
+        needs=("04", "03"),
+        core=False,
+    ),
 )
 
 

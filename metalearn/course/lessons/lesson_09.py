@@ -1,0 +1,990 @@
+"""Exercises, predictions, quiz and figures of lesson 09, Moreau envelopes."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+import metalearn as ml
+from metalearn import plots
+from metalearn.course.exercises.exercise import Exercise, Guess, Misconception, Question
+from metalearn.course.lessons.adaptation import (
+    adapt,
+    cosines,
+    curve_task,
+    gradient_at,
+    move,
+    network,
+    network_params,
+    points_task,
+    regression,
+    wave,
+)
+from metalearn.course.widgets import diagrams
+from metalearn.task import Task
+from metalearn.tasks.quadratic import QuadraticBatch
+
+_Array = Float[np.ndarray, "..."]
+
+# 09.moreau_gradient -------------------------------------------------------------------------------------------------
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _minimum(loss, batch, params, strength):
+    """φ*, by many small gradient steps on the proximal objective."""
+
+    def step(_, phi):
+        gradient = jax.grad(loss)(phi, batch)
+        return jax.tree.map(lambda p, g, t: p - (g + strength * (p - t)) / (40 + strength), phi, gradient, params)
+
+    return jax.lax.fori_loop(0, 1_500, step, params)
+
+
+def _mean(trees):
+    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *trees)
+
+
+def _envelope_gradient(task_gradient, combine=_mean):
+    """The mean over tasks of some gradient: (loss, batch, params, phi*, strength) -> a pytree."""
+
+    def moreau_gradient(loss, minimize, batches, params, strength):
+        return combine(
+            [task_gradient(loss, batch, params, minimize(batch, params, strength), strength) for batch in batches]
+        )
+
+    return moreau_gradient
+
+
+def _times(factor):
+    """The displacement θ - φ*, multiplied by a function of the strength."""
+
+    def task_gradient(loss, batch, params, adapted, strength):
+        return jax.tree.map(lambda t, p: factor(strength) * (t - p), params, adapted)
+
+    return task_gradient
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _implicit(loss, batch, params, adapted, strength):
+    """iMAML's gradient, with the support loss in both roles."""
+    phi, unravel = ravel_pytree(adapted)
+    hessian = jax.hessian(lambda vector: loss(unravel(vector), batch))(phi)
+    gradient = ravel_pytree(jax.grad(loss)(adapted, batch))[0]
+    return unravel(jnp.linalg.solve(jnp.eye(len(phi)) + hessian / strength, gradient))
+
+
+def _of_the_mean(loss, minimize, batches, params, strength):
+    """An alternative: the mean of all minima first, and then one displacement."""
+    total = functools.reduce(
+        lambda a, b: jax.tree.map(jnp.add, a, b), (minimize(batch, params, strength) for batch in batches)
+    )
+    return jax.tree.map(lambda t, s: strength * t - strength * s / len(batches), params, total)
+
+
+def _strong(loss, rng, params, batches, strength):
+    return loss, functools.partial(_minimum, loss), batches, params, strength
+
+
+@jax.jit
+def _nested(params, batch):
+    """`network` with its parameters in a tuple within a list."""
+    hidden, readout = params
+    return network({"weight": hidden[0], "bias": hidden[1], "readout": readout}, batch)
+
+
+def _nested_params(rng):
+    flat = network_params(rng, 2)
+    return [(flat["weight"], flat["bias"]), flat["readout"]]
+
+
+MOREAU_GRADIENT = Exercise(
+    id="09.moreau_gradient",
+    title="The gradient of the mean envelope",
+    difficulty=1,
+    minutes=8,
+    reference=_envelope_gradient(_times(lambda s: s)),
+    instances=lambda rng: [
+        _strong(wave, rng, rng.normal(1, 0.3, 2), [curve_task(rng, n, 1).support for n in (5, 7)], 6.0),
+        _strong(cosines, rng, rng.normal(0, 1, 4), [points_task(rng, 4, n, 1).support for n in (3, 5, 4)], 1.7),
+        _strong(_nested, rng, _nested_params(rng), [curve_task(rng, 6, 1).support for _ in range(3)], 9.0),
+        _strong(regression, rng, rng.normal(0, 0.5, 3), [curve_task(rng, 8, 1).support], 3.0),
+    ],
+    misconceptions=(
+        Misconception(
+            "strength missing",
+            _envelope_gradient(_times(lambda s: 1.0)),
+            "Your result equals the mean of $\\theta - \\phi^*$, without $\\lambda$. This is a direction like "
+            "Reptile's. What is the derivative of $\\frac{\\lambda}{2} \\lVert \\phi^* - \\theta \\rVert^2$ with "
+            "respect to $\\theta$, if $\\phi^*$ is held fixed?",
+        ),
+        Misconception(
+            "wrong sign",
+            _envelope_gradient(_times(lambda s: -s)),
+            "Your result is the target with the opposite sign. A step *against* the gradient should bring $\\theta$ "
+            "closer to the adapted parameters: does it, with your sign?",
+        ),
+        Misconception(
+            "divided by the strength",
+            _envelope_gradient(_times(lambda s: 1 / s)),
+            "Your result equals the mean of $(\\theta - \\phi^*) / \\lambda$. Some texts write the proximal term with "
+            "$1/(2\\alpha)$, and there one divides; here its strength is $\\lambda$.",
+        ),
+        Misconception(
+            "half",
+            _envelope_gradient(_times(lambda s: s / 2)),
+            "Your result is half of the target. What becomes of the $\\frac12$ of the proximal term when the square is "
+            "differentiated?",
+        ),
+        Misconception(
+            "twice",
+            _envelope_gradient(_times(lambda s: 2 * s)),
+            "Your result is twice the target. The two sides of $\\lambda (\\theta - \\phi^*) = \\nabla h(\\phi^*)$ are "
+            "the same vector; perhaps both were added.",
+        ),
+        Misconception(
+            "gradient at the initialization",
+            _envelope_gradient(lambda loss, batch, params, adapted, s: gradient_at(loss, params, batch)),
+            "Your result equals the mean of $\\nabla h(\\theta)$, the direction of joint training, which does not "
+            "adapt. At which point does the envelope's gradient look at the loss?",
+        ),
+        Misconception(
+            "gradient of the proximal objective",
+            _envelope_gradient(
+                lambda loss, batch, params, adapted, s: jax.tree.map(
+                    lambda g, p, t: g + s * (p - t), gradient_at(loss, adapted, batch), adapted, params
+                )
+            ),
+            "Your result is zero. So is the gradient of the proximal objective *in $\\phi$* at its minimum; the "
+            "envelope's gradient is the derivative in $\\theta$.",
+        ),
+        Misconception(
+            "implicit gradient",
+            _envelope_gradient(_implicit),
+            "Your result equals the gradient of iMAML, which scores $\\phi^*$ by the loss alone. The envelope counts "
+            "the proximal term as well, and then no linear solve is left.",
+        ),
+        Misconception(
+            "sum over tasks",
+            _envelope_gradient(_times(lambda s: s), lambda trees: jax.tree.map(lambda *leaves: sum(leaves), *trees)),
+            "Your result is right for one task and grows with their number: it is the sum over tasks, and the "
+            "objective is the mean.",
+        ),
+        Misconception(
+            "first task only",
+            _envelope_gradient(_times(lambda s: s), lambda trees: trees[0]),
+            "Your result equals the gradient of the first task's envelope. Does the function return inside a loop?",
+        ),
+        Misconception(
+            "last task only",
+            _envelope_gradient(_times(lambda s: s), lambda trees: trees[-1]),
+            "Your result equals the gradient of the last task's envelope. Is something overwritten in a loop?",
+        ),
+        Misconception(
+            "minimum returned",
+            _envelope_gradient(lambda loss, batch, params, adapted, s: adapted),
+            "Your result equals the mean of the minima $\\phi^*$. The gradient says how far $\\theta$ is from them.",
+        ),
+    ),
+    alternatives=(
+        _envelope_gradient(lambda loss, batch, params, adapted, s: gradient_at(loss, adapted, batch)),
+        _of_the_mean,
+    ),
+    hints=(
+        "Call `minimize(batch, params, strength)` once for every batch. Line 4 needs nothing else.",
+        "`jax.tree.map` takes several pytrees of one structure. The mean of the gradients is the sum over tasks, "
+        "divided by `len(batches)`.",
+    ),
+    expected="A pytree like `params`. It equals the mean of $\\nabla h_i(\\phi_i^*)$ over the tasks.",
+)
+
+# 09.moreau_point ----------------------------------------------------------------------------------------------------
+
+
+def _weighted(weight, normalized=True):
+    """The mean of the minima with matrices as weights: (hessian, strength) -> weight."""
+
+    def moreau_point(hessians, minima, strength):
+        weights = np.stack([weight(hessian, strength) for hessian in hessians])
+        right = np.einsum("tij,tj->i", weights, minima)
+        return np.linalg.solve(weights.sum(0), right) if normalized else right / len(weights)
+
+    return moreau_point
+
+
+def _factor(hessian, strength):
+    """J, the derivative of φ*."""
+    return strength * np.linalg.inv(hessian + strength * np.eye(len(hessian)))
+
+
+def _by_theory(hessians, minima, strength):
+    batch = QuadraticBatch(hessians, minima)
+    return ml.theory.moreau(Task(batch, batch), 1 / strength).stationary_point()
+
+
+def _by_displacements(hessians, minima, strength):
+    """An alternative: θ is the mean of the proximal points, each of which is affine in it."""
+    factors = np.stack([_factor(hessian, strength) for hessian in hessians])
+    offsets = minima - np.einsum("tij,tj->ti", factors, minima)
+    return np.linalg.solve(np.eye(minima.shape[1]) - factors.mean(0), offsets.mean(0))
+
+
+def _by_iteration(hessians, minima, strength):
+    """An alternative: many steps against the mean of λ (θ - φ*)."""
+    theta = np.zeros(minima.shape[1])
+    factors = np.stack([_factor(hessian, strength) for hessian in hessians])
+    for _ in range(4_000):
+        adapted = minima + np.einsum("tij,tj->ti", factors, theta - minima)
+        theta = theta + (adapted - theta).mean(0)
+    return theta
+
+
+def _spectrum(rng, curvatures):
+    basis = np.linalg.qr(rng.normal(0, 1, (len(curvatures), len(curvatures))))[0]
+    return (basis * curvatures) @ basis.T
+
+
+def _quadratic_tasks(rng, num_tasks, dim, low=0.3, high=4.0):
+    hessians = np.stack(
+        [_spectrum(rng, np.linspace(low, high, dim) + rng.uniform(0, 0.2, dim)) for _ in range(num_tasks)]
+    )
+    return hessians * np.linspace(0.5, 1.5, num_tasks)[:, None, None], rng.normal(0, 2, (num_tasks, dim))
+
+
+def _with_a_saddle(rng):
+    """Three tasks, one of which has a negative curvature."""
+    hessians, minima = _quadratic_tasks(rng, 3, 3, low=1.0)
+    hessians[1] = _spectrum(rng, np.array([-0.3, 1.0, 2.0]))
+    return hessians, minima
+
+
+MOREAU_POINT = Exercise(
+    id="09.moreau_point",
+    title="Your line of the derivation: where training converges",
+    difficulty=2,
+    minutes=12,
+    reference=_by_theory,
+    instances=lambda rng: [
+        (np.array([[[3.0]], [[0.5]]]), np.array([[-1.0], [2.0]]), 1.0),
+        (*_quadratic_tasks(rng, 4, 3), 0.7),
+        (*_with_a_saddle(rng), 2.5),
+        (*_quadratic_tasks(rng, 2, 5), 3.0),
+    ],
+    misconceptions=(
+        Misconception(
+            "joint training",
+            _weighted(lambda hessian, strength: hessian),
+            "Your result is the point of joint training, with $H_i$ as weights. Where does the factor $J_i$ of the "
+            "adapted parameters enter?",
+        ),
+        Misconception(
+            "two factors",
+            _weighted(lambda hessian, strength: _factor(hessian, strength) @ hessian @ _factor(hessian, strength)),
+            "Your result is the point of iMAML, whose weights contain $J_i$ twice. How often is it in "
+            "$\\lambda (\\theta - \\phi_i^*)$?",
+        ),
+        Misconception(
+            "factor alone",
+            _weighted(_factor),
+            "Your result has $J_i$ alone as weights. That is the part of $\\theta - m_i$ that is *left* in "
+            "$\\phi_i^* - m_i$; the gradient contains the part that is not.",
+        ),
+        Misconception(
+            "plain mean",
+            lambda hessians, minima, strength: minima.mean(0),
+            "Your result is the plain mean of the minima. Each task's gradient is a matrix times $\\theta - m_i$, and "
+            "these matrices differ.",
+        ),
+        Misconception(
+            "inverse strength",
+            lambda hessians, minima, strength: _by_theory(hessians, minima, 1 / strength),
+            "Your result is the one for a proximal strength of $1/\\lambda$.",
+        ),
+        Misconception(
+            "strength of one",
+            lambda hessians, minima, strength: _by_theory(hessians, minima, 1.0),
+            "Your result is the one for $\\lambda = 1$. Is the strength missing somewhere in the inverse?",
+        ),
+        Misconception(
+            "each entry",
+            _weighted(lambda hessian, strength: strength * hessian / (strength + hessian)),
+            "Your weights seem to be computed for each *entry* of the Hessian. In several dimensions a division "
+            "becomes a linear solve.",
+        ),
+        Misconception(
+            "weights not normalised",
+            _weighted(lambda hessian, strength: hessian @ _factor(hessian, strength), normalized=False),
+            "Your result is the mean of weight times minimum, with the right weights. What is left to solve for, once "
+            "$\\sum_i W_i (\\theta - m_i) = 0$ is written out?",
+        ),
+        Misconception(
+            "strength on every entry",
+            _weighted(lambda hessian, strength: strength * np.linalg.inv(hessian + strength) @ hessian),
+            "The strength seems to be added to every entry of the Hessian, and not to its diagonal alone.",
+        ),
+        Misconception(
+            "sign of the minima",
+            lambda hessians, minima, strength: -_by_theory(hessians, minima, strength),
+            "Your result is the target with the opposite sign. Check the sign when $m_i$ moves to the other side.",
+        ),
+    ),
+    alternatives=(_by_displacements, _by_iteration),
+    hints=(
+        "By line 1, $\\theta - \\phi^* = (I - J)(\\theta - m)$. Put in $J = \\lambda (H + \\lambda I)^{-1}$ and "
+        "simplify: $I - J$ is a product of $H$ with the same inverse.",
+        "So the gradient of task $i$ is a matrix $W_i$ times $(\\theta - m_i)$. As in lesson 03, the sum over tasks is "
+        "zero at a weighted mean, and the weights are matrices: `np.linalg.solve`.",
+    ),
+    expected="An array of shape [d]. For the curvatures 3 and 0.5, minima at −1 and 2 and $\\lambda = 1$ it is near "
+    "−0.08.",
+)
+
+# 09.anchored --------------------------------------------------------------------------------------------------------
+
+
+def _anchored(loss, batch, params, step_size, num_steps):
+    """z_K."""
+    z = params
+    for _ in range(num_steps):
+        z = move(params, gradient_at(loss, z, batch), step_size)
+    return z
+
+
+def _after(iteration, change=lambda num_steps: num_steps):
+    """The gradient of the loss at the end of some iteration."""
+
+    def gradient(loss, batch, params, step_size, num_steps):
+        end = iteration(loss, batch, params, step_size, change(num_steps))
+        return gradient_at(loss, end, batch)
+
+    return gradient
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _by_the_library(loss, batch, params, step_size, num_steps):
+    return ml.fo_muml(loss, step_size, num_steps)(params, Task(batch, batch))[1]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _through_the_iteration(loss, batch, params, step_size, num_steps):
+    return jax.grad(lambda theta: loss(_anchored(loss, batch, theta, step_size, num_steps), batch))(params)
+
+
+def _proximal_descent(loss, batch, params, step_size, num_steps):
+    """z_K as gradient descent on the proximal objective, with the learning rate 1 / λ = α."""
+    z = params
+    for _ in range(num_steps):
+        pull = jax.tree.map(lambda a, b: (a - b) / step_size, z, params)
+        z = move(z, jax.tree.map(jnp.add, gradient_at(loss, z, batch), pull), step_size)
+    return z
+
+
+def _displacement(scale):
+    """θ - z_K, times a function of the step size."""
+
+    def gradient(loss, batch, params, step_size, num_steps):
+        end = _anchored(loss, batch, params, step_size, num_steps)
+        return jax.tree.map(lambda t, z: scale(step_size) * (t - z), params, end)
+
+    return gradient
+
+
+def _summed(loss, batch, params, step_size, num_steps):
+    """All gradients along the iteration taken together in one step."""
+    z = params
+    for _ in range(num_steps):
+        z = move(z, gradient_at(loss, params, batch), step_size)
+    return z
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _with_fori(loss, batch, params, step_size, num_steps):
+    """An alternative: the gradient is what is carried, from the first one at θ."""
+
+    def step(_, gradient):
+        return jax.grad(loss)(move(params, gradient, step_size), batch)
+
+    return jax.lax.fori_loop(0, num_steps, step, jax.grad(loss)(params, batch))
+
+
+ANCHORED = Exercise(
+    id="09.anchored",
+    title="The anchored iteration",
+    difficulty=2,
+    minutes=10,
+    reference=_by_the_library,
+    instances=lambda rng: [
+        (wave, curve_task(rng, 5, 1).support, rng.normal(1, 0.2, 2), 0.15, 3),
+        (cosines, points_task(rng, 4, 6, 1).support, rng.normal(0, 1, 4), 0.6, 2),
+        (_nested, curve_task(rng, 6, 1).support, _nested_params(rng), 0.04, 4),
+        (regression, curve_task(rng, 6, 1).support, rng.normal(0, 0.5, 3), 0.1, 1),
+        (wave, curve_task(rng, 5, 1).support, rng.normal(1, 0.2, 2), 0.2, 0),
+    ],
+    misconceptions=(
+        Misconception(
+            "gradient descent",
+            _after(adapt),
+            "Your result is that of $K$ ordinary gradient steps, each from where the last one ended. Then more steps "
+            "go further towards the minimum of $h$. In the anchored iteration every step begins at $\\theta$.",
+        ),
+        Misconception(
+            "one step behind",
+            _after(_anchored, lambda k: max(k - 1, 0)),
+            "Your result is $\\nabla h(z_{K-1})$. This is also what $(\\theta - z_K)/\\alpha$ equals: the displacement "
+            "is one step behind the gradient at its end.",
+        ),
+        Misconception(
+            "one step too many",
+            _after(_anchored, lambda k: k + 1),
+            "Your result is $\\nabla h(z_{K+1})$. Count again: how many steps lead from $z_0 = \\theta$ to $z_K$?",
+        ),
+        Misconception(
+            "gradient at the initialization",
+            _after(lambda loss, batch, params, step_size, num_steps: params),
+            "Your result is $\\nabla h(\\theta)$, whatever $K$ is. Where is the gradient to be taken?",
+        ),
+        Misconception(
+            "always the same gradient",
+            _after(_summed),
+            "Your result is that of steps which all use $\\nabla h(\\theta)$. The *gradient* is taken at $z_k$; it is "
+            "the subtraction that begins at $\\theta$.",
+        ),
+        Misconception(
+            "displacement",
+            _displacement(lambda a: 1.0),
+            "Your result is the displacement $\\theta - z_K$. The exercise asks for a gradient.",
+        ),
+        Misconception(
+            "end of the iteration",
+            _anchored,
+            "Your result is $z_K$ itself. Which vector, taken there, estimates the gradient of the envelope?",
+        ),
+        Misconception(
+            "uphill",
+            _after(
+                lambda loss, batch, params, step_size, num_steps: _anchored(loss, batch, params, -step_size, num_steps)
+            ),
+            "Your steps go uphill: $\\theta + \\alpha \\nabla h(z_k)$.",
+        ),
+        Misconception(
+            "differentiated through",
+            _through_the_iteration,
+            "Your result is the exact gradient of $h(z_K)$ with respect to $\\theta$, backpropagated through the "
+            "iteration. That is another objective, and costs more; the envelope's gradient needs only the gradient "
+            "*at* $z_K$.",
+        ),
+        Misconception(
+            "strength for step size",
+            lambda loss, batch, params, step_size, num_steps: _after(_anchored)(
+                loss, batch, params, 1 / step_size, num_steps
+            ),
+            "Your result is that of a step size of $1/\\alpha$. The argument is $\\alpha$, and $\\lambda$ is its "
+            "inverse.",
+        ),
+    ),
+    alternatives=(_after(_proximal_descent), _with_fori),
+    hints=(
+        "Keep `params` as it is, and give the moving point a name of its own, `z`.",
+        "One step: the gradient at `z`, subtracted from `params`. After the last step the gradient is needed once "
+        "more.",
+    ),
+    expected="A pytree like `params`. With $K = 1$ it is FO-MAML's gradient, with the support set in both roles.",
+)
+
+# 09.control ---------------------------------------------------------------------------------------------------------
+
+
+def _split(parts):
+    """A right or wrong analysis: (plateau, number of steps, learning rate) -> (bias, noise)."""
+    return lambda plateau, num_steps, learning_rate: tuple(parts(plateau, num_steps, learning_rate))
+
+
+def _halved(p, k, eta):
+    whole, half = p(k, eta), p(k, eta / 2)
+    noise = 2 * (whole - half)
+    return whole - noise, noise
+
+
+def _quartered(p, k, eta):
+    """An alternative: a straight line through three learning rates, whose value at zero is the bias."""
+    rates = eta * np.array([1.0, 0.5, 0.25])
+    slope, bias = np.polyfit(rates, [p(k, rate) for rate in rates], 1)
+    return bias, slope * eta
+
+
+def _nearly_zero(p, k, eta):
+    """An alternative: a learning rate so small that only the bias is left."""
+    bias = p(k, 1e-9 * eta)
+    return bias, p(k, eta) - bias
+
+
+def _more_steps(p, k, eta):
+    noise = p(k + 50, eta)
+    return p(k, eta) - noise, noise
+
+
+def _square_root(p, k, eta):
+    noise = (p(k, eta) - p(k, eta / 2)) / (1 - 1 / np.sqrt(2))
+    return p(k, eta) - noise, noise
+
+
+def _quadratic_law(p, k, eta):
+    noise = (p(k, eta) - p(k, eta / 2)) / (1 - 1 / 4)
+    return p(k, eta) - noise, noise
+
+
+def _plateau(rng, bias, noise):
+    """Some law by which the error at the end follows from inner steps and the outer learning rate."""
+    contraction, grows = rng.uniform(0.3, 0.6), rng.uniform(0.2, 0.6)
+
+    def measured(num_steps, learning_rate):
+        growth = 1 + grows * (1 - contraction**num_steps)  # other gradients, another noise
+        return bias * contraction ** (2 * num_steps) + noise * growth * learning_rate
+
+    return measured
+
+
+CONTROL = Exercise(
+    id="09.control",
+    title="Design the control: inner accuracy, or noise?",
+    difficulty=3,
+    minutes=12,
+    reference=_split(_halved),
+    instances=lambda rng: [
+        (_plateau(rng, rng.uniform(1, 2), rng.uniform(1, 2)), 1, 0.2),
+        (_plateau(rng, rng.uniform(5, 9), rng.uniform(0.1, 0.2)), 0, 0.4),
+        (_plateau(rng, rng.uniform(0.5, 1), rng.uniform(5, 8)), 2, 0.1),
+    ],
+    misconceptions=(
+        Misconception(
+            "more inner steps",
+            _split(_more_steps),
+            "Your noise seems to be the error of a run with many inner steps. But its gradients are others, and so is "
+            "their noise. Which setting changes the noise and leaves the bias as it is?",
+        ),
+        Misconception(
+            "one more inner step",
+            _split(lambda p, k, eta: (p(k, eta) - p(k + 1, eta), p(k + 1, eta))),
+            "Your noise seems to be the error with one inner step more. That step changes the bias without removing "
+            "it, and the noise as well. Which setting changes the noise alone?",
+        ),
+        Misconception(
+            "not doubled",
+            _split(lambda p, k, eta: (p(k, eta / 2), p(k, eta) - p(k, eta / 2))),
+            "Your noise is half of the target, and your bias holds the other half. At half the learning rate half of "
+            "the noise is still there.",
+        ),
+        Misconception(
+            "swapped",
+            _split(lambda p, k, eta: _halved(p, k, eta)[::-1]),
+            "You return both parts in the other order: first comes the bias.",
+        ),
+        Misconception(
+            "noise of the smaller rate",
+            _split(lambda p, k, eta: (_halved(p, k, eta)[0], _halved(p, k, eta)[1] / 2)),
+            "Your bias is right. Your noise is half of the target; it may be that of the smaller learning rate.",
+        ),
+        Misconception(
+            "square root",
+            _split(_square_root),
+            "Your result is that of a noise proportional to $\\sqrt\\eta$. So is the distance itself, but here "
+            "*squared* distances are measured.",
+        ),
+        Misconception(
+            "square",
+            _split(_quadratic_law),
+            "Your result is that of a noise proportional to $\\eta^2$. By line 2 its mean square is proportional to "
+            "$\\eta$.",
+        ),
+        Misconception(
+            "all of it bias",
+            _split(lambda p, k, eta: (p(k, eta), 0.0)),
+            "Your result ascribes the whole error to the bias. A run with another learning rate would tell.",
+        ),
+        Misconception(
+            "all of it noise",
+            _split(lambda p, k, eta: (0.0, p(k, eta))),
+            "Your result ascribes the whole error to the noise. A run with another learning rate would tell.",
+        ),
+        Misconception(
+            "slope",
+            _split(lambda p, k, eta: (_halved(p, k, eta)[0], _halved(p, k, eta)[1] / eta)),
+            "Your bias is right. In place of the noise you return its rate of growth with $\\eta$.",
+        ),
+        Misconception(
+            "fractions",
+            _split(lambda p, k, eta: np.array(_halved(p, k, eta)) / p(k, eta)),
+            "You return fractions of the error. The exercise asks for the parts themselves.",
+        ),
+    ),
+    alternatives=(_split(_quartered), _split(_nearly_zero)),
+    hints=(
+        "Write down the error of the run that you have, as bias plus noise. Then write down the error of a second run, "
+        "which differs in one setting, such that the bias stays.",
+        "Two equations, two unknowns. If the second run has half the learning rate, its error is the bias plus half of "
+        "the noise.",
+    ),
+    expected="A pair of numbers, whose sum is `plateau(num_steps, learning_rate)`.",
+)
+
+split = _split(_halved)  # the lesson itself uses it, whatever the learner has written
+
+EXERCISES = (MOREAU_GRADIENT, MOREAU_POINT, ANCHORED, CONTROL)
+
+PREDICTIONS = (
+    Guess(
+        "09.through",
+        "Move the initialization a little. What share of the change of F is due to the movement of φ*, to first order?",
+        ("all of it", "about one half", "none of it", "it depends on the curvature"),
+        why="φ* is a minimum. Near a minimum a small movement changes the value only to second order, so what the loss "
+        "gains, the proximal term loses.",
+        read="The derivation, line by line",
+    ),
+    Guess(
+        "09.curvature",
+        "A quadratic support loss has the curvature a = 100, and the proximal strength is λ = 1. What is the curvature "
+        "of its envelope?",
+        why="The curvature is λa/(λ + a). It is below λ, however steep the loss is.",
+        read="A smooth objective under a wiggly loss",
+    ),
+    Guess(
+        "09.unstable",
+        "Now let αL = 1.2, on a parabola. What do the points z₁, z₂, ... of the anchored iteration do?",
+        (
+            "they converge, more slowly",
+            "they move away from the minimum, always on the same side",
+            "they move away from the minimum, from one side to the other",
+        ),
+        why="Each step multiplies the distance from φ* by −αa, which is −1.2 here.",
+        read="The anchored iteration",
+    ),
+    Guess(
+        "09.one_more",
+        "Here αL is one half. After the first inner step, by about which factor does each further one multiply the "
+        "distance from the optimum at which training ends?",
+        ("by 0.5", "by 0.9", "by 1: it stays", "it depends on the number of outer steps"),
+        why="The error of every task's gradient contains $(\\alpha L)^{K+1}$, and the distance is proportional to it.",
+        read="How close does training get?",
+    ),
+    Guess(
+        "09.noise",
+        "With a single random task for each outer step and η = 0.1, what do four inner steps in place of one do to the "
+        "mean squared distance at the end?",
+        ("they reduce it at least tenfold", "they halve it", "they change it by less than a third"),
+        why="The noise of the single tasks hides the bias. It depends on the outer learning rate, and hardly on the "
+        "inner steps.",
+        read="Bias and noise",
+    ),
+    Guess(
+        "09.smooth",
+        "h has curvatures between 0.1 and 1.9, and λ = 2. What is the largest curvature of iMAML's objective between "
+        "θ = −1000 and θ = 1000?",
+        ("below 1", "between 1 and 10", "above 100"),
+        why="The curvature of iMAML's objective contains the third derivative of h times a gradient, and the gradient "
+        "grows with the distance from the minimum.",
+        read="Where iMAML's objective is neither smooth nor convex",
+    ),
+)
+
+QUIZ = (
+    Question(
+        "Why does the gradient of the Moreau envelope need no linear solve?",
+        (
+            "Because the inner loop is short",
+            "Because φ* minimizes the very sum that is differentiated",
+            "Because the Hessian is left out, as in FO-MAML",
+            "Because support and query set are different",
+        ),
+        1,
+        (
+            "The formula holds at the minimum, however long it takes to get there.",
+            "Yes: the two contributions of φ* cancel, and only the direct dependence on θ is left.",
+            "FO-MAML leaves out a factor of its own objective. Here nothing is left out: the gradient is exact.",
+            "It is the other way round: with another query loss the two contributions of φ* do not cancel.",
+        ),
+    ),
+    Question(
+        "Four anchored steps instead of two, the same α. Compared with before, z₄ is",
+        (
+            "closer to the minimum of the support loss",
+            "closer to the minimum of the proximal objective",
+            "further away from θ by a factor of two",
+            "the result of a weaker proximal term",
+        ),
+        1,
+        (
+            "That is what ordinary gradient steps would do. Here every step begins at θ.",
+            "Yes: more anchored steps find φ* more precisely, and do not go further.",
+            "All z_k beyond the first few lie near φ*, so the distance from θ hardly changes.",
+            "The strength is λ = 1/α, and α was not changed.",
+        ),
+    ),
+    Question(
+        "Training with FO-MuML, one random task for each outer step, ends in a noisy plateau. One inner step more "
+        "changes nothing. What helps?",
+        (
+            "Ten inner steps more",
+            "More outer steps with the same learning rate",
+            "A smaller outer learning rate, or more tasks in a batch",
+            "A linear solve in each outer step",
+        ),
+        2,
+        (
+            "The bias was below the noise already with the steps before.",
+            "A plateau is where more of the same steps have no effect.",
+            "Yes: both reduce the noise, which is what limits this run.",
+            "The envelope's gradient has none, and the noise comes from the tasks.",
+        ),
+    ),
+)
+
+
+# Figures ------------------------------------------------------------------------------------------------------------
+
+_GRID = np.linspace(-7, 7, 2_801)
+_THETA = np.linspace(-3.6, 3.6, 361)
+LOSSES: dict[str, Callable[[Any], Any]] = {
+    "wiggly": lambda z: 0.15 * z**2 + 0.2 * (1 - np.cos(6 * z)),
+    "parabola": lambda z: 0.3 * z**2,
+    "absolute value": np.abs,
+}
+
+
+def disagreeing_tasks() -> Task:
+    """Twenty quadratic tasks in five dimensions; the steep ones have their minima elsewhere than the flat ones."""
+    rng = np.random.default_rng(0)
+    steepness = np.linspace(0.1, 1.0, 20)
+    axes = np.linalg.qr(rng.normal(size=(20, 5, 5)))[0]
+    spectra = steepness[:, None] * np.concatenate([np.ones((20, 1)), rng.uniform(0.5, 1, (20, 4))], axis=1)
+    hessians = np.einsum("tij,tj,tkj->tik", axes, spectra, axes)
+    minima = 0.3 * rng.normal(size=(20, 5)) + 4 * (steepness - steepness.mean())[:, None]
+    batch = QuadraticBatch(hessians, minima)
+    return Task(batch, batch)
+
+
+def envelope(loss: Any, strength: float, theta: Any) -> tuple[_Array, _Array]:
+    """The Moreau envelope and the proximal points of a function of one number, by search on a grid."""
+    values = loss(_GRID) + strength / 2 * (_GRID - np.asarray(theta)[..., None]) ** 2
+    return values.min(-1), _GRID[values.argmin(-1)]
+
+
+SEEN = (
+    "Left: a loss, and the proximal objective of one initialization, with its minimum φ*. Right: the loss, its Moreau "
+    "envelope, and the envelope's tangent at the initialization. The tangent's slope is λ times the distance from φ* "
+    "to θ. For the wiggly loss a small strength smooths the wiggles out, and a large one brings them back."
+)
+
+
+def explored(loss: str, strength: float, theta: float) -> Figure:
+    """The proximal objective at θ, and its minimum for every θ with the tangent at this one."""
+    h = LOSSES[loss]
+    figure, (left, right) = plots.subplots(2, height=3.7)
+    value, adapted = (float(each) for each in envelope(h, strength, theta))
+    pull = strength * (theta - adapted)
+    plots.lines(
+        _THETA,
+        {"h": h(_THETA), "proximal": h(_THETA) + strength / 2 * (_THETA - theta) ** 2},
+        "φ",
+        "",
+        points={"φ*": (adapted, value), "θ": (theta, float(h(theta)))},
+        title=f"λ (θ − φ*) = {plots.number(pull, 2)}",
+        ylim=(-0.2, 3.2),
+        axes=left,
+    )
+    near = _THETA[np.abs(_THETA - theta) < 1.0]
+    right.plot(near, value + pull * (near - theta), color=plots.PALETTE["text"], linestyle=":", linewidth=1.6)
+    plots.lines(
+        _THETA,
+        {"h": h(_THETA), "F": envelope(h, strength, _THETA)[0]},
+        "θ",
+        "",
+        points={"": (theta, value)},
+        title="F, and a tangent with this slope",
+        ylim=(-0.2, 3.2),
+        axes=right,
+    )
+    return figure
+
+
+def two_ways() -> None:
+    """Shows how F depends on θ: twice through φ*, and once directly."""
+    d = diagrams.Drawing(900, 215)
+    d.node(70, 105, "θ", filled=True)
+    d.node(330, 105, "φ*")
+    d.arrow((93, 105), (306, 105))
+    d.text(200, 95, "J", diagrams.BLUE)
+    d.box(590, 30, 150, 40)
+    d.text(665, 55, "h(φ*)")
+    d.box(590, 140, 150, 40)
+    d.text(665, 165, "λ/2 ‖φ* − θ‖²")
+    d.arrow((352, 96), (586, 52), diagrams.MUTED)
+    d.text(470, 52, "∇h(φ*)", diagrams.MUTED)
+    d.arrow((352, 114), (586, 154), diagrams.MUTED)
+    d.text(482, 116, "λ (φ* − θ)", diagrams.MUTED)
+    d.arrow((80, 127), (586, 170), diagrams.ORANGE, bend=34)
+    d.text(270, 200, "λ (θ − φ*): all that is left", diagrams.ORANGE, bold=True)
+    d.path([(752, 50), (766, 50), (766, 160), (752, 160)], diagrams.TEXT)
+    d.text(778, 110, "F", anchor="start", bold=True)
+    d.text(440, 22, "through φ*: these two add to zero", diagrams.MUTED, bold=True)
+    diagrams.show(
+        d.svg(),
+        "Three ways from theta to F. Two lead through phi star, one of them to the loss and one to the proximal term; "
+        "their derivatives add to zero. The third leads from theta straight to the proximal term.",
+        title="The two ways through φ* cancel, and the direct one is left",
+        caption="How the Moreau envelope depends on the initialization, with the derivative along each arrow.",
+    )
+
+
+def weights(strength: float) -> None:
+    """Shows the weight of a quadratic task against its curvature, for three objectives."""
+    a = np.linspace(0, 8, 201)
+    factor = strength / (strength + a)
+    plots.show(
+        plots.lines(
+            a,
+            {"joint: a": a, "Moreau: aJ": a * factor, "iMAML: aJ²": a * factor**2, "λ": np.full_like(a, strength)},
+            "curvature a of the task",
+            "curvature of the objective",
+            ylim=(0, 2.4),
+        ),
+        "Curvature of three objectives against the curvature of the task. That of joint training is a straight line. "
+        "That of the Moreau envelope rises and levels off below lambda. That of iMAML rises a little, and falls again.",
+        title="No task counts for more than λ in the Moreau objective",
+        caption=f"One quadratic task with equal support and query loss, λ = {strength:g}, J = λ/(λ + a).",
+    )
+
+
+def two_iterations() -> None:
+    """Shows gradient descent, whose steps form a chain, and the anchored iteration, whose steps all begin at θ."""
+    d = diagrams.Drawing(900, 330)
+    d.text(20, 22, "gradient descent: each step begins where the last one ended", diagrams.MUTED, "start", bold=True)
+    xs = (50, 450, 650, 750)  # a parabola with its minimum at 850, and half of the way in each step
+    for k, x in enumerate(xs):
+        if k:
+            d.arrow((xs[k - 1] + 23, 68), (x - 24, 68), diagrams.MUTED)
+        d.node(x, 68, ("θ", "φ₁", "φ₂", "φ₃")[k], diagrams.MUTED if k else diagrams.BLUE, filled=not k)
+    d.path([(850, 36), (850, 100)], diagrams.MUTED, "3 4")
+    d.text(850, 26, "minimum of h", diagrams.MUTED, size=13)
+    d.text(20, 130, "anchored iteration: every step begins at θ", diagrams.BLUE, "start", bold=True)
+    d.path([(316, 146), (316, 306)], diagrams.ORANGE, "3 4")
+    d.text(316, 324, "φ*", diagrams.ORANGE, bold=True)
+    for k, x in enumerate((450, 250, 350)):
+        y = 170 + 55 * k
+        d.node(50, y, "θ", filled=True)
+        d.arrow((73, y), (x - 24, y))
+        d.node(x, y, ("z₁", "z₂", "z₃")[k])
+        d.text(520, y + 5, ("θ − α∇h(θ)", "θ − α∇h(z₁)", "θ − α∇h(z₂)")[k], diagrams.MUTED, "start")
+    diagrams.show(
+        d.svg(),
+        "Above, gradient descent: a chain of steps from theta to phi three, which goes on towards the minimum of the "
+        "support loss. Below, the anchored iteration: three arrows, all from theta, to z one, z two and z three, which "
+        "lie on both sides of phi star and come closer to it.",
+        title="More gradient steps go further, more anchored steps aim better",
+        caption="Both iterations use the same loss and the same α. The two agree in the first step.",
+    )
+
+
+def contraction(errors: dict[str, Any]) -> None:
+    """Shows the distance from φ* against the steps of the anchored iteration."""
+    steps = np.arange(len(next(iter(errors.values()))))
+    plots.show(
+        plots.lines(steps, errors, "anchored steps", "distance from φ*", log="y"),
+        "Distance from phi star against the anchored steps, on a logarithmic axis. For alpha L of one half the line "
+        "falls steeply, for 0.9 slowly, and for 1.2 it rises.",
+        title="The anchored iteration converges if αL < 1, and not otherwise",
+        caption="A parabola of curvature L. Each step multiplies the distance by αL.",
+    )
+
+
+def training(distances: dict[str, Any]) -> None:
+    """Shows the distance from the optimum of the Moreau objective against the outer steps."""
+    steps = np.arange(len(next(iter(distances.values()))))
+    plots.show(
+        plots.lines(steps, distances, "outer steps", "distance from the optimum", log="y"),
+        "Distance from the optimum of the Moreau objective against the outer steps, on a logarithmic axis. All curves "
+        "fall together at first and then become horizontal, one after another: without an inner step first and "
+        "highest, a little lower with one inner step, and then with two, three and four at equal distances below each "
+        "other.",
+        title="Each further inner step brings the end of training closer to the optimum",
+        caption="Twenty quadratic tasks in five dimensions, all of them in every outer step. K anchored inner steps.",
+    )
+
+
+def counter_examples(theta: Any, moreau: Any, prox: Any, theta_2: Any, moreau_2: Any, prox_2: Any) -> None:
+    """Shows curvatures of both objectives for the wave, and gradients of both for the convex ramp."""
+    figure, (left, right) = plots.subplots(2, height=3.6)
+    plots.lines(
+        theta, {"iMAML": prox, "Moreau": moreau}, "θ", "curvature of the objective", title="not smooth", axes=left
+    )
+    plots.lines(
+        theta_2,
+        {"iMAML": prox_2, "Moreau": moreau_2},
+        "θ",
+        "gradient of the objective",
+        title="not convex",
+        ylim=(0.6, 2.2),
+        axes=right,
+    )
+    plots.show(
+        figure,
+        "Left: the curvature of iMAML's objective swings more and more widely with the distance from zero, that of the "
+        "Moreau objective stays between zero and one. Right: the gradient of iMAML's objective is constant, falls, and "
+        "then rises; that of the Moreau objective never falls.",
+        title="The Moreau objective stays smooth and convex where iMAML's does not",
+        caption="Left: the wave of lesson 06, λ = 2. Right: a convex loss whose curvature begins at φ = 1, λ = 1.",
+    )
+
+
+def practice(curves: dict[str, Any]) -> None:
+    """Shows query losses against inner steps, [num_steps + 1, num_tasks] for each method."""
+    plots.show(
+        plots.adaptation(curves, "query loss (squared error)", log="y"),
+        "Query loss against inner steps from two initializations, on a logarithmic axis. That of a random "
+        "initialization hardly changes. That of the trained one begins lower, and falls with every step.",
+        title="The pull towards φ* trains an initialization that adapts",
+        caption="500 new sine curves, mean with its 95 % interval; ten support points, gradient steps with α = 0.01.",
+    )
+
+
+def _pull() -> str:
+    """The gradient leads from θ to φ*, whatever found it."""
+    d = diagrams.Drawing()
+    start, end = (55, 84), (360, 84)
+    d.band(0, 6, 470, 104)
+    d.arrow((75, 72), (340, 72), diagrams.BLUE, -22, "6 4")
+    d.text(207, 32, "any inner optimizer", diagrams.BLUE, size=13)
+    d.text(207, 90, "minimum of h + λ/2 ‖φ − θ‖²", diagrams.MUTED, size=13)
+    d.node(*start, "θ", filled=True)
+    d.node(*end, "φ*")
+    d.arrow((end[0], 108), (start[0], 110), diagrams.ORANGE, bend=-44)
+    d.text(207, 186, "θ − φ*", diagrams.ORANGE, size=13)
+    d.text(9, 228, "no solve: ∇F = λ (θ − φ*) = ∇h(φ*)", diagrams.ORANGE, "start", bold=True)
+    return d.svg()
+
+
+def opening() -> str:
+    """The picture of the claim: the envelope under a wiggly loss, and its gradient as the pull from φ*."""
+    h, strength, theta = LOSSES["wiggly"], 0.6, 2.5
+    value, adapted = (float(each) for each in envelope(h, strength, theta))
+    left = diagrams.plot(
+        _THETA,
+        {"h": h(_THETA), "F": envelope(h, strength, _THETA)[0]},
+        "initialization θ",
+        "",
+        points={"φ*": (adapted, float(h(adapted))), "F(θ)": (theta, value)},
+        ylim=(-0.2, 2.4),
+    )
+    return diagrams.opening(
+        left,
+        _pull(),
+        ("The Moreau envelope lies under the loss", "Its gradient is the way from φ* to θ, times λ"),
+        (f"A loss h, and its Moreau envelope F for λ = {strength:g}.", "Once φ* is known, nothing is left to solve."),
+        "Left: a wiggly loss, and its Moreau envelope, which touches it from below and is much smoother. Marked are "
+        "the envelope at an initialization and the minimum to which it adapts. Right: any inner optimizer leads from "
+        "theta to phi star; the gradient is lambda times the way back.",
+    )

@@ -1,0 +1,798 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] tags=["opening"]
+# **Afterwards you can**
+#
+# - **explain** what a Moreau envelope does to a loss, and why its gradient is the way back from $\phi^*$ to $\theta$,
+# - **derive** where training on envelopes converges, and how this differs from iMAML,
+# - **implement** the anchored iteration, and **predict** when it diverges,
+# - **measure** how inner accuracy and noise limit training, and tell one from the other,
+# - **recognize** when this objective is the wrong one.
+#
+# **New symbols**
+#
+# - $F_\text{Moreau}$: mean Moreau envelope, the meta-objective
+# - $z_k$: points of the anchored iteration
+# - $\mu$: smallest curvature of the meta-objective
+
+# %% tags=["imports"]
+import jax  # this cell loads JAX and the course, which takes a few seconds
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+import metalearn as ml
+from metalearn import plots
+from metalearn.course import bar, check, explore, predict, progress, quiz, setup
+from metalearn.course.lessons import lesson_09 as figures
+
+setup()  # compile for many small programs, and keep what was compiled
+
+# %% [markdown]
+# ## Count the proximal term too
+#
+# In lesson 04 adaptation was the minimum $\phi^*$ of the support loss plus a proximal term. The meta-objective was the
+# *query* loss at this minimum, and its gradient needed a linear solve. Now suppose that there is only one loss for each
+# task, so that support and query loss are the same function $h$. This is natural when a task has no data to spare for a
+# query set. It also allows another meta-objective: not the loss at $\phi^*$ alone, but the loss plus the proximal term,
+# which is the whole quantity that adaptation minimizes.
+#
+# The figure shows how this works. On the left is the proximal objective of one initialization $\theta$. Its lowest value is
+# plotted on the right, for every $\theta$, and this is the **Moreau envelope** $F$ of the loss. Raise the strength, and
+# move $\theta$. **How does the envelope lie with respect to the loss, and where does it have kinks?** Then choose the
+# absolute value.
+
+# %%
+controls = {"strength": (0.2, 10.0, 0.2, 0.6), "theta": (-3.0, 3.0, 0.1, 2.5)}
+explore(figures.explored, figures.SEEN, loss=list(figures.LOSSES), **controls)
+
+# %% tags=["fold"]
+_theta = np.linspace(-3, 3, 121)
+for _loss in figures.LOSSES.values():
+    for _strength in (0.2, 1.0, 10.0):
+        _value, _ = figures.envelope(_loss, _strength, _theta)
+        assert (_value <= _loss(_theta) + 1e-9).all() and np.isclose(_value.min(), _loss(_theta).min(), atol=1e-4)
+_value, _adapted = figures.envelope(np.abs, 2.0, _theta)
+assert np.allclose(2.0 * (_theta - _adapted), np.clip(2.0 * _theta, -1, 1), atol=1e-2)  # clipping
+
+# %% [markdown]
+# The envelope never lies above the loss, because $\phi = \theta$ is one of the points that the minimum may choose. Both
+# have the same lowest value at the same place. In between, the envelope is smoother than the loss. With a small strength
+# the wiggles nearly disappear, and what remains are small kinks, where $\phi^*$ jumps from one valley to the next. With a large
+# strength the kinks vanish and the wiggles return.
+#
+# The dotted line on the right is the tangent of $F$. Its slope is the number above the left panel, $\lambda$ times the
+# distance from $\phi^*$ to $\theta$. So to know the slope of the envelope it is enough to know where the minimum *is*.
+#
+# The absolute value has a kink, and its envelope has none. This envelope is known as the Huber loss, and its gradient is
+# $\lambda\theta$, clipped to the interval from $-1$ to $1$. The clipping of lesson 06 is the gradient of an envelope.
+#
+# *Short of time? Skip the section "Where iMAML's objective is neither smooth nor convex" and the last one.*
+
+# %% [markdown]
+# ## The derivation, line by line
+#
+# $F$ depends on $\theta$ in three ways: the adapted parameters move and change the loss, they move and change the proximal
+# term, and the proximal term is measured from another place.
+
+# %%
+through_prediction = predict("09.through")
+
+# %% [markdown]
+# We check every line on a sine curve with two parameters, in float64. The task is the one of lesson 04, with its ten
+# points in one set.
+
+# %%
+jax.config.update("jax_enable_x64", True)  # so that the checks can be strict
+
+
+def sine_loss(params, batch):
+    """Mean squared error of a sine curve; params = [amplitude, phase]."""
+    x, y = batch
+    return jnp.mean((params[0] * jnp.sin(x - params[1]) - y) ** 2)
+
+
+example = ml.tasks.Sinusoid(5, 5).task(jax.random.key(3), amplitude=2.0, phase=1.0)
+batch = jax.tree.map(lambda *sets: jnp.concatenate(sets), *example)  # one set
+h = jax.jit(lambda phi: sine_loss(phi, batch))
+gradient, hessian = jax.jit(jax.grad(h)), jax.jit(jax.hessian(h))
+
+
+@jax.jit
+def minimum(theta, lam):
+    """phi*, by many gradient steps."""
+    objective = ml.inner.proximal(h, theta, lam)
+    return ml.inner.descend(objective, optax.sgd(1 / (5 + lam)), 400, theta)
+
+
+theta, lam = jnp.array([1.0, 0.3]), 1.5
+
+# %% [markdown]
+# **Line 1, the envelope.** The lowest value of the proximal objective, taken at $\phi^*(\theta)$, is
+#
+# $$F(\theta) = h(\phi^*) + \frac{\lambda}{2} \lVert \phi^* - \theta \rVert^2 .$$
+#
+# **Line 2, the chain rule.** With $J = \partial \phi^* / \partial \theta$, the three ways contribute
+#
+# $$\nabla F(\theta) = J^\top \nabla h(\phi^*) + J^\top \lambda\, (\phi^* - \theta) + \lambda\, (\theta - \phi^*) .$$
+
+
+# %%
+def F(theta):
+    phi = minimum(theta, lam)
+    return h(phi) + lam / 2 * jnp.sum((phi - theta) ** 2)
+
+
+small, identity = 1e-5, jnp.eye(2)
+
+
+def central(function):
+    """The derivative of a function of theta, from differences."""
+    steps = small * identity
+    changes = [function(theta + step) - function(theta - step) for step in steps]
+    return jnp.stack(changes, axis=-1) / (2 * small)
+
+
+phi = minimum(theta, lam)
+J = central(lambda theta: minimum(theta, lam))
+ways = (J.T @ gradient(phi), J.T @ (lam * (phi - theta)), lam * (theta - phi))
+assert jnp.allclose(central(F), sum(ways), atol=1e-7)  # line 2
+
+# %% [markdown]
+# **Line 3, collect what contains $J$.**
+#
+# $$\nabla F(\theta) = J^\top \big[\nabla h(\phi^*) + \lambda\, (\phi^* - \theta)\big] + \lambda\, (\theta - \phi^*) .$$
+#
+# **Line 4, stationarity.** The bracket is the gradient of the proximal objective at its own minimum, so it is zero. What
+# remains is the direct dependence alone, and, by stationarity once more, the gradient of the loss at $\phi^*$:
+#
+# $$\boxed{\;\nabla F(\theta) = \lambda\, (\theta - \phi^*) = \nabla h(\phi^*)\;}$$
+
+# %%
+share = jnp.linalg.norm(ways[0] + ways[1]) / jnp.linalg.norm(central(F))
+through_prediction.reveal(int(2 - 2 * np.clip(np.round(2 * share) / 2, 0, 1)))
+
+# %% tags=["fold"]
+assert jnp.linalg.norm(ways[0]) > 0.1 and share < 1e-6  # each of the two is not small, and their sum is
+assert jnp.allclose(central(F), lam * (theta - phi), atol=1e-7)  # line 4
+assert jnp.allclose(gradient(phi), lam * (theta - phi), atol=1e-9)
+assert jnp.linalg.eigvalsh(hessian(phi) + lam * identity).min() > 0
+plots.table(
+    {
+        "through φ* to the loss": list(map(float, ways[0])),
+        "through φ* to the proximal term": list(map(float, ways[1])),
+        "directly": list(map(float, ways[2])),
+        "∇F, from differences": list(map(float, central(F))),
+    },
+    ["", "amplitude", "phase"],
+    title="Two of the three contributions cancel",
+    caption="The terms of line 2, for the sine curve with λ = 1.5.",
+)
+figures.two_ways()
+
+# %% [markdown]
+# We never needed $J$, and so we need no Hessian, no linear solve and no second loop. The argument is older than
+# meta-learning. Where a minimum depends on a parameter, only the direct dependence counts for its value. Economists call
+# this the *envelope theorem*, and in optimization it is known as *Danskin's theorem*.
+#
+# Where exactly did lesson 04 need the solve? Its objective lacks the proximal term, so lines 2 and 3 keep only the first
+# contribution, $J^\top \nabla h(\phi^*)$, and nothing cancels it. The two gradients contain the same vector:
+#
+# $$\nabla F_\text{Moreau} = \nabla h(\phi^*), \qquad\qquad \nabla F_\text{prox} = J^\top\, \nabla h(\phi^*) .$$
+#
+# If the query loss $f$ is another function than $h$, the cancellation fails in the same way. One loss in both roles is
+# what makes it work.
+
+# %% tags=["fold"]
+assert jnp.allclose(central(lambda theta: h(minimum(theta, lam))), J.T @ gradient(phi), atol=1e-7)
+
+# %% [markdown]
+# ## Exercise: the gradient of the mean envelope
+#
+# The meta-objective $F_\text{Moreau}(\theta)$ is the mean of the envelopes of all tasks. Write its gradient. The function
+# `minimize` does the inner loop for you. There are two ways to finish, of which one does not need `loss`.
+
+
+# %% tags=["exercise"] exercise="09.moreau_gradient"
+def moreau_gradient(loss, minimize, batches, params, strength):
+    """The gradient of the mean Moreau envelope of several tasks.
+
+    Args:
+      loss: h, a function of (params, batch) that returns a scalar.
+      minimize: function of (batch, params, strength) that returns the
+        minimum phi* of the proximal objective of one task, a pytree
+        like `params`.
+      batches: a list with the data of each task.
+      params: theta, any pytree of arrays.
+      strength: lambda, a positive number.
+
+    Returns:
+      A pytree like `params`.
+    """
+    ### BEGIN SOLUTION
+    minima = [minimize(batch, params, strength) for batch in batches]
+    return jax.tree.map(
+        lambda t, *phis: strength * (t - sum(phis) / len(batches)),
+        params,
+        *minima,
+    )
+    ### END SOLUTION
+
+
+# %%
+check("09.moreau_gradient", moreau_gradient)
+
+# %% [markdown]
+# Compare this with **Reptile** from lesson 03, which steps against $\theta - \phi_K$, where $\phi_K$ comes from $K$ plain
+# gradient steps. By lesson 04 these $K$ steps end near the proximal point for $\lambda \approx 1/(\alpha K)$. Give Reptile
+# all the data of a task in one set, and it takes an inexact gradient step on the Moreau objective. The next cell measures
+# the angle between the two directions.
+
+# %% tags=["nbval-check-output"]
+phi_K = ml.inner.descend(h, optax.sgd(0.02), 10, theta)
+reptile, pull = theta - phi_K, theta - minimum(theta, 1 / (0.02 * 10))
+cosine = reptile @ pull / jnp.linalg.norm(reptile) / jnp.linalg.norm(pull)
+print(f"cosine of the angle between the two: {cosine:.3f}")
+
+# %% [markdown]
+# ## A smooth objective under a wiggly loss
+#
+# How curved is the envelope? Begin with a quadratic in one dimension, with curvature $a$.
+
+# %%
+curvature_prediction = predict("09.curvature")
+
+# %% tags=["fold"]
+_a, _strength = 100.0, 1.0
+_pulls = [_strength * (t - _strength * t / (_strength + _a)) for t in (0.0, 1.0)]
+curvature_prediction.reveal(_pulls[1] - _pulls[0])
+figures.weights(1.0)
+_task = ml.Task(*2 * [ml.tasks.quadratic.QuadraticBatch(np.full([1, 1, 1], _a), np.zeros([1, 1]))])
+assert np.isclose(ml.theory.moreau(_task, 1.0).tasks.query.hessian, _pulls[1])
+
+# %% [markdown]
+# Lesson 04 found that $\phi^* - m = J\,(\theta - m)$ with $J = \lambda / (\lambda + a)$. Hence the gradient
+# $\lambda\, (\theta - \phi^*)$ is
+#
+# $$\lambda\, (1 - J)\, (\theta - m) = \frac{\lambda a}{\lambda + a}\, (\theta - m) = a J\, (\theta - m).$$
+#
+# The curvature of the envelope is $aJ$, which is less than $a$ and less than $\lambda$. A flat task is left almost as it
+# is. A steep one loses its steepness, because adaptation solves it anyway. In lesson 03 the curvatures were the *weights*
+# with which the tasks pull at the initialization, and it is worth putting the three objectives side by side:
+#
+# | objective | weight of a task |
+# |---|---|
+# | joint training | $a$ |
+# | Moreau envelope | $a J$ |
+# | iMAML, support and query loss equal | $a J^2$ |
+#
+# You know this pattern. With $J = (1 - \alpha a)^K$ it was joint training, **FO-MAML** and MAML. Lesson 03 said that
+# FO-MAML converges to the wrong point. Now we can say of which problem this is nearly the *right* point. FO-MAML leaves out
+# one factor of MAML's gradient, and what is left is close to the gradient of a Moreau envelope.
+
+# %% [markdown]
+# ## Exercise: where training converges
+#
+# In several dimensions $h_i(\phi) = \frac12 (\phi - m_i)^\top H_i\, (\phi - m_i)$.
+#
+# - **Line 1.** $\phi_i^* - m_i = J_i\, (\theta - m_i)$ with $J_i = \lambda\, (H_i + \lambda I)^{-1}$, from lesson 04.
+# - **Line 2.** $\nabla F_i(\theta) = \lambda\, (\theta - \phi_i^*)$.
+# - **Line 3** is yours: put line 1 into line 2, and find the $\theta$ at which the mean over the tasks is zero.
+
+
+# %% tags=["exercise"] exercise="09.moreau_point"
+def moreau_point(hessians, minima, strength):
+    """The stationary point of the mean Moreau envelope of quadratic
+    tasks.
+
+    Args:
+      hessians: H_i, symmetric, shape [num_tasks, d, d]. An eigenvalue
+        may be negative, but is larger than -strength.
+      minima: m_i, where the gradient of h_i is zero, shape
+        [num_tasks, d].
+      strength: lambda, a positive number.
+
+    Returns:
+      An array of shape [d].
+    """
+    ### BEGIN SOLUTION
+    inverses = np.linalg.inv(hessians + strength * np.eye(minima.shape[1]))
+    weights = hessians @ inverses
+    right = np.einsum("tij,tj->i", weights, minima)
+    return np.linalg.solve(weights.sum(axis=0), right)
+    ### END SOLUTION
+
+
+# %%
+check("09.moreau_point", moreau_point)
+
+# %% [markdown]
+# <details><summary>Line 3, to compare with yours</summary>
+#
+# Since $I - J_i = H_i\, (H_i + \lambda I)^{-1}$, the gradient is $\nabla F_i = \lambda H_i\, (H_i + \lambda I)^{-1} (\theta
+# - m_i) = W_i\, (\theta - m_i)$. The mean vanishes where $\big(\sum_i W_i\big)\, \theta = \sum_i W_i\, m_i$.
+#
+# </details>
+#
+# The matrix $W = \lambda H\, (H + \lambda I)^{-1}$ is the Hessian of the envelope, for any loss, if $H$ is taken at
+# $\phi^*$. If $h$ is convex, all its eigenvalues lie between $0$ and $\lambda$, so **the envelope is convex too, and
+# $\lambda$-smooth, however wiggly the gradient of the loss is**. A learning rate of $1/\lambda$ is then always safe. With it
+# the outer step becomes $\theta \leftarrow \theta - \frac{1}{\lambda} \lambda\, (\theta - \phi^*) = \phi^*$, or the mean of
+# all $\phi_i^*$ if there are several tasks. In optimization this is known as the *proximal point method*.
+
+# %% tags=["fold"]
+_H = hessian(phi)
+_W = lam * _H @ jnp.linalg.inv(_H + lam * identity)
+_slope = central(lambda theta: lam * (theta - minimum(theta, lam)))
+assert jnp.allclose(_slope, _W, atol=1e-5)  # the Hessian of the envelope of the sine curve
+
+# %% [markdown]
+# ## The anchored iteration
+#
+# All that is left to do is to find $\phi^*$. Any optimizer will do. Mishchenko, Hanzely and Richtárik (2023) use an
+# especially simple iteration. With $\alpha = 1/\lambda$, stationarity says
+#
+# $$\phi^* = \theta - \alpha\, \nabla h(\phi^*) .$$
+#
+# So $\phi^*$ is a **fixed point**: one gradient step that begins at $\theta$, but uses the gradient at $\phi^*$, ends at
+# $\phi^*$. We do not know that gradient yet. Therefore we begin with a guess and improve it:
+#
+# $$z_0 = \theta, \qquad z_{k+1} = \theta - \alpha\, \nabla h(z_k) .$$
+#
+# Every step begins at $\theta$, so we call this the *anchored* iteration. Its first step is an ordinary gradient step,
+# and FO-MAML stops here. But the second step is not an ordinary one.
+
+# %% tags=["fold"]
+figures.two_iterations()
+
+# %% [markdown]
+# How fast does it converge? Subtract the fixed-point equation from the iteration. If the gradient of $h$ is
+# $L$-Lipschitz, then
+#
+# $$\lVert z_{k+1} - \phi^* \rVert = \alpha\, \lVert \nabla h(z_k) - \nabla h(\phi^*) \rVert \le \alpha L\,
+# \lVert z_k - \phi^* \rVert .$$
+#
+# Each step shrinks the distance by a factor of $\alpha L$ at least, as long as $\alpha L < 1$. What if it is not?
+
+# %%
+unstable_prediction = predict("09.unstable")
+
+
+# %%
+def anchored_points(curvature, alpha, num_steps):
+    """z_0, ..., z_K on a parabola with its minimum at 0, from theta = 1."""
+    points = [1.0]
+    for _ in range(num_steps):
+        points.append(1.0 - alpha * curvature * points[-1])
+    return np.array(points)
+
+
+errors = {}
+for product in (0.5, 0.9, 1.2):
+    points = anchored_points(product, 1.0, 20)
+    minimum_at = 1 / (1 + product)  # phi* = theta / (1 + alpha L)
+    errors[f"αL = {product}"] = points - minimum_at
+
+# %% tags=["fold"]
+_off = errors["αL = 1.2"]
+_alternates = (np.sign(_off[1:]) == -np.sign(_off[:-1])).all()
+unstable_prediction.reveal(0 if abs(_off[-1]) < abs(_off[0]) else 2 if _alternates else 1)
+figures.contraction({name: abs(off) for name, off in errors.items()})
+for _product, _off in zip((0.5, 0.9, 1.2), errors.values(), strict=True):
+    assert np.allclose(_off[1:] / _off[:-1], -_product, rtol=1e-4)
+
+# %% [markdown]
+# With $\alpha L > 1$ the points jump from one side of $\phi^*$ to the other, each time further. The condition
+# $\alpha L < 1$ means $\lambda > L$, so it asks for a proximal term that is stronger than every curvature. Then
+# $J = \lambda / (\lambda + a)$ is above one half in every direction, and adaptation keeps more than half of the
+# initialization. This is the price of the simple iteration, not of the envelope. The anchored step is a gradient step on
+# the proximal objective, whose gradient at $z$ is $\nabla h(z) + \lambda (z - \theta)$, with the learning rate
+# $1/\lambda$. With a smaller learning rate, such as $1/(\lambda + L)$, gradient descent on a convex loss finds the same
+# $\phi^*$ for every $\lambda$.
+
+# %% tags=["fold"]
+_z = jnp.array([0.4, 1.1])
+_step = _z - 1 / lam * jax.grad(ml.inner.proximal(h, theta, lam))(_z)
+assert jnp.allclose(_step, theta - 1 / lam * gradient(_z))  # the same step
+_phi = 1.0
+for _ in range(200):  # curvature 5, strength 1: the anchored iteration diverges, this descent does not
+    _phi = _phi - (5 * _phi + 1 * (_phi - 1)) / (1 + 5)
+assert np.isclose(_phi, 1 / 6) and abs(anchored_points(5.0, 1.0, 20)[-1]) > 1e10
+
+# %% [markdown]
+# ## Exercise: FO-MuML
+#
+# The method is called **FO-MuML**, first-order multistep meta-learning. Take $K$ anchored steps, and return the gradient
+# of the loss where they end, $\nabla h(z_K) \approx \nabla h(\phi^*) = \nabla F(\theta)$.
+
+
+# %% tags=["exercise"] exercise="09.anchored"
+def fo_muml_gradient(loss, batch, params, step_size, num_steps):
+    """The gradient of the loss at the end of the anchored iteration.
+
+    Args:
+      loss: h, a function of (params, batch) that returns a scalar.
+      batch: the data of one task.
+      params: theta, any pytree of arrays.
+      step_size: alpha = 1 / lambda, a positive number.
+      num_steps: K, a whole number, 0 included.
+
+    Returns:
+      A pytree like `params`.
+    """
+    ### BEGIN SOLUTION
+    z = params
+    for _ in range(num_steps):
+        gradient = jax.grad(loss)(z, batch)
+        z = jax.tree.map(lambda t, g: t - step_size * g, params, gradient)
+    return jax.grad(loss)(z, batch)
+    ### END SOLUTION
+
+
+# %%
+check("09.anchored", fo_muml_gradient)
+
+# %% [markdown]
+# The library has it as `ml.fo_muml(loss, step_size, num_steps)`. It costs $K + 1$ gradients and remembers nothing but
+# $\theta$ and $z_k$. For comparison, MAML costs $3K + 1$ gradients and remembers every step.
+#
+# ## How close does training get?
+#
+# We stop after $K$ inner steps, so the gradient is not exact, and training ends *near* the optimum of the Moreau objective.
+# How near?
+#
+# **Line 1.** The first displacement is $\theta - \phi^* = \alpha \nabla F_i$. By contraction the last one is
+# $\lVert z_K - \phi^* \rVert \le (\alpha L)^K \alpha\, \lVert \nabla F_i(\theta) \rVert$.
+#
+# **Line 2.** The gradient at $z_K$ differs from the one at $\phi^*$ by at most $L$ times this distance:
+#
+# $$\lVert \nabla h_i(z_K) - \nabla F_i(\theta) \rVert \le (\alpha L)^{K+1}\, \lVert \nabla F_i(\theta) \rVert .$$
+#
+# **Line 3.** Training has converged at a point $\hat\theta$ where the estimates cancel, $\sum_i \nabla h_i(z_{K,i}) = 0$.
+# There the exact gradient of the objective is at most $(\alpha L)^{K+1}$ times the mean norm of the tasks' gradients.
+#
+# **Line 4.** If every curvature of $F_\text{Moreau}$ is at least $\mu$, then a small gradient means a small distance from
+# its optimum $\theta^*$:
+#
+# $$\lVert \hat\theta - \theta^* \rVert \le \frac{(\alpha L)^{K+1}}{\mu} \cdot \frac1M \sum_i \lVert \nabla F_i(\hat\theta) \rVert .$$
+#
+# The distance is a product of two things. One is the inner accuracy. The other is the size of the single tasks' gradients
+# at the end of training, where they nearly cancel in the mean, so it says how much the tasks disagree. If they all agreed,
+# training would end at the optimum with any number of inner steps.
+
+# %%
+# twenty quadratic tasks in five dimensions, L = 1
+tasks = jax.tree.map(jnp.asarray, figures.disagreeing_tasks())
+alpha = 0.5
+envelopes = ml.theory.moreau(tasks, alpha)  # exact
+optimum = envelopes.stationary_point()
+
+
+def train(num_inner_steps, num_outer_steps=60):
+    """theta after every outer step, with all tasks in each of them."""
+    estimate = ml.fo_muml(ml.tasks.Quadratic.loss, alpha, num_inner_steps)
+
+    def step(theta, _):
+        gradients = jax.vmap(estimate, (None, 0))(theta, tasks)[1]
+        return theta - gradients.mean(axis=0), theta
+
+    return jax.lax.scan(step, jnp.full(5, 3.0), length=num_outer_steps)[1]
+
+
+# %%
+one_more_prediction = predict("09.one_more")
+
+# %%
+paths = {K: np.asarray(train(K)) for K in range(5)}
+distances = {}
+for K, path in paths.items():
+    distances[f"K = {K}"] = np.linalg.norm(path - optimum, axis=1)
+ends = np.array([distance[-1] for distance in distances.values()])
+
+# %% tags=["fold"]
+_L = float(np.linalg.eigvalsh(tasks.support.hessian).max())
+_mu = float(np.linalg.eigvalsh(envelopes.tasks.query.hessian.mean(0)).min())
+_ratio = (ends[-1] / ends[1]) ** (1 / 3)
+one_more_prediction.reveal(int(np.abs(_ratio - np.array([0.5, 0.9, 1.0])).argmin()))
+figures.training(distances)
+assert np.isclose(_L, 1) and 0.8 * alpha < _ratio < alpha and (np.diff(ends) < 0).all()
+for _steps, _path in paths.items():
+    _exact = envelopes.task_gradients(_path[-1])
+    _estimates = jax.vmap(ml.fo_muml(ml.tasks.Quadratic.loss, alpha, _steps), (None, 0))(_path[-1], tasks)[1]
+    _sizes = np.linalg.norm(_exact, axis=1)
+    _accuracy = (alpha * _L) ** (_steps + 1)
+    assert (np.linalg.norm(_estimates - _exact, axis=1) <= _accuracy * _sizes + 1e-12).all()  # line 2
+    assert np.linalg.norm(_exact.mean(0)) <= _accuracy * _sizes.mean() + 1e-9  # line 3
+    assert ends[_steps] <= _accuracy / _mu * _sizes.mean() + 1e-9  # line 4
+
+# %% [markdown]
+# From the first inner step on, every further one multiplies the final distance by a little less than $\alpha L = 0.5$, as
+# the bound says. All curves take about the same number of outer steps to level off. Two of them dip before, because they
+# pass close to the optimum on the way to their own end. The curve for $K = 0$ is joint training, and that for $K = 1$ is FO-MAML with the support
+# set in both roles. So **FO-MAML converges to a neighbourhood of the Moreau optimum**, and FO-MuML makes this
+# neighbourhood as small as you like.
+
+# %% [markdown]
+# ## Bias and noise
+#
+# In practice an outer step sees a few random tasks, and its gradient is noisy. The noise keeps $\theta$ moving when
+# training has converged on average. So the mean squared distance at the end has two parts. The **bias** is the one that
+# you have just seen. It depends on $K$, and not on the outer learning rate $\eta$. The **noise** is proportional to
+# $\eta$, if $\eta$ is small, because every step adds a random displacement of mean square proportional to $\eta^2$, and
+# $1/\eta$ of these displacements are remembered.
+
+# %%
+noise_prediction = predict("09.noise")
+
+
+# %%
+@jax.jit(static_argnums=0)
+def plateau(num_inner_steps, learning_rate):
+    """Mean squared distance from the optimum in the long run, with one
+    random task in each outer step; 100 runs."""
+    estimate = ml.fo_muml(ml.tasks.Quadratic.loss, alpha, num_inner_steps)
+
+    def step(theta, key):
+        drawn = jax.random.randint(key, (), 0, 20)
+        task = jax.tree.map(lambda leaf: leaf[drawn], tasks)
+        theta = theta - learning_rate * estimate(theta, task)[1]
+        return theta, jnp.sum((theta - optimum) ** 2)
+
+    def run(key):
+        keys = jax.random.split(key, 2_000)
+        return jax.lax.scan(step, jnp.asarray(optimum), keys)[1][1_000:]
+
+    return jax.vmap(run)(jax.random.split(jax.random.key(1), 100)).mean()
+
+
+# %% tags=["fold"]
+settings = [(K, rate) for K in (0, 1, 2, 4) for rate in (0.1, 0.05, 0.025)]
+measured = {setting: float(plateau(*setting)) for setting in bar(settings, "measuring", seconds=6)}
+_effect = measured[4, 0.1] / measured[1, 0.1]
+noise_prediction.reveal(0 if _effect < 0.1 else 1 if _effect < 2 / 3 else 2)
+plots.table(
+    {f"K = {K}": [measured[K, rate] for rate in (0.1, 0.05, 0.025)] for K in (0, 1, 2, 4)},
+    ["mean squared distance", "η = 0.1", "η = 0.05", "η = 0.025"],
+    title="At the larger learning rate further inner steps change little, at the smaller one they help",
+    caption="One random task in each outer step, mean over 100 runs.",
+)
+assert abs(_effect - 1) < 0.3 and measured[4, 0.025] < 0.7 * measured[1, 0.025]
+
+# %% [markdown]
+# At $\eta = 0.1$ the noise hides the bias, and three more inner steps are hardly noticed. At $\eta = 0.025$ there is less
+# noise, and the same inner steps help. So what is worth paying for depends on which part is the larger one. Somebody
+# looks at a plateau and proposes more inner steps. Somebody else proposes a smaller outer learning rate. Each
+# proposal makes training more expensive, so it is worth finding out first which of them is right.
+
+# %% [markdown]
+# ## Exercise: inner accuracy, or noise?
+#
+# Design the control. You may measure the final error for any two settings. Choose them, and split the error of a given
+# setting into its two parts. Beware that other inner steps also give other gradients, and hence another noise.
+
+
+# %% tags=["exercise"] exercise="09.control"
+def split_the_error(plateau, num_steps, learning_rate):
+    """The bias and the noise in the mean squared distance at the end of
+    training.
+
+    Args:
+      plateau: function of (num_steps, learning_rate) that returns the
+        mean squared distance measured with them, the sum of both
+        parts.
+      num_steps: K, of the run to be explained.
+      learning_rate: eta, of the same run; the noise is proportional to
+        it.
+
+    Returns:
+      A pair of numbers: the bias and the noise of this run.
+    """
+    ### BEGIN SOLUTION
+    whole = plateau(num_steps, learning_rate)
+    noise = 2 * (whole - plateau(num_steps, learning_rate / 2))
+    return whole - noise, noise
+    ### END SOLUTION
+
+
+# %%
+check("09.control", split_the_error)
+
+# %% [markdown]
+# Applied to the runs of the last table, the control gives the following parts. In the last column is the squared distance
+# from the figure in which every outer step saw all tasks, and which contains no noise.
+
+# %% tags=["fold"]
+_rows = {}
+for _steps in (0, 1, 2, 4):
+    _bias, _noise = figures.split(lambda *setting: measured[setting], _steps, 0.05)
+    _rows[f"K = {_steps}"] = [float(_bias), float(_noise), float(ends[_steps] ** 2)]
+plots.table(
+    _rows,
+    ["", "bias, measured", "noise, measured", "bias, exact"],
+    title="The control separates the two parts",
+    caption="Mean squared distances for η = 0.05, split with the help of the run with half the learning rate.",
+)
+assert all(abs(_rows[f"K = {_steps}"][0] / _rows[f"K = {_steps}"][2] - 1) < 0.3 for _steps in (0, 1))
+assert _rows["K = 4"][1] > 5 * abs(_rows["K = 4"][0]) and _rows["K = 1"][1] > _rows["K = 1"][0]
+
+# %% [markdown]
+# ## Where iMAML's objective is neither smooth nor convex
+#
+# The Moreau envelope of a convex loss is convex and smooth. One would expect the same of iMAML's objective, which looks at
+# the same minimum. Mishchenko, Hanzely and Richtárik showed with counter-examples that neither holds, even if support and
+# query loss are the same. There is a short way to see why. The two objectives differ by the proximal term, and line 4 says
+# how large it is:
+#
+# $$F_\text{prox}(\theta) = F_\text{Moreau}(\theta) - \frac{\lambda}{2} \lVert \phi^* - \theta \rVert^2
+# = F_\text{Moreau}(\theta) - \frac{1}{2\lambda}\, \lVert \nabla F_\text{Moreau}(\theta) \rVert^2 .$$
+#
+# The squared gradient is *subtracted*. Differentiate it twice, and a third derivative appears, multiplied by a gradient
+# that grows without bound.
+#
+# The first example is the wave of lesson 06, $h(\phi) = \frac12 \phi^2 + 0.9 \cos \phi$, a convex loss whose curvature lies
+# between $0.1$ and $1.9$.
+
+# %%
+smooth_prediction = predict("09.smooth")
+
+
+# %%
+def both_curvatures(phi, h1, h2, h3, lam):
+    """theta and the curvatures of both objectives where the minimum is phi,
+    from three derivatives of the loss there."""
+    theta = phi + h1 / lam  # stationarity
+    J = lam / (lam + h2)
+    return theta, h2 * J, J * (h2 * J - h1 * h3 * J / (lam + h2))
+
+
+phi = np.linspace(-1_000, 1_000, 400_001)
+h1, h2, h3 = phi - 0.9 * np.sin(phi), 1 - 0.9 * np.cos(phi), 0.9 * np.sin(phi)
+at, moreau, prox = both_curvatures(phi, h1, h2, h3, lam=2.0)
+
+# %% tags=["fold"]
+_inside = abs(at) < 1_000
+_largest = {name: float(abs(each[_inside]).max()) for name, each in (("iMAML", prox), ("Moreau", moreau))}
+smooth_prediction.reveal(int(np.digitize(_largest["iMAML"], [1, 10])))
+_objective = phi**2 / 2 + 0.9 * np.cos(phi) + (phi - at) ** 2  # of Moreau, with λ / 2 = 1
+_near = abs(at) < 40
+_slope = 2.0 * (at - phi)
+assert np.abs(np.gradient(_slope, at) - moreau)[_near].max() < 1e-3
+assert np.abs(np.gradient(np.gradient(_objective - _slope**2 / 4, at), at) - prox)[_near].max() < 0.05  # the identity
+assert _largest["iMAML"] > 50 and moreau.max() < 1 and moreau.min() > 0
+_u = np.linspace(-1.5, 2.5, 4_001)  # φ = 1 + u; the curvature is u for positive u, and at most 1
+_bend = np.clip(_u, 0, 1)
+_gradient = 1 + np.where(_u < 1, _bend**2 / 2, _u - 0.5)
+_theta_2 = 1 + _u + _gradient
+_prox_2 = _gradient / (1 + _bend)
+assert (np.diff(_gradient) >= 0).all() and np.diff(_prox_2).min() < 0
+_seen = abs(at) < 60
+figures.counter_examples(at[_seen][::4], moreau[_seen][::4], prox[_seen][::4], _theta_2, _gradient, _prox_2)
+plots.table(
+    {
+        f"|θ| ≤ {radius}": [float(abs(each[abs(at) <= radius]).max()) for each in (prox, moreau)]
+        for radius in (10, 100, 1_000)
+    },
+    ["largest curvature", "iMAML", "Moreau"],
+    title="The curvature of iMAML's objective has no bound",
+    caption="The wave of lesson 06 in both roles, λ = 2.",
+)
+
+# %% [markdown]
+# In the second example (on the right) the loss is convex. Its gradient is 1 up to $\phi = 1$ and grows afterwards. As soon
+# as the curvature begins, $J$ falls below 1, and at first it falls faster than the gradient $h'$ grows. So
+# $F_\text{prox}' = J h'$ decreases, which the derivative of a convex function never does. At the same place the gradient of
+# the Moreau envelope is $h'(\phi^*)$ itself, which never decreases.
+#
+# Does this make the Moreau objective the better one? It is easier to optimize, and it answers another question. iMAML asks
+# how good the adapted parameters are on data that they have *not* seen. The Moreau objective asks how well a task can be
+# fitted close to $\theta$, and it cannot notice overfitting.
+
+# %% [markdown]
+# ## On a network
+#
+# The anchored iteration needs $\lambda > L$, and the largest curvature of a network's loss is large. The gradient
+# $\lambda\, (\theta - \phi^*)$ does not need this. So we keep the gradient, and find $\phi^*$ by gradient descent on the proximal objective. The whole meta-gradient
+# fits into a few lines.
+
+# %%
+distribution = ml.tasks.Sinusoid(num_support=10, num_query=10)
+mlp = ml.models.MLP((1, 20, 20, 1), activation=jnp.tanh, rngs=nnx.Rngs(0))
+random_init, network = ml.models.functional(mlp)
+loss = ml.losses.mean_squared_error(network)
+
+
+def by_envelope(theta, task, strength=1.0, num_steps=15):
+    """The loss at phi*, and the gradient of the envelope."""
+    objective = ml.inner.proximal(lambda phi: loss(phi, task.support), theta, strength)
+    phi = ml.inner.descend(objective, optax.sgd(0.03), num_steps, theta)
+    pull = jax.tree.map(lambda t, p: strength * (t - p), theta, phi)
+    return loss(phi, task.support), pull
+
+
+def one_set(key, num_tasks):
+    """Tasks whose support and query points are joined."""
+    drawn = distribution(key, num_tasks)
+    joined = jax.tree.map(lambda *sets: jnp.concatenate(sets, axis=1), *drawn)
+    return ml.Task(joined, joined)
+
+
+# %%
+learner = ml.meta_learner(by_envelope, optax.adam(2e-3))
+trained = ml.fit(learner, random_init, one_set, 1_500, 10, jax.random.key(0))
+
+# %% tags=["fold"]
+_new = jax.jit(lambda key: distribution(key, 500))(jax.random.key(9))
+_curves = {
+    name: ml.evaluate.adaptation_curve(loss, optax.sgd(0.01), each, _new, 10)
+    for name, each in (("random", random_init), ("Moreau", trained.params))
+}
+_one = jax.tree.map(lambda leaf: leaf[0], _new.query)
+_vector, _unravel = jax.flatten_util.ravel_pytree(trained.params)
+_largest = float(np.linalg.eigvalsh(jax.jit(jax.hessian(lambda v: loss(_unravel(v), _one)))(_vector)).max())
+print(f"largest curvature of the loss at the trained initialization: {_largest:.0f}, with λ = 1")
+figures.practice(_curves)
+_after = {name: float(np.mean(curve[10])) for name, curve in _curves.items()}
+assert _largest > 3 and _after["Moreau"] < 0.5 * _after["random"]
+
+# %% [markdown]
+# The trained initialization adapts to new curves from ten points, although no second derivative was ever computed and no
+# step was remembered. With this $\lambda$ the anchored iteration would have been of no use, because $\alpha L$ is far
+# above one.
+
+# %% [markdown]
+# ## What to take away
+#
+# - The Moreau envelope counts the proximal term. Then the two contributions of $\phi^*$ cancel, and the meta-gradient is
+#   $\lambda\, (\theta - \phi^*) = \nabla h(\phi^*)$. This needs one loss in both roles.
+# - On a quadratic the envelope has the curvature $\lambda a / (\lambda + a)$. For a convex loss it is convex and
+#   $\lambda$-smooth, which iMAML's objective need not be.
+# - The anchored iteration $z \leftarrow \theta - \alpha \nabla h(z)$ finds $\phi^*$ if $\alpha L < 1$. Its first step is
+#   FO-MAML, so FO-MAML converges near the Moreau optimum.
+# - The distance at which training ends is proportional to $(\alpha L)^{K+1}$ and to the disagreement of the tasks.
+# - Before you pay for inner accuracy, find out whether noise is the larger part: change the outer learning rate, and keep
+#   the inner steps.
+
+# %%
+quiz("09")
+
+# %%
+progress("09")
+
+# %% [markdown]
+# ## Limits
+#
+# - The cancellation needs the same loss in both roles. The Moreau objective never sees a held-out point of a task, so it
+#   cannot notice that a task is overfitted.
+# - For a loss that is not convex, the envelope is differentiable where $\phi^*$ is unique. If $\lambda$ exceeds every
+#   negative curvature this is so everywhere. Otherwise the envelope has kinks, and a local minimum gives the gradient of
+#   another branch.
+# - The envelope of a loss with negative curvature $-c$ can have curvatures down to $-\lambda c / (\lambda - c)$, which is
+#   below $-c$. Only for convex losses is it smoother in every direction.
+# - The bounds assume that $\alpha L < 1$ and that the mean envelope is strongly convex. Our tasks are quadratic, so that
+#   the optimum is known.
+# - The split into bias and noise assumes a small outer learning rate.
+# - The network was trained once, and only to show that the method runs. Lesson 07 compares methods under one budget.
+#
+# ## Go further
+#
+# - K. Mishchenko, S. Hanzely, P. Richtárik. *Convergence of first-order algorithms for meta-learning with Moreau
+#   envelopes.* 2023. [arXiv 2301.06806](https://arxiv.org/abs/2301.06806). FO-MuML, its neighbourhood of convergence, and
+#   the counter-examples; ours are others of the same kind.
+# - P. Zhou, X. Yuan, H. Xu, S. Yan, J. Feng. *Efficient meta learning via minibatch proximal update.* NeurIPS 2019.
+#   Meta-learning with the proximal term counted.
+# - C. T. Dinh, N. H. Tran, T. D. Nguyen. *Personalized federated learning with Moreau envelopes.* NeurIPS 2020.
+#   [arXiv 2006.08848](https://arxiv.org/abs/2006.08848). pFedMe: every client is a task.
+# - N. Parikh, S. Boyd. *Proximal algorithms.* Foundations and Trends in Optimization, 2014. Envelopes, proximal points and
+#   fixed-point iterations.
+# - J.-J. Moreau. *Proximité et dualité dans un espace hilbertien.* Bulletin de la SMF, 1965. The origin of the envelope.
