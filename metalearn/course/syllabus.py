@@ -120,7 +120,7 @@ LESSONS = (
     ),
     Lesson(
         number="07",
-        slug="shoot_out",
+        slug="comparison",
         title="Comparison: six meta-gradients under one budget",
         claim="Six meta-gradients under one budget, each tuned alike: what is reached, at which cost and in how much "
         "memory.",

@@ -7,7 +7,7 @@ import numpy as np
 
 from metalearn import plots
 from metalearn.course.exercises.exercise import Exercise, Misconception, Question
-from metalearn.course.lessons.shoot_out import METHODS, RECORD, error_and_angle, low_median_high
+from metalearn.course.lessons.comparison import METHODS, RECORD, error_and_angle, low_median_high
 from metalearn.course.widgets import diagrams
 
 # 07.gradient_count --------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from tqdm import tqdm
 import metalearn as ml
 from metalearn import plots
 from metalearn.course import check, explore, predict, progress, quiz, setup
-from metalearn.course.lessons import shoot_out
+from metalearn.course.lessons import comparison
 
 setup()  # compile for many small programs, and keep what was compiled
 
@@ -100,7 +100,7 @@ def gradient_count(method, num_steps, cg_steps):
 check("07.gradient_count", gradient_count)
 
 # %%
-cost = {name: method.gradients(10, 5) for name, method in shoot_out.METHODS.items()}
+cost = {name: method.gradients(10, 5) for name, method in comparison.METHODS.items()}
 print("gradients, with K = 10 and five steps of conjugate gradients")
 for name, number in cost.items():
     print(f"  {name:20s} {number}")
@@ -288,14 +288,14 @@ check("07.fair_report", fair_report)
 # ## The record
 #
 # Twelve times nine tuning runs and twelve times five reported ones take too long for a lesson. They were run once, by
-# `python -m metalearn.course.lessons.shoot_out`, and their scores lie beside it. All settings stand in that file; the next
+# `python -m metalearn.course.lessons.comparison`, and their scores lie beside it. All settings stand in that file; the next
 # cell prints the main ones.
 
 # %%
-record = json.loads(shoot_out.RECORD.read_text("utf-8"))
-settings = shoot_out.SETTINGS
+record = json.loads(comparison.RECORD.read_text("utf-8"))
+settings = comparison.SETTINGS
 assert record["settings"] == json.loads(json.dumps(dataclasses.asdict(settings)))
-arenas = {arena.name: arena for arena in (shoot_out.sinusoid(), shoot_out.mnist1d())}
+arenas = {arena.name: arena for arena in (comparison.sinusoid(), comparison.mnist1d())}
 print(f"recorded on {record['machine']}, in {record['minutes']:.0f} minutes")
 print(f"K = {settings.num_steps}   conjugate-gradient steps {settings.cg_steps}   ν = {settings.perturbation}")
 print(f"outer rates {settings.outer_rates}")
@@ -316,11 +316,11 @@ jax.config.update("jax_enable_x64", False)  # training runs in float32
 jax.clear_caches()  # frees the memory of the programs in float64
 arena, name = arenas["sinusoid"], "FO-B-MAML symmetric"
 entry, test_tasks = record["sinusoid"][name], arena.test_tasks()
-run = shoot_out.begin(arena, name, settings, [0], [entry["outer_rate"]], [entry["own"]])
+run = comparison.begin(arena, name, settings, [0], [entry["outer_rate"]], [entry["own"]])
 again = []
 for _ in tqdm(range(settings.checkpoints), file=sys.stdout):
-    run = shoot_out.advance(arena, name, settings, False, entry["outer_steps"] // settings.checkpoints, run)
-    again.append(float(shoot_out.own_score(arena, name, settings, run, test_tasks)[0][0]))
+    run = comparison.advance(arena, name, settings, False, entry["outer_steps"] // settings.checkpoints, run)
+    again.append(float(comparison.own_score(arena, name, settings, run, test_tasks)[0][0]))
 print("recorded", np.round(entry["curve"][0], 3))
 print("today   ", np.round(again, 3))
 assert np.allclose(np.array(again)[[0, -1]], np.array(entry["curve"][0])[[0, -1]], rtol=0.25)
@@ -334,7 +334,7 @@ assert np.allclose(np.array(again)[[0, -1]], np.array(entry["curve"][0])[[0, -1]
 sine_prediction = predict(
     "07.sine",
     "With the same number of gradients, which method has the lowest median loss on new sine curves, adapted in its own way?",
-    options=list(shoot_out.METHODS),
+    options=list(comparison.METHODS),
 )
 
 
@@ -349,7 +349,7 @@ def table(name, scale=1.0, digits=3):
     for method, entry in record[name].items():
         cells = []
         for kind, scores in (("own", [curve[-1] for curve in entry["curve"]]), ("common", entry["common"])):
-            low, median, high = scale * np.array(shoot_out.low_median_high(scores))
+            low, median, high = scale * np.array(comparison.low_median_high(scores))
             medians[method, kind] = median / scale
             cells.append(f"{median:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})")
         print(f"{method:20s} {cells[0]:22s}   {cells[1]}")
@@ -360,7 +360,7 @@ def race(name, ylabel, ylim, yscale, scale=1.0):
     """Median and range over seeds on the way, against gradients and against seconds."""
     figure, both = plots.subplots(2, height=4.2, sharey=True)
     for method, entry in record[name].items():
-        low, median, high = (scale * value for value in shoot_out.low_median_high(entry["curve"]))
+        low, median, high = (scale * value for value in comparison.low_median_high(entry["curve"]))
         share = np.arange(1, len(median) + 1) / len(median)
         seconds = entry["outer_steps"] * entry["milliseconds"] / 1_000
         for axes, total in zip(both, (arenas[name].gradients / 1_000, seconds), strict=True):
@@ -374,7 +374,7 @@ def race(name, ylabel, ylim, yscale, scale=1.0):
 
 
 sine = table("sinusoid")
-sine_prediction.reveal(min(shoot_out.METHODS, key=lambda method: sine[method, "own"]))
+sine_prediction.reveal(min(comparison.METHODS, key=lambda method: sine[method, "own"]))
 for kind in ("own", "common"):
     assert sine["Reptile", kind] < sine["FO-MAML", kind] < sine["FO-B-MAML symmetric", kind]
     assert (
@@ -409,7 +409,7 @@ plots.show(
 # %%
 print("sine curves: inner gradient after ten steps, as a share of the first,")
 print("median over seeds; validation errors of nine configurations, range")
-left = {method: float(np.median(record["sinusoid"][method]["inner_gradient_left"])) for method in shoot_out.METHODS}
+left = {method: float(np.median(record["sinusoid"][method]["inner_gradient_left"])) for method in comparison.METHODS}
 for method in ("iMAML", "FO-B-MAML forward", "FO-B-MAML symmetric"):
     found = np.array(record["sinusoid"][method]["validation"])
     print(f"  {method:20s} {left[method]:4.0%}   {found.min():.2f} to {found.max():.2f}")
@@ -432,17 +432,17 @@ digit_prediction = predict(
 
 # %%
 digits = table("mnist1d", scale=100, digits=1)
-order = sorted(shoot_out.METHODS, key=lambda method: digits[method, "own"])
+order = sorted(comparison.METHODS, key=lambda method: digits[method, "own"])
 digit_prediction.reveal({0: "first again", 5: "last"}.get(order.index("Reptile"), "in the middle"))
 ahead = [
     record["mnist1d"]["FO-MAML"]["curve"][s][-1] - record["mnist1d"]["FO-B-MAML forward"]["curve"][s][-1]
     for s in range(5)
 ]
-low, median, high = 100 * np.array(shoot_out.low_median_high(ahead))
+low, median, high = 100 * np.array(comparison.low_median_high(ahead))
 print(f"FO-MAML minus FO-B-MAML forward, seed by seed: {median:.1f} ({low:.1f} to {high:.1f}) points")
 assert order[0] == "FO-B-MAML forward" and order[1:3] == ["FO-MAML", "FO-B-MAML symmetric"]
 assert order[3:] == ["MAML", "iMAML", "Reptile"]
-assert order == sorted(shoot_out.METHODS, key=lambda method: digits[method, "common"])
+assert order == sorted(comparison.METHODS, key=lambda method: digits[method, "common"])
 assert record["mnist1d"]["FO-B-MAML symmetric"]["common_rate"] < arenas["mnist1d"].spring_rate
 
 # %% [markdown]
@@ -510,7 +510,7 @@ def standings(name, share, unit):
         spent = share if unit == "gradients" else share * min(totals.values()) / totals[method]
         points = np.arange(1, settings.checkpoints + 1) / settings.checkpoints
         columns.append([np.interp(spent, points, curve) for curve in np.array(entry["curve"], float)])
-    return shoot_out.low_median_high(np.array(columns).T)
+    return comparison.low_median_high(np.array(columns).T)
 
 
 def draw_standings(task, spent, unit):
@@ -518,7 +518,7 @@ def draw_standings(task, spent, unit):
     figure, (axes,) = plots.subplots()
     rows = np.arange(len(median))[::-1]
     axes.errorbar(median, rows, xerr=[median - low, high - median], fmt="o", capsize=4, color=plots.COLORS[0])
-    axes.set_yticks(rows, list(shoot_out.METHODS))
+    axes.set_yticks(rows, list(comparison.METHODS))
     axes.set_xscale("log" if task == "sine curves" else "linear")
     axes.set_xlim(*((0.05, 6) if task == "sine curves" else (0.3, 0.6)))
     plots.label(axes, "squared error" if task == "sine curves" else "error rate", "", legend=False)
@@ -539,10 +539,10 @@ print("digits, the two lowest")
 for share, unit in ((0.125, "gradients"), *((s, u) for s in (0.25, 0.5, 1.0) for u in ("gradients", "seconds"))):
     low, median, high = standings("mnist1d", share, unit)
     first_two = np.argsort(median)[:2]
-    leaders[share, unit] = [list(shoot_out.METHODS)[i] for i in first_two]
+    leaders[share, unit] = [list(comparison.METHODS)[i] for i in first_two]
     print(f"{share:.1%} of the {unit}")
     for i in first_two:
-        print(f"  {list(shoot_out.METHODS)[i]:20s} {median[i]:.1%} ({low[i]:.1%} to {high[i]:.1%})")
+        print(f"  {list(comparison.METHODS)[i]:20s} {median[i]:.1%} ({low[i]:.1%} to {high[i]:.1%})")
 assert set(leaders[0.125, "gradients"]) == {"iMAML", "MAML"}
 assert all(leaders[s, u][0] == "FO-B-MAML forward" for s in (0.25, 1.0) for u in ("gradients", "seconds"))
 assert leaders[0.5, "gradients"][0] == "FO-MAML" and leaders[0.5, "seconds"][0] == "FO-B-MAML forward"
@@ -581,7 +581,7 @@ assert 1.5 < kilobytes["MAML, rematerialised"][-1] / kilobytes["MAML, rematerial
 
 # The record again is checked: what the compiler of this machine plans.
 for name in ("MAML", "FO-B-MAML symmetric"):
-    planned = shoot_out.memory(arenas["mnist1d"], name, settings, num_steps=50) / 1e3
+    planned = comparison.memory(arenas["mnist1d"], name, settings, num_steps=50) / 1e3
     assert abs(planned / kilobytes[name][-1] - 1) < 0.2, (name, planned)
 
 # %%
@@ -634,8 +634,8 @@ assert (megabytes["MAML, rematerialised"] < megabytes["FO-B-MAML symmetric"]).al
 assert (megabytes["MAML, rematerialised"] > megabytes["FO-B-MAML forward"]).all()
 
 # Checked again with this machine's compiler, and with K = 50 in place of 10: in K, the deep network's memory is flat as well.
-arena, name = shoot_out.deep_mnist1d(channels=25), "FO-B-MAML symmetric"
-planned = shoot_out.memory(arena, name, settings, num_steps=50) / 1e6
+arena, name = comparison.deep_mnist1d(channels=25), "FO-B-MAML symmetric"
+planned = comparison.memory(arena, name, settings, num_steps=50) / 1e6
 print(f"{name}, 25 channels, K = 50, planned here: {planned:.1f} MB")
 assert abs(planned / megabytes[name][0] - 1) < 0.2
 
@@ -736,8 +736,8 @@ def my_meta_gradient(loss, num_steps, step_size=0.02, strength=16.0):
 # %%
 # The start: 500 steps of FO-MAML. Then everything in float64.
 arena = arenas["sinusoid"]
-run = shoot_out.begin(arena, "FO-MAML", settings, [7], [3e-3], [0.02])
-run = shoot_out.advance(arena, "FO-MAML", settings, False, 500, run)
+run = comparison.begin(arena, "FO-MAML", settings, [7], [3e-3], [0.02])
+run = comparison.advance(arena, "FO-MAML", settings, False, 500, run)
 jax.clear_caches()  # frees the memory of the programs in float32
 jax.config.update("jax_enable_x64", True)
 start = jax.tree.map(lambda leaf: leaf[0].astype(float), run.state.params)
@@ -783,10 +783,10 @@ def entry_of(build):
     each = [short(start, jax.tree.map(lambda leaf, i=i: leaf[i], board_tasks))[1] for i in range(8)]
     gradients = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
     (free_error, angle), (spring_error, _) = (
-        shoot_out.error_and_angle(gradients, exact) for exact in (exact_free, exact_spring)
+        comparison.error_and_angle(gradients, exact) for exact in (exact_free, exact_spring)
     )
-    asked = shoot_out.multiplications(build(10), start, first_task, while_steps=settings.cg_steps)
-    unit = shoot_out.multiplications(jax.grad(board_loss), start, first_task.support)
+    asked = comparison.multiplications(build(10), start, first_task, while_steps=settings.cg_steps)
+    unit = comparison.multiplications(jax.grad(board_loss), start, first_task.support)
     memory = [compiled.memory_analysis().temp_size_in_bytes / 1e3 for compiled in (short, long)]
     return {"errors": (free_error, spring_error), "angle": angle, "cost": asked / unit, "memory": memory}
 
@@ -794,12 +794,12 @@ def entry_of(build):
 def library_entry(method):
     def build(num_steps):
         at = dataclasses.replace(settings, num_steps=num_steps)
-        return shoot_out.METHODS[method].build(board_loss, at, 0.02, 16.0)
+        return comparison.METHODS[method].build(board_loss, at, 0.02, 16.0)
 
     return build
 
 
-board = {method: entry_of(library_entry(method)) for method in shoot_out.METHODS}
+board = {method: entry_of(library_entry(method)) for method in comparison.METHODS}
 board["MAML, rematerialised"] = entry_of(lambda k: ml.maml(board_loss, optax.sgd(0.02), k, remat=True))
 try:
     board["yours"] = entry_of(lambda k: my_meta_gradient(board_loss, k))
