@@ -122,9 +122,9 @@ LESSONS = (
         number="07",
         slug="comparison",
         title="Comparison: six meta-gradients under one budget",
-        claim="Six meta-gradients under one budget, each tuned alike: what is reached, at which cost and in how much "
-        "memory.",
-        minutes=60,
+        claim="Six meta-gradients under one budget, each tuned and clipped alike: what is reached, at which cost and in "
+        "how much memory.",
+        minutes=75,
         part="Training",
         needs=("06",),
     ),
