@@ -122,8 +122,8 @@ LESSONS = (
         number="07",
         slug="comparison",
         title="Comparison: six meta-gradients under one budget",
-        claim="Six meta-gradients under one budget, each tuned and clipped alike: what is reached, at which cost and in "
-        "how much memory.",
+        claim="Six meta-gradients under one budget, each tuned and clipped alike: what is reached, at which cost and "
+        "in how much memory.",
         minutes=75,
         part="Training",
         needs=("06",),

@@ -12,9 +12,7 @@ from metalearn.course.publishing import builder, page
 
 ROOT = Path(__file__).parents[2]
 LESSONS = sorted((ROOT / "solutions").glob("[0-9][0-9]_*.py"))
-NOT_YET = (
-    "01_learning_to_learn",
-)
+NOT_YET = ("01_learning_to_learn",)
 """Lessons that do not keep the form yet. One that does must be taken out."""
 
 LINES, COLUMNS = 25, 88
