@@ -44,8 +44,8 @@ class Settings:
     Attributes:
       seeds: of the reported runs.
       tuning_seed: of the runs that choose a configuration; none of the reported ones.
-      num_steps: K inner steps, for all methods but "iMAML, converged".
-      converged_steps: K of "iMAML, converged".
+      num_steps: K inner steps, for all methods but "iMAML, K = 100".
+      long_steps: K of "iMAML, K = 100", whose inner loops come closer to their minimum.
       cg_steps: of iMAML.
       perturbation: ν of FO-B-MAML, for both estimators.
       outer_rates: of Adam, the first axis of every method's tuning grid.
@@ -61,7 +61,7 @@ class Settings:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     tuning_seed: int = 100
     num_steps: int = 10
-    converged_steps: int = 100
+    long_steps: int = 100
     cg_steps: int = 5
     perturbation: float = 0.05
     outer_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
@@ -302,10 +302,10 @@ METHODS = {
 """The six. A Hessian-vector product counts as two gradients; an inner step on ν f + h as two, on h alone as one."""
 
 VARIANTS = {
-    "iMAML, converged": Method(_imaml, "λ", lambda k, cg: k + 1 + 2 * cg),
+    "iMAML, K = 100": Method(_imaml, "λ", lambda k, cg: k + 1 + 2 * cg),
     "Reptile, joined": Method(_joined_reptile, "α", lambda k, cg: 2 * k),
 }
-"""One with longer inner loops, `converged_steps`; one whose inner steps see the query examples too, and so cost two."""
+"""One with longer inner loops, `long_steps`; one whose inner steps see the query examples too, and so cost two."""
 
 BASELINES = {
     "fine-tuning": Method(_joint, "α", lambda k, cg: 2),
@@ -323,7 +323,7 @@ OUTER_FACTORS = (0.03, 1.0, 30.0)
 
 def steps_of(method: str, settings: Settings) -> Settings:
     """The same settings, with the K of a method that has another one."""
-    return dataclasses.replace(settings, num_steps=settings.converged_steps) if "converged" in method else settings
+    return dataclasses.replace(settings, num_steps=settings.long_steps) if method == "iMAML, K = 100" else settings
 
 
 # --- one run -----------------------------------------------------------------------------------------------------

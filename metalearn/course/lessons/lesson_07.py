@@ -404,7 +404,7 @@ CONTROL = Exercise(
         Misconception(
             "inverted",
             _control_of(_matched, lambda other, clipped: clipped / other),
-            "Your two ratios are turned round: the clipped run's error belongs into the denominator.",
+            "Your two ratios are turned round: the clipped run's error belongs in the denominator.",
         ),
         Misconception(
             "difference",
@@ -682,7 +682,7 @@ PREDICTIONS = (
     ),
     Guess(
         "07.variants",
-        "Give iMAML inner loops that converge, and the same budget. How does its error on new sine curves change?",
+        "Give iMAML ten times as many inner steps, and the same budget. How does its error on new sine curves change?",
         ("hardly at all, or for the worse", "it becomes clearly smaller", "it falls to a third or less"),
         why="With ten times as many inner steps the budget is spent after a fifth of the outer steps. Tuning again "
         "chose the weakest proximal term, with which even these inner loops do not converge.",
@@ -724,8 +724,8 @@ QUIZ = (
         ),
     ),
     Question(
-        "An earlier version of this comparison did not clip the meta-gradient of any method, and MAML was far behind. "
-        "Was that comparison fair?",
+        "A comparison of these methods clips the meta-gradient of none of them, and MAML comes out far behind. Is that "
+        "comparison fair?",
         (
             "Yes, because all methods were treated alike",
             "No, because one method needs what none of them was given",
@@ -735,7 +735,7 @@ QUIZ = (
         1,
         (
             "Equal treatment is not enough if the common setting suits some methods and not others.",
-            "Yes: what a method needs belongs into the grid from which all of them choose.",
+            "Yes: what a method needs belongs in the grid from which all of them choose.",
             "The budget is the same for all by design. What else was missing?",
             "Clipping changes the outer optimizer and leaves the meta-gradient as it is, like the outer learning rate.",
         ),
@@ -841,7 +841,7 @@ def maml_on_sines(num_steps: int = 1_000, seeds: tuple[int, ...] = (11, 12, 13))
         point = comparison.Configuration(outer_rate, own, max_norm)
         runs = comparison.begin(benchmark, "MAML", SETTINGS, seeds, [point] * len(seeds))
         lengths = jnp.zeros(len(seeds))
-        what = f"outer learning rate {outer_rate:.2g}, {'not clipped' if np.isinf(max_norm) else 'clipped'}"
+        what = f"η = {outer_rate:.2g}, {'not clipped' if np.isinf(max_norm) else 'clipped'}"
         for _ in bar(range(ticks), what):
             runs, lengths = jax.block_until_ready(advance(runs, lengths))
         errors, _ = comparison.own_score(benchmark, "MAML", SETTINGS, runs, benchmark.validation_tasks())
@@ -927,10 +927,10 @@ def protocol() -> None:
     d.arrow((672, 92), (730, 92), diagrams.ORANGE)
     d.box(736, 54, 150, 76, diagrams.ORANGE)
     d.text(811, 86, "test tasks", diagrams.ORANGE, bold=True)
-    d.text(811, 108, "looked at once", diagrams.MUTED, size=13)
+    d.text(811, 108, "used once", diagrams.MUTED, size=13)
     d.text(811, 160, "report lowest,", diagrams.ORANGE)
     d.text(811, 180, "median, highest", diagrams.ORANGE)
-    d.text(471, 236, "every box is paid in gradients: the same number for each run of each method", bold=True)
+    d.text(471, 236, "every run of every method gets the same number of gradients", bold=True)
     diagrams.show(
         d.svg(),
         alt="From left to right: a grid of eighteen configurations is trained with a tuning seed; the one with the "
@@ -980,21 +980,29 @@ def chosen(name: str, rows: tuple[str, ...]) -> None:
 
     def cell(values):
         low, median, high = (f"{scale * value:.{digits}f}" for value in values)
-        return f"{median} ({low} to {high})"
+        return f"{median}\u00a0({low}–{high})"
 
     table: dict[str, Sequence[Any]] = {}
     for row in rows:
         entry = record()[name][row]
         kind = comparison.ROWS[row].own
         rate = entry["outer_rate"] * (entry["own"] if kind == "outer" else 1)
-        hyper = "–" if kind == "outer" else f"{kind} = {entry['own']:g}"
+        hyper = "–" if kind == "outer" else f"{kind}\u00a0=\u00a0{entry['own']:g}"
         clipped = "yes" if entry["max_norm"] else "no"
-        table[row] = (entry["outer_steps"], f"{rate:g}", hyper, clipped, cell(own[row]), cell(common[row]))
+        table[row.replace(" ", "\u00a0")] = (
+            entry["outer_steps"],
+            f"{rate:g}",
+            hyper,
+            clipped,
+            cell(own[row]),
+            cell(common[row]),
+        )
     plots.table(
         table,
-        ("", "outer steps", "outer learning rate", "its own", "clipped", "error, own adaptation", "common adaptation"),
+        ("", "outer steps", "η", "α or λ", "clipped", "own adaptation", "common adaptation"),
         title="What tuning chose, and what it led to",
-        caption=f"{_UNIT[name].capitalize()}: median, and in brackets lowest and highest of five seeds.",
+        caption=f"{_UNIT[name].capitalize()}: median, and in brackets lowest and highest of five seeds. "
+        "η is the outer learning rate.",
     )
 
 
