@@ -66,7 +66,7 @@ setup()  # compile for many small programs, and keep what was compiled
 _costs = figures.costs()
 plots.table(
     _costs,
-    ("", "gradients for one task", "outer steps for 90 000 gradients"),
+    ("", "gradients for one task", "outer steps for 90,000 gradients"),
     title="For the same gradients Reptile takes four times as many outer steps as FO-B-MAML",
     caption="K = 10 inner steps, and five steps of conjugate gradients for iMAML.",
 )
