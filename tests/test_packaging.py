@@ -224,7 +224,7 @@ def test_every_command_line_prints_its_usage_and_does_nothing(tmp_path):
     starts = re.compile(r"""^if __name__ == ["']__main__["']|^\w.*\bparse_args\(""", re.MULTILINE)
     commands = [path for path in tracked() if path.suffix == ".py" and starts.search(path.read_text("utf-8"))]
     names = {str(path.relative_to(ROOT)) for path in commands}
-    assert {"metalearn/course/__main__.py", "metalearn/course/lessons/shoot_out.py"} <= names
+    assert {"metalearn/course/__main__.py", "metalearn/course/lessons/comparison.py"} <= names
     before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in tracked()}
     ran = subprocess.run(
         [sys.executable, "-B", "-c", USAGE, *map(str, commands)],

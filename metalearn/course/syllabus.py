@@ -120,11 +120,11 @@ LESSONS = (
     ),
     Lesson(
         number="07",
-        slug="shoot_out",
+        slug="comparison",
         title="Comparison: six meta-gradients under one budget",
-        claim="Six meta-gradients under one budget, each tuned alike: what is reached, at which cost and in how much "
-        "memory.",
-        minutes=60,
+        claim="Six meta-gradients under one budget, each tuned and clipped alike: what is reached, at which cost and "
+        "in how much memory.",
+        minutes=75,
         part="Training",
         needs=("06",),
     ),

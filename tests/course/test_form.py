@@ -12,8 +12,6 @@ from metalearn.course.publishing import builder, page
 
 ROOT = Path(__file__).parents[2]
 LESSONS = sorted((ROOT / "solutions").glob("[0-9][0-9]_*.py"))
-NOT_YET = ("07_shoot_out",)
-"""Lessons that do not keep the form yet. One that does must be taken out."""
 
 LINES, COLUMNS = 25, 88
 SHOWS = {"show", "lines", "adaptation", "subplots", "explore", "playground"}  # calls that put a picture on the page
@@ -113,15 +111,7 @@ def faults(path):
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_a_lesson_keeps_the_form(path):
-    found = faults(path)
-    if path.stem in NOT_YET:
-        assert found, f"{path.stem} keeps the form: take it out of NOT_YET"
-        pytest.xfail(f"{len(found)} faults, such as {found[0]}")
-    assert found == []
-
-
-def test_only_lessons_that_exist_are_excused():
-    assert set(NOT_YET) <= {path.stem for path in LESSONS}
+    assert faults(path) == []
 
 
 TOP = "# %% [markdown]\n# # A lesson\n\n"
