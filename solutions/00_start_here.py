@@ -63,7 +63,7 @@ from metalearn.course import check, explore, predict, progress, quiz, setup
 from metalearn.course.lessons import lesson_00 as figures
 from metalearn.task import Batch, Loss, Params
 
-setup()  # compile for many small programs, and keep what was compiled
+setup()  # settings with which the many small programs of a lesson start quickly
 
 # %% [markdown]
 # ## Two numbers to find

@@ -48,7 +48,7 @@ from metalearn.course import (
 from metalearn.course.lessons import lesson_01 as figures
 from metalearn.course.widgets import diagrams
 
-setup()  # compile for many small programs, and keep what was compiled
+setup()  # settings with which the many small programs of a lesson start quickly
 
 # %% [markdown]
 # ## Five points, three networks

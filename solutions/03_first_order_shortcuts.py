@@ -39,7 +39,7 @@ from metalearn import plots
 from metalearn.course import check, explore, predict, progress, quiz, setup
 from metalearn.course.lessons import lesson_03 as figures
 
-setup()  # compile for many small programs, and keep what was compiled
+setup()  # settings with which the many small programs of a lesson start quickly
 
 # %% [markdown]
 # ## What does the backward pass cost?

@@ -41,7 +41,7 @@ from metalearn import plots
 from metalearn.course import bar, check, explore, predict, progress, quiz, setup
 from metalearn.course.lessons import lesson_04
 
-setup()  # compile for many small programs, and keep what was compiled
+setup()  # settings with which the many small programs of a lesson start quickly
 
 # %% [markdown]
 # ## What is left of the initialization

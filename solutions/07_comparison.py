@@ -35,7 +35,7 @@ from metalearn.course import bar, check, explore, predict, progress, quiz, setup
 from metalearn.course.lessons import comparison
 from metalearn.course.lessons import lesson_07 as figures
 
-setup()  # compile for many small programs, and keep what was compiled
+setup()  # settings with which the many small programs of a lesson start quickly
 
 # %% [markdown]
 # ## Six meta-gradients, two objectives

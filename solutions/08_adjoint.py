@@ -42,7 +42,7 @@ from metalearn.course import bar, check, explore, predict, progress, quiz, setup
 from metalearn.course.lessons import lesson_08 as figures
 from metalearn.course.widgets import diagrams
 
-setup()  # compile for many small programs, and keep what was compiled
+setup()  # settings with which the many small programs of a lesson start quickly
 
 # %% [markdown]
 # ## Small inner steps follow the gradient flow

@@ -37,7 +37,7 @@ from metalearn import plots
 from metalearn.course import bar, check, explore, predict, progress, quiz, setup
 from metalearn.course.lessons import lesson_09 as figures
 
-setup()  # compile for many small programs, and keep what was compiled
+setup()  # settings with which the many small programs of a lesson start quickly
 
 # %% [markdown]
 # ## Count the proximal term too
@@ -753,7 +753,7 @@ def _largest_curvature(params):
 
 
 _largest = abs(float(_largest_curvature(trained.params)))
-print(f"largest curvature of the loss, in size, at the trained initialization: {_largest:.0f}, with λ = 1")
+print(f"λ = 1, and the largest curvature at the trained initialization: {_largest:.0f}")
 figures.practice(_curves)
 _after = {name: float(np.mean(curve[10])) for name, curve in _curves.items()}
 assert _largest > 3 and _after["Moreau"] < 0.5 * _after["random"]
