@@ -21,7 +21,7 @@
 # **New symbols**
 #
 # - $p(\mathcal{T})$: task distribution
-# - $h$, $f$: support loss, query loss
+# - $f$: query loss
 # - $\hat y$: prediction of a model
 # - $\mathbb{E}$, $\operatorname{Var}$: mean and variance over tasks
 # - $M$: number of training tasks
@@ -59,14 +59,14 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # explains. All three now take the same gradient steps on the five points.
 #
 # Before the first step, the second and the third curve look almost the same. Which of the three do you expect to pass
-# through the points after three steps? Decide before you press *One step*.
+# close to the points after three steps? Decide before you press *One step*.
 
 # %%
 playground("adapt_a_sine")
 
 # %% [markdown]
-# What you have just seen is learning to learn. This lesson is about the other two networks: how far training can take
-# them, and why it cannot take them further.
+# What the meta-trained network has just shown is learning to learn. This lesson is about the other two: how far they
+# get, and why they get no further.
 #
 # *Short of time? Skip the cell with a task distribution of your own, and the last exercise.*
 
@@ -82,7 +82,8 @@ figures.three_tasks(tasks)
 
 # %% [markdown]
 # You could draw each curve through its ten blue points with a pencil, because you know that it is a sine of a certain
-# width. A network does not know that. This course is about learning it from other tasks, and it needs a few words:
+# width. A network does not know that, but it can learn it from other tasks, and this course is about how. We need a few
+# words:
 #
 # - A **task** is one curve, with two sets of points on it.
 # - The **support set** is what a model may look at when it adapts to the task. Its loss there is the support loss $h$.
@@ -126,12 +127,12 @@ joint = ml.fit(learner, random_params, distribution, 12_000, 25, key)
 
 # %% tags=["fold"]
 _windows = joint.history.query_loss.reshape(12, 1_000).mean(axis=1)
-more_training.reveal(0 if _windows[-1] < 0.5 else 1 if _windows[-1] < _windows[4] + 0.3 else 2)
+more_training.reveal(int(np.abs(np.array([0.1, 1.0, 3.0]) - _windows[-1]).argmin()))
 assert _windows[-1] > 2.5 and abs(_windows[-1] - _windows[5]) < 0.25
 figures.joint_training(joint.history.query_loss)
 
 # %% [markdown]
-# The second half of the training changed nothing. Is the network too small? Is the optimizer stuck? Neither is the case.
+# The second half of the training gained nothing. Is the network too small? Is the optimizer stuck? Neither is the case.
 # The level is a property of the task distribution, and the next two sections compute it.
 
 # %% [markdown]
@@ -302,8 +303,8 @@ assert 10 <= _settled <= 100 and _distance[1] > 1.5
 two_tasks = predict("01.two_tasks")
 
 # %% [markdown]
-# We train 24 networks for each of six numbers of tasks, every one of them on training tasks of its own. All 144 networks
-# are trained at once, with `vmap`. Here is one training step of one network:
+# We train 24 networks for each of six numbers of tasks, and no two of the 24 have the same training tasks. All 144
+# networks are trained at once, with `vmap`. Here is one training step of one network:
 
 # %%
 counts = jnp.array([1, 2, 4, 8, 16, 32])  # numbers of training tasks, M
@@ -393,8 +394,8 @@ assert training[0].mean() < 0.1 < 2 * floor - 2 < new[0].mean()
 # %% [markdown]
 # ## Validation tasks, and what they are for
 #
-# The loss on the training tasks does not show overfitting, so we need tasks that the network does not train on. They are
-# usually divided into three groups:
+# The loss on the training tasks does not show overfitting, so we need tasks that the network does not train on. Usually
+# the tasks are divided into three groups:
 
 # %% tags=["fold"]
 diagrams.show(
@@ -406,8 +407,8 @@ diagrams.show(
 )
 
 # %% [markdown]
-# **Diagnose three runs.** Next, the network is trained three times. One run has too few training tasks, one is stopped
-# too early, and one has no fault. The figure shows the loss on the training tasks and that on validation tasks.
+# **Diagnose three runs.** Next, the network is trained three times, and the figure shows the loss on the training tasks
+# and that on validation tasks.
 
 # %% tags=["fold"]
 runs = figures.three_runs(loss, random_params)
@@ -441,7 +442,7 @@ assert _held_out.min() > floor
 # which is the general name for everything that keeps a model from fitting its training data too closely. Another kind
 # pulls the parameters towards some fixed values, and lesson 04 will use it for adaptation.
 #
-# Neither gets below the floor. For that, the model has to adapt.
+# Neither more tasks nor regularization gets the loss on new tasks below the floor. For that, the model has to adapt.
 
 # %% [markdown]
 # ## Adapt to each task
@@ -465,7 +466,7 @@ def adaptation_curve(loss, task, params, learning_rate, num_steps):
       task: a pair with task.support and task.query; each is a batch
         for `loss`.
       params: the initialization, any pytree of arrays.
-      learning_rate: alpha, of the inner steps.
+      learning_rate: α, of the inner steps.
       num_steps: K, a whole number of at least 1.
 
     Returns:
@@ -606,7 +607,8 @@ plots.table(
     _rows,
     ("", "report A", "report B", "report C", "sound report"),
     title="What was chosen on the reported tasks looks better than it is",
-    caption="Reported loss minus true loss, averaged over 2,000 draws of the tasks.",
+    caption="Reported loss minus true loss, averaged over 2,000 draws of the tasks. For report C, the true loss is "
+    "that of the best learning rate.",
 )
 
 # %% [markdown]
@@ -706,8 +708,8 @@ plots.table(
 #
 # - The best single function is the mean of all curves. Its loss is the variance of the tasks, and no training without
 #   adaptation gets below this floor.
-# - Trained on $M$ tasks, a network overfits to them. The gap between new tasks and training tasks is $2/M$ times the floor,
-#   so it takes many tasks to generalize.
+# - Trained on $M$ tasks, a network overfits to them. On average, the gap between new tasks and training tasks is $2/M$
+#   times the floor, so it takes many tasks to generalize.
 # - A task adapts on its support set and is judged on its query set. Training tasks fit the parameters, validation tasks
 #   choose, and test tasks report.
 # - Fine-tuning from joint training gets below the floor, but slowly: joint training knows where the curves are on average,

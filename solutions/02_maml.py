@@ -776,7 +776,7 @@ figures.training_time(bends, left, times)
 # %% [markdown]
 # ## On paper: where the bound comes from
 #
-# *On paper, about 15 minutes.* The curvature of $F$ has a second term, which the example at the top of the loss hides,
+# On paper, about 15 minutes. The curvature of $F$ has a second term, which the example at the top of the loss hides,
 # because the gradient is zero there. Take one parameter and one loss for support and query, so $f = h$, with $|h''| \le L$ and
 # $|h'''| \le \rho$ everywhere. In one dimension the boxed equation reads $F'(\theta) = J_K\, h'(\phi_K)$ with
 # $J_k = \prod_{i<k} \big(1 - \alpha h''(\phi_i)\big)$. Differentiate it once more, and derive the bound of Ji, Yang & Liang,
