@@ -156,15 +156,15 @@ def test_a_finger_draws_and_the_page_stays_where_it_is(place):
     session.send("Emulation.setTouchEmulationEnabled", {"enabled": True})
     box = place.locator(".pad").bounding_box()
     x, y = box["x"] + 100, box["y"] + 250
-    button_places = [{"x": x, "y": y - 20 * i} for i in range(9)]
-    session.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": button_places[:1]})
-    for point in button_places[1:]:
+    path = [{"x": x, "y": y - 20 * i} for i in range(9)]
+    session.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": path[:1]})
+    for point in path[1:]:
         session.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [point]})
     session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
     session.send("Emulation.setTouchEmulationEnabled", {"enabled": False})
     state = place.evaluate(STATE)
-    assert not state["example"] and len(state["segments"][5]) >= 5
-    ends = np.array(state["segments"][5])
+    assert not state["example"]
+    ends = np.array(state["segments"][5])  # a busy browser merges moves, so their number says nothing
     assert np.ptp(ends[..., 1]) == pytest.approx(160 / box["width"], abs=0.02)
     assert page.evaluate("scrollY") == 0
 

@@ -1035,7 +1035,7 @@ function drawFiveSymbols(card, data, tell) {
     const pixel = picture(at);
     pixels.forEach((rect, i) => rect.setAttribute("fill-opacity", pixel[i].toFixed(3)));
     title.textContent =
-      at < SIXTH ? `Draw symbol ${LETTERS[at]}, ${at + 1} of 5` : example ? "An example. Now draw one of the five yourself" : "Draw one of the five again";
+      at < SIXTH ? `Draw symbol ${LETTERS[at]}, ${at + 1} of 5` : example ? "An example. Now draw one yourself" : "Draw one of the five again";
     verdict.textContent = shares
       ? `The network says ${LETTERS[best]}: ${whole(shares[best])}`
       : adapted
