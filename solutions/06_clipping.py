@@ -919,7 +919,8 @@ check("06.spike", displacement)
 #   network with ten inner steps it grows even faster than the gradient.
 # - The best step has learning rate $1/L_0$ near the minimum and a length of at most $\log 2 / L_1$ far away. Clipping
 #   comes close to both, and its guaranteed number of steps does not depend on the largest gradient.
-# - Growing curvature is not enough to make plain descent slow. The *mean* curvature $F'(\theta)/\theta$ has to grow too.
+# - Growing curvature is not enough to make plain descent slow. The *mean* curvature between the minimum and $\theta$ has to
+#   grow too.
 # - Average first, over tasks and over time, and normalize afterwards.
 # - Clip the meta-gradient of MAML when there are many inner steps. A few huge gradients can spoil a run, also with Adam.
 
