@@ -46,6 +46,7 @@ def test_the_nearest_picture_is_found():
     assert draw_five.nearest(tasks) == pytest.approx(2 / 3)
 
 
+@pytest.mark.slow
 def test_a_short_training_writes_a_file_that_learns(tmp_path):
     path = tmp_path / "short.json"
     draw_five.write(path, num_steps=60, num_tasks=40, scripts=("CYRILLIC",), progress=False)
