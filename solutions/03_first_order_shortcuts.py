@@ -705,8 +705,9 @@ check("03.hessian_free", hessian_free)
 # %% [markdown]
 # ## Does it matter in practice?
 #
-# We train the same network on sine curves with each of the three methods, for 4,000 outer steps with Adam. The inner
-# loop takes five steps with $\alpha = 0.01$. Afterwards all three initializations adapt to the same 1,000 new tasks.
+# We train the same network on sine curves with each of the three methods, for 12,000 outer steps with Adam. The inner
+# loop takes five steps with $\alpha = 0.01$. Afterwards all three initializations adapt to the same 1,000 new tasks. We
+# compare medians, because a few tasks on which the inner loop diverges would dominate a mean.
 
 # %%
 jax.config.update("jax_enable_x64", False)  # training runs in float32
@@ -724,34 +725,33 @@ unseen = sines(jax.random.key(2), 1_000)
 methods, curves = {"MAML": ml.maml, "FO-MAML": ml.fo_maml, "Reptile": ml.reptile}, {}
 for name, method in methods.items():
     learner = ml.meta_learner(method(loss, inner, 5), optax.adam(1e-3))
-    run = ml.fit(learner, random_params, sines, 4_000, 25, jax.random.key(0))
-    curves[name] = ml.evaluate.adaptation_curve(loss, inner, run.params, unseen, 10)
+    run = ml.fit(learner, random_params, sines, 12_000, 25, jax.random.key(0))
+    curves[name] = ml.evaluate.adaptation_curve(loss, inner, run.params, unseen, 5)
 
 # %% tags=["fold"]
-_ratio = float(curves["FO-MAML"][5].mean() / curves["MAML"][5].mean())
+curves = {name: np.nan_to_num(curve, nan=np.inf) for name, curve in curves.items()}  # diverged counts as worst
+_before, _after = ({name: float(np.median(curve[k])) for name, curve in curves.items()} for k in (0, 5))
+_ratio = _after["FO-MAML"] / _after["MAML"]
 practice_prediction.reveal(0 if _ratio < 1 else 1 if _ratio <= 2 else 2)
-_scores = {name: ml.evaluate.score(curve[5]) for name, curve in curves.items()}
-_behind = {name: ml.evaluate.score(curves[name][5] - curves["MAML"][5]) for name in ("FO-MAML", "Reptile")}
-assert all(score.mean > score.half_width for score in _behind.values())
+_behind = {name: float((curves[name][5] > curves["MAML"][5]).mean()) for name in ("FO-MAML", "Reptile")}
+assert all(_after[name] < _before[name] / 2 for name in curves)  # all three learn to adapt
+assert min(_behind.values()) > 0.5 and _after["MAML"] < min(_after["FO-MAML"], _after["Reptile"])
 plots.table(
     {
-        name: (
-            f"{score.mean:.3f} ± {score.half_width:.3f}",
-            f"{_behind[name].mean:.3f} ± {_behind[name].half_width:.3f}" if name in _behind else "–",
-        )
-        for name, score in _scores.items()
+        name: (f"{_after[name]:.3f}", f"{_behind[name]:.0%}".replace("%", " %") if name in _behind else "–")
+        for name in curves
     },
-    ("", "query loss after 5 steps", "more than MAML, task by task"),
+    ("", "median query loss", "tasks with a lower loss from MAML"),
     title="MAML is ahead of both approximations",
-    caption="Mean and 95 % interval over 1,000 new tasks.",
+    caption="After five inner steps on 1,000 new tasks.",
 )
 figures.practice(curves)
 
 # %% [markdown]
-# All three learn to adapt, and the difference task by task, which is the sharper measure, says that MAML does so best.
+# All three learn to adapt, and on most of the new tasks MAML has a lower loss than either of the other two.
 # Reptile does not fall behind FO-MAML here, although FO-MAML was closer to MAML above. One reason may be that support and
-# query points lie on the same curve, so it costs Reptile little that it never uses the query set. An approximation
-# whose limit is biased can be a good choice, and how good depends on the tasks.
+# query points lie on the same curve, so it costs Reptile little that it never uses the query set. Both approximations are
+# cheaper than MAML, and how much their bias costs depends on the tasks.
 
 # %% [markdown]
 # ## What to take away
@@ -781,8 +781,8 @@ progress("03")
 #   converge outside the interval between joint training and MAML.
 # - We gave Reptile one support set and full gradient steps. Nichol et al. use a fresh minibatch in each inner step.
 # - HF-MAML with several inner steps still passes backwards through all of them, so it needs the memory that MAML needs.
-# - The last experiment trains each method once, with one network and one inner learning rate. Its intervals are over
-#   new tasks, and do not say how much another training would change. Lesson 07 compares methods under one budget.
+# - The last experiment trains each method once, with one network and one inner learning rate, and gives all of them
+#   the same number of outer steps, of which MAML's are the most expensive. Lesson 07 compares methods under one budget.
 #
 # ## Go further
 #
