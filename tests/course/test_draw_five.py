@@ -74,6 +74,7 @@ def test_rounding_to_bytes_is_small_and_the_head_is_zero():
         draw_five.unpack(packed)
 
 
+@pytest.mark.slow
 def test_what_ships_is_what_was_measured():
     shipped = draw_five.data()
     assert draw_five.DATA.stat().st_size < 150_000
