@@ -22,6 +22,7 @@
 #
 # - $p(\mathcal{T})$: task distribution
 # - $f$: query loss
+# - $A$, $b$: amplitude and phase of a sine curve
 # - $\hat y$: prediction of a model
 # - $\mathbb{E}$, $\operatorname{Var}$: mean and variance over tasks
 # - $M$: number of training tasks
@@ -54,19 +55,19 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # ## Five points, three networks
 #
 # Below are five points of a sine curve, and three copies of one small network. They differ only in their
-# **initialization**, the parameters from which they begin to learn. The first initialization was drawn at random. The
-# second was trained on the pooled points of very many sine curves. The third was *meta-trained*, in a way that lesson 02
-# explains. All three now take the same gradient steps on the five points.
+# **initialization**, the parameters from which they begin to learn. The one called *random* was drawn at random. The
+# one called *joint training* was trained on the pooled points of very many sine curves. The third was *meta-trained* by
+# MAML, the method of lesson 02. All three now take the same gradient steps on the five points.
 #
-# Before the first step, the second and the third curve look almost the same. Which of the three do you expect to pass
-# close to the points after three steps? Decide before you press *One step*.
+# Before the first step, the curves of MAML and of joint training look almost the same. Which of the three do you expect to
+# pass close to the points after three steps? Decide before you press *One step*.
 
 # %%
 playground("adapt_a_sine")
 
 # %% [markdown]
-# What the meta-trained network has just shown is learning to learn. This lesson is about the other two: how far they
-# get, and why they get no further.
+# After three steps the meta-trained network passes close to the points, and the other two do not. It has learned to learn.
+# This lesson is about the other two: how far they get, and why they get no further.
 #
 # *Short of time? Skip the cell with a task distribution of your own, and the last exercise.*
 
@@ -81,20 +82,21 @@ tasks = distribution(jax.random.key(1), 3)
 figures.three_tasks(tasks)
 
 # %% [markdown]
-# You could draw each curve through its ten blue points with a pencil, because you know that it is a sine of a certain
-# width. A network does not know that, but it can learn it from other tasks, and this course is about how. We need a few
+# You could draw each curve through its ten blue points with a pencil, because you know that it is a sine of period
+# $2\pi$. A network does not know that, but it can learn it from other tasks, and this course is about how. We need a few
 # words:
 #
 # - A **task** is one curve, with two sets of points on it.
-# - The **support set** is what a model may look at when it adapts to the task. Its loss there is the support loss $h$.
-# - The **query set** is what the adapted model is judged on. Its loss there is the query loss $f$.
+# - The **support set** is what a model may look at when it adapts to the task. The loss on it is the support loss $h$.
+# - The **query set** is what the adapted model is judged on. The loss on it is the query loss $f$.
 # - The **task distribution** $p(\mathcal T)$ is where tasks are drawn from. A model may train on many tasks, but what
 #   counts is how good it is on new ones.
 #
 # Learning a new task from so few examples is called **few-shot learning**, and each support point is a *shot*.
 #
 # Our task distribution is that of Finn et al. (2017), $y = A \sin(x - b)$. The amplitude $A$ is uniform between 0.1 and
-# 5, the phase $b$ between 0 and $\pi$, and the input $x$ between $-5$ and 5.
+# 5, the phase $b$ between 0 and $\pi$, and the input $x$ between $-5$ and 5. (In lesson 05 the
+# letter $A$ has another meaning, the Hessian of $f$.)
 
 # %% tags=["fold"]
 assert distribution.amplitude == (0.1, 5.0)
@@ -112,8 +114,9 @@ more_training = predict("01.more_training")
 
 # %% [markdown]
 # The network has two hidden layers of 40 units, as in the paper, and the optimizer is Adam with learning rate $10^{-3}$.
-# Later lessons adapt in each training step. With `num_steps=0` there is no adaptation, and `ml.maml` returns the plain
-# gradient of the query loss.
+# `ml.maml` is the method of lesson 02, which adapts in each training step. With `num_steps=0` it does not adapt, so it
+# returns the plain gradient of the query loss, and its inner optimizer `optax.sgd(0.01)` is never used. `ml.fit` takes
+# 12,000 training steps.
 
 # %%
 network = ml.models.MLP((1, 40, 40, 1), rngs=nnx.Rngs(0))
@@ -146,8 +149,9 @@ figures.one_input()
 
 # %% [markdown]
 # The error is a parabola in $\hat y$. It is lowest at the mean of the targets, and even there it is not zero. To see what
-# is left, write $\hat y - y = (\hat y - \mathbb E[y]) + (\mathbb E[y] - y)$ and take the square. The mixed term vanishes
-# on average, because $\mathbb E[y] - y$ does, and so
+# is left, write $\hat y - y = (\hat y - \mathbb E[y]) + (\mathbb E[y] - y)$ and take the square. In the mixed term,
+# $\hat y - \mathbb E[y]$ is the same for all tasks and $\mathbb E[y] - y$ is zero on average, so the term vanishes on
+# average:
 #
 # $$\boxed{\;\mathbb E\big[(\hat y - y)^2\big] = \big(\hat y - \mathbb E[y]\big)^2 + \operatorname{Var}[y]\;}$$
 #
@@ -182,8 +186,8 @@ for _answer in (-1.0, 0.0, 2.0):
 #
 # $$\operatorname{Var}[y] = \tfrac12\, \mathbb E[A^2] - \tfrac{4}{\pi^2}\, \mathbb E[A]^2 \cos^2 x .$$
 #
-# **The floor** is its average over the inputs. That of $\cos^2 x$ between $-5$ and 5 is $\frac12 + \frac{\sin 10}{20}$,
-# and $A$ is uniform between 0.1 and 5:
+# **The floor** is the average of this variance over the inputs. The average of $\cos^2 x$ between $-5$ and 5 is
+# $\frac12 + \frac{\sin 10}{20}$, and $A$ is uniform between 0.1 and 5:
 
 # %% tags=["nbval-check-output"]
 low, high = distribution.amplitude
@@ -250,10 +254,10 @@ def floor_of(targets):
 check("01.floor", floor_of)
 
 # %% [markdown]
-# **Your own task distribution.** How much does a single function miss? That depends on how much the tasks differ. Replace
-# the curve below by one of your own, for instance random lines, cooling curves, or something from your work. Find one
-# task distribution for which a single function leaves less than a tenth of the mean square, and one for which it leaves
-# nearly all of it.
+# **Your own task distribution.** Which share of the mean square of the targets does the best single function leave as
+# error? That depends on how much the tasks differ. Replace the curve below by one of your own, for instance other lines,
+# cooling curves, or something from your work. Find one task distribution for which a single function leaves less than a
+# tenth of the mean square, and one for which it leaves nearly all of it.
 
 
 # %%
@@ -303,8 +307,9 @@ assert 10 <= _settled <= 100 and _distance[1] > 1.5
 two_tasks = predict("01.two_tasks")
 
 # %% [markdown]
-# We train 24 networks for each of six numbers of tasks, and no two of the 24 have the same training tasks. All 144
-# networks are trained at once, with `vmap`. Here is one training step of one network:
+# We train 24 networks for each of six numbers of tasks, and no two of the 24 have the same training tasks. The first cell
+# below holds one training step of one network. The second repeats it with `scan`, and with `vmap` it trains all 144
+# networks at once.
 
 # %%
 counts = jnp.array([1, 2, 4, 8, 16, 32])  # numbers of training tasks, M
@@ -370,11 +375,12 @@ assert (np.diff(training.mean(axis=1)) > -0.1).all() and (np.diff(new.mean(axis=
 assert training[0].mean() < 0.1 < 2 * floor - 2 < new[0].mean()
 
 # %% [markdown]
-# On its own two tasks the network is far below the floor, and on new tasks it is above. A model that fits its training
-# tasks better than new ones **overfits**. The difference between both losses is the **generalization gap**, and here we
-# can compute it. Let $\bar y$ be the average of the $M$ targets at one input.
+# On its own two tasks the network is far below the floor, and on new tasks it is above it. A model that fits its training
+# tasks better than new ones **overfits**. The difference between the two losses is the **generalization gap**, and here we
+# can compute it. Let $\bar y$ be the average of the $M$ targets at one input. It is the best answer to these targets, so we
+# suppose that the network gives it.
 #
-# **New tasks.** The target of a new task is independent of $\bar y$, so the boxed equation holds for the answer
+# **New tasks.** The target $y$ of a new task is independent of $\bar y$, so the boxed equation holds for the answer
 # $\hat y = \bar y$. The average of $M$ independent targets has the variance
 # $\operatorname{Var}[y]/M$, and this is the mean of $(\bar y - \mathbb E[y])^2$. So the expected loss on a new task is
 # $\big(1 + \frac1M\big) \operatorname{Var}[y]$.
@@ -408,7 +414,7 @@ diagrams.show(
 
 # %% [markdown]
 # **Diagnose three runs.** Next, the network is trained three times, and the figure shows the loss on the training tasks
-# and that on validation tasks.
+# and on validation tasks.
 
 # %% tags=["fold"]
 runs = figures.three_runs(loss, random_params)
@@ -494,9 +500,9 @@ check("01.adaptation_curve", adaptation_curve)
 # $$1.96 \, \frac{s}{\sqrt n} .$$
 #
 # This is the half-width of the **95 % confidence interval**. The square of $s$ is the sum of the squared deviations from
-# the mean, divided by $n - 1$ rather than by $n$. You know the reason: around its own mean, a sample varies less than the
-# population, by the factor $1 - \frac1n$. The library has both tools for a whole batch of tasks, as
-# `ml.evaluate.adaptation_curve` and `ml.evaluate.score`.
+# the mean, divided by $n - 1$ rather than by $n$. You met the reason with the $M$ training tasks: around its own mean, a
+# sample varies less than the population, on average by the factor $1 - \frac1n$. The library has both tools for a
+# whole batch of tasks, as `ml.evaluate.adaptation_curve` and `ml.evaluate.score`.
 #
 # One number is left to choose, the inner learning rate $\alpha$ of the steps on the support set. Joint training does not
 # tell which one is good. We try several on **validation tasks**, and report the best of them on **test tasks**.
@@ -553,8 +559,8 @@ plots.table(
 # ## Choose and report on different tasks
 #
 # Why did we not choose the inner learning rate on the test tasks directly? Here are three reports that look reasonable.
-# Each is given the query losses after adaptation, for several learning rates (rows) and tasks (columns), once for the
-# validation tasks and once for the test tasks. It returns the loss that is published.
+# Each is a function of two arrays, the query losses after adaptation on the validation tasks and those on the test tasks,
+# with one row for each learning rate and one column for each task. It returns the loss that is published.
 
 
 # %%
@@ -575,8 +581,8 @@ def report_c(validation, test):
 
 # %% [markdown]
 # All three choose and report on the same tasks, and whatever was chosen because it looked good there looks better than it
-# is. To see by how much, we let each report work with a small number of tasks, many times over, and compare what it says
-# with the loss that the learning rate really has.
+# is. To see by how much, we take 1,000 tasks as the whole population. We let each report work with a few tasks drawn from
+# them, many times over, and compare what it says with the *true loss* of its learning rate, the mean over all 1,000.
 
 # %% tags=["fold"]
 _losses = np.stack([np.asarray(curve(joint.params, rate, validation_tasks)[10]) for rate in rates])
@@ -692,12 +698,12 @@ plots.table(
 )
 
 # %% [markdown]
-# Two points are enough, so the data was never short. What is missing is an initialization that knows how the curves
+# Two points are enough, so ten were never too few. What is missing is an initialization that knows how the curves
 # *vary*. Joint training knows only their mean.
 #
 # This is the aim of meta-learning: an initialization $\theta$ from which a few gradient steps on a few points give a good
-# model of any task of the distribution. Let $\phi_K(\theta)$ be the parameters after $K$ gradient steps on the support
-# loss $h$ of a task, as in lesson 00. Then we want
+# model of any task of the distribution. Let $\phi_K(\theta)$ be the parameters after $K$ gradient steps from
+# $\theta$ on the support loss $h$ of a task, as in lesson 00, and $f$ the query loss of the same task. Then we want
 #
 # $$\min_\theta \; \mathbb E_{\mathcal T \sim p(\mathcal T)} \big[ f\big(\phi_K(\theta)\big) \big] .$$
 #
@@ -706,8 +712,8 @@ plots.table(
 # %% [markdown]
 # ## What to take away
 #
-# - The best single function is the mean of all curves. Its loss is the variance of the tasks, and no training without
-#   adaptation gets below this floor.
+# - The best single function is the mean of all curves. Its loss is the variance of the tasks, and on new tasks no training
+#   without adaptation gets below this floor.
 # - Trained on $M$ tasks, a network overfits to them. On average, the gap between new tasks and training tasks is $2/M$
 #   times the floor, so it takes many tasks to generalize.
 # - A task adapts on its support set and is judged on its query set. Training tasks fit the parameters, validation tasks

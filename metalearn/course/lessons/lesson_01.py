@@ -93,7 +93,8 @@ FLOOR = Exercise(
         lambda targets: jnp.mean(jnp.mean(targets**2, axis=0) - jnp.mean(targets, axis=0) ** 2),
     ),
     hints=(
-        "First find the best function: at each input, the one number that lies best among the targets of all tasks.",
+        "First find the best function: at each input, the one number with the lowest mean squared error over "
+        "all tasks.",
         "Then compare every task with that function. An array of shape `[num_tasks, num_inputs]` minus one of shape "
         "`[num_inputs]` subtracts the latter from every row.",
     ),
@@ -446,8 +447,8 @@ PREDICTIONS = (
         "The network from joint training takes ten gradient steps on the ten support points of a new task, with an "
         "inner learning rate chosen for this purpose. How much of its query loss of about 3 is left on average?",
         ("less than 5 %", "about a quarter", "about two thirds", "all of it"),
-        why="Joint training never takes a step on a single task. So nothing has taught the network to turn from one "
-        "curve into another when it takes one.",
+        why="Joint training never adapts to a single task. So nothing has taught the network how its curve should "
+        "change in a few gradient steps.",
         read="Adapt to each task",
     ),
     Guess(
@@ -478,8 +479,9 @@ QUIZ = (
         ),
     ),
     Question(
-        "You train one network without adaptation, until nothing more is gained. You want its loss on new tasks to be "
-        "1\u00a0% above the floor on average. About how many training tasks does that take?",
+        "You train one network without adaptation, with as many points of each training task as you like, until "
+        "nothing more is gained. You want its loss on new tasks to be 1\u00a0% above the floor on average. About how "
+        "many training tasks does that take?",
         ("10", "100", "200", "10,000"),
         1,
         (
@@ -501,8 +503,8 @@ QUIZ = (
         ),
         3,
         (
-            "The inner steps see the support set. On points that it has seen, a model may be good and know nothing "
-            "else.",
+            "The inner steps see the support set only. If they saw the query set too, a good score would not show that "
+            "the model knows more of the task than these points.",
             "It is chosen on validation tasks; chosen on the test tasks, it would make their score too good.",
             "Early stopping watches validation tasks, for the same reason.",
             "Yes: whatever is chosen with its help makes the score a promise that new tasks do not keep.",
