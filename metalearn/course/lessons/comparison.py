@@ -1,6 +1,6 @@
 """The long runs of lesson 07: six meta-gradients, tuned and clipped alike, on sine curves and on few-shot digits.
 
-    python -m metalearn.course.lessons.comparison      runs everything, up to 40 minutes, and writes the record
+    python -m metalearn.course.lessons.comparison      runs everything, about 40 minutes, and writes the record
 
 Every run is a function of its settings and its seed. All methods get the same number of gradients, the same number of
 configurations to choose from, and for each seed the same first network and the same sequence of tasks. Whether the

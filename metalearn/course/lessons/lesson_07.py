@@ -430,7 +430,7 @@ CONTROL = Exercise(
         "`train` returns the error and the mean length of a step. The length is proportional to the outer learning "
         "rate, so the two measured lengths tell the factor.",
     ),
-    expected="Two numbers. The second one is near 1 if shorter steps explain everything.",
+    expected="Two numbers. The second one is near 1 if the length of the steps explains everything.",
 )
 
 # 07.diagnose --------------------------------------------------------------------------------------------------------
@@ -650,8 +650,8 @@ EXERCISES = (COMPARE, CONTROL, DIAGNOSE)
 PREDICTIONS = (
     Guess(
         "07.converged",
-        "After 400 outer steps, for how many of the six is the norm of their own meta-gradient below a thousandth of "
-        "what it was at first?",
+        "Judge each method by the norm of the exact meta-gradient of the objective in its row of the first table. For "
+        "how many of the six is it below a thousandth of its first value after 400 outer steps?",
         unit="methods",
         why="MAML, iMAML and both forms of FO-B-MAML descend their own objective, up to a small error. FO-MAML and "
         "Reptile step along other directions, which cancel at other points.",
@@ -659,31 +659,33 @@ PREDICTIONS = (
     ),
     Guess(
         "07.clipping",
-        "On sine curves, how does MAML's best error without clipping compare with its best error with clipping?",
-        ("about the same", "about twice as large", "more than three times as large"),
-        why="With ten inner steps a few tasks of a run have meta-gradients that are far too large. One of them spoils "
-        "Adam's averages for many steps.",
+        "On sine curves, how does MAML's lowest validation error without clipping compare with its lowest one with "
+        "clipping?",
+        ("less than 1.5 times as large", "1.5 to three times as large", "more than three times as large"),
+        why="As in lesson 06, a few of MAML's meta-gradients are far larger than the others. Why it helps so much to "
+        "clip them is the question of the next exercise.",
         read="Does clipping matter?",
     ),
     Guess(
         "07.control",
         "How does the control compare with the clipped run?",
         ("its error is about the same", "its error is clearly larger"),
-        why="A smaller outer learning rate shortens all steps alike, those along a huge gradient and those after it.",
+        why="The outer learning rate changes the length of all steps alike, of those along a huge gradient and of "
+        "those after it. It does not remove the huge gradient from Adam's averages.",
         read="Exercise: design the control",
     ),
     Guess(
         "07.sine",
         "With the same number of gradients, which method has the lowest median error on new sine curves?",
         tuple(METHODS),
-        why="Once its meta-gradient is clipped, MAML's exact direction makes up for its fewer outer steps. Reptile, "
-        "the cheapest, is close behind.",
+        why="Once its meta-gradient is clipped, MAML comes first although it takes only a third as many outer steps as "
+        "Reptile, which is close behind.",
         read="Sine curves: what is reached",
     ),
     Guess(
         "07.variants",
         "Give iMAML ten times as many inner steps, and the same budget. How does its error on new sine curves change?",
-        ("hardly at all, or for the worse", "it becomes clearly smaller", "it falls to a third or less"),
+        ("hardly at all, or for the worse", "it falls, but not to a third", "it falls to a third or less"),
         why="With ten times as many inner steps the budget is spent after a fifth of the outer steps. Tuning again "
         "chose the weakest proximal term, with which even these inner loops do not converge.",
         read="Exercise: diagnose a run",
@@ -728,15 +730,15 @@ QUIZ = (
         "comparison fair?",
         (
             "Yes, because all methods were treated alike",
-            "No, because one method needs what none of them was given",
             "No, because MAML should have got a larger budget",
+            "No, because one method needs what none of them was given",
             "Yes, because clipping changes the method",
         ),
-        1,
+        2,
         (
             "Equal treatment is not enough if the common setting suits some methods and not others.",
-            "Yes: what a method needs belongs in the grid from which all of them choose.",
             "The budget is the same for all by design. What else was missing?",
+            "Right: what a method needs belongs in the grid from which all of them choose.",
             "Clipping changes the outer optimizer and leaves the meta-gradient as it is, like the outer learning rate.",
         ),
     ),
@@ -744,15 +746,15 @@ QUIZ = (
         "You double the number of inner steps. What happens to the memory of one task's meta-gradient, for each of the "
         "six methods?",
         (
-            "It doubles for all methods",
             "It grows for MAML and stays for the others",
+            "It doubles for all methods",
             "It grows for MAML and FO-B-MAML",
             "It stays for all methods",
         ),
-        1,
+        0,
         (
-            "Which methods need the parameters of an inner step after they have left it?",
             "Yes: only MAML has a backward pass through the whole inner loop.",
+            "Which methods need the parameters of an inner step after they have left it?",
             "FO-B-MAML compares two end points. Does it need the inner loops that led to them?",
             "What does MAML's backward pass need?",
         ),
