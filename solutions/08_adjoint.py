@@ -180,7 +180,7 @@ diagrams.show(
 )
 
 # %% [markdown]
-# **Line 1.** Give a name to the vector that travels backwards. Call it $p_k$ when it has arrived at step $k$:
+# **Line 1.** Give a name to the vector that travels backwards. Call it $p_k$ when it has arrived at $\phi_k$:
 #
 # $$p_K = \nabla f(\phi_K), \qquad p_k = (I - \alpha H_k)\, p_{k+1}, \qquad \nabla F(\theta) = p_0 .$$
 
@@ -225,10 +225,10 @@ print("line 2 holds at every step")
 #
 # $$\boxed{\;\frac{dp}{dt} = H(\phi(t))\, p, \qquad p(T) = \nabla f(\phi(T)), \qquad \nabla F(\theta) = p(0)\;}$$
 #
-# Its value is known at time $T$, so it is integrated backwards, from $T$ to $0$. At every time the **adjoint** $p(t)$ has a
-# meaning of its own. It is the gradient of the final query loss with respect to $\phi(t)$, the point that the flow has
-# reached by then. Automatic differentiation through the Runge-Kutta steps computes this gradient without the adjoint
-# equation, which gives us an independent check.
+# Here $p$ is known at time $T$, so the equation is integrated backwards, from $T$ to $0$. At every time the **adjoint**
+# $p(t)$ has a meaning of its own. It is the gradient of the final query loss with respect to $\phi(t)$, the point that the
+# flow has reached by then. Automatic differentiation through the Runge-Kutta steps computes this gradient without the
+# adjoint equation, which gives us an independent check.
 
 
 # %%
@@ -301,11 +301,11 @@ assert np.allclose(products, products[0], rtol=1e-6)  # line 4
 # %% [markdown]
 # ## Exercise: the meta-gradient on a quadratic
 #
-# On a quadratic task everything can be solved. Let $h(\phi) = \frac12 (\phi - m)^\top H (\phi - m)$ and
-# $f(\phi) = \frac12 (\phi - q)^\top A\, (\phi - q)$.
+# On a quadratic task the flow and its meta-gradient have a closed form. Let
+# $h(\phi) = \frac12 (\phi - m)^\top H (\phi - m)$ and $f(\phi) = \frac12 (\phi - q)^\top A\, (\phi - q)$.
 #
 # - **Line 1.** The flow $d\phi/dt = -H (\phi - m)$ ends at $\phi(T) = m + e^{-TH} (\theta - m)$. The *matrix exponential*
-#   of a symmetric matrix has the same eigenvectors, and the exponentials of the eigenvalues.
+#   of a symmetric matrix has the eigenvectors of that matrix, and the exponentials of its eigenvalues.
 # - **Line 2.** The meta-objective is $F(\theta) = \frac12 (\phi(T) - q)^\top A\, (\phi(T) - q)$.
 # - **Line 3** is yours: differentiate, and write $\nabla F(\theta)$ as a function.
 
@@ -494,16 +494,17 @@ assert np.allclose(differences, a_maml[32](theta, task)[1], rtol=1e-6)
 
 # %% [markdown]
 # MAML and the Euler sweep have order one, the Heun sweep has order two, and A-MAML with 64 steps has a smaller error than
-# all others with 1,024. The last method has a second advantage. Because its backward pass consists of the transposes of
-# its forward steps, its gradient is the exact gradient of the value that it returns, however few the steps. A sweep with
-# a discretization of its own differs from that by its own error.
+# all others with 1,024. One of its steps costs more than one of theirs, which we shall count at the end. A-MAML has a
+# second advantage. Because its backward pass consists of the transposes of its forward steps, its gradient is the exact
+# gradient of the value that it returns, however few the steps. An Euler or Heun sweep does not consist of the transposes
+# of the Runge-Kutta steps, so its result is exact only in the limit of many steps.
 #
 # ## Can the trajectory be integrated backwards?
 #
 # Storing the trajectory takes memory, one copy of the parameters for each step. But do we have to store it? We know
 # $\phi(T)$, and an ODE can be integrated backwards in time, from $T$ to $0$. We could start at $\phi(T)$ and $p(T)$,
-# integrate both equations backwards together, and store nothing at all. Neural ODEs, networks whose layers are the steps of
-# an ODE, were first trained in this way (Chen et al., 2018).
+# integrate both equations backwards together, and store nothing at all. Neural ODEs, networks whose layers are replaced by
+# the solution of an ODE, were first trained in this way (Chen et al., 2018).
 #
 # Let us try it on the simplest gradient flow, that of a parabola with curvature $L$ and minimum $m$. No numerical method
 # is to blame here, since both directions have a formula:
@@ -541,7 +542,7 @@ for dtype, limit in limits.items():
 
 # %% [markdown]
 # The flow contracts. It brings all initializations closer to each other by the factor $e^{-LT}$, and integrating backwards
-# must separate them again by $e^{+LT}$. It separates rounding errors by the same factor. If $\varepsilon$ is the machine
+# must separate them again by $e^{+LT}$. Rounding errors are multiplied by the same factor. If $\varepsilon$ is the machine
 # precision, the initialization is lost when
 #
 # $$\varepsilon\, e^{LT} = 1, \qquad\text{that is}\qquad LT = \ln (1 / \varepsilon) .$$
@@ -568,8 +569,8 @@ assert leaves and not distance[0] < 0.5
 figures.lost(valley, task, theta, flow, returned, np.linspace(0, T, len(flow)))
 
 # %% [markdown]
-# Forwards, the walls keep the trajectory on the valley floor. Backwards, they push it away from the floor as if this were a
-# ridge, and a rounding error decides to which side it falls.
+# Forwards, the walls keep the trajectory on the valley floor. Backwards, they push it away, as if the floor were a ridge,
+# and a rounding error decides to which side the trajectory falls.
 #
 # Move the slider and change the precision. **The parabola was lost at $LT = 36$ in float64 and at 16 in float32. Is the
 # valley lost at about the same values?** The straight line in the right panel is $\varepsilon\, e^{LT}$.
@@ -634,8 +635,9 @@ plots.table(
 assert rows[400][0] > 100 * rows[4_000][0] and not rows[400][1] < 0.5
 
 # %% [markdown]
-# It is, nearly. The table varies the number of steps. With fewer of them the trajectory is lost at a smaller $LT$, because
-# the errors of the numerical method are multiplied by $e^{LT}$ too. More steps help until only rounding is left.
+# In both precisions the valley is lost at nearly the same $LT$ as the parabola. The table varies the number of steps. With
+# fewer of them the trajectory is lost at a smaller $LT$, because the errors of the numerical method are multiplied by
+# $e^{LT}$ too. More steps help until only rounding errors are left.
 #
 # And the gradient? Let us integrate $\phi$ and $p$ backwards together and compare $p(0)$ with the exact meta-gradient, in the
 # valley and on a quadratic, which is the test problem that comes to mind first.
@@ -828,7 +830,7 @@ assert jnp.allclose(*with_and_without)  # the same gradient
 # times or less. The stored trajectory needs about five copies for each step rather than one, because the compiler keeps
 # intermediate results of the Hessian-vector products as well. With checkpoints MAML needs little more than the $2\sqrt K$
 # copies of the calculation, and its gradient is the same. `ml.a_maml` needs $2\sqrt K$ copies as well, and a constant number
-# of them for the stages of one step.
+# of them for the intermediate results of one step.
 
 # %% [markdown]
 # ## Exercise: with a proximal term, the flow leads to iMAML
@@ -836,10 +838,12 @@ assert jnp.allclose(*with_and_without)  # the same gradient
 # Lesson 04 added a proximal term, which pulls the adapted parameters back to $\theta$. The flow can have one too, and then
 # $\theta$ acts at all times, not only at the beginning. Derive the meta-gradient for a quadratic support loss.
 #
-# - **Line 1.** The flow is $d\phi/dt = -\nabla h(\phi) - \lambda (\phi - \theta)$. Its Hessian is $H + \lambda I$, so the
-#   adjoint equation becomes $dp/dt = (H + \lambda I)\, p$ with $p(T) = \nabla f(\phi(T))$ as before.
-# - **Line 2.** Displacing $\theta$ by a small vector $w$ displaces the initial value by $w$. It also adds $\lambda w\, dt$
-#   to the flow in every short time $dt$, and $p(t)$ says how much that is worth in the end. Both together give
+# - **Line 1.** The flow is $d\phi/dt = -\nabla h(\phi) - \lambda (\phi - \theta)$. The proximal objective, which it descends,
+#   has the Hessian $H + \lambda I$, so the adjoint equation becomes $dp/dt = (H + \lambda I)\, p$ with
+#   $p(T) = \nabla f(\phi(T))$ as before.
+# - **Line 2.** Displacing $\theta$ by a small vector $w$ displaces $\phi(0)$ by $w$, which changes the final query loss by
+#   $\langle p(0), w \rangle$. It also displaces $\phi(t)$ by $\lambda w\, dt$ in every short time $dt$, which changes the
+#   final query loss by $\lambda \langle p(t), w \rangle\, dt$. Both together give
 #   $\;\nabla F(\theta) = p(0) + \lambda \int_0^T p(t)\, dt$.
 # - **Line 3** is yours: if $H$ is constant, solve the equation of line 1 for $p(t)$, and put it into line 2.
 
@@ -883,8 +887,8 @@ check("08.proximal_flow_gradient", proximal_flow)
 
 # %% [markdown]
 # The two terms of line 2 trade places as $T$ grows. If all curvatures of the proximal objective are positive, $p(0)$ dies
-# out, and the integral becomes the linear solve of lesson 04, $\lambda\, (H + \lambda I)^{-1}\, \nabla f(\phi^*)$. So
-# A-MAML with a proximal term lies between MAML, for short inner loops, and iMAML, for converged ones.
+# out, and the second term becomes the linear solve of lesson 04, $\lambda\, (H + \lambda I)^{-1}\, \nabla f(\phi^*)$. So the
+# meta-gradient of this flow leads from that of MAML, for short inner loops, to that of iMAML, for converged ones.
 
 # %% tags=["fold"]
 proximal_strength = 0.5
@@ -920,9 +924,9 @@ assert apart[-1] < 1e-4 < apart[0]
 # ## When is the adjoint method worth its cost?
 #
 # Count gradients again, with a Hessian-vector product as two. MAML takes $3K$. The Euler sweep takes $6K$ and the Heun sweep
-# $8K$, of which $4K$ are for the trajectory by the Runge-Kutta method. `ml.a_maml` takes $30K$: each step has six gradients,
-# which are computed three times because of the checkpoints, and six Hessian-vector products. The table says how many
-# gradients each method needs for a given relative error.
+# $8K$, of which $4K$ are for the trajectory by the Runge-Kutta method. `ml.a_maml` takes $30K$. Each of its steps has six
+# gradients, which are computed three times, once in the forward pass and twice from a checkpoint, and six Hessian-vector
+# products. The table says how many gradients each method needs for a given relative error.
 
 # %% tags=["fold"]
 targets = (1e-2, 1e-4, 1e-6)
@@ -941,12 +945,14 @@ plots.table(
 assert needed["MAML"][2] > 100 * needed["ml.a_maml"][2]
 
 # %% [markdown]
-# If the flow is what you want, an adjoint method of high order is far cheaper than many small gradient steps. But if a dozen
-# gradient steps are what you want, MAML's gradient is exact for them, and the adjoint method has nothing to add.
+# If you want an accurate gradient of the flow, a method of high order is far cheaper than many small gradient steps. At an
+# error of 1 % the methods differ much less. And if a dozen gradient steps are what you want, MAML's gradient is exact for
+# them, and the adjoint method has nothing to add.
 #
-# It does not allow much longer steps either. A gradient step is stable up to $2/L$. A step of `ml.a_maml` is stable up to
-# a little more than $3/L$, but takes six gradients, so that each of them gets little further than $1/(2L)$. If the
-# curvatures of a problem differ widely, both methods have to take many steps.
+# The adjoint method does not allow much longer steps either. A gradient step is stable up to $2/L$. A step of `ml.a_maml`
+# is stable up to a little more than $3/L$, but takes six gradients, so that each of them advances the time by little more
+# than $1/(2L)$. A problem whose curvatures differ widely is called *stiff*, and there both methods have to take many
+# steps.
 #
 # ## What to take away
 #

@@ -330,8 +330,8 @@ ADJOINT_SWEEP = Exercise(
         Misconception(
             "second derivative without the step",
             _sweep(step=lambda later, earlier, p, h: _heun(later, earlier, lambda p, a, h: p, p, h)),
-            "In your result the second Hessian multiplies $p$ itself, in place of the point where the Euler step would "
-            "arrive.",
+            "In your result the second Hessian multiplies $p$ itself, in place of $p - \\alpha a$, where the Euler "
+            "step would arrive.",
         ),
         Misconception(
             "not halved",
@@ -541,7 +541,7 @@ PROXIMAL_FLOW_GRADIENT = Exercise(
         Misconception(
             "only the integral",
             _proximal_flow(initial=_no_part),
-            "Your result equals the integral of line 2. The first term, $p(0)$, is missing.",
+            "Your result equals the second term of line 2, with the integral. The first term, $p(0)$, is missing.",
         ),
         Misconception(
             "limit of a long training time",
@@ -653,7 +653,7 @@ PREDICTIONS = (
             "off the floor before it comes to θ",
         ),
         why="Forwards the walls push every point towards the floor. Backwards they push it away, so that rounding "
-        "errors across the valley grow like $e^{Lt}$.",
+        "errors across the valley grow like $e^{L(T - t)}$.",
         read="Can the trajectory be integrated backwards?",
     ),
     Guess(
@@ -676,20 +676,16 @@ PREDICTIONS = (
 
 QUIZ = (
     Question(
-        "At the same inner training time you take twice as many inner steps with half the inner learning rate. What "
-        "happens to the distance between the adapted parameters and the end of the gradient flow?",
-        (
-            "It stays the same",
-            "It becomes about half as large",
-            "It becomes about a quarter as large",
-            "It grows, because rounding errors add up",
-        ),
+        "Along a stored trajectory, a Heun sweep with 100 steps has a relative error of 1 %. About how many steps does "
+        "it need for an error of 0.01 %?",
+        ("200", "1,000", "10,000", "No number of steps is enough"),
         1,
         (
-            "The inner training time is the same, but the steps follow the flow more closely.",
-            "Gradient descent is a method of order one for the gradient flow.",
-            "That would be a method of order two, such as Heun's.",
-            "Downhill in a valley, errors shrink. They grow when the flow is integrated backwards.",
+            "Twice the steps leave about a quarter of the error.",
+            "The error has to become a hundred times smaller. It is proportional to $1 / K^2$, so ten times the steps "
+            "are enough.",
+            "That would be right for a method of order one, such as the Euler sweep.",
+            "Errors grow without limit when the trajectory is integrated backwards. This one is stored.",
         ),
     ),
     Question(
@@ -703,27 +699,29 @@ QUIZ = (
         ),
         1,
         (
-            "$T = \\alpha K$ is the product of the learning rate and the number of steps.",
+            "5 is $T = \\alpha K$. It still has to be multiplied by $L$.",
             "Rounding errors would be multiplied by about $e^{500}$, and float32 tolerates about $e^{16}$.",
             "The rounding error is already in the end point, and no method can take it out.",
             "Float64 tolerates $LT$ up to about 36.",
         ),
     ),
     Question(
-        "An adjoint method agrees with the exact meta-gradient on a quadratic. What does this say about the trajectory "
-        "that it used?",
+        "A colleague integrates $\\phi$ and $p$ backwards together and stores nothing. For linear regression with the "
+        "squared loss, at $LT = 100$ in float64, the meta-gradient is right to ten digits. Does this show that the "
+        "method can be used for a network at the same $LT$?",
         (
-            "Nothing, because the Hessian is the same everywhere",
-            "It was recovered to the same accuracy",
-            "It was stored",
-            "LT was below 36",
+            "No, because this loss is quadratic in the parameters",
+            "Yes, because the same LT was tested",
+            "Yes, because the trajectory must have been right",
+            "No, because ten digits are too few",
         ),
         0,
         (
-            "On a quadratic the gradient is right even along a wrong trajectory.",
-            "In this lesson the trajectory was lost, and the gradient on the quadratic was right.",
-            "It may have been integrated backwards, and lost.",
-            "The quadratic of this lesson had $LT = 40$.",
+            "The Hessian of this loss is the same everywhere, so the gradient is right even along a wrong trajectory. "
+            "That of a network's loss changes along the trajectory.",
+            "The test has the right $LT$, but a loss that cannot show the failure.",
+            "At $LT = 100$ nothing is left of the initialization in float64, whatever the gradient says.",
+            "Ten digits would be plenty, if the test could fail.",
         ),
     ),
 )
