@@ -214,7 +214,7 @@ plots.table(
     },
     ("", "squared error"),
     title="Joint training has reached the floor",
-    caption="On 20,000 new tasks. What follows ± is a 95 % interval, which is explained below.",
+    caption="On 20,000 new tasks; ± is half the width of a 95 % interval, as explained below.",
 )
 
 # %%
@@ -565,17 +565,17 @@ plots.table(
 
 # %%
 def report_a(validation, test):
-    """The best learning rate on the test tasks."""
+    """The loss of the best learning rate on the test tasks."""
     return test.mean(axis=1).min()
 
 
 def report_b(validation, test):
-    """The best learning rate on the validation tasks."""
+    """The loss of the best learning rate on the validation tasks."""
     return validation.mean(axis=1).min()
 
 
 def report_c(validation, test):
-    """The best learning rate for each test task."""
+    """The loss with the best learning rate for each test task."""
     return test.min(axis=0).mean()
 
 

@@ -68,7 +68,7 @@ _costs = figures.costs()
 plots.table(
     _costs,
     ("", "gradients for one task", "outer steps for 90,000 gradients"),
-    title="For the same gradients Reptile takes four times as many outer steps as FO-B-MAML",
+    title="For the same gradients Reptile takes four times as many outer steps as symmetric FO-B-MAML",
     caption="K = 10 inner steps, and five steps of conjugate gradients for iMAML.",
 )
 assert comparison.sinusoid().gradients == 90_000 and _costs["MAML"][0] == 31
@@ -650,7 +650,7 @@ assert settings.memory_steps[2] == 10 and settings.memory_steps[-1] == 50
 figures.memory(
     "Only MAML's memory grows with K; with the width every method's grows alike",
     "Two plots with logarithmic axes. Left, memory against inner steps: MAML rises in proportion, rematerialized MAML "
-    "less steeply, FO-B-MAML and FO-MAML are flat. Right, memory against the channels of a network: four nearly parallel "
+    "less steeply, FO-B-MAML is nearly flat, and FO-MAML is flat from five steps on. Right, memory against the channels of a network: four nearly parallel "
     "lines rise in proportion to the channels, MAML highest.",
 )
 for _name, _values in _kilobytes.items():

@@ -892,7 +892,7 @@ def converged(norms: dict[str, _Array]) -> None:
     for name, values in norms.items():
         axes.plot(spent[name], np.maximum(values, 1e-9), label=name)
     axes.set(yscale="log", xlim=(0, 6), ylim=(1e-7, 5))
-    plots.label(axes, "thousands of gradients for each task", "norm of its own meta-gradient")
+    plots.label(axes, "thousands of gradients for each task", "norm of the exact meta-gradient of its objective")
     plots.show(
         figure,
         alt="Norm of each method's own exact meta-gradient against gradients spent, on a logarithmic axis. All fall. "
@@ -1031,7 +1031,8 @@ def clipping_effect(title: str, alt: str) -> None:
         figure,
         alt,
         title,
-        caption="The lowest validation error among nine configurations without clipping, and among nine with it.",
+        caption="The lowest validation error among nine configurations without clipping, and among nine with it. "
+        "Where one mark is visible, the two coincide.",
     )
 
 

@@ -777,7 +777,7 @@ def _valley(axes, loss, batch, theta, paths):
         if place:
             axes.text(*place, name, color=color, weight="bold", ha="center")
     axes.plot(*theta, "o", color=plots.PALETTE["text"], markerfacecolor=plots.PALETTE["card"], markersize=5)
-    axes.text(theta[0] - 0.16, theta[1] + 0.06, "θ", weight="bold")
+    axes.text(theta[0] - 0.16, theta[1] + 0.06, "θ", weight="bold", color=plots.PALETTE["text"])
     axes.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal")
     axes.grid(visible=False)
     plots.label(axes, "φ₁", "φ₂")
