@@ -13,7 +13,7 @@
 # %% [markdown] tags=["opening"]
 # **Afterwards you can**
 #
-# - **explain** what a Moreau envelope does to a loss, and why its gradient is the way back from $\phi^*$ to $\theta$,
+# - **explain** what a Moreau envelope does to a loss, and why its gradient is $\lambda\, (\theta - \phi^*)$,
 # - **derive** where training on envelopes converges, and how this differs from iMAML,
 # - **implement** the anchored iteration, and **predict** when it diverges,
 # - **measure** how inner accuracy and noise limit training, and tell one from the other,
@@ -48,10 +48,10 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # query set. It also allows another meta-objective: not the loss at $\phi^*$ alone, but the loss plus the proximal term,
 # which is the whole quantity that adaptation minimizes.
 #
-# The figure shows how this works. On the left is the proximal objective of one initialization $\theta$. Its lowest value is
-# plotted on the right, for every $\theta$, and this is the **Moreau envelope** $F$ of the loss. Raise the strength, and
-# move $\theta$. **How does the envelope lie with respect to the loss, and where does it have kinks?** Then choose the
-# absolute value.
+# The figure shows how this works. On the left is the proximal objective of one initialization $\theta$. Its lowest
+# value is plotted on the right, for every $\theta$, and this is the **Moreau envelope** $F$ of the loss. Raise the
+# strength $\lambda$, and move $\theta$. **How does the envelope lie with respect to the loss, and where does it have
+# kinks?** Then choose the absolute value.
 
 # %%
 controls = {"strength": (0.2, 10.0, 0.2, 0.6), "theta": (-3.0, 3.0, 0.1, 2.5)}
@@ -67,24 +67,25 @@ _value, _adapted = figures.envelope(np.abs, 2.0, _theta)
 assert np.allclose(2.0 * (_theta - _adapted), np.clip(2.0 * _theta, -1, 1), atol=1e-2)  # clipping
 
 # %% [markdown]
-# The envelope never lies above the loss, because $\phi = \theta$ is one of the points that the minimum may choose. Both
-# have the same lowest value at the same place. In between, the envelope is smoother than the loss. With a small strength
-# the wiggles nearly disappear, and what remains are small kinks, where $\phi^*$ jumps from one valley to the next. With a large
-# strength the kinks vanish and the wiggles return.
+# The envelope never lies above the loss, because $\phi = \theta$ is one of the points that the minimum may choose.
+# Both have the same lowest value at the same place. With a small strength the wiggles nearly disappear, and what
+# remains are small kinks, where $\phi^*$ jumps from one valley to the next. With a large strength the kinks vanish and
+# the wiggles return.
 #
-# The dotted line on the right is the tangent of $F$. Its slope is the number above the left panel, $\lambda$ times the
-# distance from $\phi^*$ to $\theta$. So to know the slope of the envelope it is enough to know where the minimum *is*.
+# The dotted line on the right is the tangent of $F$. Its slope is the number above the left panel,
+# $\lambda\, (\theta - \phi^*)$. So to know the slope of the envelope it is enough to know where the minimum *is*.
 #
-# The absolute value has a kink, and its envelope has none. This envelope is known as the Huber loss, and its gradient is
-# $\lambda\theta$, clipped to the interval from $-1$ to $1$. The clipping of lesson 06 is the gradient of an envelope.
+# The absolute value has a kink, and its envelope has none. This envelope is known as the Huber loss, and its gradient
+# is $\lambda\theta$, clipped to the interval from $-1$ to $1$. So clipping, as in lesson 06, is itself the gradient of
+# an envelope, in several dimensions that of the norm.
 #
-# *Short of time? Skip the section "Where iMAML's objective is neither smooth nor convex" and the last one.*
+# *Short of time? Skip the sections "Where iMAML's objective is neither smooth nor convex" and "On a network".*
 
 # %% [markdown]
 # ## The derivation, line by line
 #
-# $F$ depends on $\theta$ in three ways: the adapted parameters move and change the loss, they move and change the proximal
-# term, and the proximal term is measured from another place.
+# $F$ depends on $\theta$ in three ways: the adapted parameters move and change the loss, they move and change the
+# proximal term, and the proximal term is measured from another place.
 
 # %%
 through_prediction = predict("09.through")
@@ -154,8 +155,8 @@ assert jnp.allclose(central(F), sum(ways), atol=1e-7)  # line 2
 #
 # $$\nabla F(\theta) = J^\top \big[\nabla h(\phi^*) + \lambda\, (\phi^* - \theta)\big] + \lambda\, (\theta - \phi^*) .$$
 #
-# **Line 4, stationarity.** The bracket is the gradient of the proximal objective at its own minimum, so it is zero. What
-# remains is the direct dependence alone, and, by stationarity once more, the gradient of the loss at $\phi^*$:
+# **Line 4, stationarity.** The bracket is the gradient of the proximal objective at its own minimum, so it is zero.
+# What remains is the direct dependence alone, and, by stationarity once more, the gradient of the loss at $\phi^*$:
 #
 # $$\boxed{\;\nabla F(\theta) = \lambda\, (\theta - \phi^*) = \nabla h(\phi^*)\;}$$
 
@@ -182,17 +183,20 @@ plots.table(
 figures.two_ways()
 
 # %% [markdown]
-# We never needed $J$, and so we need no Hessian, no linear solve and no second loop. The argument is older than
-# meta-learning. Where a minimum depends on a parameter, only the direct dependence counts for its value. Economists call
-# this the *envelope theorem*, and in optimization it is known as *Danskin's theorem*.
+# We never needed $J$, and so we need no Hessian, no linear solve and no second inner solve. The argument is older than
+# meta-learning. If a lowest value depends on a parameter, its derivative comes from the direct dependence alone, as if
+# the minimizer did not move. Economists call this the *envelope theorem*, and in optimization it is known as
+# *Danskin's theorem*.
 #
-# Where exactly did lesson 04 need the solve? Its objective lacks the proximal term, so lines 2 and 3 keep only the first
-# contribution, $J^\top \nabla h(\phi^*)$, and nothing cancels it. The two gradients contain the same vector:
+# Where exactly did lesson 04 need the solve? Its objective lacks the proximal term, so lines 2 and 3 keep only the
+# first contribution, $J^\top \nabla h(\phi^*)$, and nothing cancels it. For one task, the two gradients contain the
+# same vector:
 #
 # $$\nabla F_\text{Moreau} = \nabla h(\phi^*), \qquad\qquad \nabla F_\text{prox} = J^\top\, \nabla h(\phi^*) .$$
 #
-# If the query loss $f$ is another function than $h$, the cancellation fails in the same way. One loss in both roles is
-# what makes it work.
+# If the query loss $f$ is another function than $h$, counting the proximal term does not help. The bracket of line 3
+# then contains $\nabla f$ in place of $\nabla h$, and it is not zero. One loss in both roles is what makes the
+# cancellation work.
 
 # %% tags=["fold"]
 assert jnp.allclose(central(lambda theta: h(minimum(theta, lam))), J.T @ gradient(phi), atol=1e-7)
@@ -200,8 +204,8 @@ assert jnp.allclose(central(lambda theta: h(minimum(theta, lam))), J.T @ gradien
 # %% [markdown]
 # ## Exercise: the gradient of the mean envelope
 #
-# The meta-objective $F_\text{Moreau}(\theta)$ is the mean of the envelopes of all tasks. Write its gradient. The function
-# `minimize` does the inner loop for you. There are two ways to finish, of which one does not need `loss`.
+# The meta-objective $F_\text{Moreau}(\theta)$ is the mean of the envelopes of all tasks. Write its gradient. The
+# function `minimize` does the inner loop for you. There are two ways to finish, of which one does not need `loss`.
 
 
 # %% tags=["exercise"] exercise="09.moreau_gradient"
@@ -234,10 +238,10 @@ def moreau_gradient(loss, minimize, batches, params, strength):
 check("09.moreau_gradient", moreau_gradient)
 
 # %% [markdown]
-# Compare this with **Reptile** from lesson 03, which steps against $\theta - \phi_K$, where $\phi_K$ comes from $K$ plain
-# gradient steps. By lesson 04 these $K$ steps end near the proximal point for $\lambda \approx 1/(\alpha K)$. Give Reptile
-# all the data of a task in one set, and it takes an inexact gradient step on the Moreau objective. The next cell measures
-# the angle between the two directions.
+# Compare this with **Reptile** from lesson 03, which steps against $\theta - \phi_K$, where $\phi_K$ comes from $K$
+# plain gradient steps. By lesson 04 these $K$ steps end near the $\phi^*$ of $\lambda \approx 1/(\alpha K)$. Give
+# Reptile all the data of a task in one set, and its direction is nearly that of the Moreau objective's gradient. The
+# next cell measures the angle between the two. A cosine of 1 would mean the same direction.
 
 # %% tags=["nbval-check-output"]
 phi_K = ml.inner.descend(h, optax.sgd(0.02), 10, theta)
@@ -248,7 +252,7 @@ print(f"cosine of the angle between the two: {cosine:.3f}")
 # %% [markdown]
 # ## A smooth objective under a wiggly loss
 #
-# How curved is the envelope? Begin with a quadratic in one dimension, with curvature $a$.
+# How curved is the envelope? Begin with a quadratic in one dimension, with curvature $a$ and its minimum at $m$.
 
 # %%
 curvature_prediction = predict("09.curvature")
@@ -267,9 +271,10 @@ assert np.isclose(ml.theory.moreau(_task, 1.0).tasks.query.hessian, _pulls[1])
 #
 # $$\lambda\, (1 - J)\, (\theta - m) = \frac{\lambda a}{\lambda + a}\, (\theta - m) = a J\, (\theta - m).$$
 #
-# The curvature of the envelope is $aJ$, which is less than $a$ and less than $\lambda$. A flat task is left almost as it
-# is. A steep one loses its steepness, because adaptation solves it anyway. In lesson 03 the curvatures were the *weights*
-# with which the tasks pull at the initialization, and it is worth putting the three objectives side by side:
+# The curvature of the envelope is $aJ$, which is less than $a$ and less than $\lambda$. A flat task is left almost as
+# it is. A steep one loses its steepness, because adaptation solves it anyway. In lesson 03 training converged to a
+# weighted mean of the tasks' minima, and the *weight* of a task was the factor before $(\theta - m)$. Put the three
+# objectives side by side:
 #
 # | objective | weight of a task |
 # |---|---|
@@ -277,9 +282,10 @@ assert np.isclose(ml.theory.moreau(_task, 1.0).tasks.query.hessian, _pulls[1])
 # | Moreau envelope | $a J$ |
 # | iMAML, support and query loss equal | $a J^2$ |
 #
-# You know this pattern. With $J = (1 - \alpha a)^K$ it was joint training, **FO-MAML** and MAML. Lesson 03 said that
-# FO-MAML converges to the wrong point. Now we can say of which problem this is nearly the *right* point. FO-MAML leaves out
-# one factor of MAML's gradient, and what is left is close to the gradient of a Moreau envelope.
+# You know this pattern. With $J = (1 - \alpha a)^K$ these were the weights of joint training, **FO-MAML** and MAML.
+# Lesson 03 said that FO-MAML converges to the wrong point. Now we can say of which problem this is nearly the *right*
+# point. FO-MAML leaves out one factor $J$ of MAML's gradient, and what is left is close to the gradient of a Moreau
+# envelope with $\lambda \approx 1/(\alpha K)$, if the curvatures are small.
 
 # %% [markdown]
 # ## Exercise: where training converges
@@ -288,7 +294,8 @@ assert np.isclose(ml.theory.moreau(_task, 1.0).tasks.query.hessian, _pulls[1])
 #
 # - **Line 1.** $\phi_i^* - m_i = J_i\, (\theta - m_i)$ with $J_i = \lambda\, (H_i + \lambda I)^{-1}$, from lesson 04.
 # - **Line 2.** $\nabla F_i(\theta) = \lambda\, (\theta - \phi_i^*)$.
-# - **Line 3** is yours: put line 1 into line 2, and find the $\theta$ at which the mean over the tasks is zero.
+# - **Line 3** is yours: put line 1 into line 2, and find the $\theta$ at which the mean of these gradients over the
+#   tasks is zero.
 
 
 # %% tags=["exercise"] exercise="09.moreau_point"
@@ -320,16 +327,19 @@ check("09.moreau_point", moreau_point)
 # %% [markdown]
 # <details><summary>Line 3, to compare with yours</summary>
 #
-# Since $I - J_i = H_i\, (H_i + \lambda I)^{-1}$, the gradient is $\nabla F_i = \lambda H_i\, (H_i + \lambda I)^{-1} (\theta
-# - m_i) = W_i\, (\theta - m_i)$. The mean vanishes where $\big(\sum_i W_i\big)\, \theta = \sum_i W_i\, m_i$.
+# Since $I - J_i = H_i\, (H_i + \lambda I)^{-1}$, the gradient is
+# $\nabla F_i = \lambda H_i\, (H_i + \lambda I)^{-1} (\theta - m_i) = W_i\, (\theta - m_i)$. The mean vanishes where
+# $\big(\sum_i W_i\big)\, \theta = \sum_i W_i\, m_i$.
 #
 # </details>
 #
-# The matrix $W = \lambda H\, (H + \lambda I)^{-1}$ is the Hessian of the envelope, for any loss, if $H$ is taken at
-# $\phi^*$. If $h$ is convex, all its eigenvalues lie between $0$ and $\lambda$, so **the envelope is convex too, and
-# $\lambda$-smooth, however wiggly the gradient of the loss is**. A learning rate of $1/\lambda$ is then always safe. With it
-# the outer step becomes $\theta \leftarrow \theta - \frac{1}{\lambda} \lambda\, (\theta - \phi^*) = \phi^*$, or the mean of
-# all $\phi_i^*$ if there are several tasks. In optimization this is known as the *proximal point method*.
+# The matrix $W = \lambda H\, (H + \lambda I)^{-1}$ is the Hessian of the envelope of other losses too, if $H$ is taken
+# at $\phi^*$ and $\phi^*$ does not jump there. If $h$ is convex, all eigenvalues of $W$ lie between $0$ and $\lambda$,
+# so **the envelope is convex too, and none of its curvatures exceeds $\lambda$, however wiggly the gradient of the loss
+# is**. Such a function is called $\lambda$-smooth, and a gradient step with the learning rate $1/\lambda$ never raises
+# it. The outer step with this learning rate is
+# $\theta \leftarrow \theta - \frac{1}{\lambda} \lambda\, (\theta - \phi^*) = \phi^*$, or the mean of all $\phi_i^*$ if
+# there are several tasks. In optimization this is known as the *proximal point method*.
 
 # %% tags=["fold"]
 _H = hessian(phi)
@@ -345,13 +355,13 @@ assert jnp.allclose(_slope, _W, atol=1e-5)  # the Hessian of the envelope of the
 #
 # $$\phi^* = \theta - \alpha\, \nabla h(\phi^*) .$$
 #
-# So $\phi^*$ is a **fixed point**: one gradient step that begins at $\theta$, but uses the gradient at $\phi^*$, ends at
-# $\phi^*$. We do not know that gradient yet. Therefore we begin with a guess and improve it:
+# So $\phi^*$ is a **fixed point**: one gradient step that begins at $\theta$, but uses the gradient at $\phi^*$, ends
+# at $\phi^*$. We do not know that gradient yet. Therefore we begin with a guess and improve it:
 #
 # $$z_0 = \theta, \qquad z_{k+1} = \theta - \alpha\, \nabla h(z_k) .$$
 #
 # Every step begins at $\theta$, so we call this the *anchored* iteration. Its first step is an ordinary gradient step,
-# and FO-MAML stops here. But the second step is not an ordinary one.
+# and FO-MAML with one inner step stops here. But the second step is not an ordinary one.
 
 # %% tags=["fold"]
 figures.two_iterations()
@@ -363,7 +373,8 @@ figures.two_iterations()
 # $$\lVert z_{k+1} - \phi^* \rVert = \alpha\, \lVert \nabla h(z_k) - \nabla h(\phi^*) \rVert \le \alpha L\,
 # \lVert z_k - \phi^* \rVert .$$
 #
-# Each step shrinks the distance by a factor of $\alpha L$ at least, as long as $\alpha L < 1$. What if it is not?
+# Each step multiplies the distance by at most $\alpha L$, so the iteration converges if $\alpha L < 1$. What if
+# $\alpha L$ is larger?
 
 # %%
 unstable_prediction = predict("09.unstable")
@@ -393,13 +404,13 @@ for _product, _off in zip((0.5, 0.9, 1.2), errors.values(), strict=True):
     assert np.allclose(_off[1:] / _off[:-1], -_product, rtol=1e-4)
 
 # %% [markdown]
-# With $\alpha L > 1$ the points jump from one side of $\phi^*$ to the other, each time further. The condition
-# $\alpha L < 1$ means $\lambda > L$, so it asks for a proximal term that is stronger than every curvature. Then
-# $J = \lambda / (\lambda + a)$ is above one half in every direction, and adaptation keeps more than half of the
-# initialization. This is the price of the simple iteration, not of the envelope. The anchored step is a gradient step on
-# the proximal objective, whose gradient at $z$ is $\nabla h(z) + \lambda (z - \theta)$, with the learning rate
-# $1/\lambda$. With a smaller learning rate, such as $1/(\lambda + L)$, gradient descent on a convex loss finds the same
-# $\phi^*$ for every $\lambda$.
+# On a parabola with $\alpha L > 1$ the points jump from one side of $\phi^*$ to the other, each time further. The
+# condition $\alpha L < 1$ means $\lambda > L$, so it asks for a proximal term that is stronger than every curvature.
+# Then $J = \lambda / (\lambda + a)$ is above one half in every direction, so adaptation covers less than half of the
+# distance to the task's minimum. This is the price of the simple iteration, not of the envelope. The anchored step is
+# a gradient step on the proximal objective, whose gradient at $z$ is $\nabla h(z) + \lambda (z - \theta)$, with the
+# learning rate $1/\lambda$. With a smaller learning rate, such as $1/(\lambda + L)$, gradient descent on the same
+# objective finds $\phi^*$ for every $\lambda$, if the loss is convex.
 
 # %% tags=["fold"]
 _z = jnp.array([0.4, 1.1])
@@ -413,8 +424,8 @@ assert np.isclose(_phi, 1 / 6) and abs(anchored_points(5.0, 1.0, 20)[-1]) > 1e10
 # %% [markdown]
 # ## Exercise: FO-MuML
 #
-# The method is called **FO-MuML**, first-order multistep meta-learning. Take $K$ anchored steps, and return the gradient
-# of the loss where they end, $\nabla h(z_K) \approx \nabla h(\phi^*) = \nabla F(\theta)$.
+# The method is called **FO-MuML**, first-order multistep meta-learning. Take $K$ anchored steps, and return the
+# gradient of the loss where they end, $\nabla h(z_K) \approx \nabla h(\phi^*) = \nabla F(\theta)$.
 
 
 # %% tags=["exercise"] exercise="09.anchored"
@@ -449,8 +460,8 @@ check("09.anchored", fo_muml_gradient)
 #
 # ## How close does training get?
 #
-# We stop after $K$ inner steps, so the gradient is not exact, and training ends *near* the optimum of the Moreau objective.
-# How near?
+# We stop after $K$ inner steps, so the gradient is not exact, and training ends *near* the optimum of the Moreau
+# objective. How near?
 #
 # **Line 1.** The first displacement is $\theta - \phi^* = \alpha \nabla F_i$. By contraction the last one is
 # $\lVert z_K - \phi^* \rVert \le (\alpha L)^K \alpha\, \lVert \nabla F_i(\theta) \rVert$.
@@ -459,17 +470,19 @@ check("09.anchored", fo_muml_gradient)
 #
 # $$\lVert \nabla h_i(z_K) - \nabla F_i(\theta) \rVert \le (\alpha L)^{K+1}\, \lVert \nabla F_i(\theta) \rVert .$$
 #
-# **Line 3.** Training has converged at a point $\hat\theta$ where the estimates cancel, $\sum_i \nabla h_i(z_{K,i}) = 0$.
-# There the exact gradient of the objective is at most $(\alpha L)^{K+1}$ times the mean norm of the tasks' gradients.
+# **Line 3.** Training has converged at a point $\hat\theta$ where the estimates cancel,
+# $\sum_i \nabla h_i(z_{K,i}) = 0$. There the exact gradient of the objective has a norm of at most $(\alpha L)^{K+1}$
+# times the mean norm of the tasks' exact gradients.
 #
-# **Line 4.** If every curvature of $F_\text{Moreau}$ is at least $\mu$, then a small gradient means a small distance from
-# its optimum $\theta^*$:
+# **Line 4.** If every curvature of $F_\text{Moreau}$ is at least $\mu$, then the distance from its optimum $\theta^*$
+# is at most the norm of its gradient divided by $\mu$. With $M$ tasks,
 #
 # $$\lVert \hat\theta - \theta^* \rVert \le \frac{(\alpha L)^{K+1}}{\mu} \cdot \frac1M \sum_i \lVert \nabla F_i(\hat\theta) \rVert .$$
 #
-# The distance is a product of two things. One is the inner accuracy. The other is the size of the single tasks' gradients
-# at the end of training, where they nearly cancel in the mean, so it says how much the tasks disagree. If they all agreed,
-# training would end at the optimum with any number of inner steps.
+# Apart from $1/\mu$ this bound is a product of two things. One is the inner accuracy. The other is the mean norm of
+# the single tasks' gradients at the end of training. There the gradients nearly cancel, so their norms say how much
+# the tasks disagree. If all tasks had the same minimum, training would end at the optimum with any number of inner
+# steps.
 
 # %%
 # twenty quadratic tasks in five dimensions, L = 1
@@ -519,20 +532,22 @@ for _steps, _path in paths.items():
     assert ends[_steps] <= _accuracy / _mu * _sizes.mean() + 1e-9  # line 4
 
 # %% [markdown]
-# From the first inner step on, every further one multiplies the final distance by a little less than $\alpha L = 0.5$, as
-# the bound says. All curves take about the same number of outer steps to level off. Two of them dip before, because they
-# pass close to the optimum on the way to their own end. The curve for $K = 0$ is joint training, and that for $K = 1$ is FO-MAML with the support
-# set in both roles. So **FO-MAML converges to a neighbourhood of the Moreau optimum**, and FO-MuML makes this
-# neighbourhood as small as you like.
+# From the first inner step on, every further one multiplies the final distance by a little less than $\alpha L = 0.5$
+# on average. The first one gains less. This does not contradict the bound, which only says how large the distance can
+# be at most. Two of the curves dip before they level off, because training passes close to the optimum on the way to
+# the point where it converges. The curve for $K = 0$ is joint training, and that for $K = 1$ is FO-MAML with the
+# support set in both roles. So **FO-MAML converges to a neighbourhood of the Moreau optimum**, and FO-MuML makes this
+# neighbourhood as small as you like, with enough inner steps.
 
 # %% [markdown]
 # ## Bias and noise
 #
 # In practice an outer step sees a few random tasks, and its gradient is noisy. The noise keeps $\theta$ moving when
-# training has converged on average. So the mean squared distance at the end has two parts. The **bias** is the one that
-# you have just seen. It depends on $K$, and not on the outer learning rate $\eta$. The **noise** is proportional to
-# $\eta$, if $\eta$ is small, because every step adds a random displacement of mean square proportional to $\eta^2$, and
-# $1/\eta$ of these displacements are remembered.
+# training has converged on average. So the mean squared distance at the end has two parts. The **bias** is the square
+# of the distance that you have just seen. It depends on $K$, and not on the outer learning rate $\eta$. The **noise**
+# is proportional to $\eta$, if $\eta$ is small. Every step adds a random displacement, whose mean square is
+# proportional to $\eta^2$. Later steps undo it little by little, so only the displacements of the last steps matter,
+# and the number of these steps is proportional to $1/\eta$.
 
 # %%
 noise_prediction = predict("09.noise")
@@ -572,16 +587,17 @@ plots.table(
 assert abs(_effect - 1) < 0.3 and measured[4, 0.025] < 0.7 * measured[1, 0.025]
 
 # %% [markdown]
-# At $\eta = 0.1$ the noise hides the bias, and three more inner steps are hardly noticed. At $\eta = 0.025$ there is less
-# noise, and the same inner steps help. So what is worth paying for depends on which part is the larger one. Somebody
-# looks at a plateau and proposes more inner steps. Somebody else proposes a smaller outer learning rate. Each
-# proposal makes training more expensive, so it is worth finding out first which of them is right.
+# At $\eta = 0.1$ the noise hides the bias, and three more inner steps are hardly noticed. At $\eta = 0.025$ there is
+# less noise, and the same inner steps help. So when training no longer improves, there are two remedies, more inner
+# steps and a smaller outer learning rate. Each of them makes training more expensive, and each helps against one part
+# only. So it is worth finding out first which part is the larger one.
 
 # %% [markdown]
 # ## Exercise: inner accuracy, or noise?
 #
-# Design the control. You may measure the final error for any two settings. Choose them, and split the error of a given
-# setting into its two parts. Beware that other inner steps also give other gradients, and hence another noise.
+# Design a control experiment that splits the mean squared distance of a given run into its bias and its noise. You may
+# measure it for the settings of this run, and for one other choice of settings. Beware that another number of inner
+# steps also gives other gradients, and hence another noise.
 
 
 # %% tags=["exercise"] exercise="09.control"
@@ -611,8 +627,9 @@ def split_the_error(plateau, num_steps, learning_rate):
 check("09.control", split_the_error)
 
 # %% [markdown]
-# Applied to the runs of the last table, the control gives the following parts. In the last column is the squared distance
-# from the figure in which every outer step saw all tasks, and which contains no noise.
+# Applied to the runs of the last table, the control gives the following parts. In the last column is the squared
+# distance from the figure in which every outer step saw all tasks, and which contains no noise. For $K = 4$ the bias
+# is so small beside the noise that the control can only tell that it is small, and not how small.
 
 # %% tags=["fold"]
 _rows = {}
@@ -631,19 +648,18 @@ assert _rows["K = 4"][1] > 5 * abs(_rows["K = 4"][0]) and _rows["K = 1"][1] > _r
 # %% [markdown]
 # ## Where iMAML's objective is neither smooth nor convex
 #
-# The Moreau envelope of a convex loss is convex and smooth. One would expect the same of iMAML's objective, which looks at
-# the same minimum. Mishchenko, Hanzely and Richtárik showed with counter-examples that neither holds, even if support and
-# query loss are the same. There is a short way to see why. The two objectives differ by the proximal term, and line 4 says
-# how large it is:
+# The Moreau envelope of a convex loss is convex and smooth. One would expect the same of iMAML's objective, which looks
+# at the same minimum. Mishchenko, Hanzely and Richtárik showed with counter-examples that neither holds, even if
+# support and query loss are the same. There is a short way to see why. The two objectives differ by the proximal term,
+# and line 4 says how large it is:
 #
 # $$F_\text{prox}(\theta) = F_\text{Moreau}(\theta) - \frac{\lambda}{2} \lVert \phi^* - \theta \rVert^2
 # = F_\text{Moreau}(\theta) - \frac{1}{2\lambda}\, \lVert \nabla F_\text{Moreau}(\theta) \rVert^2 .$$
 #
-# The squared gradient is *subtracted*. Differentiate it twice, and a third derivative appears, multiplied by a gradient
-# that grows without bound.
+# The squared gradient is *subtracted*, and its curvature with it.
 #
-# The first example is the wave of lesson 06, $h(\phi) = \frac12 \phi^2 + 0.9 \cos \phi$, a convex loss whose curvature lies
-# between $0.1$ and $1.9$.
+# The first example is the wave of lesson 06, $h(\phi) = \frac12 \phi^2 + 0.9 \cos \phi$, a convex loss whose curvature
+# lies between $0.1$ and $1.9$.
 
 # %%
 smooth_prediction = predict("09.smooth")
@@ -691,21 +707,25 @@ plots.table(
 )
 
 # %% [markdown]
-# In the second example (on the right) the loss is convex. Its gradient is 1 up to $\phi = 1$ and grows afterwards. As soon
-# as the curvature begins, $J$ falls below 1, and at first it falls faster than the gradient $h'$ grows. So
-# $F_\text{prox}' = J h'$ decreases, which the derivative of a convex function never does. At the same place the gradient of
-# the Moreau envelope is $h'(\phi^*)$ itself, which never decreases.
+# On the left, the curvature of iMAML's objective is that of the Moreau envelope minus that of the squared gradient over
+# $2 \lambda$. Differentiate the square twice, and a third derivative appears, multiplied by the gradient. For the wave
+# this gradient grows without bound.
 #
-# Does this make the Moreau objective the better one? It is easier to optimize, and it answers another question. iMAML asks
-# how good the adapted parameters are on data that they have *not* seen. The Moreau objective asks how well a task can be
-# fitted close to $\theta$, and it cannot notice overfitting.
+# In the second example (on the right) the loss is convex. Its gradient is 1 up to $\phi = 1$ and grows afterwards. As
+# soon as the curvature begins, $J$ falls below 1, and at first it falls faster than the gradient $h'$ grows. So
+# $F_\text{prox}' = J h'$ decreases, which the derivative of a convex function never does. At the same place the gradient
+# of the Moreau envelope is $h'(\phi^*)$ itself, which never decreases.
+#
+# Does this make the Moreau objective the better one? It is easier to optimize, and it answers another question. iMAML
+# asks how good the adapted parameters are on data that they have *not* seen. The Moreau objective asks how well a task
+# can be fitted close to $\theta$, and it cannot notice overfitting.
 
 # %% [markdown]
 # ## On a network
 #
-# The anchored iteration needs $\lambda > L$, and the largest curvature of a network's loss is large. The gradient
-# $\lambda\, (\theta - \phi^*)$ does not need this. So we keep the gradient, and find $\phi^*$ by gradient descent on the proximal objective. The whole meta-gradient
-# fits into a few lines.
+# The anchored iteration needs $\lambda > L$, and the largest curvature of a network's loss is large. The formula
+# $\lambda\, (\theta - \phi^*)$ does not need this. So we keep the formula, and approach $\phi^*$ by a few steps of
+# gradient descent on the proximal objective. The whole meta-gradient fits into a few lines.
 
 # %%
 distribution = ml.tasks.Sinusoid(num_support=10, num_query=10)
@@ -759,22 +779,23 @@ _after = {name: float(np.mean(curve[10])) for name, curve in _curves.items()}
 assert _largest > 3 and _after["Moreau"] < 0.5 * _after["random"]
 
 # %% [markdown]
-# The trained initialization adapts to new curves from ten points, although no second derivative was ever computed and no
-# step was remembered. With this $\lambda$ the anchored iteration would have been of no use, because $\alpha L$ is far
-# above one.
+# The trained initialization adapts to new curves from ten points, although no second derivative was ever computed and
+# no step was remembered. With this $\lambda$ the anchored iteration would have been of no use, because $\alpha L$ is
+# far above one.
 
 # %% [markdown]
 # ## What to take away
 #
-# - The Moreau envelope counts the proximal term. Then the two contributions of $\phi^*$ cancel, and the meta-gradient is
-#   $\lambda\, (\theta - \phi^*) = \nabla h(\phi^*)$. This needs one loss in both roles.
+# - The Moreau envelope counts the proximal term. Then the two contributions of $\phi^*$ cancel, and the meta-gradient
+#   is $\lambda\, (\theta - \phi^*) = \nabla h(\phi^*)$. This needs one loss in both roles.
 # - On a quadratic the envelope has the curvature $\lambda a / (\lambda + a)$. For a convex loss it is convex and
 #   $\lambda$-smooth, which iMAML's objective need not be.
-# - The anchored iteration $z \leftarrow \theta - \alpha \nabla h(z)$ finds $\phi^*$ if $\alpha L < 1$. Its first step is
-#   FO-MAML, so FO-MAML converges near the Moreau optimum.
-# - The distance at which training ends is proportional to $(\alpha L)^{K+1}$ and to the disagreement of the tasks.
-# - Before you pay for inner accuracy, find out whether noise is the larger part: change the outer learning rate, and keep
-#   the inner steps.
+# - The anchored iteration $z \leftarrow \theta - \alpha \nabla h(z)$ finds $\phi^*$ if $\alpha L < 1$. FO-MAML with one
+#   inner step stops after its first step, and so FO-MAML converges near the Moreau optimum.
+# - The bound on the distance at which training ends is proportional to $(\alpha L)^{K+1}$ and to the disagreement of
+#   the tasks.
+# - Before you pay for inner accuracy, find out whether noise is the larger part. To do so, change the outer learning
+#   rate, and keep the inner steps.
 
 # %%
 quiz("09")
@@ -785,28 +806,30 @@ progress("09")
 # %% [markdown]
 # ## Limits
 #
-# - The cancellation needs the same loss in both roles. The Moreau objective never sees a held-out point of a task, so it
-#   cannot notice that a task is overfitted.
-# - For a loss that is not convex, the envelope is differentiable where $\phi^*$ is unique. If $\lambda$ exceeds every
-#   negative curvature this is so everywhere. Otherwise the envelope has kinks, and a local minimum gives the gradient of
-#   another branch.
-# - The envelope of a loss with negative curvature $-c$ can have curvatures down to $-\lambda c / (\lambda - c)$, which is
-#   below $-c$. Only for convex losses is it smoother in every direction.
-# - The bounds assume that $\alpha L < 1$ and that the mean envelope is strongly convex. Our tasks are quadratic, so that
-#   the optimum is known.
+# - The cancellation needs the same loss in both roles. The Moreau objective never sees a held-out point of a task, so
+#   it cannot notice that a task is overfitted.
+# - For a loss that is not convex, the envelope is differentiable where $\phi^*$ is unique. If no curvature of the loss
+#   is as low as $-\lambda$, this is so everywhere. Otherwise the envelope can have kinks, and an inner loop may end in
+#   a local minimum, where $\lambda\, (\theta - \phi)$ is not the gradient of the envelope.
+# - The envelope of a loss with negative curvature $-c > -\lambda$ can have curvatures down to
+#   $-\lambda c / (\lambda - c)$, which is below $-c$. Only for convex losses is it smoother in every direction.
+# - The bounds assume that $\alpha L < 1$ and that the mean envelope is strongly convex. Our tasks are quadratic, so
+#   that the optimum is known.
 # - The split into bias and noise assumes a small outer learning rate.
-# - The network was trained once, and only to show that the method runs. Its loss also has curvatures below $-\lambda$, so
-#   its $\phi^*$ is a local minimum. Lesson 07 compares methods under one budget.
+# - The network was trained once, and only to show that the method runs. Its inner loop stops after a few steps, so its
+#   gradient is inexact. Its loss is not convex, so even a converged inner loop may end in a local minimum. Lesson 07
+#   compares methods under one budget.
 #
 # ## Go further
 #
 # - K. Mishchenko, S. Hanzely, P. Richtárik. *Convergence of first-order algorithms for meta-learning with Moreau
-#   envelopes.* 2023. [arXiv 2301.06806](https://arxiv.org/abs/2301.06806). FO-MuML, its neighbourhood of convergence, and
-#   the counter-examples; ours are others of the same kind.
+#   envelopes.* 2023. [arXiv 2301.06806](https://arxiv.org/abs/2301.06806). FO-MuML, its neighbourhood of convergence,
+#   and the counter-examples; ours are others of the same kind.
 # - P. Zhou, X. Yuan, H. Xu, S. Yan, J. Feng. *Efficient meta learning via minibatch proximal update.* NeurIPS 2019.
 #   Meta-learning with the proximal term counted.
 # - C. T. Dinh, N. H. Tran, T. D. Nguyen. *Personalized federated learning with Moreau envelopes.* NeurIPS 2020.
 #   [arXiv 2006.08848](https://arxiv.org/abs/2006.08848). pFedMe: every client is a task.
-# - N. Parikh, S. Boyd. *Proximal algorithms.* Foundations and Trends in Optimization, 2014. Envelopes, proximal points and
-#   fixed-point iterations.
-# - J.-J. Moreau. *Proximité et dualité dans un espace hilbertien.* Bulletin de la SMF, 1965. The origin of the envelope.
+# - N. Parikh, S. Boyd. *Proximal algorithms.* Foundations and Trends in Optimization, 2014. Envelopes, proximal points
+#   and fixed-point iterations.
+# - J.-J. Moreau. *Proximité et dualité dans un espace hilbertien.* Bulletin de la SMF, 1965. The origin of the
+#   envelope.

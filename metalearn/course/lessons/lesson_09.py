@@ -592,14 +592,14 @@ CONTROL = Exercise(
         Misconception(
             "square root",
             _split(_square_root),
-            "Your result is that of a noise proportional to $\\sqrt\\eta$. So is the distance itself, but here "
+            "Your result is that of a noise proportional to $\\sqrt\\eta$. The distance grows like this, but here "
             "*squared* distances are measured.",
         ),
         Misconception(
             "square",
             _split(_quadratic_law),
-            "Your result is that of a noise proportional to $\\eta^2$. By line 2 its mean square is proportional to "
-            "$\\eta$.",
+            "Your result is that of a noise proportional to $\\eta^2$. This is the mean square of a single step's "
+            "displacement. How many of the last displacements still matter?",
         ),
         Misconception(
             "all of it bias",
@@ -656,19 +656,19 @@ PREDICTIONS = (
         "09.unstable",
         "Now let αL = 1.2, on a parabola. What do the points z₁, z₂, ... of the anchored iteration do?",
         (
-            "they converge, more slowly",
-            "they move away from the minimum, always on the same side",
-            "they move away from the minimum, from one side to the other",
+            "they converge to the fixed point, more slowly",
+            "they move away from the fixed point, always on the same side",
+            "they move away from the fixed point, from one side to the other",
         ),
-        why="Each step multiplies the distance from φ* by −αa, which is −1.2 here.",
+        why="On a parabola of curvature L each step multiplies z − φ* by −αL, which is −1.2 here.",
         read="The anchored iteration",
     ),
     Guess(
         "09.one_more",
-        "Here αL is one half. After the first inner step, by about which factor does each further one multiply the "
-        "distance from the optimum at which training ends?",
+        "Line 4 is only an upper bound, and here αL is one half. By about which factor does each inner step after the "
+        "first one multiply the measured distance from the optimum at which training ends?",
         ("by 0.5", "by 0.9", "by 1: it stays", "it depends on the number of outer steps"),
-        why="The error of every task's gradient contains $(\\alpha L)^{K+1}$, and the distance is proportional to it.",
+        why="The bounds of line 2 and of line 4 contain $(\\alpha L)^{K+1}$, and the measured distances nearly follow.",
         read="How close does training get?",
     ),
     Guess(
@@ -676,15 +676,15 @@ PREDICTIONS = (
         "With a single random task for each outer step and η = 0.1, what do four inner steps in place of one do to the "
         "mean squared distance at the end?",
         ("they reduce it at least tenfold", "they halve it", "they change it by less than a third"),
-        why="The noise of the single tasks hides the bias. It depends on the outer learning rate, and hardly on the "
-        "inner steps.",
+        why="The noise of the single tasks hides the bias. This noise depends much less on the inner steps than the "
+        "bias does.",
         read="Bias and noise",
     ),
     Guess(
         "09.smooth",
         "h has curvatures between 0.1 and 1.9, and λ = 2. What is the largest curvature of iMAML's objective between "
         "θ = −1000 and θ = 1000?",
-        ("below 1", "between 1 and 10", "above 100"),
+        ("below 1", "between 1 and 10", "above 10"),
         why="The curvature of iMAML's objective contains the third derivative of h times a gradient, and the gradient "
         "grows with the distance from the minimum.",
         read="Where iMAML's objective is neither smooth nor convex",
@@ -709,18 +709,18 @@ QUIZ = (
         ),
     ),
     Question(
-        "Four anchored steps instead of two, the same α. Compared with before, z₄ is",
+        "On a parabola with αL < 1 you take five anchored steps instead of three. Compared with z₃, z₅ is",
         (
-            "closer to the minimum of the support loss",
+            "closer to the minimum of the loss",
             "closer to the minimum of the proximal objective",
-            "further away from θ by a factor of two",
+            "further away from θ",
             "the result of a weaker proximal term",
         ),
         1,
         (
             "That is what ordinary gradient steps would do. Here every step begins at θ.",
             "Yes: more anchored steps find φ* more precisely, and do not go further.",
-            "All z_k beyond the first few lie near φ*, so the distance from θ hardly changes.",
+            "Steps with odd numbers end beyond φ*, and each time less far beyond. So z₅ is a little closer to θ.",
             "The strength is λ = 1/α, and α was not changed.",
         ),
     ),
@@ -738,7 +738,7 @@ QUIZ = (
             "The bias was below the noise already with the steps before.",
             "A plateau is where more of the same steps have no effect.",
             "Yes: both reduce the noise, which is what limits this run.",
-            "The envelope's gradient has none, and the noise comes from the tasks.",
+            "The envelope's gradient needs none, and the noise comes from the tasks.",
         ),
     ),
 )
@@ -982,9 +982,9 @@ def opening() -> str:
     return diagrams.opening(
         left,
         _pull(),
-        ("The Moreau envelope lies under the loss", "Its gradient is the way from φ* to θ, times λ"),
+        ("The Moreau envelope lies under the loss", "Its gradient is λ times the arrow from φ* to θ"),
         (f"A loss h, and its Moreau envelope F for λ = {strength:g}.", "Once φ* is known, nothing is left to solve."),
         "Left: a wiggly loss, and its Moreau envelope, which touches it from below and is much smoother. Marked are "
         "the envelope at an initialization and the minimum to which it adapts. Right: any inner optimizer leads from "
-        "theta to phi star; the gradient is lambda times the way back.",
+        "theta to phi star; the gradient is lambda times the arrow from phi star to theta.",
     )
