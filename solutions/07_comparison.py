@@ -650,8 +650,8 @@ assert settings.memory_steps[2] == 10 and settings.memory_steps[-1] == 50
 figures.memory(
     "Only MAML's memory grows with K; with the width every method's grows alike",
     "Two plots with logarithmic axes. Left, memory against inner steps: MAML rises in proportion, rematerialized MAML "
-    "less steeply, FO-B-MAML is nearly flat, and FO-MAML is flat from five steps on. Right, memory against the channels of a network: four nearly parallel "
-    "lines rise in proportion to the channels, MAML highest.",
+    "less steeply, FO-B-MAML is nearly flat, and FO-MAML is flat from five steps on. Right, memory against the channels "
+    "of a network: four nearly parallel lines rise in proportion to the channels, MAML highest.",
 )
 for _name, _values in _kilobytes.items():
     assert (_values[-1] == _values[2]) == (not _name.startswith("MAML"))

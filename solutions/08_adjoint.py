@@ -771,7 +771,7 @@ plots.table(
     {"points in memory": points[2:9]},
     ["c", *map(str, spacings[2:9])],
     title="The best distance between checkpoints is the square root of K",
-    caption="For K = 1 024 steps.",
+    caption="For K = 1,024 steps.",
 )
 assert spacings[points.argmin()] == np.sqrt(1_024) and points.min() == 2 * np.sqrt(1_024)
 
@@ -937,7 +937,7 @@ needed = {
 a_maml_order = np.log2(a_maml_errors[0] / a_maml_errors[1])
 needed["ml.a_maml"] = [30 * max(14, 64 * (a_maml_errors[1] / target) ** (1 / a_maml_order)) for target in targets]
 plots.table(
-    {name: [f"{float(f'{number:.1e}'):,.0f}".replace(",", " ") for number in row] for name, row in needed.items()},
+    {name: [f"{float(f'{number:.1e}'):,.0f}" for number in row] for name, row in needed.items()},
     ["gradients for a relative error of", "1 %", "0.01 %", "0.0001 %"],
     title="For an accurate gradient of the flow, a method of high order is far cheaper",
     caption="Extrapolated with the measured orders; for ml.a_maml with at least 14 steps, each within 3/L.",

@@ -581,7 +581,7 @@ noise_prediction.reveal(0 if _effect < 0.1 else 1 if _effect < 2 / 3 else 2)
 plots.table(
     {f"K = {K}": [measured[K, rate] for rate in (0.1, 0.05, 0.025)] for K in (0, 1, 2, 4)},
     ["mean squared distance", "η = 0.1", "η = 0.05", "η = 0.025"],
-    title="At the larger learning rate further inner steps change little, at the smaller one they help",
+    title="Further inner steps change little at the largest learning rate, and help at the smallest",
     caption="One random task in each outer step, mean over 100 runs.",
 )
 assert abs(_effect - 1) < 0.3 and measured[4, 0.025] < 0.7 * measured[1, 0.025]
@@ -639,7 +639,7 @@ for _steps in (0, 1, 2, 4):
 plots.table(
     _rows,
     ["", "bias, measured", "noise, measured", "bias, exact"],
-    title="The control separates the two parts",
+    title="The control separates the two parts, as long as the bias is not tiny",
     caption="Mean squared distances for η = 0.05, split with the help of the run with half the learning rate.",
 )
 assert all(abs(_rows[f"K = {_steps}"][0] / _rows[f"K = {_steps}"][2] - 1) < 0.3 for _steps in (0, 1))
@@ -701,7 +701,7 @@ plots.table(
         f"|θ| ≤ {radius}": [float(abs(each[abs(at) <= radius]).max()) for each in (prox, moreau)]
         for radius in (10, 100, 1_000)
     },
-    ["largest curvature", "iMAML", "Moreau"],
+    ["largest |curvature|", "iMAML", "Moreau"],
     title="The curvature of iMAML's objective has no bound",
     caption="The wave of lesson 06 in both roles, λ = 2.",
 )
@@ -735,7 +735,7 @@ loss = ml.losses.mean_squared_error(network)
 
 
 def by_envelope(theta, task, strength=1.0, num_steps=15):
-    """The loss at phi*, and the gradient of the envelope."""
+    """The loss near phi*, and the gradient of the envelope from there."""
     objective = ml.inner.proximal(lambda phi: loss(phi, task.support), theta, strength)
     phi = ml.inner.descend(objective, optax.sgd(0.03), num_steps, theta)
     pull = jax.tree.map(lambda t, p: strength * (t - p), theta, phi)

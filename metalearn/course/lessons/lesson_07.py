@@ -968,7 +968,8 @@ def results(name: str, title: str, alt: str, rows: tuple[str, ...] = (), muted: 
     if name == DIGITS:
         nearest = 100 * record()["nearest_mean"]["error"]
         axes.axvline(nearest, color=plots.PALETTE["muted"], linestyle=":")
-        axes.annotate("nearest mean", (nearest, 0), xytext=(5, 0), textcoords="offset points", va="center")
+        style = {"va": "center", "color": plots.PALETTE["text"]}
+        axes.annotate("nearest mean", (nearest, 0), xytext=(5, 0), textcoords="offset points", **style)
     plots.label(axes, _UNIT[name], "")
     plots.show(
         figure, alt, title, caption="A dot is one seed, a diamond the median of five. All runs had the same budget."

@@ -786,7 +786,7 @@ def _valley(axes, loss, batch, theta, paths):
 def small_steps(loss, task, theta, training_time, coarse, fine):
     """Many small and a few large inner steps, on the contours and as a distance from the centre."""
     figure, (left, right) = plots.subplots(2, height=3.8)
-    names = [f"{len(path) - 1:,} steps".replace(",", " ") for path in (fine, coarse)]
+    names = [f"{len(path) - 1:,} steps" for path in (fine, coarse)]
     places = {names[0]: (fine[::EVERY], (0, 0.12)), names[1]: (coarse, (0, -0.2))}
     _valley(left, loss, task.support, theta, places)
     for path, name, color, dash in zip((fine, coarse), names, plots.COLORS, plots.DASHES, strict=False):
@@ -915,7 +915,7 @@ def memory(counts, copies):
         "with slope one. MAML with checkpoints lies lowest and rises with about half that slope. A-MAML lies between "
         "the two, nearer to the lower one, and is the flattest, for it grows by the same amount.",
         title="Checkpoints turn a memory proportional to K into one proportional to √K",
-        caption="As the compiler reports it, for a loss of 2 000 parameters.",
+        caption="As the compiler reports it, for a loss of 2,000 parameters.",
     )
 
 

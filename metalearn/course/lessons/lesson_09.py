@@ -775,8 +775,8 @@ def envelope(loss: Any, strength: float, theta: Any) -> tuple[_Array, _Array]:
 
 SEEN = (
     "Left: a loss, and the proximal objective of one initialization, with its minimum φ*. Right: the loss, its Moreau "
-    "envelope, and the envelope's tangent at the initialization. The tangent's slope is λ times the distance from φ* "
-    "to θ. For the wiggly loss a small strength smooths the wiggles out, and a large one brings them back."
+    "envelope, and the envelope's tangent at the initialization. The tangent's slope is λ (θ − φ*). "
+    "For the wiggly loss a small strength smooths the wiggles out, and a large one brings them back."
 )
 
 
@@ -946,7 +946,7 @@ def practice(curves: dict[str, Any]) -> None:
         plots.adaptation(curves, "query loss (squared error)", log="y"),
         "Query loss against inner steps from two initializations, on a logarithmic axis. That of a random "
         "initialization hardly changes. That of the trained one begins lower, and falls with every step.",
-        title="The pull towards φ* trains an initialization that adapts",
+        title="The gradient λ (θ − φ*) trains an initialization that adapts",
         caption="500 new sine curves, mean with its 95 % interval; ten support points, gradient steps with α = 0.01.",
     )
 
