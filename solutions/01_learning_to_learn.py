@@ -388,8 +388,8 @@ assert training[0].mean() < 0.1 < 2 * floor - 2 < new[0].mean()
 # **Training tasks.** Use the boxed equation for the $M$ tasks alone, whose mean is $\bar y$. With the answer
 # $\hat y = \mathbb E[y]$ it reads
 #
-# $$\frac1M \sum_{i=1}^M \big(\mathbb E[y] - y_i\big)^2 = \big(\mathbb E[y] - \bar y\big)^2
-# + \frac1M \sum_{i=1}^M (\bar y - y_i)^2 .$$
+# $$\frac1M \sum_{i=1}^M \big(\mathbb E[y] - y_i\big)^2 = \big(\mathbb E[y] - \bar y\big)^2 +
+# \frac1M \sum_{i=1}^M (\bar y - y_i)^2 .$$
 #
 # On average, the left side is $\operatorname{Var}[y]$ and the first term on the right is $\operatorname{Var}[y]/M$. What
 # remains for the last term, which is the loss on the training tasks, is $\big(1 - \frac1M\big) \operatorname{Var}[y]$.
