@@ -977,7 +977,7 @@ def results(name: str, title: str, alt: str, rows: tuple[str, ...] = (), muted: 
 
 
 def chosen(name: str, rows: tuple[str, ...]) -> None:
-    """Shows the configuration that each row chose, and both of its errors."""
+    """Shows the configuration that each row chose, and below it both of its errors."""
     scale, digits = _SCALE[name], 1 if name == DIGITS else 3
     own, common = at_the_end(name), at_the_end(name, "common")
 
@@ -985,27 +985,27 @@ def chosen(name: str, rows: tuple[str, ...]) -> None:
         low, median, high = (f"{scale * value:.{digits}f}" for value in values)
         return f"{median}\u00a0({low}–{high})"
 
-    table: dict[str, Sequence[Any]] = {}
+    settings: dict[str, Sequence[Any]] = {}
+    errors: dict[str, Sequence[Any]] = {}
     for row in rows:
         entry = record()[name][row]
         kind = comparison.ROWS[row].own
         rate = entry["outer_rate"] * (entry["own"] if kind == "outer" else 1)
         hyper = "–" if kind == "outer" else f"{kind}\u00a0=\u00a0{entry['own']:g}"
-        clipped = "yes" if entry["max_norm"] else "no"
-        table[row.replace(" ", "\u00a0")] = (
-            entry["outer_steps"],
-            f"{rate:g}",
-            hyper,
-            clipped,
-            cell(own[row]),
-            cell(common[row]),
-        )
+        shown = row.replace(" ", "\u00a0")
+        settings[shown] = (entry["outer_steps"], f"{rate:g}", hyper, "yes" if entry["max_norm"] else "no")
+        errors[shown] = (cell(own[row]), cell(common[row]))
     plots.table(
-        table,
-        ("", "outer steps", "η", "α or λ", "clipped", "own adaptation", "common adaptation"),
-        title="What tuning chose, and what it led to",
-        caption=f"{_UNIT[name].capitalize()}: median, and in brackets lowest and highest of five seeds. "
-        "η is the outer learning rate.",
+        settings,
+        ("", "outer steps", "η", "α or λ", "clipped"),
+        title="What tuning chose",
+        caption="η is the outer learning rate.",
+    )
+    plots.table(
+        errors,
+        ("", "own adaptation", "common adaptation"),
+        title="What it led to",
+        caption=f"{_UNIT[name].capitalize()}: median, and in brackets lowest and highest of five seeds.",
     )
 
 
