@@ -28,6 +28,7 @@ LAB_SETTINGS = """{
   "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
   "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}
 }"""
+VIEWPORT = {"width": 1280, "height": 1000}
 START_TIMEOUT = 60  # seconds
 EXECUTED = re.compile(r"\[\d+\]")
 PICTURE = ".metalearn-explorer .picture"
@@ -275,7 +276,7 @@ def open_browser(scratch):
             executable_path=executable,
             headless=True,
             args=CHROMIUM_FLAGS,
-            viewport={"width": 1280, "height": 1000},
+            viewport=VIEWPORT,
         )
         yield context.new_page()
         context.close()
@@ -286,6 +287,7 @@ def open_lab(page, source, scratch):
     """JupyterLab on a copy of a folder of notebooks; gives a `Lab`."""
     folder = scratch / "lessons"
     shutil.copytree(source, folder)
+    page.set_viewport_size(VIEWPORT)  # whatever the last test left
     with _server(folder, scratch) as (url, token, server):
         lab = Lab(page, folder, url, token, server)
         try:

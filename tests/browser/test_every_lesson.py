@@ -27,7 +27,6 @@ def test_runs_can_be_read_and_answers_the_keyboard(lesson, open_lab, record_prop
     checks = [cell.id for cell in cells if cell.cell_type == "code" and cell.id.endswith("-check")]
     assert len(checks) == sum("exercise" in cell.metadata for cell in cells) > 0
     with open_lab(lesson.parent) as lab:
-        lab.page.set_viewport_size({"width": 1280, "height": 1000})
         notebook = lab.open(lesson.name)
         start = time.perf_counter()
         notebook.run_all(RUN_ALL_TIMEOUT)

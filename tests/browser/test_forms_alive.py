@@ -70,7 +70,6 @@ def test_restart_reload_two_tabs_and_reopen(open_lab, tmp_path):
     cells = [new_code_cell(code, id=name) for name, code in CELLS.items()]
     nbformat.write(new_notebook(cells=cells, metadata=builder.NOTEBOOK_METADATA), folder / "ask.ipynb")
     with open_lab(folder) as lab:
-        lab.page.set_viewport_size({"width": 1280, "height": 1000})
         notebook = lab.open("ask.ipynb")
         for name in ("imports", "figure", "choice", "number", "quiz"):
             notebook.run(name, timeout=120)
