@@ -17,7 +17,11 @@ from metalearn.course.widgets import playgrounds
 
 PLACES = [(0.1, 0.3), (0.25, 0.6), (0.4, 0.8), (0.7, 0.2), (0.9, 0.5)]  # fractions of the plane's width and height
 ROOM = ".metalearn-playground"
-STATE = "place => place.playground.state()"
+# What a control changes is worked out in the frame after it.
+STATE = """async place => {
+    await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+    return place.playground.state();
+}"""
 # Milliseconds of everything that a frame in which all changes does, the browser's layout included.
 FRAMES = """place => {
     const times = Array.from({ length: 41 }, () => {
@@ -156,7 +160,6 @@ def test_on_any_page(browser_page, record_property):
         for _ in range(2):
             perturbed.get_by_role("slider").fill(str(exponent))
             perturbed.get_by_role("button", name="Change the sign").click()
-            page.wait_for_timeout(50)
             assert_minimum_is_numpys(perturbed.evaluate(STATE), problem)
     record_property("measured", f"perturb_the_problem: {perturbed.evaluate(FRAMES):.1f} ms a frame")
 
