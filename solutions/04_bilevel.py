@@ -796,7 +796,7 @@ assert wrong[5].max() > 2 and not definite[5][wrong[5].argmax()]
 assert (wrong[5][~definite[5]] > 0.5).all() and (wrong[5][tested < 4] > 0.5).all()
 assert (definite[5] & (wrong[5] > 0.5)).any() and not definite[300][0]
 assert wrong[5][-1] < 0.02 and (wrong[300][tested > 9] < 0.01).all()
-assert (wrong[300] < wrong[5])[tested > 0.15].all() and wrong[300][0] > wrong[5][0]
+assert (wrong[300] < wrong[5])[tested > 0.5].all()
 assert definite[300][wrong[300] < 0.1].all()
 lesson_04.show_trust(tested, wrong, definite)
 
@@ -811,8 +811,8 @@ lesson_04.show_trust(tested, wrong, definite)
 #
 # At a minimum the proximal objective has no negative curvature, so an indefinite system proves that the loop has not
 # reached one. A definite system does not prove that it has, as the five-step curve shows right of its last mark. A stronger
-# proximal term helps. More steps help too, except at the smallest strength, where the error after three hundred is larger
-# still.
+# proximal term helps. More steps help too, but at the smallest strength even three hundred leave the system indefinite, and
+# nothing then bounds the error.
 #
 # From the returned vector alone you cannot tell these cases apart. What tells them apart is the **norm of the gradient of
 # the proximal objective** at the last step:

@@ -69,7 +69,9 @@ def assert_the_librarys(state):
     with jax.enable_x64(True):
         pictures = [draw_five.picture(jnp.asarray(segments)).ravel() for segments in state["segments"]]
         np.testing.assert_allclose(state["pictures"], pictures, atol=1e-7)
-        params = jax.tree.map(lambda leaf: leaf.astype(float), draw_five.unpack(draw_five.data()["layers"]))
+        params = jax.tree.map(
+            lambda leaf: leaf.astype(float), draw_five.unpack(playgrounds._data()["draw_five_symbols"]["layers"])
+        )
         _, apply = draw_five.network()
         loss, sgd = ml.losses.cross_entropy(apply), optax.sgd(draw_five.INNER_LEARNING_RATE)
         support = jnp.stack(pictures[:5]), jnp.arange(5)

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import metalearn as ml
-from metalearn.course.widgets import draw_five
+from metalearn.course.widgets import draw_five, playgrounds
 from metalearn.task import Task
 
 
@@ -51,7 +51,7 @@ def test_a_short_training_writes_a_file_that_learns(tmp_path):
     path = tmp_path / "short.json"
     draw_five.write(path, num_steps=60, num_tasks=40, scripts=("CYRILLIC",), progress=False)
     written = json.loads(path.read_text("utf-8"))
-    assert written.keys() == draw_five.data().keys()
+    assert written.keys() == playgrounds._data()["draw_five_symbols"].keys()
     for scores in written["measured"].values():
         mean, half_width = scores["network"]
         assert mean - 3 * half_width > 1 / draw_five.NUM_WAYS
@@ -76,7 +76,7 @@ def test_rounding_to_bytes_is_small_and_the_head_is_zero():
 
 @pytest.mark.slow
 def test_what_ships_is_what_was_measured():
-    shipped = draw_five.data()
+    shipped = playgrounds._data()["draw_five_symbols"]
     assert draw_five.DATA.stat().st_size < 150_000
     params, num_tasks = draw_five.unpack(shipped["layers"]), 200
     for kind, scores in draw_five.measure(params, num_tasks).items():
@@ -98,7 +98,7 @@ def test_hand_like_drawings_are_the_same_symbol_and_never_the_same_drawing():
 
 
 def test_the_order_of_the_five_makes_no_difference():
-    params = draw_five.unpack(draw_five.data()["layers"])
+    params = draw_five.unpack(playgrounds._data()["draw_five_symbols"]["layers"])
     _, apply = draw_five.network()
     tasks = draw_five.hand_like(1)
     (support, labels), (query, _) = jax.tree.map(lambda leaf: leaf[0], tasks)

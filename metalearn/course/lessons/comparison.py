@@ -329,28 +329,6 @@ def steps_of(method: str, settings: Settings) -> Settings:
 # --- one run -----------------------------------------------------------------------------------------------------
 
 
-class Runs(NamedTuple):
-    """Several runs side by side; every array has a leading axis that counts them.
-
-    Attributes:
-      state: MetaState.
-      seed: of the tasks and of the first network.
-      outer_rate: of Adam.
-      own: α, λ or the factor, see Method.
-      max_norm: of the meta-gradient, infinite where it is not clipped.
-      failed: whether a batch of tasks had none that was finite.
-      above_one: in how many outer steps the norm of the meta-gradient was above 1.
-    """
-
-    state: ml.MetaState
-    seed: jax.Array
-    outer_rate: jax.Array
-    own: jax.Array
-    max_norm: jax.Array
-    failed: jax.Array
-    above_one: jax.Array
-
-
 class Configuration(NamedTuple):
     """One point of a grid, or arrays of them.
 
@@ -363,6 +341,24 @@ class Configuration(NamedTuple):
     outer_rate: Any
     own: Any
     max_norm: Any
+
+
+class Runs(NamedTuple):
+    """Several runs side by side; every array has a leading axis that counts them.
+
+    Attributes:
+      state: MetaState.
+      seed: of the tasks and of the first network.
+      configuration: with which it trains.
+      failed: whether a batch of tasks had none that was finite.
+      above_one: in how many outer steps the norm of the meta-gradient was above 1.
+    """
+
+    state: ml.MetaState
+    seed: jax.Array
+    configuration: Configuration
+    failed: jax.Array
+    above_one: jax.Array
 
 
 def learner_of(benchmark: Benchmark, method: str, settings: Settings, configuration: Configuration) -> ml.MetaLearner:
@@ -387,7 +383,7 @@ def begin(
         return learner_of(benchmark, method, settings, configuration).init(params)
 
     none = jnp.zeros(len(seeds), int)
-    return Runs(jax.vmap(one)(params, columns), jnp.asarray(seeds), *columns, none.astype(bool), none)
+    return Runs(jax.vmap(one)(params, columns), jnp.asarray(seeds), columns, none.astype(bool), none)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
@@ -396,8 +392,7 @@ def advance(benchmark: Benchmark, method: str, settings: Settings, tuning: bool,
     sample = benchmark.tuning_train if tuning else benchmark.train
 
     def one(run):
-        configuration = Configuration(run.outer_rate, run.own, run.max_norm)
-        learner = learner_of(benchmark, method, settings, configuration)
+        learner = learner_of(benchmark, method, settings, run.configuration)
 
         def step(carry, _):
             state, failed, above_one = carry
@@ -446,9 +441,10 @@ def score(benchmark: Benchmark, num_steps: int, params: Any, rate: Any, strength
 
 def own_score(benchmark: Benchmark, method: str, settings: Settings, runs: Runs, tasks: ml.Task) -> tuple:
     """`score` with the adaptation that the method was trained for."""
-    own, none = ROWS[method].own, jnp.zeros_like(runs.own)
-    rate, strength = (none + benchmark.proximal_rate, runs.own) if own == "λ" else (runs.own, none)
-    num_steps = 0 if own == "outer" else steps_of(method, settings).num_steps
+    kind, own = ROWS[method].own, runs.configuration.own
+    none = jnp.zeros_like(own)
+    rate, strength = (none + benchmark.proximal_rate, own) if kind == "λ" else (own, none)
+    num_steps = 0 if kind == "outer" else steps_of(method, settings).num_steps
     values, left = score(benchmark, num_steps, runs.state.params, rate, strength, tasks)
     return jnp.where(runs.failed, jnp.inf, values), left
 

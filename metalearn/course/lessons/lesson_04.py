@@ -757,8 +757,8 @@ def show_trust(strengths: np.ndarray, errors: dict[int, np.ndarray], definite: d
         ),
         "Relative error of the implicit gradient against the proximal strength, both logarithmic. After five steps it "
         "is around one or above for all small strengths, and small for large ones only. After 300 steps it "
-        "falls far below the other curve from medium strengths on, but at the smallest strength it is the largest of "
-        "all. The smallest strengths of both curves are marked as indefinite.",
+        "falls far below the other curve from medium strengths on. The smallest strengths of both curves are marked as "
+        "indefinite.",
         "An implicit gradient needs a converged inner loop",
         "Relative error after K inner steps, measured against backpropagation through the same inner loop.",
     )

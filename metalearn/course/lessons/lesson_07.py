@@ -1,6 +1,5 @@
 """Lesson 07, the comparison: its exercises, predictions, quiz and figures."""
 
-import dataclasses
 import functools
 import json
 import zlib
@@ -825,7 +824,7 @@ def maml_on_sines(num_steps: int = 1_000, seeds: tuple[int, ...] = (11, 12, 13))
     @jax.jit
     def advance(runs, lengths):
         def one(run, length):
-            learner = comparison.learner_of(benchmark, "MAML", SETTINGS, (run.outer_rate, run.own, run.max_norm))
+            learner = comparison.learner_of(benchmark, "MAML", SETTINGS, run.configuration)
 
             def step(carry, _):
                 state, length = carry
@@ -853,7 +852,11 @@ def maml_on_sines(num_steps: int = 1_000, seeds: tuple[int, ...] = (11, 12, 13))
 
 
 def control_result() -> _Array:
-    """Runs the control on sine curves, shows its three runs, and returns the two factors."""
+    """Runs the control on sine curves and shows its three runs.
+
+    Returns:
+      The two factors of `07.control`, and how many times longer the steps of the clipped run are.
+    """
     train = maml_on_sines()
     rate, norm = SETTINGS.outer_rates[1], 1.0
     (clipped, length), (plain, plain_length) = train(rate, norm), train(rate, float("inf"))
@@ -870,7 +873,7 @@ def control_result() -> _Array:
         caption="MAML on sine curves with the middle configuration of its grid, median of three seeds.",
         digits=2,
     )
-    return np.array([plain / clipped, control / clipped])
+    return np.array([plain / clipped, control / clipped, length / plain_length])
 
 
 # Figures ------------------------------------------------------------------------------------------------------------
@@ -1142,15 +1145,18 @@ def leaderboard(build: Callable[[Callable, int], Callable]) -> dict[str, dict[st
         def of_all(meta_gradient):
             return jax.jit(jax.vmap(meta_gradient, in_axes=(None, 0)))(params, tasks)[1]
 
-        exact = of_all(ml.maml(loss, inner, 10)), of_all(ml.imaml(loss, inner, 200, strength, cg_steps=60))
+        exact = (
+            of_all(ml.maml(loss, inner, SETTINGS.num_steps)),
+            of_all(ml.imaml(loss, inner, 200, strength, cg_steps=60)),
+        )
         unit = comparison.multiplications(jax.grad(loss), params, first.support)
 
-        def entry(build):
-            program = jax.jit(build(10)).lower(params, first).compile()
+        def entry(meta_gradient):
+            program = jax.jit(meta_gradient).lower(params, first).compile()
             each = [program(params, jax.tree.map(lambda leaf, i=i: leaf[i], tasks))[1] for i in range(8)]
             gradients = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
             (unrolled, angle), (proximal, _) = (error_and_angle(gradients, target) for target in exact)
-            cost = comparison.multiplications(build(10), params, first, while_steps=SETTINGS.cg_steps) / unit
+            cost = comparison.multiplications(meta_gradient, params, first, while_steps=SETTINGS.cg_steps) / unit
             return {
                 "errors": (float(unrolled), float(proximal)),
                 "angle": float(angle),
@@ -1158,15 +1164,8 @@ def leaderboard(build: Callable[[Callable, int], Callable]) -> dict[str, dict[st
                 "memory": program.memory_analysis().temp_size_in_bytes / 1e3,
             }
 
-        def of_library(method):
-            def at(num_steps):
-                settings = dataclasses.replace(SETTINGS, num_steps=num_steps)
-                return METHODS[method].build(loss, settings, rate, strength)
-
-            return at
-
-        board = {method: entry(of_library(method)) for method in METHODS}
-        board["yours"] = entry(lambda num_steps: build(loss, num_steps))
+        board = {name: entry(method.build(loss, SETTINGS, rate, strength)) for name, method in METHODS.items()}
+        board["yours"] = entry(build(loss, SETTINGS.num_steps))
     _show_board(board)
     return board
 

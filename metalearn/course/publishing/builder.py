@@ -254,8 +254,8 @@ def pages(root: Path) -> dict[Path, str]:
     """What stands beside the lessons, by path; nothing in a folder that has not all lessons of the course."""
     if not all((root / f"solutions/{lesson.stem}.py").exists() for lesson in syllabus.LESSONS):
         return {}
-    written = {name: page.written(name) for name in (page.NOTATION, page.SOURCES)}
-    return {root / "lessons" / name: text for name, text in {page.CONTENTS: page.contents(), **written}.items()}
+    written = {root / "lessons" / name: page.written(name) for name in (page.NOTATION, page.SOURCES)}
+    return {root / "lessons" / page.CONTENTS: page.contents()} | written
 
 
 def sources(root: Path, slugs: Sequence[str] = ()) -> list[Path]:

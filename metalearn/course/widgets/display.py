@@ -92,6 +92,11 @@ def style(name: str) -> str:
     return plots.PALETTE_CSS + Path(__file__).with_name(f"{name}.css").read_text("utf-8")
 
 
+def script(name: str) -> str:
+    """The browser's side of a widget of this folder that needs a kernel."""
+    return "".join(Path(__file__).with_name(f"{file}.js").read_text("utf-8") for file in ("kernel", name))
+
+
 def as_html(text: str) -> str:
     """HTML of Markdown; $mathematics$ is left for the page to render, and HTML in the text is shown as it is."""
     return _markdown().render(text)

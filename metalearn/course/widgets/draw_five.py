@@ -17,7 +17,6 @@ makes no difference which symbol is called the first, and the file holds the oth
 import argparse
 import base64
 import dataclasses
-import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -334,12 +333,6 @@ def unpack(packed: list[dict[str, Any]]) -> Params:
                 raise ValueError(f"layer {i} must have {leaf[...].size} numbers ({part}), but it has {numbers.size}.")
             leaf[...] = jnp.asarray(stored["scale"] * numbers.reshape(leaf[...].shape), jnp.float32)
     return params
-
-
-@functools.cache
-def data() -> dict[str, Any]:
-    """What the package holds: the browser's side starts from it."""
-    return json.loads(DATA.read_text("utf-8"))
 
 
 def write(

@@ -1,7 +1,5 @@
 // The browser's side of `explore`: native controls, each in its label, and a picture that the kernel draws.
 
-const STOPPED = "The kernel was restarted or has stopped: run this cell again.";
-
 function control({ name, options, ...range }, model) {
   const label = document.createElement("label");
   const input = document.createElement(options ? "select" : "input");
@@ -44,19 +42,11 @@ function render({ model, el }) {
   model.on("change:trouble", tell);
   show();
   tell();
-  // The model does not tell whether its kernel is there; the view in whose name it calls back does.
-  let view;
-  model.on("change:probe", function () {
-    view = this;
-  });
-  model.set("probe", true);
-  const wake = () => {
-    const isGone = view?.model?.comm_live === false;
+  const wake = (isGone) => {
     stopped.textContent = isGone ? STOPPED : "";
     for (const input of form.elements) input.disabled = isGone;
   };
-  model.on("comm_live_update", wake);
-  wake();
+  wake(watchKernel(model, wake)());
 }
 
 export default { render };

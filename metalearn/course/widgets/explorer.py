@@ -5,7 +5,6 @@ import inspect
 import math
 import numbers
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from metalearn import _require, plots
-from metalearn.course.widgets.display import show_with_stand_in
+from metalearn.course.widgets.display import script, show_with_stand_in, style
 
 ASLEEP = "Run this cell in a notebook, and controls appear above the figure."
 
@@ -30,8 +29,8 @@ class Explorer(anywidget.AnyWidget):
       trouble: why the last drawing failed; empty if it did not.
     """
 
-    _esm = Path(__file__).with_suffix(".js")
-    _css = plots.PALETTE_CSS + Path(__file__).with_suffix(".css").read_text("utf-8")
+    _esm = script("explorer")
+    _css = style("explorer")
     controls: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
     values = traitlets.Dict().tag(sync=True)
     svg = traitlets.Unicode().tag(sync=True)

@@ -1,8 +1,6 @@
 // The browser's side of `predict` and `quiz`. With a kernel (`render`) answers are stored; without one (`mount`) the
 // page works alone.
 
-const STOPPED = "The kernel was restarted or has stopped: run this cell again.";
-
 function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
   made.append(...children);
@@ -97,13 +95,7 @@ function render({ model, el }) {
   const asleep = element("p", { className: "mf-asleep" });
   asleep.setAttribute("role", "status");
   el.append(asleep);
-  // The model does not tell whether its kernel is there; the view in whose name it calls back does.
-  let view;
-  model.on("change:probe", function () {
-    view = this;
-  });
-  model.set("probe", true);
-  const isGone = () => view?.model?.comm_live === false;
+  const isGone = watchKernel(model, () => wake());
   const show = (only) => {
     const [answers, said, closed] = ["answers", "said", "closed"].map((name) => model.get(name));
     questions.forEach(({ show }, i) => {
@@ -124,7 +116,6 @@ function render({ model, el }) {
     if (isGone()) questions.forEach(({ quiet }) => quiet());
     asleep.textContent = isGone() ? STOPPED : "";
   };
-  model.on("comm_live_update", wake);
   wake();
 }
 

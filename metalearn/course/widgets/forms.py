@@ -18,7 +18,7 @@ import traitlets
 
 from metalearn.course.exercises.exercise import Guess, Question, prediction_of, quiz_of
 from metalearn.course.records import record
-from metalearn.course.widgets.display import inline_html, show_card, show_with_stand_in, style
+from metalearn.course.widgets.display import inline_html, script, show_card, show_with_stand_in, style
 
 ASLEEP = "To answer, run this cell: its kernel was restarted or is not there."
 CLOSE_ENOUGH = 0.05  # of the answer: a number as near as that is right
@@ -35,7 +35,7 @@ class Form(anywidget.AnyWidget):
       closed: whether nothing can be changed any more.
     """
 
-    _esm = Path(__file__).with_suffix(".js")
+    _esm = script("forms")
     _css = style("forms")
     fields: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
     answers: traitlets.List[Any] = traitlets.List().tag(sync=True)
