@@ -2,6 +2,8 @@
 
 import doctest
 import io
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -232,7 +234,7 @@ def test_bad_input(name):
     assert_clear_error(*CASES[name])
 
 
-# The file of outlines.
+# The files.
 
 
 def test_the_file_is_what_its_script_makes():
@@ -248,6 +250,35 @@ def test_the_whole_file_is_what_its_script_makes():
     chex.assert_trees_all_equal(_outlines.collect(), _outlines.read())
 
 
+def assert_kept_pictures_are_those_drawn(every):
+    """Up to a shade at an edge, which another release of matplotlib may fill otherwise."""
+    rows = np.flatnonzero(glyphs.is_kept())[::every]
+    outlines = _outlines.read()
+    made = glyphs.drawn(outlines.of(np.isin(np.arange(len(outlines.codes)), rows)), 28)
+    np.testing.assert_allclose(_outlines.read_pictures()[::every].astype(int), made, atol=8)
+
+
+def test_the_pictures_that_are_kept_are_those_that_would_be_drawn():
+    assert len(_outlines.read_pictures()) == glyphs.is_kept().sum() > 1200
+    assert_kept_pictures_are_those_drawn(every=50)
+
+
+@pytest.mark.slow
+def test_all_pictures_that_are_kept_are_those_that_would_be_drawn():
+    assert_kept_pictures_are_those_drawn(every=1)
+
+
+def test_the_usual_tasks_are_drawn_without_matplotlib():
+    """Nobody waits for it, and pictures do not depend on its release."""
+    program = """
+import sys, jax, metalearn as ml
+for scripts in (ml.tasks.glyphs.TRAIN_SCRIPTS, ml.tasks.glyphs.TEST_SCRIPTS):
+    assert ml.tasks.Glyphs(scripts=scripts)(jax.random.key(0), 1).query[0].max() == 1
+assert "matplotlib" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_characters_that_look_alike_are_one_class():
     """A, Alpha and the Cyrillic A, in this order."""
     outlines = _outlines.from_fonts(_outlines.fonts(), [ord(character) for character in "AbΑАq"])
@@ -256,7 +287,7 @@ def test_characters_that_look_alike_are_one_class():
 
 def test_pictures_do_not_depend_on_what_is_drawn_beside_them():
     held = _outlines.read()
-    rows = np.isin(glyphs.scripts(), ["GEORGIAN"])
+    rows = np.isin(glyphs.scripts(), ["MATHEMATICAL", "DIGIT"])
     np.testing.assert_array_equal(glyphs.drawn(held.of(rows), 28), np.rint(255 * glyphs.images()[rows]))
 
 

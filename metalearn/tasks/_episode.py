@@ -1,5 +1,6 @@
-"""How the task distributions of classification draw a task: classes in random order, and of each different examples."""
+"""How the task distributions of classification draw tasks: classes in random order, and of each different examples."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -8,30 +9,44 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped, UInt8
 
 from metalearn.task import Task
 
+LookUp = Callable[
+    [UInt8[Array, "..."], Int[Array, "num_ways 1"], Int[Array, "num_ways n"]], Shaped[Array, "num_ways n ..."]
+]
 
+
+@functools.partial(jax.jit, static_argnums=(1, 2), static_argnames=("num_classes", "num_ways", "num_shots", "num_query"))
 def draw(
     key: PRNGKeyArray,
-    look_up: Callable[[Int[Array, "num_ways 1"], Int[Array, "num_ways n"]], Shaped[Array, "num_ways n ..."]],
+    num_tasks: int,
+    look_up: LookUp,
+    pictures: UInt8[Array, "num_rows num_examples ..."],
+    *,
     num_classes: int,
-    num_examples: int,
     num_ways: int,
     num_shots: int,
     num_query: int,
 ) -> Task:
-    """A task of `num_ways` of the classes, each with `num_shots` and `num_query` of its `num_examples` examples.
+    """Tasks of `num_ways` of the classes, each with `num_shots` and `num_query` of its examples.
 
-    `look_up` gives inputs [num_ways, n, ...] for classes [num_ways, 1] and examples [num_ways, n]. A task holds inputs
-    [num_ways * n, ...] and labels [num_ways * n], 0 ... num_ways - 1.
+    `look_up` gives inputs [num_ways, n, ...] for the pictures, classes [num_ways, 1] and examples [num_ways, n]. A task
+    holds inputs [num_ways * n, ...] and labels [num_ways * n], 0 ... num_ways - 1.
     """
-    class_key, example_key = jax.random.split(key)
-    classes = jax.random.permutation(class_key, num_classes)[:num_ways, None]
-    examples = jax.vmap(lambda key: jax.random.permutation(key, num_examples))(jax.random.split(example_key, num_ways))
+    num_examples = pictures.shape[1]
 
-    def batch(columns):
-        inputs = look_up(classes, columns)
-        return inputs.reshape(-1, *inputs.shape[2:]), jnp.repeat(jnp.arange(num_ways), columns.shape[1])
+    def one(key):
+        # Sorting random bits is what jax.random.permutation does too. All of them are drawn at once, since each call of
+        # the generator takes as long to compile as all the rest.
+        bits = jax.random.bits(key, (num_classes + num_ways * num_examples,))
+        classes = jnp.argsort(bits[:num_classes])[:num_ways, None]
+        examples = jnp.argsort(bits[num_classes:].reshape(num_ways, num_examples), axis=1)
 
-    return Task(support=batch(examples[:, :num_shots]), query=batch(examples[:, num_shots : num_shots + num_query]))
+        def batch(columns):
+            inputs = look_up(pictures, classes, columns)
+            return inputs.reshape(-1, *inputs.shape[2:]), jnp.repeat(jnp.arange(num_ways), columns.shape[1])
+
+        return Task(support=batch(examples[:, :num_shots]), query=batch(examples[:, num_shots : num_shots + num_query]))
+
+    return jax.vmap(one)(jax.random.split(key, num_tasks))
 
 
 def to_images(pictures: UInt8[Array, "*shape"]) -> Float[Array, "*shape 1"]:

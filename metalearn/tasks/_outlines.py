@@ -1,8 +1,9 @@
-"""The outlines of the characters of `tasks.Glyphs`, as the file that the package holds.
+"""The outlines of the characters of `tasks.Glyphs`, and pictures of some of them: two files that the package holds.
 
 python -m metalearn.tasks._outlines
 
-makes that file anew from the fonts of matplotlib. The outlines are those of the DejaVu fonts; see LICENSE_DEJAVU.
+makes both anew from the fonts of matplotlib. The outlines are those of the DejaVu fonts; see LICENSE_DEJAVU. Pictures of
+the usual size and of the scripts for meta-training and meta-testing are kept, so that nobody waits for them to be drawn.
 """
 
 import argparse
@@ -16,6 +17,8 @@ import numpy as np
 from jaxtyping import Bool, Int16, UInt8, UInt16, UInt32
 
 FILE = Path(__file__).with_name("glyphs.npz.xz")
+PICTURES = Path(__file__).with_name("glyphs_28.xz")
+SIZE = 28  # of the pictures that are kept, in pixels
 FACES = (
     *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique"),
     *("DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSansMono-Oblique", "DejaVuSansMono-BoldOblique"),
@@ -59,6 +62,18 @@ def write(outlines: Outlines) -> None:
     steps = np.diff(outlines.points, axis=0, prepend=np.zeros((1, 2), np.int16))
     np.savez(buffer, **outlines._replace(points=np.asfortranarray(steps))._asdict())
     FILE.write_bytes(lzma.compress(buffer.getvalue(), preset=9 | lzma.PRESET_EXTREME))
+
+
+def read_pictures() -> UInt8[np.ndarray, "num_kept 12 28 28"]:
+    """The pictures that the package holds, by class and typeface, 0 (paper) to 255 (ink)."""
+    columns = np.frombuffer(lzma.decompress(PICTURES.read_bytes()), np.uint8)
+    return columns.reshape(-1, len(FACES), SIZE, SIZE).swapaxes(2, 3)
+
+
+def write_pictures(pictures: UInt8[np.ndarray, "num_kept 12 28 28"]) -> None:
+    """Keeps them in the package, column by column, which takes a little less room."""
+    plain = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "pb": 0}
+    PICTURES.write_bytes(lzma.compress(pictures.swapaxes(2, 3).tobytes(), filters=[plain]))
 
 
 def fonts() -> list[Any]:
@@ -110,7 +125,7 @@ def distinct(outlines: Outlines) -> Bool[np.ndarray, " num_classes"]:
 
     seen: set[bytes] = set()
     kept = []
-    for pictures in drawn(outlines, 28):
+    for pictures in drawn(outlines, SIZE):
         looks = {picture.tobytes() for picture in pictures}
         kept.append(not looks & seen)
         if kept[-1]:
@@ -128,3 +143,6 @@ def collect() -> Outlines:
 if __name__ == "__main__":
     argparse.ArgumentParser(prog="python -m metalearn.tasks._outlines", description=__doc__).parse_args()
     write(collect())
+    from metalearn.tasks import glyphs
+
+    write_pictures(glyphs.drawn(read().of(glyphs.is_kept()), SIZE))

@@ -22,22 +22,21 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, PRNGKeyArray, UInt8
+from jaxtyping import Bool, Float32, PRNGKeyArray, UInt8
 
 from metalearn import _require
 from metalearn.task import Task
 from metalearn.tasks import _episode, _outlines
 from metalearn.tasks._outlines import FACES
+from metalearn.tasks._outlines import SIZE as _SIZE
 
 if TYPE_CHECKING:  # loaded by what draws
     from matplotlib.figure import Figure
 
 TRAIN_SCRIPTS = ("LATIN", "GREEK", "CYRILLIC")
 TEST_SCRIPTS = ("ARMENIAN", "GEORGIAN")
-_SIZE = 28  # of a picture in pixels, where nothing else is asked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,12 +88,8 @@ class Glyphs:
         _require.count(at_least=1, num_tasks=num_tasks)
         # Bytes, and of these scripts only: four times smaller than floats where a compiled program holds them.
         pictures = jnp.asarray(_of_scripts(self.scripts, self.size))
-        sizes = pictures.shape[0], len(FACES), self.num_ways, self.num_shots, self.num_query
-
-        def draw(key):
-            return _episode.draw(key, lambda classes, faces: _episode.to_images(pictures[classes, faces]), *sizes)
-
-        return jax.vmap(draw)(jax.random.split(key, num_tasks))
+        sizes = {"num_ways": self.num_ways, "num_shots": self.num_shots, "num_query": self.num_query}
+        return _episode.draw(key, num_tasks, _look_up, pictures, num_classes=len(pictures), **sizes)
 
 
 def images(size: int = _SIZE) -> Float32[np.ndarray, "num_classes 12 {size} {size}"]:
@@ -103,8 +98,8 @@ def images(size: int = _SIZE) -> Float32[np.ndarray, "num_classes 12 {size} {siz
     An em is `size` pixels everywhere, so a capital is about 0.73 size high, as a digit of MNIST is, and o stays smaller
     than O. The ink is centred; what would not fit with a pixel to spare on each side is shrunk until it does.
 
-    The outlines come with the package, and matplotlib fills them. Another release of it may draw an edge a shade
-    differently.
+    The outlines come with the package, and matplotlib fills them; another release of it may draw an edge a shade
+    differently. With 28 pixels the letters of TRAIN_SCRIPTS and TEST_SCRIPTS come with the package as pictures.
 
     Raises:
       ValueError: if the size is too small.
@@ -156,14 +151,34 @@ def gallery(characters: Sequence[str]) -> Figure:
     return figure
 
 
-@functools.cache
-def _all(size: int) -> np.ndarray:
-    return drawn(_outlines.read(), size)
+def _look_up(pictures, classes, faces):
+    return _episode.to_images(pictures[classes, faces])
 
 
 @functools.cache
 def _of_scripts(wanted: tuple[str, ...], size: int) -> np.ndarray:
-    return drawn(_outlines.read().of(np.isin(scripts(), wanted)), size)
+    return _pictures(np.isin(scripts(), wanted), size)
+
+
+@functools.cache
+def _all(size: int) -> np.ndarray:
+    return _pictures(np.ones(len(names()), bool), size)
+
+
+def _pictures(rows, size):
+    """The pictures of some classes: those that the package holds, and the others drawn."""
+    held = is_kept() & (size == _SIZE)
+    pictures = np.empty((rows.sum(), len(FACES), size, size), np.uint8)
+    if (rows & held).any():
+        pictures[held[rows]] = _outlines.read_pictures()[rows[held]]
+    if (rows & ~held).any():
+        pictures[~held[rows]] = drawn(_outlines.read().of(rows & ~held), size)
+    return pictures
+
+
+def is_kept() -> Bool[np.ndarray, " num_classes"]:
+    """Of which classes the package holds pictures, a boolean array."""
+    return np.isin(scripts(), TRAIN_SCRIPTS + TEST_SCRIPTS)
 
 
 def drawn(outlines: _outlines.Outlines, size: int) -> UInt8[np.ndarray, "num_classes 12 {size} {size}"]:

@@ -10,7 +10,6 @@ import io
 import zipfile
 from pathlib import Path, PurePosixPath
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float64, PRNGKeyArray, Real, UInt8
@@ -80,26 +79,32 @@ class Omniglot:
         """A batch of tasks: images [num_tasks, examples, size, size, 1], 0 (paper) to 1 (ink), and their labels."""
         _require.random_key(key=key)
         _require.count(at_least=1, num_tasks=num_tasks)
-        drawings = jnp.asarray(self._drawings())
-
-        def look_up(classes, columns):
-            images = _episode.to_images(drawings[classes % len(drawings), columns])
-            if not self.rotations:
-                return images
-            turned = jnp.stack([jnp.rot90(images, quarter, axes=(2, 3)) for quarter in range(4)])
-            return turned[classes[:, 0] // len(drawings), jnp.arange(self.num_ways)]
-
-        def draw(key):
-            sizes = self._num_classes(), drawings.shape[1], self.num_ways, self.num_shots, self.num_query
-            return _episode.draw(key, look_up, *sizes)
-
-        return jax.vmap(draw)(jax.random.split(key, num_tasks))
+        sizes = {"num_ways": self.num_ways, "num_shots": self.num_shots, "num_query": self.num_query}
+        return _episode.draw(
+            key,
+            num_tasks,
+            _look_up_turned if self.rotations else _look_up,
+            jnp.asarray(self._drawings()),
+            num_classes=self._num_classes(),
+            **sizes,
+        )
 
     def _drawings(self) -> UInt8[np.ndarray, "num_characters 20 {self.size} {self.size}"]:
         return drawings(self.directory, self.split, self.size)
 
     def _num_classes(self) -> int:
         return len(self._drawings()) * (4 if self.rotations else 1)
+
+
+def _look_up(drawings, characters, columns):
+    return _episode.to_images(drawings[characters, columns])
+
+
+def _look_up_turned(drawings, classes, columns):
+    """A class is a character turned by 0 to 3 quarters."""
+    images = _look_up(drawings, classes % len(drawings), columns)
+    turned = jnp.stack([jnp.rot90(images, quarter, axes=(2, 3)) for quarter in range(4)])
+    return turned[classes[:, 0] // len(drawings), jnp.arange(len(classes))]
 
 
 @functools.cache
