@@ -8,7 +8,10 @@ from typing import Any, NamedTuple, TypeVar
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 
 COSTS: dict[str, "MethodCost"] = {}
-"""The cost of every method, by the name of the method or of its variant."""
+"""The cost of every method that is counted in gradients, by the name of the method or of its variant."""
+
+SENTENCES: dict[str, str] = {}
+"""What is said of the cost of every method, by the same names: in its docstring and on the page of systems."""
 
 
 class MethodCost(NamedTuple):
@@ -33,7 +36,9 @@ class MethodCost(NamedTuple):
     def sentence(self, subject: str = "A task") -> str:
         """The cost in words."""
         parts = [f"{_readable(self.gradients)} gradients"]
-        if self.products != "0":
+        if self.products == "1":
+            parts.append("a Hessian-vector product")
+        elif self.products != "0":
             parts.append(f"{_readable(self.products)} Hessian-vector products")
         if self.losses:
             parts.append("a value of the loss")
@@ -79,16 +84,27 @@ def costs(
       variant: for instance "with remat"; its cost is known as "maml with remat", beside that of "maml".
     """
     cost = MethodCost(gradients, products, losses, copies, outputs, where)
+    sentence = cost.sentence(f"With `{variant.removeprefix('with ')}` a task" if variant else "A task")
 
     def attach(factory: Factory) -> Factory:
-        COSTS[f"{factory.__name__} {variant}".strip()] = cost
-        begin, args, rest = (factory.__doc__ or "").partition("\n\n    Args:")
-        sentence = cost.sentence(f"With `{variant.removeprefix('with ')}` a task" if variant else "A task")
-        lines = textwrap.wrap(sentence, 116, break_on_hyphens=False)
-        factory.__doc__ = "\n    ".join([f"{begin}\n", *lines]) + args + rest
-        return factory
+        name = f"{factory.__name__} {variant}".strip()
+        COSTS[name] = cost
+        return _say(factory, name, sentence)
 
     return attach
+
+
+def costs_in_words(sentence: str) -> Callable[[Factory], Factory]:
+    """Attaches to a method a cost that is not counted in gradients of one task, as a whole sentence."""
+    return lambda factory: _say(factory, factory.__name__, sentence)
+
+
+def _say(factory: Factory, name: str, sentence: str) -> Factory:
+    SENTENCES[name] = sentence
+    begin, args, rest = (factory.__doc__ or "").partition("\n\n    Args:")
+    lines = textwrap.wrap(sentence, 116, break_on_hyphens=False)
+    factory.__doc__ = "\n    ".join([f"{begin}\n", *lines]) + args + rest
+    return factory
 
 
 def _copies(formula: str) -> str:

@@ -154,6 +154,11 @@ def transformation(**values: Any) -> None:
             raise TypeError(
                 f"{name} is an optax.MultiSteps, which is no transformation: add .gradient_transformation()."
             )
+        if getattr(getattr(value, "init", None), "__module__", "") == optax.lookahead.__module__:
+            raise TypeError(
+                f"{name} is an optax.lookahead, which needs a second copy of the parameters beside each: take the fast "
+                "optimizer within it alone. `reptile` is the outer loop that does what lookahead does."
+            )
         if not isinstance(value, optax.GradientTransformation):
             raise TypeError(
                 f"{name} must be an optax.GradientTransformation such as optax.sgd(0.01), "

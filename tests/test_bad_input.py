@@ -231,7 +231,7 @@ CASES = {
     "curve: update of one number": (
         lambda: curve(inner=optax.stateless(lambda gradient, params: gradient.sum())),
         ValueError,
-        r"The optimizer must return updates with the shapes of params, \[\[2\]\], not \[\[\]\]",
+        r"inner must return updates with the shapes of params, \[\[2\]\], not \[\[\]\]",
     ),
     "episodes: a seed": (
         lambda: ml.tasks.Episodes(np.ones((4, 1)), [0, 0, 1, 1], 2, 1, 1)(0, 1),

@@ -183,6 +183,17 @@ def test_damage_to_any_file_is_refused_or_harmless(damage, tmp_path):
     assert_same_bits(fit(3, tmp_path), whole)
 
 
+@pytest.mark.parametrize("holds", ["nothing", "a folder run"])
+def test_a_folder_of_another_program_is_refused_without_a_word_of_orbax(holds, tmp_path, capfd):
+    foreign = tmp_path / "7" / ("" if holds == "nothing" else "run")
+    foreign.mkdir(parents=True)
+    with pytest.raises(ml.CheckpointError, match=r"7 is damaged, or no checkpoint of fit. .* choose another"):
+        fit(3, tmp_path)
+    assert capfd.readouterr() == ("", "")
+    assert foreign.is_dir()
+    assert not (tmp_path / "lock").exists()
+
+
 def test_a_damaged_checkpoint_is_refused_without_a_word_of_orbax(tmp_path, capfd):
     fit(3, tmp_path)
     largest = max((tmp_path / "3" / "state").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())

@@ -9,6 +9,7 @@ from flax import nnx
 from jax.extend.core import jaxprs_in_params
 
 import metalearn as ml
+from metalearn._cost import COSTS, SENTENCES
 
 pytestmark = pytest.mark.usefixtures("optimised")  # as a user's programs are
 
@@ -21,6 +22,9 @@ METHODS = {
     "hf_maml": (lambda loss, k: ml.hf_maml(loss, SGD, k, 0.1), {}),
     "imaml": (lambda loss, k: ml.imaml(loss, SGD, k, 1.0, 3), {"cg_steps": 3}),
     "fo_b_maml": (lambda loss, k: ml.fo_b_maml(loss, SGD, k, 1.0, 0.1), {}),
+    "fo_muml": (lambda loss, k: ml.fo_muml(loss, 0.01, k), {}),
+    "meta_rkhs_i": (lambda loss, k: ml.meta_rkhs_i(loss, 0.01), {}),
+    "mamf": (lambda loss, k: mamf(loss, k), {}),
     "fo_b_maml_limit": (lambda loss, k: ml.fo_b_maml_limit(loss, SGD, k, 1.0), {}),
 }
 ESTIMATORS = [
@@ -44,6 +48,19 @@ def problem(widths, num_examples):
         "num_outputs": sum(widths[1:]),
     }
     return ml.losses.mean_squared_error(apply), params, ml.Task(batch, batch), sizes
+
+
+def mamf(loss, num_steps):
+    """Fine-tuning on one task, with the arguments of a meta-gradient."""
+    fine_tune = ml.mamf(loss, SGD, num_steps)
+    return lambda params, task: fine_tune(params, jax.tree.map(lambda leaf: leaf[None], task))
+
+
+def moml(loss, params, task):
+    """(One step on one task, its arguments); the population is large, so that its memory is seen to be no scratch."""
+    learner = ml.moml(loss, SGD, SGD, 50, 0.5)
+    batch = ml.tasks.IndexedTasks(jnp.zeros(1, int), jax.tree.map(lambda leaf: leaf[None], task))
+    return learner.step, (learner.init(params), batch)
 
 
 def slow_but(few, names, cases):
@@ -111,15 +128,46 @@ def products(jaxpr):
     return total
 
 
-def test_what_a_maml_takes_again_from_checkpoints_is_counted():
-    """Every gradient and Hessian-vector product of the program, repeated steps included, in gradients of the loss."""
+def operations(function, *arguments):
+    return products(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+COUNTED = [*EVERY, ("a_maml", lambda loss, k: ml.a_maml(loss, 1.0, k), {})]
+
+
+@pytest.mark.parametrize(("method", "build", "options"), COUNTED, ids=[*NAMES, "a_maml"])
+def test_every_product_of_the_program_is_counted(method, build, options):
+    """Gradients and Hessian-vector products, repeated steps included, in gradients of the loss."""
     loss, params, task, _ = problem((64, 64, 64, 64), 100)
+    if method == "imaml":  # the length of its loop is not known before it runs
+        build, options = lambda loss, k: ml.imaml(loss, SGD, k, 1.0, 1), {"cg_steps": 1}
+    found = operations(build(loss, 49), params, task) / operations(jax.grad(loss), params, task.support)
+    assert ml.theory.cost(method, num_params=1, num_steps=49, **options).gradients == pytest.approx(found, rel=0.1)
 
-    def operations(function, *arguments):
-        return products(jax.make_jaxpr(function)(*arguments).jaxpr)
 
-    found = operations(ml.a_maml(loss, 1.0, 49), params, task) / operations(jax.grad(loss), params, task.support)
-    assert ml.theory.cost("a_maml", num_params=1, num_steps=49).gradients == pytest.approx(found, rel=0.1)
+def test_every_product_of_a_step_of_moml_is_counted():
+    loss, params, task, _ = problem((64, 64, 64, 64), 100)
+    step, arguments = moml(loss, params, task)
+    found = operations(step, *arguments) / operations(jax.grad(loss), params, task.support)
+    assert ml.theory.cost("moml", num_params=1, num_steps=1).gradients == pytest.approx(found, rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", NETWORKS)
+def test_memory_of_a_step_of_moml_is_the_compilers_within_a_factor(network):
+    loss, params, task, sizes = problem(*NETWORKS[network])
+    step, arguments = moml(loss, params, task)
+    program = jax.jit(step, donate_argnums=0).lower(*arguments).compile()
+    found = program.memory_analysis().temp_size_in_bytes
+    assert 1 / 1.5 < ml.theory.cost("moml", num_steps=1, **sizes).memory / found < 1.5
+
+
+def test_no_cost_is_without_a_test_and_each_stands_in_its_docstring():
+    assert set(COSTS) == {method for method, *_ in COUNTED} | {"moml"}
+    factories = [*(getattr(ml, name) for name in ml.__all__), ml.repurpose.adaptation_curve]
+    said = " ".join(" ".join((factory.__doc__ or "").split()) for factory in factories)
+    for name, sentence in SENTENCES.items():
+        assert " ".join(sentence.split()) in said, name
 
 
 @pytest.mark.slow

@@ -411,6 +411,12 @@ def adapt(loss=lambda p, batch: p.sum(), inner=SGD, params=TWO, support=BATCH, n
     return ml.adapt(loss, inner, params, support, num_steps, strength)
 
 
+def outer_step(outer):
+    learner = ml.meta_learner(ml.fo_maml(lambda p, batch: p.sum(), SGD, 1), outer)
+    return learner.step(learner.init(TWO), ml.Task(*[jax.tree.map(lambda leaf: leaf[None], BATCH)] * 2))
+
+
+PAIR = {"a": TWO, "b": TWO}
 POSITIVE = "finite number of at least 0"
 CASES = {
     "descend: negative steps": (lambda: ml.inner.descend(quadratic, SGD, -3, TWO), ValueError, "num_steps .*-3"),
@@ -420,6 +426,43 @@ CASES = {
         lambda: ml.inner.descend(quadratic, optax.MultiSteps(SGD, 2), 3, TWO),
         TypeError,
         r"inner is an optax.MultiSteps, which is no transformation: add .gradient_transformation\(\)",
+    ),
+    "descend: lookahead": (
+        lambda: ml.inner.descend(quadratic, optax.lookahead(SGD, 5, 0.5), 3, TWO),
+        TypeError,
+        "inner is an optax.lookahead, .* take the fast optimizer within it",
+    ),
+    "adapt: lookahead within": (
+        lambda: adapt(inner=optax.chain(optax.lookahead(SGD, 5, 0.5))),
+        ValueError,
+        "inner is an optimizer that cannot be used here: optax raised AttributeError, .* fast.* take the one within",
+    ),
+    "descend: sam in its opaque mode": (
+        lambda: ml.inner.descend(quadratic, optax.contrib.sam(SGD, SGD, opaque_mode=True), 3, TWO),
+        ValueError,
+        r"inner is an optimizer that cannot be used here: .*grad_fn must be provided.* opaque mode does",
+    ),
+    "outer: sam in its opaque mode": (
+        lambda: outer_step(optax.contrib.sam(SGD, SGD, opaque_mode=True)),
+        ValueError,
+        r"outer is an optimizer that cannot be used here: .*grad_fn must be provided",
+    ),
+    "descend: masked for other params": (
+        lambda: ml.inner.descend(lambda phi: phi["a"].sum(), optax.masked(SGD, {"b": True}), 3, {"a": TWO}),
+        ValueError,
+        "inner is an optimizer that cannot be used here: .* a mask must have the structure of params",
+    ),
+    "descend: masked": (
+        lambda: ml.inner.descend(
+            lambda phi: quadratic(phi["a"] + phi["b"]), optax.masked(SGD, {"a": True, "b": False}), 3, PAIR
+        ),
+        ValueError,
+        r"inner leaves the gradient of params\['b'\] as it is, .* Use inner.only",
+    ),
+    "outer: no learning rate": (
+        lambda: outer_step(optax.identity()),
+        ValueError,
+        "outer leaves the gradient of params as it is",
     ),
     "descend: whole numbers": (
         lambda: ml.inner.descend(quadratic, SGD, 3, jnp.ones(2, int)),

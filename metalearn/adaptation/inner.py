@@ -12,9 +12,11 @@ The optimizer also says which parameters adapt, and how fast::
         inner = learned_rates(), with params = with_rates(params, 0.1)
 """
 
+import contextlib
 import functools
 import inspect
 import math
+import traceback
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -47,7 +49,7 @@ def init(inner: optax.GradientTransformation, params: Params) -> InnerState:
     """The state before the first inner step, at φ_0 = `params`."""
     _require.transformation(inner=inner)
     _require.float_params(params)
-    return InnerState(params, inner.init(params))
+    return InnerState(params, initialized(params, inner=inner))
 
 
 def step(objective: Objective, inner: optax.GradientTransformation, state: InnerState) -> InnerState:
@@ -73,6 +75,7 @@ def update(
     params: Params,
     value: Scalar,
     value_fn: Objective,
+    name: str = "inner",
 ) -> tuple[Params, Any]:
     """What `optimizer.update` returns when it is given those of optax's extra arguments that it takes.
 
@@ -83,12 +86,14 @@ def update(
       params: where the gradient was taken.
       value: of the objective at params.
       value_fn: the objective, params -> scalar, which a line search evaluates elsewhere.
+      name: of the argument that the optimizer came by.
 
     Returns:
       (updates, opt_state).
 
     Raises:
-      ValueError: if the updates have other shapes than params, for which they would be broadcast in silence.
+      ValueError: if the optimizer needs something else, if it leaves a gradient as it is, along which the loss rises,
+        or if the updates have other shapes than params, for which they would be broadcast in silence.
     """
     extra = {}
     if isinstance(optimizer, optax.GradientTransformationExtraArgs):
@@ -96,11 +101,50 @@ def update(
         taken = inspect.signature(optimizer.update).parameters
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
             extra = {name: argument for name, argument in extra.items() if name in taken}
-    updates, opt_state = optimizer.update(gradient, opt_state, params, **extra)
+    with _explained(name):
+        updates, opt_state = optimizer.update(gradient, opt_state, params, **extra)
     found, expected = ([list(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree)] for tree in (updates, gradient))
     if found != expected:
-        raise ValueError(f"The optimizer must return updates with the shapes of params, {expected}, not {found}.")
+        raise ValueError(f"{name} must return updates with the shapes of params, {expected}, not {found}.")
+    before = dict(jax.tree_util.tree_leaves_with_path(gradient))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(updates):
+        if leaf is before.get(path):
+            raise ValueError(
+                f"{name} leaves the gradient of params{jax.tree_util.keystr(path)} as it is, so that "
+                "params would climb. optax.masked does so where its mask is False. Use inner.only(select, optimizer), or "
+                "optax.partition with optax.set_to_zero() for the others; a single optax.clip needs optax.sgd after it."
+            )
     return updates, opt_state
+
+
+def initialized(params: Params, **optimizer: optax.GradientTransformation) -> Any:
+    """What an optimizer remembers before its first step; its keyword is the name that errors give to it.
+
+    Raises:
+      ValueError: if the optimizer is not made for such params.
+    """
+    ((name, transformation),) = optimizer.items()
+    with _explained(name):
+        return transformation.init(params)
+
+
+@contextlib.contextmanager
+def _explained(name):
+    """Says which argument an error of optax is about. Errors of the loss and of this library pass as they are."""
+    try:
+        yield
+    except Exception as error:
+        modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+        roots = [module.partition(".")[0] for module in modules]
+        if [root for root in roots if root not in ("jax", "jaxlib")][-1] != "optax":
+            raise
+        cause = str(error).strip().partition("\n")[0].rstrip(".")
+        raise ValueError(
+            f"{name} is an optimizer that cannot be used here: optax raised {type(error).__name__}, {cause:.200}. "
+            "Optimizers are given the gradient, params, value, grad and value_fn, and nothing else. Where one wraps "
+            "another and needs more, as optax.contrib.sam in its opaque mode does, take the one within; a mask must have "
+            "the structure of params."
+        ) from error
 
 
 def descend(
@@ -381,7 +425,7 @@ def only(
     _require.transformation(inner=inner)
 
     def init(params):
-        return inner.init(part_of(params, select=select).get(params))
+        return initialized(part_of(params, select=select).get(params), inner=inner)
 
     def update_part(gradient, state, params=None, *, value=None, value_fn=None, **_):
         part = part_of(gradient, select=select)
@@ -471,7 +515,7 @@ def _probe(inner, num_steps, params):
             ), None
 
         nowhere = optax.tree.zeros_like(at, dtype=bool)
-        return jax.lax.scan(one_step, (inner.init(at), nowhere), length=num_steps)[0][1]
+        return jax.lax.scan(one_step, (initialized(at, inner=inner), nowhere), length=num_steps)[0][1]
 
     # A projection shows far out, or at negative numbers: there it moves params without any gradient. What optax.yogi
     # begins with, a mean gradient of 1e-6, is no such move.

@@ -27,6 +27,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from metalearn import _require
+from metalearn._cost import costs_in_words
 from metalearn.adaptation import inner as inner_loop
 from metalearn.evaluation import meta_test as evaluate
 from metalearn.task import Batch, Loss, Number, Params, Task
@@ -35,6 +36,10 @@ _TASKS_AT_ONCE = 25
 """Tasks adapted side by side; more come in turn, so that memory stays bounded."""
 
 
+@costs_in_words(
+    "A task costs about (3 E + 4) K + (E + 1) K² gradients on a set as large as the support set, where plain "
+    "adaptation costs K, and the memory of (E + 1) K adversarial copies of that set, E being the number of members."
+)
 def adaptation_curve(
     loss: Loss,
     inner: optax.GradientTransformation,
@@ -51,9 +56,6 @@ def adaptation_curve(
 
     With `spread=0` the learning rates are those of `inner` and only the adversarial examples are new; with
     `attack_size=0` only the learning rates are. With both 0 this is `evaluate.adaptation_curve`.
-
-    Cost: K gradients on the support set become about K (3 E + 4 + K (E + 1)), most of them on the K (E + 1) adversarial
-    copies of it. Memory: grows with these copies, not with K otherwise.
 
     Args:
       loss: scalar of (params, (inputs, targets)); the inner loop descends it on the support set, and it is reported

@@ -20,11 +20,13 @@ import optax
 from jaxtyping import Array, PRNGKeyArray, Shaped
 
 from metalearn import _require
+from metalearn._cost import costs
 from metalearn.adaptation.inner import descend
 from metalearn.losses import Apply
 from metalearn.task import Loss, Params, Task
 
 
+@costs("2*K", copies="1", outputs="3", where="a gradient on support and query set joined counts as two, one for each")
 def mamf(loss: Loss, inner: optax.GradientTransformation, num_steps: int) -> Callable[[Params, Task], Params]:
     """Fine-tuning on a sequence of tasks, each from where the last one ended.
 

@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from metalearn import _norm, _require
-from metalearn.adaptation.inner import update
+from metalearn.adaptation.inner import initialized, update
 from metalearn.learners.task_weights import TaskWeights
 from metalearn.task import MetaGradient, Params, Scalar, Task
 
@@ -96,7 +96,7 @@ def meta_learner(
 
     def init(params):
         _require.float_params(params)
-        return MetaState(params, outer.init(params), jnp.zeros((), jnp.int32))
+        return MetaState(params, initialized(params, outer=outer), jnp.zeros((), jnp.int32))
 
     def step(state, tasks):
         _require.task_batch(tasks)
@@ -111,7 +111,7 @@ def meta_learner(
         gradient, finite, any_left = _mean(task_weights, query_loss, gradients)
 
         value = jnp.mean(query_loss, where=finite)
-        updates, opt_state = update(outer, gradient, state.opt_state, state.params, value, no_line_search)
+        updates, opt_state = update(outer, gradient, state.opt_state, state.params, value, no_line_search, "outer")
         params = optax.apply_updates(state.params, updates)
         params, opt_state = jax.tree.map(
             lambda new, old: jnp.where(any_left, new, old),

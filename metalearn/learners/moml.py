@@ -25,7 +25,8 @@ import optax
 from jaxtyping import Array, Bool, Int
 
 from metalearn import _norm, _require
-from metalearn.adaptation.inner import descend, update
+from metalearn._cost import costs, costs_in_words
+from metalearn.adaptation.inner import descend, initialized, update
 from metalearn.learners.meta_learner import MetaInfo, MetaLearner, MetaState, all_finite, mean_where, no_line_search
 from metalearn.task import Loss, Number, Params
 from metalearn.tasks.population import ClientData, IndexedTasks
@@ -49,6 +50,9 @@ class MOMLState(NamedTuple):
     visited: Bool[Array, " num_all_tasks"]
 
 
+@costs(
+    "2", "1", copies="5", outputs="4", where="the state holds another copy of the parameters for each of all the tasks"
+)
 def moml(
     loss: Loss,
     inner: optax.GradientTransformation,
@@ -88,7 +92,11 @@ def moml(
         _require.float_params(params)
         memory = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_all_tasks, *jnp.shape(leaf))), params)
         return MOMLState(
-            params, outer.init(params), jnp.zeros((), jnp.int32), memory, jnp.zeros(num_all_tasks, jnp.bool)
+            params,
+            initialized(params, outer=outer),
+            jnp.zeros((), jnp.int32),
+            memory,
+            jnp.zeros(num_all_tasks, jnp.bool),
         )
 
     def step(state, batch):
@@ -102,7 +110,7 @@ def moml(
 
         gradient = jax.tree.map(lambda leaf: mean_where(finite, leaf), gradients)
         value = jnp.mean(query_loss, where=finite)
-        updates, opt_state = update(outer, gradient, state.opt_state, state.params, value, no_line_search)
+        updates, opt_state = update(outer, gradient, state.opt_state, state.params, value, no_line_search, "outer")
         params = optax.apply_updates(state.params, updates)
         params, opt_state = jax.tree.map(
             lambda new, old: jnp.where(finite.any(), new, old), (params, opt_state), (state.params, state.opt_state)
@@ -120,6 +128,10 @@ def moml(
     return MetaLearner(init, step)
 
 
+@costs_in_words(
+    "A client costs a gradient for each of its first support sets, and 2 gradients and a Hessian-vector product for "
+    "each local step; it needs a copy of the parameters for its memory and nothing between rounds."
+)
 def local_moml(
     loss: Loss, inner: optax.GradientTransformation, outer: optax.GradientTransformation, memory_rate: Number
 ) -> MetaLearner:
@@ -152,10 +164,10 @@ def local_moml(
         def local_step(carry, task):
             params, opt_state, memory = carry
             memory, query_loss, gradient = _move(loss, inner, params, memory, memory_rate, task)
-            updates, opt_state = update(outer, gradient, opt_state, params, query_loss, no_line_search)
+            updates, opt_state = update(outer, gradient, opt_state, params, query_loss, no_line_search, "outer")
             return (optax.apply_updates(params, updates), opt_state, memory), (query_loss, gradient)
 
-        (params, _, _), history = jax.lax.scan(local_step, (params, outer.init(params), memory), local)
+        (params, _, _), history = jax.lax.scan(local_step, (params, initialized(params, outer=outer), memory), local)
         return params, *jax.tree.map(lambda leaf: leaf.mean(axis=0), history)
 
     def init(params):

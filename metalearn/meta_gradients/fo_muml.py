@@ -14,9 +14,11 @@ import jax
 import optax
 
 from metalearn import _require
+from metalearn._cost import costs
 from metalearn.task import Loss, MetaGradient, Number
 
 
+@costs("K + 1", losses=1, copies="1", outputs="1.75")
 def fo_muml(loss: Loss, step_size: Number, num_steps: int) -> MetaGradient:
     """The support gradient at the end of the anchored iteration, near the gradient of the Moreau envelope.
 

@@ -36,6 +36,9 @@ def hf_maml(loss: Loss, inner: optax.GradientTransformation, num_steps: int, per
 
     Returns:
       A function (params, task) -> (query loss at φ_K, meta-gradient); the gradient is a pytree like params.
+
+    Raises:
+      TypeError: by the function itself, when it is differentiated in the data of a task or in ν.
     """
     _require.positive(perturbation=perturbation)
     return maml(_hessian_free(_require.scalar(loss), perturbation), inner, num_steps)
@@ -68,4 +71,17 @@ def _hessian_free(loss, perturbation):
     hessian_free = jax.custom_vjp(lambda params, batch, _: loss(params, batch))
     hessian_free.defvjp(value_and_grad, times_gradient)
     # The perturbation is an argument and not closed over, for it may be traced.
-    return lambda params, batch: hessian_free(params, batch, perturbation)
+    return lambda params, batch: hessian_free(params, _constant(batch), _constant(perturbation))
+
+
+@jax.custom_jvp
+def _constant(tree):
+    """The same arrays, which say so when something is differentiated in them: above it would be 0."""
+    return tree
+
+
+@_constant.defjvp
+def _not_differentiable(primals, tangents):
+    raise TypeError(
+        "hf_maml can be differentiated in params only, and not in the data of a task or the perturbation. Use maml."
+    )

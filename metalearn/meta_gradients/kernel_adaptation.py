@@ -12,11 +12,16 @@ this library's, not the paper's.
 import jax
 
 from metalearn import _require
+from metalearn._cost import costs_in_words
 from metalearn.adaptation import kernel as kernels
 from metalearn.losses import Apply
 from metalearn.task import MetaGradient, Number
 
 
+@costs_in_words(
+    "A task costs the kernel between all its examples, which is differentiated, and about n³ operations for n support "
+    "examples; no inner steps are kept in memory."
+)
 def kernel_adaptation(apply: Apply, kernel: kernels.Kernel, ridge: Number) -> MetaGradient:
     """The gradient of the query loss after kernel regression on the support set.
 

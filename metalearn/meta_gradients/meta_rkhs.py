@@ -15,11 +15,13 @@ import jax.numpy as jnp
 import optax
 
 from metalearn import _require
+from metalearn._cost import costs, costs_in_words
 from metalearn.adaptation import kernel
 from metalearn.losses import Apply
 from metalearn.task import Loss, MetaGradient, Number
 
 
+@costs("2", "2", copies="3", outputs="7")
 def meta_rkhs_i(loss: Loss, step_size: Number, cap: Number | None = 0.9) -> MetaGradient:
     """The gradient of the query loss less what one step on the support set would gain, to first order.
 
@@ -38,7 +40,7 @@ def meta_rkhs_i(loss: Loss, step_size: Number, cap: Number | None = 0.9) -> Meta
     suits one whose best value is 0, such as an error or a cross-entropy. A loss that passes through 0, such as a
     negative log-density, gains nothing there; for it take cap=None and a smaller learning rate.
 
-    A task costs 2 gradients and 2 Hessian-vector products. The gradient is exact for F.
+    The gradient is exact for F.
 
     Args:
       loss: scalar loss of (params, batch).
@@ -66,6 +68,10 @@ def meta_rkhs_i(loss: Loss, step_size: Number, cap: Number | None = 0.9) -> Meta
     return meta_gradient
 
 
+@costs_in_words(
+    "A task costs a gradient for each output of each example, which is differentiated once more, and about n³ "
+    "operations for n support examples; no inner steps are kept in memory."
+)
 def meta_rkhs_ii(apply: Apply, time: Number, num_steps: int = 8) -> MetaGradient:
     """The gradient of the query loss after adaptation by `gradient_flow`, through the kernel.
 

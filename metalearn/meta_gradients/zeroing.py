@@ -14,10 +14,12 @@ import jax
 import optax
 
 from metalearn import _require
+from metalearn._cost import costs_in_words
 from metalearn.adaptation.inner import part_of
 from metalearn.task import MetaGradient, Params
 
 
+@costs_in_words("A task costs what it costs with `meta_gradient` alone, in gradients and in memory.")
 def zeroing_trick(meta_gradient: MetaGradient, head: Callable[[Params], Params]) -> MetaGradient:
     """That meta-gradient, taken where the head is zero.
 

@@ -14,7 +14,9 @@ LookUp = Callable[
 ]
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2), static_argnames=("num_classes", "num_ways", "num_shots", "num_query"))
+@functools.partial(
+    jax.jit, static_argnums=(1, 2), static_argnames=("num_classes", "num_ways", "num_shots", "num_query")
+)
 def draw(
     key: PRNGKeyArray,
     num_tasks: int,

@@ -2,8 +2,8 @@
 
 python -m metalearn.tasks._outlines
 
-makes both anew from the fonts of matplotlib. The outlines are those of the DejaVu fonts; see LICENSE_DEJAVU. Pictures of
-the usual size and of the scripts for meta-training and meta-testing are kept, so that nobody waits for them to be drawn.
+makes both anew from the fonts of matplotlib. The outlines are those of the DejaVu fonts; see LICENSE_DEJAVU. Pictures
+of the usual size and of the scripts for meta-training and meta-testing are kept, so that nobody waits for a drawing.
 """
 
 import argparse

@@ -36,7 +36,7 @@ def counted(name: str, build: Callable, first_order: bool = False, **options) ->
 METHODS = {
     "fo_maml": counted("fo_maml", lambda loss, k: ml.fo_maml(loss, SGD, k), True),
     "reptile": counted("reptile", lambda loss, k: ml.reptile(loss, SGD, k), True),
-    "fo_muml": Method(lambda loss, k: ml.fo_muml(loss, 0.01, k), lambda k: k + 4 / 3, True),
+    "fo_muml": counted("fo_muml", lambda loss, k: ml.fo_muml(loss, 0.01, k), True),
     **{
         f"fo_b_maml {estimator}": counted(
             "fo_b_maml",
@@ -51,7 +51,7 @@ METHODS = {
     "imaml": counted("imaml", lambda loss, k: ml.imaml(loss, SGD, k, 1.0, CG_STEPS), cg_steps=CG_STEPS),
     "maml": counted("maml", lambda loss, k: ml.maml(loss, SGD, k)),
     "maml remat": counted("maml with remat", lambda loss, k: ml.maml(loss, SGD, k, remat=True)),
-    "meta_rkhs_i": Method(lambda loss, k: ml.meta_rkhs_i(loss, 0.01), lambda k: 6),
+    "meta_rkhs_i": counted("meta_rkhs_i", lambda loss, k: ml.meta_rkhs_i(loss, 0.01)),
     "a_maml": counted("a_maml", lambda loss, k: ml.a_maml(loss, 0.01 * k, k)),
 }
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from metalearn._cost import COSTS
+from metalearn._cost import COSTS, SENTENCES
 
 
 class Claim(NamedTuple):
@@ -20,7 +20,6 @@ class Claim(NamedTuple):
       finding: what was measured, in sentences for a newcomer, with the figures as {name:.2g}.
       measure: () -> the figures by name; deterministic.
       holds: whether the figures say what `finding` says, with a margin.
-      cost: what a task costs, in a sentence, where no formula of the library says it.
       rtol: how far a figure may lie from what the page shows. Rounding differs from machine to machine; a closed form
         keeps its figures, a network trained in float32 does not.
     """
@@ -33,7 +32,6 @@ class Claim(NamedTuple):
     finding: str
     measure: Callable[[], Mapping[str, float]]
     holds: Callable[[Mapping[str, float]], bool]
-    cost: str = ""
     rtol: float = 0.1
 
     def figures(self) -> Mapping[str, float]:
@@ -44,17 +42,18 @@ class Claim(NamedTuple):
         """Its section of the page, in Markdown."""
         return (
             f"## {self.title}\n\n{self.system} · {self.paper}\n\n"
-            f"- **Exact:** {self.exact}\n{self._costs()}\n"
+            f"- **Exact:** {self.exact}\n{self.costs()}\n"
             f"{self.finding.format(**self.figures())}\n"
         )
 
-    def _costs(self):
-        """A line for each function whose cost the library knows, or else `cost`."""
-        names = re.findall(r"`(\w+)`", self.system)
-        known = {name: cost for name, cost in COSTS.items() if name.split()[0] in names}
-        if not known:
-            return f"- {self.cost}\n"
-        return "".join(f"- {cost.sentence(f'`{name}`')}\n" for name, cost in known.items())
+    def costs(self) -> str:
+        """A line for each function of the system whose cost the library knows."""
+        functions = [name.rpartition(".")[2] for name in re.findall(r"`([\w.]+)`", self.system)]
+        return "".join(
+            f"- {COSTS[name].sentence(f'`{name}`') if name in COSTS else f'`{name}`: {sentence}'}\n"
+            for name, sentence in SENTENCES.items()
+            if name.split()[0] in functions
+        )
 
 
 @functools.cache

@@ -54,7 +54,6 @@ CLAIM = Claim(
     system="`fo_muml`",
     paper="Mishchenko, Hanzely & Richtárik 2023, [2301.06806](https://arxiv.org/abs/2301.06806)",
     exact="the gradient of the Moreau envelope, up to a relative error of (α L)^(K+1)",
-    cost="Cost of a task: K + 1 gradients and a value of the loss. Memory: flat in K.",
     finding=(
         "Each further inner step finds the gradient of the Moreau envelope more precisely. At α L = "
         "{contraction:.2g} every step multiplies the distance from the optimum of the envelope, at which outer "

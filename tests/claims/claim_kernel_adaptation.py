@@ -52,7 +52,6 @@ CLAIM = Claim(
     system="`kernel_adaptation`, `task_weights`",
     paper="Park & Kang 2024, [2411.00404](https://arxiv.org/abs/2411.00404)",
     exact="kernel regression in closed form, which for the tangent kernel of a linear model is iMAML",
-    cost=("Cost of a task: one kernel matrix and n³ for n support examples. Memory: no inner steps are kept."),
     finding=(
         "This is a reconstruction from the abstract; the paper's own kernel, weights and experiments were not "
         "available. In a population with 20 % outlier tasks, outer training with equal weights ends at a distance "

@@ -127,7 +127,6 @@ CLAIM = Claim(
     system="`mamf`",
     paper="Wang et al. 2022, [2203.04904](https://arxiv.org/abs/2203.04904)",
     exact="fine-tuning on one sampled sub-task after another; there is no meta-gradient",
-    cost=("Cost of a task: one gradient a step, K steps a sub-task. Memory: flat in K."),
     finding=(
         "A small image-text model is fine-tuned on letters of scripts that it was not trained on, and then adapts "
         "to five letters at a time. It misreads {pretrained:.2g} % of them without fine-tuning, {classical:.2g} % "

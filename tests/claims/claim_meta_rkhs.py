@@ -54,10 +54,6 @@ CLAIM = Claim(
         "I: its regularised loss, which is one step of MAML up to O(α²). II: gradient flow with a frozen "
         "tangent kernel, up to O(1/m) for its discrete time"
     ),
-    cost=(
-        "Cost of a task: I: 2 gradients and 2 Hessian-vector products. II: a gradient for each output of each "
-        "example, differentiated, and n³ for n support examples. Memory: no inner steps are kept."
-    ),
     finding=(
         "On sine curves, Meta-RKHS II adapts in closed form to an error of {second:.2g}, where MAML has {maml:.2g} "
         "after its 5 steps. A network that was trained for the closed form needs it: adapted by 5 gradient steps "

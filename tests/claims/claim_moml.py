@@ -101,10 +101,6 @@ CLAIM = Claim(
         "MAML's one-step gradient when the memory rate b is 1; a smaller b leaves less of the bias of small "
         "support batches"
     ),
-    cost=(
-        "Cost of a task: 2 gradients and 1 Hessian-vector product. Memory: a copy of the parameters for every task "
-        "of the population; `local_moml` needs none."
-    ),
     finding=(
         "With one task in each outer step and noisy support gradients, outer training with MAML ends at a "
         "meta-gradient of norm {maml:.2g}, because the noise biases every step. MOML averages the noise away in "

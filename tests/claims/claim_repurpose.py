@@ -51,10 +51,6 @@ CLAIM = Claim(
     system="`repurpose.adaptation_curve`",
     paper="Kwon, Na, Huang & Lacoste-Julien, ICLR 2021, [2103.09027](https://arxiv.org/abs/2103.09027)",
     exact="the authors' procedure, except that loss terms are averaged and not added",
-    cost=(
-        "Cost of a task: about (3E + 4) K + (E + 1) K² at meta-test, with an ensemble of E members. Memory: (E + "
-        "1) K copies of the support set."
-    ),
     finding=(
         "The claim that adaptation out of domain becomes robust to the base learning rate hardly reproduces here. "
         "On scripts that training has not seen, the mean accuracy over base learning rates from 0.01 to 1 is "

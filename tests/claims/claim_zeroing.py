@@ -66,7 +66,6 @@ CLAIM = Claim(
     system="`zeroing_trick`",
     paper="Kao, Chiu & Chen, ICLR 2022, [2106.15367](https://arxiv.org/abs/2106.15367)",
     exact="as the meta-gradient that it wraps, taken at a zero head",
-    cost=("Cost of a task: that of the wrapped method. Memory: that of the wrapped method."),
     finding=(
         "On few-shot signals of unseen digits, with a convolutional network, setting the head to zero before "
         "adaptation raises the accuracy of first-order MAML from {first_order:.2f} to {first_order_zeroed:.2f}. "

@@ -32,5 +32,11 @@ def test_the_page_says_what_was_measured(claim):
     assert measured == pytest.approx(shown, rel=claim.rtol)
 
 
+def test_the_page_says_what_the_library_says_of_costs(claim):
+    """Quickly, and to the letter, on every run."""
+    (section,) = (text for text in page.stored() if text.startswith(f"## {claim.title}\n"))
+    assert claim.costs() in section
+
+
 def test_the_page_has_no_other_section():
     assert len(page.stored()) == len(NAMES)
