@@ -111,8 +111,8 @@ def update(
         if leaf is before.get(path):
             raise ValueError(
                 f"{name} leaves the gradient of params{jax.tree_util.keystr(path)} as it is, so that "
-                "params would climb. optax.masked does so where its mask is False. Use inner.only(select, optimizer), or "
-                "optax.partition with optax.set_to_zero() for the others; a single optax.clip needs optax.sgd after it."
+                "params would climb. optax.masked does so where its mask is False. Use inner.only(select, optimizer), "
+                "or optax.partition with optax.set_to_zero() elsewhere; a lone optax.clip needs optax.sgd after it."
             )
     return updates, opt_state
 
@@ -142,8 +142,8 @@ def _explained(name):
         raise ValueError(
             f"{name} is an optimizer that cannot be used here: optax raised {type(error).__name__}, {cause:.200}. "
             "Optimizers are given the gradient, params, value, grad and value_fn, and nothing else. Where one wraps "
-            "another and needs more, as optax.contrib.sam in its opaque mode does, take the one within; a mask must have "
-            "the structure of params."
+            "another and needs more, as optax.contrib.sam in its opaque mode does, take the one within; a mask must "
+            "have the structure of params."
         ) from error
 
 

@@ -18,7 +18,7 @@ from metalearn.adaptation.inner import descend, descend_on_batches
 from metalearn.task import Loss, MetaGradient
 
 
-@costs("3*K + 1", "K", copies="2*sqrt(K) + 4", outputs="4", variant="with remat")
+@costs("2*K + 1", "K", copies="2*sqrt(K) + 4", outputs="4", variant="with remat")
 @costs("K + 1", "K", copies="K + 2", outputs="2*K + 2")
 def maml(
     loss: Loss, inner: optax.GradientTransformation, num_steps: int, resample: bool = False, remat: bool = False
