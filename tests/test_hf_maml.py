@@ -154,12 +154,12 @@ def test_it_costs_three_gradients_a_step_and_one(num_steps):
 
 
 def test_it_is_differentiated_in_params_and_in_nothing_else(x64):
-    """In params the derivative is that of the differences; in data and in the perturbation it would be 0 in silence."""
+    """In params JAX differentiates the value exactly; in data and in the perturbation it would find 0 in silence."""
     params, task = tanh_problem()
     meta_gradient = ml.hf_maml(tanh_loss, INNERS["sgd"], 2, 0.05)
     value, found = jax.value_and_grad(lambda params: meta_gradient(params, task)[0])(params)
     assert_close(value, meta_gradient(params, task)[0], 1e-12)
-    assert_close(flat(found), flat(meta_gradient(params, task)[1]), 1e-12)
+    assert_close(flat(found), flat(ml.maml(tanh_loss, INNERS["sgd"], 2)(params, task)[1]), 1e-12)
     for result in (lambda pair: pair[0], lambda pair: ravel_pytree(pair[1])[0][0]):
         with pytest.raises(TypeError, match="differentiated in params only"):
             jax.grad(lambda task, result=result: result(meta_gradient(params, task)))(task)
