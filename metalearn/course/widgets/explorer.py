@@ -10,7 +10,6 @@ from typing import Any
 import anywidget
 import traitlets
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
 
 from metalearn import _require, plots
 from metalearn.course.widgets.display import script, show_with_stand_in, style
@@ -40,7 +39,7 @@ class Explorer(anywidget.AnyWidget):
     def __init__(self, draw: Callable[..., Figure], alt: str, controls: dict[str, Any]) -> None:
         """Describe the controls; their first values cause the first picture."""
         self.draw = draw
-        self._places: list[Bbox] = []
+        self._layout: plots.Layout | None = None
         described, values = zip(*(_control(name, control) for name, control in controls.items()), strict=True)
         super().__init__(alt=alt, controls=list(described), values=dict(zip(controls, values, strict=True)))
 
@@ -58,12 +57,12 @@ class Explorer(anywidget.AnyWidget):
             self.trouble = ""
 
     def _svg(self, figure: Figure) -> str:
-        """As `plots.svg`, with one layout for all pictures."""
+        """As `plots.panels`, with one layout for all pictures."""
         if not isinstance(figure, Figure):
             raise TypeError(f"draw must return a figure of matplotlib, but it returned a {type(figure).__name__}")
-        if not self._places:
-            self._places = plots.finish(figure)
-        return plots.svg(figure, self.alt, self._places)
+        if self._layout is None:
+            self._layout = plots.layout_of(figure)
+        return plots.panels(figure, self.alt, self._layout)
 
 
 def explore(draw: Callable[..., Figure], alt: str, **controls: Any) -> None:
