@@ -11,7 +11,7 @@ import html
 import importlib
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -90,7 +90,8 @@ def course_map(folder: str = "") -> str:
 
 def course_cards(folder: str = "") -> str:
     """The lessons as cards in HTML, each with the left half of its picture; for the website."""
-    cards, part = [], None
+    cards: list[str] = []
+    part = None
     for lesson in syllabus.LESSONS:
         if lesson.part != part:
             part = lesson.part
@@ -198,6 +199,13 @@ _BOX = (
 
 def _right(text: str) -> str:
     return f'<div style="float: right">\n\n{text}\n\n</div>'
+
+
+def with_links(opening: str, links: Mapping[str, str | None]) -> str:
+    """The first cell with links before those of its strip: words, since a picture from elsewhere may not come."""
+    told = " · ".join(f"[{name}]({address})" for name, address in links.items() if address)
+    start = _right("").removesuffix("\n\n</div>")
+    return opening.replace(start, f"{start}{told} · ", 1) if opening.startswith(start) else opening
 
 
 def _prerequisites(lesson: Lesson) -> str:
