@@ -27,6 +27,7 @@ mathjax3_config = {"chtml": {"displayAlign": "left", "scale": 0.9}}
 html_theme = "sphinx_book_theme"
 html_static_path = ["_static", str(plots.PALETTE_FILE)]
 html_css_files = ["palette.css", "course.css"]
+html_js_files = [("search.js", {"defer": "defer"})]
 html_favicon = "_static/favicon.svg"
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_copy_source = False
