@@ -226,7 +226,7 @@ signs = jnp.repeat(jnp.array([1.0, -1.0]), 32)
 over_runs = jax.vmap(train_maml, (None, 0, 0))
 maml_runs = jax.jit(jax.vmap(over_runs, (0, None, None)))
 sizes = jnp.array([1.0, 4.0, 16.0])
-maml_paths = np.asarray(maml_runs(sizes, keys, signs)) - figures.OPTIMUM  # [3, 64, 20000]
+maml_paths = np.asarray(maml_runs(sizes, keys, signs)) - figures.OPTIMUM
 
 # %% tags=["fold"]
 _near = {k: maml_paths[..., k - k // 10 : k].mean(-1) for k in (200, 2_000, 20_000)}
@@ -718,22 +718,22 @@ assert _left(1) > _left(5) > _left(25) > 0.3 / 1.7
 # %% [markdown]
 # ## On a network
 #
-# The bus stops were made so that everything can be calculated. Do we find the same on the sine curves of lesson 02? The
-# authors' own experiment is a population of 25 of them, with five amplitudes and five phases. An outer step sees three
-# curves, and **one** support point and one query point of each. The network has two hidden layers of 40 units, and
-# $\alpha = 0.01$. We clip the gradient, since lesson 07 has shown that otherwise some runs are lost.
+# The bus stops were made so that everything can be calculated. Do we find the same on the sine curves of lesson 02? As in
+# the authors' experiment, the population is 25 of them, with five amplitudes and five phases, a visit brings **one**
+# support point, the network has two hidden layers of 40 units, and $\alpha = 0.01$. We take five curves in each outer
+# step, ten query points of each, and clip the gradient as in lesson 07.
 
 # %%
 jax.config.update("jax_enable_x64", False)
 amplitudes = jnp.repeat(jnp.arange(1.0, 6.0), 5)
 phases = jnp.tile(jnp.pi / 5 * jnp.arange(1.0, 6.0), 5)
-_, network = ml.models.functional(ml.models.MLP((1, 40, 40, 1), rngs=nnx.Rngs(0)))
-loss = ml.losses.mean_squared_error(network)
+mlp = ml.models.MLP((1, 40, 40, 1), rngs=nnx.Rngs(0))
+loss = ml.losses.mean_squared_error(ml.models.functional(mlp)[1])
 inner = optax.sgd(0.01)
 
 
 def population(num_support):
-    sines = ml.tasks.Sinusoid(num_support, num_query=1)
+    sines = ml.tasks.Sinusoid(num_support, num_query=10)
 
     def draw(key, i):
         return sines.task(key, amplitudes[i], phases[i])
@@ -742,39 +742,40 @@ def population(num_support):
 
 
 def learner(memory_rate):
-    outer = ml.outer.clipped_sgd(0.01, max_norm=10.0)
+    rate = optax.piecewise_constant_schedule(3e-3, {3_000: 0.1})
+    outer = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(rate))
     return ml.moml(loss, inner, outer, num_all_tasks=25, memory_rate=memory_rate)
 
 
 # %% tags=["fold"]
-_SEEDS, _CHUNKS, _STEPS = 4, 12, 500
+_SEEDS, _CHUNKS, _STEPS = 4, 10, 400
 
 
 @jax.jit(static_argnums=0)
 def _advance(num_support, memory_rate, states, keys):
-    def run(state, key):
+    """400 outer steps of every run, for each of the memory rates."""
+
+    def run(rate, state, key):
         def step(state, key):
-            return learner(memory_rate).step(state, population(num_support)(key, 3))[0], None
+            return learner(rate).step(state, population(num_support)(key, 5))[0], None
 
         return jax.lax.scan(step, state, jax.random.split(key, _STEPS))[0]
 
-    return jax.vmap(run)(states, keys)
+    return jax.vmap(jax.vmap(run, (None, 0, 0)), (0, 0, None))(memory_rate, states, keys)
 
 
-_inits = [ml.models.functional(ml.models.MLP((1, 40, 40, 1), rngs=nnx.Rngs(s)))[0] for s in range(_SEEDS)]
-_inits = jax.tree.map(lambda *leaves: jnp.stack(leaves), *_inits)
-_settings = {"MAML, n = 1": (1, 1.0), "MOML, n = 1, b = 0.3": (1, 0.3), "MAML, n = 16": (16, 1.0)}
-_states = {name: jax.vmap(learner(b).init)(_inits) for name, (_, b) in _settings.items()}
+def _begin(num_rates):
+    networks = [ml.models.MLP((1, 40, 40, 1), rngs=nnx.Rngs(seed)) for seed in range(_SEEDS)]
+    params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(ml.models.functional(each)[0] for each in networks))
+    states = jax.vmap(learner(1.0).init)(params)
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_rates, *leaf.shape)), states)
+
+
+_groups = {1: [jnp.array([1.0, 0.3]), _begin(2)], 16: [jnp.array([1.0]), _begin(1)]}
 for _chunk in bar(range(_CHUNKS), "training", seconds=15):
     _keys = jax.random.split(jax.random.key(_chunk), _SEEDS)
-    for _name, (_n, _b) in _settings.items():
-        _states[_name] = _advance(_n, _b, _states[_name], _keys)
-
-_dense = ml.tasks.Sinusoid(100, 100)
-_all = jax.vmap(_dense.task)(jax.random.split(jax.random.key(7), 25), amplitudes, phases)
-_few = jax.vmap(ml.tasks.Sinusoid(1, 100).task)(
-    jax.random.split(jax.random.key(8), 500), *(jnp.tile(each, 20) for each in (amplitudes, phases))
-)
+    for _n, _group in _groups.items():
+        _group[1] = _advance(_n, *_group, _keys)
 
 
 @jax.jit
@@ -785,19 +786,30 @@ def _after(params, tasks):
     return jax.vmap(one)(tasks).mean()
 
 
-_losses = {
-    name: [np.asarray(jax.vmap(_after, (0, None))(state.params, tasks)) for tasks in (_all, _few)]
-    for name, state in _states.items()
-}
+_draws = jax.random.split(jax.random.key(7), 500)
+_curves = jnp.tile(amplitudes, 20), jnp.tile(phases, 20)
+_tests = [jax.jit(jax.vmap(ml.tasks.Sinusoid(n, 50).task))(_draws, *_curves) for n in (100, 1)]
+_params = [jax.tree.map(lambda leaf, i=i: leaf[i], _groups[n][1].params) for n, i in ((1, 0), (1, 1), (16, 0))]
+_losses = np.array([[jax.vmap(_after, (0, None))(each, tasks) for tasks in _tests] for each in _params])
 plots.table(
     {
-        name: [f"{plots.number(float(v.mean()), 3)} ± {plots.number(float(1.96 * v.std(ddof=1) / 2), 1)}" for v in both]
-        for name, both in _losses.items()
+        name: [f"{mean:.2f} ± {1.96 * spread / 2:.2f}" for mean, spread in zip(*pair, strict=True)]
+        for name, pair in zip(
+            ("MAML, n = 1", "MOML, n = 1, b = 0.3", "MAML, n = 16"),
+            zip(_losses.mean(-1), _losses.std(-1, ddof=1), strict=True),
+            strict=True,
+        )
     },
-    ["query loss after one step", "on 100 points", "on one point"],
-    title="TITLE",
-    caption="Mean over the 25 curves of the population, four runs of each method with their 95 % interval.",
+    ["after adapting to", "100 points", "one point"],
+    title="MOML is the better one after an exact adaptation, and MAML after one point",
+    caption="Query loss on the 25 curves after one inner step. Mean of four runs with its 95 % interval.",
 )
+assert _losses[1, 0].max() < _losses[0, 0].min() and _losses[0, 1].mean() < _losses[1, 1].mean()
+
+# %% [markdown]
+# The network shows what the bus stops have shown. With one support point at each visit, the memory lowers the loss after
+# an exact adaptation a good way towards that of sixteen support points. And for whoever will have a single point, MAML
+# with one support point remains the right training: the last column is $F_1$.
 
 # %% [markdown]
 # ## What to take away
