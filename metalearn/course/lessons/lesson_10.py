@@ -922,7 +922,7 @@ def floors(num_support: Any, measured: dict[str, Any], intervals: dict[str, Any]
 
 def paths(steps: Any, curves: dict[str, Any]) -> None:
     """Shows the mean distance from the optimum, with its sign, against the outer steps."""
-    figure = plots.lines(steps, curves, "outer steps", "θ minus the optimum, in minutes", log="x", ylim=(-2.6, 3.2))
+    figure = plots.lines(steps, curves, "outer steps", "θ minus the optimum, in minutes", log="x", ylim=(-3.2, 3.2))
     figure.axes[0].axhline(0, color=plots.PALETTE["muted"], linewidth=0.8)
     plots.show(
         figure,
