@@ -793,7 +793,7 @@ _params = [jax.tree.map(lambda leaf, i=i: leaf[i], _groups[n][1].params) for n, 
 _losses = np.array([[jax.vmap(_after, (0, None))(each, tasks) for tasks in _tests] for each in _params])
 plots.table(
     {
-        name: [f"{mean:.2f} ± {1.96 * spread / 2:.2f}" for mean, spread in zip(*pair, strict=True)]
+        name: [f"{mean:.2f} ± {3.18 * spread / 2:.2f}" for mean, spread in zip(*pair, strict=True)]
         for name, pair in zip(
             ("MAML, n = 1", "MOML, n = 1, b = 0.3", "MAML, n = 16"),
             zip(_losses.mean(-1), _losses.std(-1, ddof=1), strict=True),
@@ -804,7 +804,10 @@ plots.table(
     title="MOML is the better one after an exact adaptation, and MAML after one point",
     caption="Query loss on the 25 curves after one inner step. Mean of four runs with its 95 % interval.",
 )
-assert _losses[1, 0].max() < _losses[0, 0].min() and _losses[0, 1].mean() < _losses[1, 1].mean()
+_exact, _single = _losses.mean(-1).T
+assert (
+    _exact[1] < 0.85 * _exact[0] and _single[0] < 0.9 * _single[1] and _exact[2] < _exact[1] and _single[1] < _single[2]
+)
 
 # %% [markdown]
 # The network shows what the bus stops have shown. With one support point at each visit, the memory lowers the loss after

@@ -397,11 +397,15 @@ MOML_STEP = Exercise(
 # 10.local_round -----------------------------------------------------------------------------------------------------
 
 
+def _mean_of_parameters(ends, params, steps, eta):
+    return _mean([theta for theta, _ in ends])
+
+
 def _local(
     begin=lambda loss, params, first, a: _fresh(loss, params, first, a),
     remember=lambda old, phi, b: _blend(old, phi, b),
     through=_through,
-    finish=lambda ends, params, steps, eta: _mean([theta for theta, _ in ends]),
+    finish=_mean_of_parameters,
 ):
     """Variants of a round of LocalMOML: what each client ends with, and what the server makes of it."""
 
@@ -916,7 +920,8 @@ def floors(num_support: Any, measured: dict[str, Any], intervals: dict[str, Any]
         "logarithmic. Three parallel lines fall like one over n: MAML's is the highest, below it MOML's with b = 0.3, "
         "and with b = 0.1. The measured points lie on the lines.",
         title="A memory lowers the floor as a larger support batch would",
-        caption="Points: the end of 20,000 outer steps, mean of 64 runs with its 95 % interval. Lines: the formula.",
+        caption="Points: mean over the second half of 10,000 outer steps and over 64 runs, with its 95 % interval. Lines: the "
+        "formula.",
     )
 
 
@@ -987,8 +992,8 @@ def strips(met: _Array, width: float = 470, height: float = 240) -> str:
             tall = (row - 7) * (stop - start) / oldest
             d.path([(x0, base), (x1, base), (x1, base - tall)], diagrams.ORANGE, width=0, fill=diagrams.ORANGE)
         d.path([(left, base), (right, base)], diagrams.LINE, width=1)
-        for step in np.flatnonzero(met[:, i]):
-            d.point(left + (right - left) * step / num_steps, base, diagrams.BLUE)
+        for visit in np.flatnonzero(met[:, i]):
+            d.point(left + (right - left) * visit / num_steps, base, diagrams.BLUE)
     foot = top + num_tasks * row + 20
     d.text(left, foot, "0", diagrams.MUTED, size=13)
     d.text(right, foot, f"{num_steps}", diagrams.MUTED, "end", size=13)
@@ -1102,7 +1107,7 @@ def opening() -> str:
         strips(visits()),
         ("A memory of rate b lowers MAML's floor", "The price: memories grow old between visits"),
         (
-            "How far from the optimum training ends; 20 tasks.",
+            "Distance from the optimum at which training ends.",
             "Blue: the task is visited. Orange: how old its memory is.",
         ),
         "Left: the distance from the optimum at which training ends, against the number of support examples, falls for "
