@@ -920,8 +920,8 @@ def floors(num_support: Any, measured: dict[str, Any], intervals: dict[str, Any]
         "logarithmic. Three parallel lines fall like one over n: MAML's is the highest, below it MOML's with b = 0.3, "
         "and with b = 0.1. The measured points lie on the lines.",
         title="A memory lowers the floor as a larger support batch would",
-        caption="Points: mean over the second half of 10,000 outer steps and over 64 runs, with its 95 % interval. Lines: the "
-        "formula.",
+        caption="Points: mean over the second half of 10,000 outer steps and over 64 runs, with its 95 % interval. "
+        "Lines: the formula.",
     )
 
 
