@@ -748,8 +748,8 @@ PREDICTIONS = (
         "10.worth",
         "With b = 0.1, how many support examples would MAML need to end as close to the optimum as MOML with one?",
         unit="examples",
-        why="The memory's variance is b/(2 − b) times that of one visit. A batch of k examples has 1/k of that of one, so "
-        "the memory is worth (2 − b)/b examples.",
+        why="The memory's variance is b/(2 − b) times that of one visit. A batch of k examples has 1/k of it, so the "
+        "memory is worth (2 − b)/b examples.",
         read="How much noise is left",
     ),
     Guess(
