@@ -239,7 +239,7 @@ plots.table(
     {
         f"n = {int(n)}": [
             *(plots.number(float(_near[k][i].mean()), 2) for k in _near),
-            f"± {plots.number(float(_sure[i]), 1)}",
+            f"±\u00a0{plots.number(float(_sure[i]), 1)}",
             plots.number(-figures.floor(float(n)), 3),
         ]
         for i, n in enumerate(sizes)
@@ -315,8 +315,11 @@ figures.moml_diagram()
 # %% [markdown]
 # For every task $i$ of the batch, with new support and query examples,
 #
-# $$\hat\phi_i = \theta - \alpha \nabla h_i(\theta), \qquad u_i \leftarrow (1 - b)\, u_i + b\, \hat\phi_i, \qquad
-# \theta \leftarrow \theta - \eta\, \operatorname{mean}_i\, (I - \alpha H_i)\, \nabla f_i(u_i) .$$
+# $$\hat\phi_i = \theta - \alpha \nabla h_i(\theta), \qquad u_i \leftarrow (1 - b)\, u_i + b\, \hat\phi_i ,$$
+#
+# and then, with all tasks of the batch,
+#
+# $$\theta \leftarrow \theta - \eta\, \operatorname{mean}_i\, (I - \alpha H_i)\, \nabla f_i(u_i) .$$
 #
 # The memories of all other tasks stay as they are. At a task's first visit there is nothing to average with, so
 # $u_i = \hat\phi_i$; a memory that began at $\theta$ would need about $1/b$ visits to forget it. The **memory rate** $b$ lies between 0 and 1, and with $b = 1$ nothing is remembered, so that MOML
@@ -574,7 +577,7 @@ plots.table(
         "first version": [_age, 0.0, _b / (2 - _b) * _s**2, "–"],
         "second version": [_age, _variance(0.0), _variance(_s), float(_found[_s][1])],
     },
-    ["", "mean age in steps", "variance, s = 0", "variance, s = 1", "measured"],
+    ["", "mean age in steps", "variance, s\u00a0=\u00a00", "variance, s\u00a0=\u00a01", "measured"],
     title="At the same age, the second version is noisier",
     caption="Variance of a memory, M = 20, B = 2, b = 0.3 per visit and the matching b per step, α‖∇h‖ = 1.5.",
 )
@@ -697,7 +700,7 @@ plots.table(
         ]
         for H in (1, 5, 25)
     },
-    ["local steps", "rounds to 0.2 minutes", "drift, η = 0.2", "drift, η = 0.1", "noise left"],
+    ["local steps", "rounds to 0.2 minutes", "drift, η\u00a0=\u00a00.2", "drift, η\u00a0=\u00a00.1", "noise left"],
     title="More local steps: fewer rounds, less noise, and more drift",
     caption="Different clients. Drift: distance from the optimum in the end, in minutes. Noise left: variance of the "
     "memory in a round, relative to one support set, b = 0.3.",
