@@ -778,7 +778,7 @@ def _begin(num_rates):
 
 
 _groups = {1: [jnp.array([1.0, 0.3]), _begin(2)], 16: [jnp.array([1.0]), _begin(1)]}
-for _chunk in bar(range(_CHUNKS), "training", seconds=15):
+for _chunk in bar(range(_CHUNKS), "training", seconds=8):
     _keys = jax.random.split(jax.random.key(_chunk), _SEEDS)
     for _n, _group in _groups.items():
         _group[1] = _advance(_n, *_group, _keys)
