@@ -88,6 +88,25 @@ FLOOR = Exercise(
             "is best for the squared one?",
         ),
     ),
+    relatives=(
+        (
+            "the mean absolute difference from the mean over tasks",
+            lambda targets: jnp.abs(targets - targets.mean(axis=0)).mean(),
+        ),
+        ("the mean squared difference from the first task", lambda targets: jnp.mean((targets - targets[0]) ** 2)),
+        (
+            "the mean squared difference of the first task from the mean over tasks",
+            lambda targets: jnp.mean((targets[0] - targets.mean(axis=0)) ** 2),
+        ),
+        (
+            "the largest variance of an input, where the mean over inputs is asked for",
+            lambda targets: targets.var(axis=0).max(),
+        ),
+        (
+            "the norm of all differences from the mean over tasks",
+            lambda targets: jnp.linalg.norm(targets - targets.mean(axis=0)),
+        ),
+    ),
     alternatives=(
         lambda targets: targets.var(axis=0).mean(),
         lambda targets: jnp.mean(jnp.mean(targets**2, axis=0) - jnp.mean(targets, axis=0) ** 2),
@@ -217,6 +236,20 @@ ADAPTATION_CURVE = Exercise(
             "Your result is the last value alone. Keep the query loss of every step.",
         ),
     ),
+    relatives=(
+        (
+            "the query loss before adaptation, and after it the loss after one step again and again",
+            lambda loss, task, params, learning_rate, num_steps: jnp.stack(
+                [_curve()(loss, task, params, learning_rate, 1)[min(k, 1)] for k in range(num_steps + 1)]
+            ),
+        ),
+        (
+            "the right curve, with the support loss in place of the query loss at its beginning",
+            lambda loss, task, params, *args: (
+                jnp.asarray(_curve()(loss, task, params, *args)).at[0].set(loss(params, task.support))
+            ),
+        ),
+    ),
     alternatives=(_with_scan, _curve()),
     hints=(
         "Keep a list of losses. Put one value into it before the loop, and one at the end of each pass.",
@@ -275,6 +308,10 @@ def _both_reported(validation, test):
     return (_sound(validation, test) + _validation_reported(validation, test)) / 2
 
 
+def _one_task_too_few(validation, test):
+    return np.sum(test, axis=1)[_means(validation).argmin()] / (np.shape(test)[1] - 1)
+
+
 def _candidate(name, function):
     """A callable of a class of its own, so that a message can name it."""
     return type(name, (), {"__call__": staticmethod(function)})()
@@ -288,7 +325,7 @@ _CANDIDATES = (
     _candidate("ReportC", _best_for_each_task),
     *(
         _candidate(f"HiddenReport{number}", function)
-        for number, function in enumerate((_pooled, _first, _worst, _luckiest, _both_reported), 1)
+        for number, function in enumerate((_pooled, _first, _worst, _luckiest, _both_reported, _one_task_too_few), 1)
     ),
 )
 
