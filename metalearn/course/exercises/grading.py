@@ -82,12 +82,14 @@ def grade(exercise: Exercise, function: Any, seed: int = 0, timeout: float = 10.
         for misconception in exercise.misconceptions:
             if _agrees(exercise, seed, misconception.function, results):
                 return Verdict("failed", misconception.diagnosis, misconception.name)
-        for text, function in exercise.relatives:
-            if _agrees(exercise, seed, function, results):
-                relation = f"Your result is {text}."
-                break
-        else:
-            relation = _relation(exercise, seed, instances, targets, results)
+        relation = next(
+            (
+                f"Your result is {text}."
+                for text, function in exercise.relatives
+                if _agrees(exercise, seed, function, results)
+            ),
+            None,
+        ) or _relation(exercise, seed, instances, targets, results)
     return _explain_difference(exercise, instances, targets, results, verdicts, relation)
 
 

@@ -10,12 +10,13 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-PATIENCE = 4.0  # seconds of processor time for all calls of the reference with other arguments
+PATIENCE = 3.0  # seconds of processor time for all calls of the reference with other arguments
 ORDINALS = ("first", "second", "third", "fourth")
 Close = Callable[[np.ndarray, np.ndarray], bool]
 
@@ -83,8 +84,8 @@ def _of_the_same_form(
     ours, yours = [target for target, _ in pairs], [result for _, result in pairs]
     if any(target.size for target in ours) and not any(result.any() for result in yours):
         return (
-            "Every number of yours is 0. Is a derivative taken of something that does not depend on the variable, or is a "
-            "result never added to?"
+            "Every number of yours is 0. Is a derivative taken of something that does not depend on the variable, or "
+            "is a result never added to?"
         )
     scalars = _scalars(arguments)
     if (factor := _factor(ours, yours, scalars, close)) is not None:
@@ -104,13 +105,12 @@ def _of_the_same_form(
             return (
                 f"Your result is the target minus the argument `{name}`. Is a difference returned in place of a point?"
             )
-    whole = [(target, result) for target, result in pairs]
     return (
         _swapped(targets, results, close)
-        or _transformed(whole, close)
+        or _transformed(pairs, close)
         or _of_parts(targets, results, scalars, close)
-        or _of_quantities(arguments, ours, yours, scalars, close, quantities)
-        or _of_other_arguments(arguments, targets, results, scalars, close, reference)
+        or _of_quantities(yours, scalars, close, quantities)
+        or _of_other_arguments(arguments, targets, results, close, reference)
         or _of_places(targets, results, close)
         or _of_lengths(targets, results, close)
     )
@@ -122,25 +122,30 @@ def _of_answers(arguments: Sequence[dict], targets: Sequence, results: Sequence)
         isinstance(side, np.ndarray) and side.shape == () and side.dtype == bool for side in (*targets, *results)
     ):
         return None
-    judged = [type(next(iter(given.values()))).__name__ for given in arguments]
+    candidates = [next(iter(given.values())) for given in arguments]
+    if not all(map(callable, candidates)):
+        return None
+    judged = [type(candidate).__name__ for candidate in candidates]
     said = []
-    for right, verb in ((False, "accepts"), (True, "rejects")):
+    for right, verb, question in (
+        (
+            False,
+            "accepts",
+            "On which arguments does such a function differ from a right one, and does your test look there?",
+        ),
+        (True, "rejects", "Is your test too strict, or does it expect something else?"),
+    ):
         wrong = [
             name
             for name, target, result in zip(judged, targets, results, strict=True)
             if bool(target) == right and bool(result) != right
         ]
         if wrong:
-            said.append(f"{verb} {', '.join(wrong)}, which it should {'accept' if right else 'reject'}")
-    return (
-        f"Your function {', and '.join(said)}. On which examples do they differ from what is right, and does your test "
-        "look there?"
-    )
+            said.append(f"Your test {verb} {', '.join(wrong)}. {question}")
+    return " ".join(said) or None
 
 
-def _of_quantities(
-    arguments: Sequence[dict], ours: list, yours: list, scalars: list, close: Close, quantities: Callable
-) -> str | None:
+def _of_quantities(yours: list, scalars: list, close: Close, quantities: Callable) -> str | None:
     """Whether the results are a gradient, a loss or a point of the inner loop, times a factor."""
     for text in quantities(0):
         values = []
@@ -162,10 +167,7 @@ def quantities(arguments: dict[str, Any]) -> dict[str, Any]:
     if loss is None or name is None:
         return {}
     start, task, batch = arguments[name], arguments.get("task"), arguments.get("batch")
-    if task is not None:
-        sets = {"support": task[0], "query": task[1]}
-    else:
-        sets = {"": batch}
+    sets = {"support": task[0], "query": task[1]} if task is not None else {"": batch}
 
     def loss_on(data: Any) -> Callable:
         return (lambda phi: loss(phi)) if "objective" in arguments else (lambda phi: loss(phi, data))
@@ -200,7 +202,7 @@ def quantities(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_other_arguments(
-    arguments: Sequence[dict], targets: Sequence, results: Sequence, scalars: list, close: Close, reference: Callable
+    arguments: Sequence[dict], targets: Sequence, results: Sequence, close: Close, reference: Callable
 ) -> str | None:
     """Whether the results are those of the reference with altered arguments, times a factor, or one part of them is."""
     end = time.process_time() + PATIENCE
@@ -229,7 +231,7 @@ def _of_other_arguments(
                     break
                 others[number] = other
             else:
-                if (factor := _factor(others, seen, scalars[:0], close, exact=True)) is not None:
+                if (factor := _factor(others, seen, [], close, exact=True)) is not None:
                     of = f"{factor}what" if factor else "what"
                     return f"{opening} {of} the right function returns {alteration.text}. {alteration.cause}"
     return None
@@ -257,7 +259,7 @@ def alterations(arguments: dict[str, Any]) -> Iterator[Alteration]:
         yield _change(name, lambda count: count + 1, f"for `{name} + 1`", step)
         yield _change(name, lambda count: max(count - 1, 0), f"for `{name} - 1`", step)
         yield _change(name, lambda count: min(count, 1), f"for `{name} = 1`", "Is there a loop that does nothing new?")
-        yield _change(name, lambda count: max(count, 1), f"for at least one in `{name}`", "What of 0?")
+        yield _change(name, lambda count: max(count, 1), f"for `max({name}, 1)`", "What should happen for 0?")
         yield _change(name, lambda count: 0, f"for `{name} = 0`", "Is the loop's result used?")
         yield _change(name, lambda count: 2 * count, f"for twice `{name}`", "Is a loop run twice?")
         yield _change(name, lambda count: count // 2, f"for half of `{name}`", "Is the number divided somewhere?")
@@ -269,21 +271,17 @@ def alterations(arguments: dict[str, Any]) -> Iterator[Alteration]:
         yield _change(name, lambda x: x / 2, f"for half of `{name}`", "Is there a factor ½ too many, or a 2 missing?")
         yield _change(name, lambda x: 1 / x, f"for `1 / {name}`", "Is something divided that should be multiplied?")
         yield _change(name, lambda x: x**2, f"for the square of `{name}`", f"Is `{name}` a factor in two places?")
-        yield _change(name, lambda x: abs(x), f"for `abs({name})`", "What of a negative one?")
+        yield _change(name, lambda x: abs(x), f"for `abs({name})`", "What should happen to a negative number?")
         for other in (other for other, kind in kinds.items() if kind == "count"):
             yield Alteration(
                 f"for `{name} / {other}` in place of `{name}`",
                 "Is something averaged that should be summed?",
-                lambda given, name=name, other=other: {**given, name: given[name] / max(given[other], 1)},
+                partial(_divided, name, other),
             )
             yield Alteration(
-                f"for `{name} * {other}` and one in `{other}`",
+                f"for `{name} * {other}` and `{other} = 1`",
                 "Does each of the steps begin where the last one ended?",
-                lambda given, name=name, other=other: {
-                    **given,
-                    name: given[name] * max(given[other], 1),
-                    other: min(given[other], 1),
-                },
+                partial(_in_one_step, name, other),
             )
     names = list(arguments)
     for first, second in itertools.combinations(names, 2):
@@ -293,13 +291,13 @@ def alterations(arguments: dict[str, Any]) -> Iterator[Alteration]:
             yield Alteration(
                 f"with `{first}` and `{second}` exchanged",
                 "Have the two changed places?",
-                lambda given, a=first, b=second: {**given, a: given[b], b: given[a]},
+                partial(_copied, {first: second, second: first}),
             )
             for kept, lost in ((first, second), (second, first)):
                 yield Alteration(
                     f"with `{kept}` in place of `{lost}` too",
                     f"Where does `{lost}` belong?",
-                    lambda given, kept=kept, lost=lost: {**given, lost: given[kept]},
+                    partial(_copied, {lost: kept}),
                 )
     arrays = [name for name, kind in kinds.items() if kind == "array"]
     for name in arrays:
@@ -320,7 +318,7 @@ def alterations(arguments: dict[str, Any]) -> Iterator[Alteration]:
         for name in trees:
             yield _change(
                 name,
-                lambda x, which=which: x[which] if isinstance(x, list) else jax.tree.map(lambda leaf: leaf[which], x),
+                partial(_entry, which),
                 f"given only the {word} entry of `{name}`",
                 "Are the others used?",
             )
@@ -328,11 +326,28 @@ def alterations(arguments: dict[str, Any]) -> Iterator[Alteration]:
             yield Alteration(
                 f"given only the {word} entry of each of {', '.join(f'`{name}`' for name in trees)}",
                 "Are the others used?",
-                lambda given, which=which: {
-                    **given,
-                    **{name: jax.tree.map(lambda leaf: leaf[which], given[name]) for name in trees},
-                },
+                partial(_cut, trees, which),
             )
+
+
+def _divided(name: str, other: str, given: dict[str, Any]) -> dict[str, Any]:
+    return {**given, name: given[name] / max(given[other], 1)}
+
+
+def _in_one_step(name: str, other: str, given: dict[str, Any]) -> dict[str, Any]:
+    return {**given, name: given[name] * max(given[other], 1), other: min(given[other], 1)}
+
+
+def _copied(sources: dict[str, str], given: dict[str, Any]) -> dict[str, Any]:
+    return {**given, **{name: given[source] for name, source in sources.items()}}
+
+
+def _entry(which: slice, value: Any) -> Any:
+    return value[which] if isinstance(value, list) else jax.tree.map(lambda leaf: leaf[which], value)
+
+
+def _cut(names: list[str], which: slice, given: dict[str, Any]) -> dict[str, Any]:
+    return {**given, **{name: _entry(which, given[name]) for name in names}}
 
 
 def _change(name: str, change: Callable, text: str, cause: str) -> Alteration:
@@ -415,7 +430,7 @@ def _products(scalars: list[tuple[str, np.ndarray]]) -> Iterator[tuple[int, str,
         )
     ]
     pairs = [
-        (f"{one} * {other}".replace("* 1 / ", "/ ").replace("1 / ", "1 / ", 1), first * second)
+        (f"{one} * {other}".replace("* 1 / ", "/ "), first * second)
         for (one, first), (other, second) in itertools.combinations(powers, 2)
         if one.removeprefix("1 / ") != other.removeprefix("1 / ")
     ]
@@ -442,9 +457,7 @@ def _scalars(arguments: Sequence[dict]) -> list[tuple[str, np.ndarray]]:
                     (f"the length of the last axis of `{name}`", np.array([shape[-1] for shape in shapes], float))
                 )
                 found.append((f"the size of `{name}`", np.array([np.prod(shape) for shape in shapes], float)))
-    new = [n for n, (_, sizes) in enumerate(found) if not any(np.array_equal(sizes, other) for _, other in found[:n])]
-    found = [found[n] for n in new]
-    return found
+    return [one for n, one in enumerate(found) if not any(np.array_equal(one[1], other) for _, other in found[:n])]
 
 
 def _cause_of(factor: str) -> str:
@@ -467,7 +480,7 @@ OF_NUMBERS: tuple[tuple[str, str, Callable], ...] = (
     ("the square of the target", "Is something squared twice?", lambda x: x**2),
     ("the root of the target", "Is a root taken that the docstring does not ask for?", np.sqrt),
     ("1 divided by the target", "Have numerator and denominator changed places?", lambda x: 1 / x),
-    ("the absolute value of the target", "What of a negative one?", np.abs),
+    ("the absolute value of the target", "What should happen to a negative number?", np.abs),
     ("the logarithm of the target", "Is an exponential missing?", np.log),
     ("the target minus 1", "Is a relative change returned in place of a ratio?", lambda x: x - 1),
     ("the target plus 1", "Is something counted that should be left out?", lambda x: x + 1),
@@ -490,9 +503,10 @@ OF_VECTORS: tuple[tuple[str, str, Callable], ...] = (
 def _transformed(pairs: list, close: Close) -> str | None:
     for text, cause, function in OF_NUMBERS:
         expected = [function(target) for target, _ in pairs]
-        if all(np.isfinite(other).all() for other in expected):
-            if all(close(other, result) for other, (_, result) in zip(expected, pairs, strict=True)):
-                return f"Your result is {text}. {cause}"
+        if not all(np.isfinite(other).all() for other in expected):
+            continue
+        if all(close(other, result) for other, (_, result) in zip(expected, pairs, strict=True)):
+            return f"Your result is {text}. {cause}"
     if any(target.size > 2 for target, _ in pairs) and all(target.size for target, _ in pairs):
         for text, cause, function in OF_VECTORS:
             expected = [function(target) for target, _ in pairs]
@@ -584,14 +598,15 @@ def _of_lengths(targets: Sequence, results: Sequence, close: Close) -> str | Non
             f"{', '.join(f'{factor:.3g}' for factor in factors[:6])}. Which number has that size there?"
         )
     leaves = [list(zip(*map(jax.tree.leaves, pair), strict=True)) for pair in pairs]
-    if any(len(pair) > 1 for pair in leaves) and all(
-        _parallel(np.ravel(target), np.ravel(result), close) for pair in leaves for target, result in pair
+    if (
+        any(len(pair) > 1 for pair in leaves)
+        and all(_parallel(np.ravel(target), np.ravel(result), close) for pair in leaves for target, result in pair)
+        and any(np.size(target) > 1 for pair in leaves for target, _ in pair)
     ):
-        if any(np.size(target) > 1 for pair in leaves for target, _ in pair):
-            return (
-                "Each array of your result is a multiple of its target, with a factor of its own. A norm taken array by "
-                "array, and not of all numbers together, can do that."
-            )
+        return (
+            "Each array of your result is a multiple of its target, with a factor of its own. A norm taken array "
+            "by array, and not of all numbers together, can do that."
+        )
     return None
 
 
@@ -615,8 +630,8 @@ def _of_another_form(
         if all(np.ndim(leaf) == 0 for leaf in jax.tree.leaves(arguments[0][name])):
             continue
         return (
-            f"Your result has the shapes of the argument `{name}`. Is a gradient returned in place of something that is "
-            "made of it?"
+            f"Your result has the shapes of the argument `{name}`. Is a gradient returned in place of something that "
+            "is made of it?"
         )
     if all(result.size == 1 for _, result in pairs) and any(target.size > 1 for target, _ in pairs):
         return "Your result is one number. Is a loss returned in place of its gradient, or an average of all numbers?"
@@ -624,12 +639,12 @@ def _of_another_form(
 
 
 REDUCTIONS: tuple[tuple[str, Callable], ...] = (
+    ("mean", lambda x: x.mean()),
+    ("sum", lambda x: x.sum()),
     ("mean over the first axis", lambda x: x.mean(axis=0)),
     ("sum over the first axis", lambda x: x.sum(axis=0)),
     ("mean over the last axis", lambda x: x.mean(axis=-1)),
     ("sum over the last axis", lambda x: x.sum(axis=-1)),
-    ("mean", lambda x: x.mean()),
-    ("sum", lambda x: x.sum()),
     ("first part", lambda x: x[0]),
     ("last part", lambda x: x[-1]),
     ("part after the first number", lambda x: x[1:]),
@@ -647,10 +662,7 @@ def _reduces(close: Close, function: Callable, long: Any, short: Any) -> bool:
             return (
                 isinstance(short, np.ndarray) and reduced.shape == short.shape and close(reduced.ravel(), short.ravel())
             )
-        if isinstance(long, tuple):
-            reduced = function(long)
-        else:
-            reduced = jax.tree.map(function, long)
+        reduced = function(long) if isinstance(long, tuple) else jax.tree.map(function, long)
         one, other = _flat(reduced), _flat(short)
         return one is not None and other is not None and one.shape == other.shape and close(one, other)
     except Exception:  # an axis that is not there

@@ -461,6 +461,14 @@ def _by_iteration(loss, batch, adapted, vector, strength, num_products):
     return g
 
 
+def _solved(loss, batch, adapted, vector, strength, num_products):
+    """The limit of the series."""
+    phi, unravel = jax.flatten_util.ravel_pytree(jax.tree.map(np.asarray, adapted))
+    hessian = jax.hessian(lambda flat: loss(unravel(flat), batch))(phi)
+    right = jax.flatten_util.ravel_pytree(vector)[0]
+    return unravel(jnp.linalg.solve(jnp.eye(len(phi)) + hessian / strength, right))
+
+
 NEUMANN_SERIES = Exercise(
     id="04.neumann_series",
     title="The Neumann series by Hessian-vector products",
@@ -550,14 +558,7 @@ NEUMANN_SERIES = Exercise(
         ("the mean of the terms", _series(_right_factor, total_of=lambda leaves: sum(leaves) / len(leaves))),
         (
             "the limit of the series, the result of the linear solve",
-            lambda loss, batch, adapted, vector, strength, num_products: (
-                lambda flat, unravel: unravel(
-                    np.linalg.solve(
-                        np.eye(len(flat)) + jax.hessian(lambda phi: loss(unravel(phi), batch))(flat) / strength,
-                        jax.flatten_util.ravel_pytree(vector)[0],
-                    )
-                )
-            )(*jax.flatten_util.ravel_pytree(jax.tree.map(np.asarray, adapted))),
+            _solved,
         ),
     ),
     alternatives=(_by_iteration,),

@@ -621,6 +621,13 @@ def _proximal_instance(rng, curvatures, strength, training_time):
     return _symmetric(rng, curvatures), rng.normal(0, 1, len(curvatures)), strength, training_time
 
 
+def _vectors_on_the_wrong_side(hessian, query_gradient, proximal_strength, duration):
+    curvatures, vectors = np.linalg.eigh(hessian)
+    rates = curvatures + proximal_strength
+    decay = np.exp(-duration * rates)
+    return vectors.T @ ((decay + proximal_strength * (1 - decay) / rates) * (vectors @ query_gradient))
+
+
 PROXIMAL_FLOW_GRADIENT = Exercise(
     id="08.proximal_flow_gradient",
     title="Your line of the derivation: a proximal term",
@@ -748,20 +755,7 @@ PROXIMAL_FLOW_GRADIENT = Exercise(
         ),
         (
             "what the eigenvectors give on the wrong side",
-            lambda hessian, query_gradient, proximal_strength, time: (
-                lambda rates, vectors: (
-                    vectors.T
-                    @ (
-                        (
-                            np.exp(-time * (rates + proximal_strength))
-                            + proximal_strength
-                            * (1 - np.exp(-time * (rates + proximal_strength)))
-                            / (rates + proximal_strength)
-                        )
-                        * (vectors @ query_gradient)
-                    )
-                )
-            )(*np.linalg.eigh(hessian)),
+            _vectors_on_the_wrong_side,
         ),
     ),
     alternatives=(_by_solving, _by_quadrature),
