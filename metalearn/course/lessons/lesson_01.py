@@ -135,6 +135,11 @@ def _nested_params(rng, width):
     return [flat["weight"], flat["bias"]], flat["readout"]
 
 
+def _opposed(task):
+    x, y = task.query
+    return task._replace(query=(x, -y))
+
+
 def _reference_curve(loss, task, params, learning_rate, num_steps):
     batch = jax.tree.map(lambda leaf: leaf[None], task)
     return ml.evaluate.adaptation_curve(loss, optax.sgd(learning_rate), params, batch, num_steps)[:, 0]
@@ -177,6 +182,7 @@ ADAPTATION_CURVE = Exercise(
         (regression, line_task(rng, 4, 9), rng.normal(0, 1, 3), 0.1, 1),
         (network, curve_task(rng, 6, 3), network_params(rng, 3), 0.05, 4),
         (_nested, curve_task(rng, 3, 6), _nested_params(rng, 2), 0.05, 2),
+        (wave, _opposed(curve_task(rng, 6, 6)), rng.normal(1, 0.3, 2), 0.2, 3),  # the query loss rises
     ],
     misconceptions=(
         Misconception(
@@ -309,7 +315,7 @@ def _both_reported(validation, test):
 
 
 def _one_task_too_few(validation, test):
-    return np.sum(test, axis=1)[_means(validation).argmin()] / (np.shape(test)[1] - 1)
+    return np.sum(test, axis=1)[_means(validation).argmin()] / max(np.shape(test)[1] - 1, 1)
 
 
 def _candidate(name, function):

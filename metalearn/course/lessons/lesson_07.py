@@ -116,6 +116,8 @@ class SyntheticRun:
         self._grid, self._tuning_seed = list(grid), tuning_seed
         self._right = {method: budget // gradients for method, gradients in cost.items()}
         order = rng.permutation(len(grid))
+        order = [place for place in order if place not in (0, len(grid) - 1)]
+        order = np.array([order[0], len(grid) - 1, *order[1:], 0])  # the first two methods' best: the last, the first
         self._roles = {  # another one for each method
             method: dict(
                 zip(
@@ -612,6 +614,7 @@ def _diagnose_instances(rng):
         (_curve(rng, 6, False, 1.01, bad=0.1), _grid_of(rng, (3, 1, 1), (4, 3, 2)), mostly_high),
         (_curve(rng, seeds, False, 1.2), _grid_of(rng, (1, 0, 0), worst=(2, 2, 1)), one_high),
         (_curve(rng, seeds, True, 0.97, bad=1.03), _grid_of(rng, middle), low),  # the first seed does not fall
+        (_curve(rng, seeds, True, 0.97, bad=1.03)[::-1], _grid_of(rng, middle), high),  # the last one does not
         (_curve(rng, 7, True, 0.95, early=0.5), _grid_of(rng, (2, 2, 0), (5, 4, 2), diverged=(4, 3, 1)), high),
         (_curve(rng, 3, True, 0.5, scale=0.01), _grid_of(rng, (0, 2, 1)), 1 - high),
     ]
