@@ -183,12 +183,6 @@ FIXED_POINTS = Exercise(
     ),
     relatives=(
         (
-            "sums with the right weights that are divided by the number of tasks, not by the sum of the weights",
-            lambda curvature, minimum, learning_rate, num_steps: (
-                lambda j: np.array([np.mean(w * minimum) for w in (curvature * j**2, curvature * j, 1 - j)])
-            )((1 - learning_rate * curvature) ** num_steps),
-        ),
-        (
             "what the gradient flow gives, with exponentials in place of the powers",
             lambda curvature, minimum, learning_rate, num_steps: (
                 lambda j: np.array([np.average(minimum, weights=w) for w in (curvature * j**2, curvature * j, 1 - j)])

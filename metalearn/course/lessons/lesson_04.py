@@ -385,10 +385,6 @@ IMPLICIT_GRADIENT = Exercise(
             _from_parts(lambda H, b, s: np.linalg.solve(H + np.diag(s), b) / s),
         ),
         (
-            "what 1/λ in the matrix and before it gives",
-            _from_parts(lambda H, b, s: np.linalg.solve(H + np.diag(1 / s), b) / s),
-        ),
-        (
             "what only the diagonal of the inverse gives",
             _from_parts(lambda H, b, s: s * np.diag(np.linalg.inv(H + np.diag(s))) * b),
         ),

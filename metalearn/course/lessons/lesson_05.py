@@ -397,12 +397,6 @@ SYMMETRIC = Exercise(
                 ),
             ),
         ),
-        (
-            "what half of the inner steps gives in each solve",
-            lambda loss, task, params, step_size, num_steps, strength, nu: _symmetric_reference(
-                loss, task, params, step_size, num_steps // 2, strength, nu
-            ),
-        ),
     ),
     alternatives=(
         _estimator(lambda minus, zero, plus, theta, strength, nu: strength * (minus - plus) / (2 * nu)),
