@@ -215,7 +215,6 @@ FLOW_GRADIENT = Exercise(
             "what the displacement gives from the initialization to the minimum, with the sign turned round",
             _flow(adapted=lambda J, m, q, initialization: m + J @ (m - initialization)),
         ),
-        ("what the eigenvectors give on the wrong side", _flow(exponential=_transposed_eigenvectors)),
     ),
     alternatives=(_in_eigenvectors, _by_squaring),
     hints=(

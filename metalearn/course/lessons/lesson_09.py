@@ -375,12 +375,6 @@ MOREAU_POINT = Exercise(
     ),
     relatives=(
         (
-            "the mean of the weighted minima, which the weights do not divide",
-            lambda hessians, minima, strength: np.mean(
-                [hessian @ _factor(hessian, strength) @ m for hessian, m in zip(hessians, minima, strict=True)], axis=0
-            ),
-        ),
-        (
             "what the strength gives if it is added to every number of the Hessian",
             _weighted(lambda hessian, strength: hessian @ np.linalg.inv(hessian + strength)),
         ),
@@ -769,10 +763,6 @@ CONTROL = Exercise(
         (
             "what twice the change to twice the learning rate gives as noise",
             _split(lambda p, k, eta: (3 * p(k, eta) - 2 * p(k, 2 * eta), 2 * (p(k, 2 * eta) - p(k, eta)))),
-        ),
-        (
-            "what twice the noise gives",
-            _split(lambda p, k, eta: (p(k, eta) - 2 * _halved(p, k, eta)[1], 2 * _halved(p, k, eta)[1])),
         ),
         (
             "right in the noise, which is added to the whole where it should be subtracted",
