@@ -368,7 +368,7 @@ def twice(notebook):
     """A solution and a test that were copied and pasted, marks of the grader included."""
     for name in ("00-finite_difference", "00-per_task_losses-check"):
         number = [cell.id for cell in notebook.cells].index(name)
-        notebook.cells.insert(number, notebook.cells[number] | {"id": f"{name}-again"})
+        notebook.cells.insert(number, nbformat.from_dict({**notebook.cells[number], "id": f"{name}-again"}))
 
 
 def scripted(notebook):
@@ -498,9 +498,9 @@ def test_an_archive_of_submissions_is_unpacked_to_where_nbgrader_looks(tmp_path)
         f"Ben_2_assignsubmission_file_/{lesson}.ipynb": "Ben",
         f"doe_123_456_{lesson}.ipynb": "doe",
         f"doejane_late_124_457_{lesson}-1.ipynb": "doejane",
-        f"zoe/{lesson}.ipynb": "zoe",
+        f"zoe-{lesson}.ipynb": "zoe",
         # Each of these is skipped, and no other file suffers.
-        f"zoe/{lesson} (1).ipynb": None,
+        f"zoe/{lesson} (1).ipynb": None,  # her second
         f"..-{lesson}.ipynb": None,
         f"*-{lesson}.ipynb": None,
         f".hidden/{lesson}.ipynb": None,

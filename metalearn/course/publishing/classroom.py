@@ -3,16 +3,21 @@
     Collector       finds student and lesson in the names that learning platforms give to files
     Sanitize        refuses a notebook that is a link, and takes copies of graded cells for what they are
     Execute         runs a submission as far as its kernel lives
+    FeedbackPage    writes the page that a student reads, without scripts
 
 It is imported by nbgrader only.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
+import bleach
+from bleach.css_sanitizer import CSSSanitizer
+from jinja2 import pass_context
 from nbclient.exceptions import DeadKernelError
+from nbconvert.exporters import HTMLExporter
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 from nbgrader.converters import Autograde
@@ -122,6 +127,49 @@ class Execute(NbgraderExecute):
         """Called for each cell in turn."""
         self._reached = index
         return super().preprocess_cell(cell, resources, index)
+
+
+_TEXT = """
+br caption col colgroup dd del details div dl dt figcaption figure h1 h2 h3 h4 h5 h6 hr img ins p pre s small span sub
+summary sup table tbody td tfoot th thead tr u
+"""
+_DRAWN = "svg g path rect circle ellipse line polyline polygon text tspan title desc"
+_LOOK = """
+align alt aria-label class colspan height open role rowspan style title width
+cx cy d dx dy fill fill-opacity font-family font-size font-weight points r rx ry stroke stroke-dasharray stroke-linecap
+stroke-linejoin stroke-opacity stroke-width text-anchor transform viewBox viewbox x x1 x2 xmlns y y1 y2
+"""
+_TAGS = frozenset((*bleach.ALLOWED_TAGS, *re.findall(r"\S+", _TEXT + _DRAWN)))
+_ATTRIBUTES = frozenset(re.findall(r"\S+", _LOOK))
+
+
+def _may_stay(tag: str, name: str, value: str) -> bool:
+    if name == "src":
+        return tag == "img" and value.startswith("data:image/")
+    if name in ("href", "xlink:href"):
+        return value.startswith("#") or (tag == "a" and value.startswith(("https://", "http://")))
+    return name in _ATTRIBUTES
+
+
+def clean(page: Any) -> str:
+    """HTML without anything that runs or is fetched: what is not known to be harmless is shown as text or left out."""
+    protocols = {"http", "https", "data"}
+    return bleach.clean(str(page), _TAGS, _may_stay, protocols=protocols, css_sanitizer=CSSSanitizer())
+
+
+class FeedbackPage(HTMLExporter):
+    """The page of feedback. A student wrote a part of it, and whoever opens it may be signed in as a teacher."""
+
+    def default_filters(self) -> Iterator[tuple[str, Any]]:
+        """The filters of nbconvert's templates."""
+        yield from super().default_filters()
+        yield "markdown2html", self.markdown2html
+        yield "clean_html", clean
+
+    @pass_context
+    def markdown2html(self, context: Any, source: str) -> str:
+        """A text's HTML."""
+        return clean(super().markdown2html(context, source))
 
 
 _DEFAULTS = {
