@@ -137,6 +137,7 @@ def _release(options: argparse.Namespace) -> int:
 
     for notebook in release(options.root, options.to, options.slug, options.seed):
         print(notebook)
+    print(f"Next: cd {options.to} && nbgrader generate_assignment --assignment='*'", file=sys.stderr)
     return 0
 
 
