@@ -89,7 +89,7 @@ class Glyphs:
         # Bytes, and of these scripts only: four times smaller than floats where a compiled program holds them.
         pictures = jnp.asarray(_of_scripts(self.scripts, self.size))
         sizes = {"num_ways": self.num_ways, "num_shots": self.num_shots, "num_query": self.num_query}
-        return _episode.draw(key, num_tasks, _look_up, pictures, num_classes=len(pictures), **sizes)
+        return _episode.draw_batch(key, num_tasks, _look_up, pictures, num_classes=len(pictures), **sizes)
 
 
 def images(size: int = _SIZE) -> Float32[np.ndarray, "num_classes 12 {size} {size}"]:

@@ -80,7 +80,7 @@ class Omniglot:
         _require.random_key(key=key)
         _require.count(at_least=1, num_tasks=num_tasks)
         sizes = {"num_ways": self.num_ways, "num_shots": self.num_shots, "num_query": self.num_query}
-        return _episode.draw(
+        return _episode.draw_batch(
             key,
             num_tasks,
             _look_up_turned if self.rotations else _look_up,

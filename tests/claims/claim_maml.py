@@ -53,7 +53,7 @@ def measure():
 
         largest = [largest_step(n) for n in STEPS]
         return {
-            "fixed": ratio(lambda n: 0.5),
+            "thousands": ratio(lambda n: 0.5) / 1e3,
             "scaled": ratio(lambda n: 1 / (8 * n)),
             "power": -np.polyfit(np.log(STEPS), np.log(largest), 1)[0],
         }
@@ -70,11 +70,11 @@ CLAIM = Claim(
     ),
     finding=(
         "The paper shows that more inner steps make the meta-objective less smooth unless the inner learning rate "
-        "falls. On tasks with wavy losses the largest curvature of the meta-objective grows {fixed:.2g}-fold from "
-        "K = 1 to K = 16 with a fixed inner learning rate, and {scaled:.3g}-fold with α = 1/(8 K), which also "
-        "keeps the inner training time α K the same. The largest α that keeps the meta-objective as smooth as the "
-        "tasks themselves falls like 1/K^{power:.3g}."
+        "falls. On tasks with wavy losses the largest curvature of the meta-objective grows by a factor of "
+        "{thousands:.2g} thousand from K = 1 to K = 16 with a fixed inner learning rate, and by one of {scaled:.3g} "
+        "with α = 1/(8 K), which also keeps the inner training time α K the same. The largest α that keeps the meta- "
+        "objective as smooth as the tasks themselves falls about like 1/K: the fitted exponent is {power:.3g}."
     ),
     measure=measure,
-    holds=lambda f: f["fixed"] > 1e3 and 0.9 < f["scaled"] < 1.1 and 0.9 < f["power"] < 1.1,
+    holds=lambda f: f["thousands"] > 1 and 0.9 < f["scaled"] < 1.1 and 0.9 < f["power"] < 1.1,
 )
