@@ -92,7 +92,7 @@ def hessian_vector_product(phi, batch, vector):
 
 
 def inner_loop(theta, task, num_steps):
-    """[phi_0, ..., phi_K]"""
+    """[φ_0, ..., φ_K]"""
     phis = [theta]
     for _ in range(num_steps):
         phis.append(phis[-1] - alpha * gradient(phis[-1], task.support))
@@ -248,7 +248,7 @@ def fixed_points(curvature, minimum, learning_rate, num_steps):
     Args:
       curvature: array of shape [num_tasks], positive.
       minimum: array of shape [num_tasks].
-      learning_rate: alpha, with alpha * curvature < 1.
+      learning_rate: α, with α · curvature < 1.
       num_steps: K, a whole number of at least 1.
 
     Returns:
@@ -714,7 +714,7 @@ def hessian_free(loss, task, params, learning_rate, epsilon):
       loss: function of (params, batch) that returns a scalar.
       task: a pair with task.support and task.query.
       params: the initialization, any pytree of arrays.
-      learning_rate: alpha, of the inner step.
+      learning_rate: α, of the inner step.
       epsilon: how far to go along v on each side, a number.
 
     Returns:

@@ -268,10 +268,10 @@ def perturbed(loss, task, params, step_size, num_steps, strength, nu):
       loss: function of (params, batch) that returns a scalar.
       task: a pair with task.support and task.query, each a batch.
       params: theta, any pytree of arrays. Descent begins there.
-      step_size: alpha, the inner learning rate.
+      step_size: α, the inner learning rate.
       num_steps: K, a whole number, 0 included.
-      strength: lambda > 0, a number.
-      nu: a number of either sign.
+      strength: λ > 0, a number.
+      nu: ν, a number of either sign.
 
     Returns:
       phi_K, a pytree with the structure and shapes of `params`.
@@ -398,10 +398,10 @@ def symmetric(loss, task, params, step_size, num_steps, strength, nu):
       loss: function of (params, batch) that returns a scalar.
       task: a pair with task.support and task.query, each a batch.
       params: theta, any pytree of arrays. Both solves begin there.
-      step_size: alpha, the inner learning rate.
+      step_size: α, the inner learning rate.
       num_steps: K, of each solve.
-      strength: lambda > 0, a number.
-      nu: > 0, a number.
+      strength: λ > 0, a number.
+      nu: ν > 0, a number.
 
     Returns:
       A pytree with the structure and shapes of `params`.
@@ -459,7 +459,7 @@ def best_nu(truncation, amplification, accuracy, order):
     Args:
       truncation: C > 0, a number.
       amplification: R > 0, a number.
-      accuracy: delta > 0, the norm of each solution's error.
+      accuracy: δ > 0, the norm of each solution's error.
       order: p, 1 for forward, 2 for symmetric, or any larger whole
         number.
 
@@ -610,9 +610,9 @@ def unconverged_fo_b(loss, task, params, step_size, num_steps, strength):
       loss: function of (params, batch) that returns a scalar.
       task: a pair with task.support and task.query, each a batch.
       params: theta, an array of shape [d]. Descent begins there.
-      step_size: alpha, the inner learning rate.
+      step_size: α, the inner learning rate.
       num_steps: K, a whole number.
-      strength: lambda > 0, a number.
+      strength: λ > 0, a number.
 
     Returns:
       An array of shape [d].
