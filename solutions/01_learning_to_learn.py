@@ -669,8 +669,8 @@ check("01.sound_report", is_sound)
 # ## What the ten points know
 #
 # Fine-tuning left two thirds of the loss. Perhaps ten points are too few? Use what *you* know of the task distribution:
-# $A \sin(x - b) = p \sin x + q \cos x$ for some numbers $p$ and $q$. The targets are linear in these two unknowns, so
-# least squares finds them from the support set.
+# $A \sin(x - b) = p \sin x + q \cos x$ for some numbers $p$ and $q$. The targets are linear in $p$ and $q$, so
+# least squares finds both from the support set.
 
 # %%
 enough_points = predict("01.enough_points")

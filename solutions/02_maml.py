@@ -652,8 +652,8 @@ figures.meta_overfitting(counts, training, new, floor)
 # %% [markdown]
 # The inner step does not protect MAML. Trained on a single curve, the network has this curve by heart, and one step towards a new
 # curve leaves more than the floor, so the best single function would do better without adapting at all. With more training
-# tasks the loss on them rises, the loss on new tasks falls, and the gap closes. As for joint training, this takes dozens of
-# *tasks*, however many points of each there are. The remedies are those of lesson 01: more tasks, regularization, and early
+# tasks the loss on them rises, the loss on new tasks falls, and the gap closes. As for joint training, what counts is the number
+# of *tasks*, however many points of each there are. The remedies are those of lesson 01: more tasks, regularization, and early
 # stopping by the loss after adaptation on validation tasks.
 
 # %% [markdown]
@@ -748,7 +748,7 @@ plots.table(
     caption="Twenty cosine tasks with L = 1.",
 )
 assert largest_curvature(0.5, 16) > 10_000 * largest_curvature(0.5, 1)
-assert 0.8 < largest_curvature(0.05, 10) / largest_curvature(0.5, 1) < 1.25  # the quiz
+assert 0.8 < largest_curvature(0.05, 10) / largest_curvature(0.5, 1) < 1.25  # equal T
 
 # %% [markdown]
 # It is tempting to read this table as "many inner steps are dangerous". But in its rows *both* $K$ and $T$ grow, so it cannot

@@ -714,21 +714,21 @@ QUIZ = (
         ),
     ),
     Question(
-        "Support and query loss are the same, and the inner learning rate is small. With more and more inner steps, "
-        "Reptile converges",
+        "Support and query loss are the same, and the inner learning rate is small. With two inner steps, how many "
+        "times as far as Reptile does FO-MAML get on the way from joint training to MAML?",
         (
-            "to MAML's point",
-            "about half of the way from joint training to MAML",
-            "about a quarter of the way from joint training to MAML",
-            "to joint training's point",
+            "just as far",
+            "twice as far",
+            "four times as far",
+            "Reptile gets nowhere",
         ),
         2,
         (
-            "Reptile averages gradients along the whole inner loop, and the early ones have seen little adaptation.",
-            "That is FO-MAML. Reptile averages FO-MAML's gradients over fewer inner steps.",
-            "Yes: on average its gradients have seen half of the inner steps, and FO-MAML with all of them gets half "
-            "way.",
-            "That is so for one inner step. With more of them, most of its gradients are taken after some adaptation.",
+            "FO-MAML takes its gradient after both inner steps. Where does Reptile take its two gradients?",
+            "That is so for very many inner steps. With two of them Reptile gets an eighth of the way.",
+            "Yes: a half against an eighth. Of Reptile's two gradients one has seen no inner step, and one has seen "
+            "one.",
+            "That is so for one inner step. With two, the second gradient is taken after some adaptation.",
         ),
     ),
     Question(

@@ -650,15 +650,15 @@ PREDICTIONS = (
 
 QUIZ = (
     Question(
-        "The solutions carry independent errors of norm δ, and you always use the best ν. You make δ a hundred times "
-        "smaller. The error of the forward estimator becomes smaller by a factor of about",
-        ("100", "22", "10", "1: it does not depend on δ"),
+        "The solutions carry independent errors of norm δ, and you always use the best ν of the symmetric estimator. "
+        "By which factor must δ shrink for an error that is a hundred times smaller?",
+        ("10", "100", "1,000", "10,000"),
         2,
         (
-            "That would be an error proportional to δ. But a smaller δ is divided by a smaller ν.",
-            "That is $100^{2/3}$, the law of the symmetric estimator.",
-            "Yes: $\\delta^{1/2}$, and the square root of 100 is 10.",
-            "A smaller δ allows a smaller ν, and both terms shrink.",
+            "If δ shrank by 10 only, the error would shrink by $10^{2/3}$, which is less than five.",
+            "That would be right if the error were proportional to δ. But a smaller δ is divided by a smaller ν.",
+            "Yes: the error is $O(\\delta^{2/3})$, and $1000^{2/3} = 100$.",
+            "That is the price with the forward estimator, whose error is $O(\\delta^{1/2})$.",
         ),
     ),
     Question(
@@ -679,21 +679,21 @@ QUIZ = (
         ),
     ),
     Question(
-        "To save steps, a colleague begins the solve at +ν at the result for −ν, and stops both early. What goes "
-        "wrong?",
+        "The inner loops see minibatches, and a colleague draws them anew for each of the two solves. With smaller and "
+        "smaller ν, what happens to the error of the symmetric estimator?",
         (
-            "Nothing: the initial point does not matter",
-            "The errors of the two solves no longer cancel",
-            "The problem at +ν loses its minimum",
-            "The memory grows with the number of steps",
+            "It falls like ν²",
+            "It settles at a small constant",
+            "In the end it grows like 1/ν",
+            "It does not depend on ν",
         ),
-        1,
+        2,
         (
-            "It would not matter if both had converged. They are stopped early.",
-            "Yes: from one initial point both have nearly the same error, and the difference removes it. Now it stays, "
-            "divided by ν.",
-            "It is the problem at −ν that can lose its minimum.",
-            "Each solve still keeps one point.",
+            "That would be truncation alone. Both solves also carry an error of their own.",
+            "It does if both solves see the same minibatches, so that their errors nearly cancel.",
+            "Yes: then the solves have independent errors, whose difference does not shrink with ν and is divided by "
+            "it.",
+            "The estimator divides by ν. What does it divide?",
         ),
     ),
 )
