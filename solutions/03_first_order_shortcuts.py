@@ -745,7 +745,7 @@ check("03.hessian_free", hessian_free)
 # %% [markdown]
 # ## Does it matter in practice?
 #
-# We train the same network on sine curves with each of the three methods, for 5,000 outer steps with Adam. The inner
+# We train the same network on sine curves with each of the three methods, for 4,000 outer steps with Adam. The inner
 # loop takes five steps with $\alpha = 0.01$. Every direction is clipped to norm 1 before Adam sees it, since a few huge
 # meta-gradients would otherwise spoil the beginning of MAML's training; lesson 06 explains them. Afterwards all three
 # initializations adapt to the same 1,000 new tasks. We compare medians, because a few tasks on which the inner loop
@@ -768,7 +768,7 @@ clipped_adam = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
 methods, curves = {"MAML": ml.maml, "FO-MAML": ml.fo_maml, "Reptile": ml.reptile}, {}
 for name, method in methods.items():
     learner = ml.meta_learner(method(loss, inner, 5), clipped_adam)
-    run = ml.fit(learner, random_params, sines, 5_000, 25, jax.random.key(0))
+    run = ml.fit(learner, random_params, sines, 4_000, 25, jax.random.key(0))
     curves[name] = ml.evaluate.adaptation_curve(loss, inner, run.params, unseen, 5)
 
 # %% tags=["fold"]

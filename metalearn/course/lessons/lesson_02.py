@@ -749,7 +749,7 @@ def adaptation(joint: Any, maml: Any, floor: float) -> None:
     )
 
 
-def train_on_few(train_step: Any, state: Any, counts: tuple[int, ...], runs: int = 8) -> tuple[Params, Any]:
+def train_on_few(train_step: Any, state: Any, counts: tuple[int, ...], runs: int = 6) -> tuple[Params, Any]:
     """Trains `runs` networks for each number of training tasks, all in one compiled program: scan, and vmap twice.
 
     Args:
@@ -839,7 +839,7 @@ def meta_overfitting(counts: tuple[int, ...], training: np.ndarray, new: np.ndar
         "it rises from nearly zero to about two, on new tasks it falls from far above the floor of three to about two. "
         "The gap between them closes.",
         title="Few training tasks: MAML adapts well to them, and badly to new ones",
-        caption="Mean over eight networks with its 95 % interval, after 2,000 outer steps on two tasks each. Dotted: "
+        caption="Mean over six networks with its 95 % interval, after 2,000 outer steps on two tasks each. Dotted: "
         "the floor without adaptation.",
     )
 
