@@ -10,6 +10,7 @@ import base64
 import hashlib
 import html
 import io
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -29,24 +30,36 @@ if TYPE_CHECKING:  # loaded by the first figure, since the library is used witho
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
-PALETTE_CSS = Path(__file__).with_name("palette.css").read_text("utf-8")
+PALETTE_FILE = Path(__file__).with_name("palette.css")
+PALETTE_CSS = PALETTE_FILE.read_text("utf-8")
 PALETTE = {name: value for name, value in reversed(re.findall(r"--ml-(\w+): (#\w{6})", PALETTE_CSS))}  # the light one
 COLORS = tuple(PALETTE[name] for name in ("blue", "orange", "violet", "text", "teal", "muted"))
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 MARKERS = ("o", "s", "^", "D", "v", "P")
-WIDTH = 900  # of a figure, in CSS pixels
+WIDTH = 900  # of a figure of several panels, in CSS pixels
+ALONE = 700  # of a figure of one panel, likewise: what is drawn larger is shrunk more on a narrow page, its text too
 FONT_SIZE = 14  # of every text in it, likewise
 _DPI = 100  # CSS pixels an inch
 _ROW = 20  # from one line of text above the axes to the next, in CSS pixels
 _MOST_SVG = 200_000  # characters; a longer drawing is shown as a picture
 _POINT = 72 / _DPI  # a CSS pixel in matplotlib's points
 _CSS = """
-.ml-figure{margin:16px auto;max-width:1000px;padding:16px 18px;border:1px solid var(--ml-line);border-radius:12px;
+.ml-figure{margin:16px auto;max-width:1120px;padding:16px 18px;container-type:inline-size;
+border:1px solid var(--ml-line);border-radius:12px;
 box-sizing:border-box;background:var(--ml-card);color:var(--ml-text);overflow-x:auto;
 font:14px/1.45 var(--jp-ui-font-family,system-ui,sans-serif)}
 .ml-figure figcaption{margin:0 0 10px;color:var(--ml-muted);font:inherit;text-align:left}
 .ml-figure figcaption strong{display:block;font-size:17px;color:var(--ml-text)}
-.ml-figure>svg{display:block;max-width:100%;min-width:min(100%,560px);height:auto;margin:0 auto}
+.ml-figure>svg,.ml-panels svg{display:block;max-width:100%;height:auto;margin:0 auto;overflow:visible}
+.ml-panels{display:flex;justify-content:center}
+.ml-panels svg{flex:0 1 auto;min-width:0;margin:0}
+.jp-RenderedHTMLCommon>.ml-figure{width:calc(100% + 20px)}
+@container (max-width:660px){
+.ml-panels{flex-direction:column;align-items:center;gap:20px}
+.ml-side{font-size:0}
+.ml-side::after{content:attr(data-narrow);font-size:14px}
+}
+@media (max-width:900px){.ml-figure{padding:14px 10px}}
 .ml-figure table{border-collapse:collapse;margin:0;font:inherit;font-variant-numeric:tabular-nums;color:inherit}
 .ml-figure :is(th,td){padding:5px 24px 5px 0;text-align:right;background:none;border:0;max-width:none;color:inherit}
 .ml-figure tr{border-bottom:1px solid var(--ml-line);background:none!important}
@@ -54,7 +67,7 @@ font:14px/1.45 var(--jp-ui-font-family,system-ui,sans-serif)}
 .ml-figure tbody tr:last-child{border:0}
 .ml-figure :is(th,td):first-child{text-align:left}
 .ml-figure text{paint-order:stroke;stroke:var(--ml-card);stroke-width:3px;stroke-linejoin:round}
-.ml-figure>svg~img{display:none}
+.ml-figure>:is(svg,.ml-panels)~img{display:none}
 .ml-figure>img{display:block;max-width:100%;height:auto;margin:0 auto}
 """
 
@@ -104,14 +117,14 @@ def _style() -> Any:
 
 
 def subplots(
-    num_columns: int = 1, height: float = 3.2, width: float = WIDTH / _DPI, **options: Any
+    num_columns: int = 1, height: float = 3.2, width: float | None = None, **options: Any
 ) -> tuple[Figure, Shaped[np.ndarray, " {num_columns}"]]:
     """A figure of one row in the course's style.
 
     Args:
       num_columns: how many axes stand side by side.
       height: in hundreds of pixels.
-      width: likewise; as wide as the text, if it is not given.
+      width: likewise; if it is not given, wide enough for the columns, and legible on a narrow page.
       **options: handed to matplotlib's `Figure.subplots`, for instance sharey=True.
 
     Returns:
@@ -121,11 +134,13 @@ def subplots(
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
+    width = width or (ALONE if num_columns == 1 else WIDTH) / _DPI
     with matplotlib.rc_context(_style()):
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(1, num_columns, squeeze=False, **options)[0]
     steps, most = [1, 2, 2.5, 5, 10], 7 if num_columns == 1 and width > 5 else 5
     for each in axes:
+        each.tick_params(labelleft=True)  # also where y is shared: on a narrow page the panels stand below one another
         each.yaxis.set_major_locator(MaxNLocator(4, steps=steps))
         each.xaxis.set_major_locator(MaxNLocator(most, steps=steps))
     return figure, axes
@@ -190,11 +205,17 @@ def svg(figure: Figure, alt: str = "", places: Sequence[Bbox] = ()) -> str:
       alt: its alternative text; without one the drawing is hidden from screen readers.
       places: as for `finish`.
     """
+    finish(figure, places)
+    figure.set_facecolor("none")
+    width, height = (inches * _DPI for inches in figure.get_size_inches())
+    return _element(figure, alt, 0, width, height)
+
+
+def _element(figure: Figure, alt: str, left: float, right: float, height: float) -> str:
+    """An SVG element of what is visible of a finished figure between two places, in CSS pixels."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    finish(figure, places)
-    figure.set_facecolor("none")
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "metalearn"}):
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # `savefig` draws all twice
@@ -211,9 +232,71 @@ def svg(figure: Figure, alt: str = "", places: Sequence[Bbox] = ()) -> str:
         r"font: ([^;\"]*?[\d.]+px) [^;\"]*", r"font: \1 var(--jp-ui-font-family,system-ui,sans-serif)", drawing
     )
     drawing = re.sub(r">\s*\n\s*<", "><", drawing)
-    width, height = (round(inches * _DPI) for inches in figure.get_size_inches())
-    box = f'viewBox="0 0 {width * _POINT:g} {height * _POINT:g}"'
-    return element(drawing[drawing.index(">") + 1 : drawing.rindex("</svg>")], width, height, alt, box)
+    left, right, height = round(left), round(right), round(height)
+    box = f'viewBox="{left * _POINT:g} 0 {(right - left) * _POINT:g} {height * _POINT:g}"'
+    return element(drawing[drawing.index(">") + 1 : drawing.rindex("</svg>")], right - left, height, alt, box)
+
+
+def panels(figure: Figure, alt: str = "", layout: Layout | None = None) -> str:
+    """HTML of the figure as `svg` draws it, in which panels that stand side by side go below one another on a phone.
+
+    Args:
+      figure: what to draw.
+      alt: as for `svg`.
+      layout: that of an earlier figure of the same panels, as `layout_of` returned it; saves time.
+    """
+    places, cuts = layout or layout_of(figure)
+    finish(figure, places)
+    columns = _columns_of(figure) if cuts else [figure.axes]
+    height, width = figure.get_figheight() * _DPI, figure.get_figwidth() * _DPI
+    edges, drawn = [0.0, *cuts, width], []
+    figure.set_facecolor("none")
+    for i, column in enumerate(columns):
+        for axes in figure.axes:
+            axes.set_visible(axes in column)
+        drawn.append(_element(figure, "" if i else alt, edges[i], edges[i + 1], height))
+    for axes in figure.axes:
+        axes.set_visible(True)
+    return f'<div class="ml-panels">{"".join(drawn)}</div>'
+
+
+class Layout(NamedTuple):
+    """Where the panels of a figure stand.
+
+    Attributes:
+      places: of each axes, as `finish` returns them.
+      cuts: where one panel ends and the next one begins, in CSS pixels; empty if the figure cannot be taken apart.
+    """
+
+    places: list[Bbox]
+    cuts: list[float]
+
+
+def layout_of(figure: Figure) -> Layout:
+    """Finishes a figure and tells where its panels stand."""
+    places = finish(figure)
+    columns = _columns_of(figure)
+    if len(columns) < 2 or figure.texts or figure.artists or figure.legends or figure.lines or figure.patches:
+        return Layout(places, [])
+    scale = figure.dpi / _DPI
+    boxes = [[box for axes in column if (box := axes.get_tightbbox())] for column in columns]
+    ends = [(min(box.x0 for box in each) / scale, max(box.x1 for box in each) / scale) for each in boxes]
+    return Layout(places, [(a[1] + b[0]) / 2 for a, b in itertools.pairwise(ends)])
+
+
+def _columns_of(figure: Figure) -> list[list[Axes]]:
+    """The axes, those together that do not stand side by side; a color bar stands with what it explains."""
+    columns: list[list[Axes]] = []
+    for axes in figure.axes:
+        x0 = axes.get_position().x0
+        beside = columns and x0 > max(each.get_position().x1 for each in columns[-1])
+        if beside and axes.get_label() != "<colorbar>":
+            columns.append([axes])
+        elif columns:
+            columns[-1].append(axes)
+        else:
+            columns = [[axes]]
+    return columns
 
 
 def show(figure: Figure, alt: str, title: str = "", caption: str = "") -> None:
@@ -230,7 +313,7 @@ def show(figure: Figure, alt: str, title: str = "", caption: str = "") -> None:
     """
     if not alt.strip():
         raise ValueError("alt must say what the figure shows.")
-    drawing, data = svg(figure, alt), base64.b64encode(png(figure, 1.5 * _DPI)).decode()
+    drawing, data = panels(figure, alt), base64.b64encode(_few_colors(png(figure, 1.5 * _DPI))).decode()
     width = round(figure.get_figwidth() * _DPI)
     picture = f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt)}" width="{width}">'
     if len(drawing) > _MOST_SVG:
@@ -238,6 +321,17 @@ def show(figure: Figure, alt: str, title: str = "", caption: str = "") -> None:
     else:  # the picture is for viewers that strip SVG
         content = card(drawing + picture, title, caption)
     _display({"text/html": content, "image/png": data, "text/plain": alt}, {"image/png": {"width": width}})
+
+
+def _few_colors(picture: bytes) -> bytes:
+    """A PNG picture with a palette, which takes a third of the room; lines and text keep their colours."""
+    from PIL import Image
+
+    small = io.BytesIO()
+    Image.open(io.BytesIO(picture)).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(
+        small, "PNG", optimize=True
+    )
+    return small.getvalue()
 
 
 def element(content: str, width: float, height: float, alt: str = "", box: str = "") -> str:
@@ -269,12 +363,22 @@ def card(content: str, title: str = "", caption: str = "", light: bool = False) 
       caption: what is shown.
       light: keep the light colours in a dark theme, for a picture that has them.
     """
-    heading = f"<strong>{html.escape(title)}</strong>" * bool(title) + html.escape(caption)
+    heading = f"<strong>{html.escape(title)}</strong>" * bool(title) + _sides(html.escape(caption))
     colors = "".join(f"--ml-{name}:{color};" for name, color in PALETTE.items()) if light else ""
     return (
         f'<style>{PALETTE_CSS}{_CSS}</style><figure class="ml-figure" style="{colors}">'
         f"{f'<figcaption>{heading}</figcaption>' if heading else ''}{content}</figure>"
     )
+
+
+def _sides(caption: str) -> str:
+    """A caption that says "Above" for "Left" where the panels do not stand side by side."""
+
+    def both(found: re.Match[str]) -> str:
+        narrow = {"Left": "Above", "left": "above", "Right": "Below", "right": "below"}[found[0]]
+        return f'<span class="ml-side" data-narrow="{narrow}">{found[0]}</span>'
+
+    return re.sub(r"\b(?:[Ll]eft|[Rr]ight)\b(?=[:,])", both, caption)
 
 
 def table(
@@ -492,9 +596,9 @@ def _claim_names(axes: Axes) -> tuple[list[Annotation], list[_Name]]:
                 handlelength=1.8,
                 columnspacing=1.5,
             )
-            above += math.ceil(len(rest) / _columns(rest, room / 0.3))
-    if title := axes.get_title("left"):
-        axes.set_title(title, loc="left", pad=(above + 0.1) * _ROW * _POINT)
+            above += 1.08 * math.ceil(len(rest) / _columns(rest, room / 0.3))  # a legend's rows are higher
+    # With a place of its own no title is moved while drawing, which would take a fifth of the time.
+    axes.set_title(axes.get_title("left"), loc="left", pad=(above + 0.1) * _ROW * _POINT, y=1.0)
     return ends, within
 
 

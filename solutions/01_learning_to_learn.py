@@ -69,6 +69,9 @@ playground("adapt_a_sine")
 # After three steps the meta-trained network passes close to the points, and the other two do not. It has learned to learn.
 # This lesson is about the other two: how far they get, and why they get no further.
 #
+# The same idea works for drawings. Put `playground("draw_five_symbols")` into a new cell, run it, and teach a network five
+# symbols of your own, from one drawing each.
+#
 # *Short of time? Skip the task distribution of your own, and the last exercise.*
 
 # %% [markdown]

@@ -450,6 +450,7 @@ explore(
     "they are at each step. With a small learning rate both creep down the cliff. "
     "With a larger one plain descent jumps far onto the flat side, and clipped "
     "descent walks down.",
+    title="Try it: the learning rate is η = 2ᵏ",
     k=(-8, 3, 1, -2),
 )
 

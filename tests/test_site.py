@@ -6,7 +6,10 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from metalearn.course.publishing.site import PAGES, WIDGET, to_page
+from metalearn.course import syllabus
+from metalearn.course.publishing import page as pages
+from metalearn.course.publishing.site import CHECKED, PAGES, SHOW_ANSWER, WIDGET, to_page
+from metalearn.course.widgets import display
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -35,3 +38,43 @@ def test_a_page_shows_stubs_folds_answers_and_needs_no_kernel():
     (picture,) = figures.outputs
     assert "widgets" not in page.metadata
     assert picture.data == {"text/html": "<svg></svg>", "text/plain": "A curve."}
+
+
+def _shown(source, kind, text):
+    output = new_output("display_data", data=display._card(kind, text))
+    page = to_page(new_notebook(cells=[new_code_cell(source, outputs=[output])]), {})
+    return "".join(output.data["text/html"] for cell in page.cells for output in cell.outputs)
+
+
+def test_a_visitor_is_not_told_what_the_builder_has_passed():
+    for kind in ("passed", "done"):
+        told = _shown('check("02.f", f)', kind, "**✓ Passed.** All four exercises of this lesson are done.")
+        assert CHECKED in told and "Passed" not in told and "exercises" not in told
+    assert to_page(new_notebook(cells=[new_code_cell('progress("02")')]), {}).cells == []
+
+
+def test_the_answer_of_a_prediction_is_folded_and_its_mathematics_set():
+    told = _shown(
+        "p.reveal(1)", "not yet", "**○ No prediction was recorded.** The answer is **4**.\n\nFor $a<b$ it is."
+    )
+    assert f"<summary>{SHOW_ANSWER}</summary>" in told and "No prediction" not in told
+    assert '<span class="math">\\(a&lt;b\\)</span>' in told
+    assert "The answer is <strong>4</strong>" in told and told.count("</details>") == 1
+
+
+def test_styles_and_drawings_keep_their_dollars():
+    text = "<style>a{b:$c$}</style><svg><text>$d$</text></svg>$e$"
+    output = new_output("display_data", data={"text/html": text})
+    page = to_page(new_notebook(cells=[new_code_cell("f()", outputs=[output])]), {})
+    assert page.cells[0].outputs[0].data["text/html"] == text[:-3] + r'<span class="math">\(e\)</span>'
+
+
+def test_each_lesson_has_a_card_that_leads_to_it():
+    cards = pages.course_cards("lessons/")
+    assert re.findall(r'<a href="lessons/(\w+)\.html">', cards) == [lesson.stem for lesson in syllabus.LESSONS]
+    assert cards.count("<div") == cards.count("</div>")
+
+
+def test_the_picture_on_top_of_a_page_follows_the_theme_and_is_described_once():
+    card = pages.opening_card("02")
+    assert card.count("<svg xmlns") >= 2 and card.count('role="img"') == 1 and "var(--ml-blue" in card

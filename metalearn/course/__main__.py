@@ -1,6 +1,7 @@
 """The command line: `python -m metalearn.course open|build|release|site|badge ...`; `--help` after each tells more."""
 
 import argparse
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,6 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--repo", metavar="URL", help="where the course is published (default: see pyproject.toml)")
     command.add_argument("--branch", default="main", help="default: main")
     command.add_argument("--hub", default=badges.HUB, metavar="URL", help="a JupyterHub that has nbgitpuller")
+    command.add_argument(
+        "--write", action="store_true", help="write URL into pyproject.toml and links into the lessons"
+    )
     command.set_defaults(run=_badge)
 
     options = parser.parse_args(arguments)
@@ -107,7 +111,14 @@ def _open(options: argparse.Namespace) -> int:
         raise ValueError(f"no such lesson: {options.slug} (there are {known})")
     for sentence in copy.update(options.root):
         print(sentence)
-    jupyterlab([str(options.root / copy.FOLDER / f"{lessons[0]}.ipynb")])
+    # Without the log of its start, the address is what is seen: a browser may be missing, as in a container.
+    settings = ["--ServerApp.log_level=ERROR"]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        print("You are root, as in a container. JupyterLab starts all the same; whoever has its address can use it.")
+        settings.append("--ServerApp.allow_root=True")
+    print("Starting JupyterLab. If no browser opens, open the address below. Ctrl-C ends it.", flush=True)
+    folder = (options.root / copy.FOLDER).resolve()
+    jupyterlab([*settings, f"--ServerApp.root_dir={folder}", f"--LabApp.default_url=/lab/tree/{lessons[0]}.ipynb"])
     return 0
 
 
@@ -126,6 +137,7 @@ def _release(options: argparse.Namespace) -> int:
 
     for notebook in release(options.root, options.to, options.slug, options.seed):
         print(notebook)
+    print(f"Next: cd {options.to} && nbgrader generate_assignment --assignment='*'", file=sys.stderr)
     return 0
 
 
@@ -144,6 +156,10 @@ def _badge(options: argparse.Namespace) -> int:
     repository = badges.web_address(options.repo) if options.repo else badges.published(options.root)
     if repository is None:
         raise ValueError("--repo URL must say where the course is published, as pyproject.toml does not")
+    if options.write:
+        badges.publish(options.root, repository)
+        if not builder.build(options.root, run=False):
+            return 1
     lessons = [source.stem for source in builder.sources(options.root)]
     print(badges.markdown(repository, options.branch, lessons, options.hub))
     for note in badges.notes(repository, options.root):

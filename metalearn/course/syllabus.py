@@ -150,6 +150,17 @@ LESSONS = (
         needs=("04", "03"),
         core=False,
     ),
+    Lesson(
+        number="10",
+        slug="memory",
+        title="Memory: MOML, LocalMOML and federated learning",
+        claim="With small support batches MAML ends at a bias that no number of outer steps removes; remembering each "
+        "task's adapted parameters makes it as small as you like.",
+        minutes=85,
+        part="Populations of tasks",
+        needs=("02", "03"),
+        core=False,
+    ),
 )
 
 

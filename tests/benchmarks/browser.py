@@ -12,7 +12,7 @@ from lab import open_browser, open_lab
 
 LESSONS = Path(__file__).parents[2] / "lessons"
 PRESSES = 25
-BAR = 120  # milliseconds
+BAR = 100  # milliseconds
 
 
 def rows(_: int) -> list[Row]:

@@ -151,7 +151,7 @@ class Notebook:
             self.page.keyboard.press("ArrowLeft" if at_the_end else "ArrowRight")
         self.page.wait_for_function(CHANGED, arg=before, timeout=1000 * timeout)
         picture.scroll_into_view_if_needed()
-        return picture.locator("svg").get_attribute("aria-label"), picture.inner_html()
+        return picture.locator("svg").first.get_attribute("aria-label"), picture.inner_html()
 
     def latencies(self, presses=25):
         """Milliseconds from each press of an arrow key to the picture on the screen, up and down the first slider."""

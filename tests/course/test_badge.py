@@ -6,9 +6,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import nbformat
 import pytest
+from nbformat.v4 import new_markdown_cell, new_notebook
 
 from metalearn.course import __main__ as command
-from metalearn.course.publishing import badges, builder
+from metalearn.course import syllabus
+from metalearn.course.publishing import badges, builder, page
 
 GITHUB, GITLAB, OTHER = "https://github.com/o/n", "https://gitlab.com/group/part/n", "https://git.example.edu/o/n"
 LESSONS = ("00_start_here", "02_maml")
@@ -178,3 +180,24 @@ def test_the_command_asks_for_an_address(root, capsys, arguments):
         command.main(["badge", "--root", str(root), *arguments])
     assert stopped.value.code == 2
     assert "repo" in capsys.readouterr().err
+
+
+def test_write_puts_links_on_top_of_lessons_and_without_an_address_there_are_none(tmp_path, monkeypatch):
+    top = page.opening(syllabus.LESSONS[2], "**Afterwards you can**\n\n- **do** it\n")
+    notebook = new_notebook(cells=[new_markdown_cell(top), new_markdown_cell("text")])
+    assert builder.to_lesson(notebook, "02_maml").cells[0].source == top
+    source = builder.to_lesson(notebook, "02_maml", GITHUB).cells[0].source
+    links = [badges.binder(GITHUB, "main", "02_maml"), badges.colab(GITHUB, "main", "02_maml")]
+    assert all(f"]({link}) · " in source for link in links) and source.endswith(top[top.index("[Contents]") :])
+    assert "Colab" not in builder.to_lesson(notebook, "02_maml", OTHER).cells[0].source
+
+
+@pytest.mark.parametrize(
+    "before", ["", '[project.urls]\nPaper = "https://a.org"\n', f'[project.urls]\nRepository = "{OTHER}"\n']
+)
+def test_where_the_course_is_published_is_written_once(tmp_path, before):
+    (tmp_path / "pyproject.toml").write_text(f'[project]\nname = "a"\n{before}[tool.b]\nc = 1\n')
+    badges.publish(tmp_path, GITHUB)
+    badges.publish(tmp_path, GITHUB)
+    text = (tmp_path / "pyproject.toml").read_text()
+    assert badges.published(tmp_path) == GITHUB and text.count("Repository") == 1 and "c = 1" in text

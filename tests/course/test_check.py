@@ -23,6 +23,7 @@ from metalearn.course import check, hint
 from metalearn.course.exercises import checking, exercise, grading
 from metalearn.course.exercises.exercise import Misconception, Question
 from metalearn.course.exercises.grading import grade
+from metalearn.task import Task
 
 # --- right answers -------------------------------------------------------------------------------------------
 
@@ -368,20 +369,150 @@ def test_long_arrays_are_cut_and_neither_long_nor_short_ones_are_drawn():
 
 
 def test_a_common_factor_is_told():
-    message = grade(MEAN, lambda points, scale: -2 * scaled_mean(points, scale)).message
-    assert "Every number of yours is -2 times the target. A sum for a mean, or" in message
+    message = grade(MEAN, lambda points, scale: -1.883 * scaled_mean(points, scale)).message
+    assert "Your result is -1.883 times the target. A sum for a mean, or" in message
     message = grade(MEAN, lambda points, scale: -scaled_mean(points, scale)).message
-    assert "Every number of yours is -1 times the target. Is a sign turned round" in message
+    assert "Your result is minus the target. Is a sign turned round" in message
     other = grade(MEAN, lambda points, scale: (-2 if scale < 1 else -3) * scaled_mean(points, scale))
     assert "times the target" not in other.message
+    assert "another factor each time: -2, -3, -2. Which number has that size there?" in other.message
 
 
 def test_a_factor_is_told_of_the_instances_that_differ_only():
-    message = grade(MEAN, lambda points, scale: (1 if scale == 0.5 else 3) * scaled_mean(points, scale)).message
-    assert "Right on 1 of 4 instances." in message
-    assert "On the instances that differ, every number of yours is 3 times the target." in message
+    message = grade(MEAN, lambda points, scale: (1 if scale == 0.5 else 3) * scaled_mean(points, scale) + 1e-2).message
+    assert "times the target" not in message
     zero = replace(PAIR, reference=lambda x: x, instances=lambda rng: [(np.zeros(2),), (np.ones(2),)])
-    assert "On the instances that differ" in grade(zero, lambda x: 1.883 * x).message
+    assert "Your result is 1.883 times the target" in grade(zero, lambda x: 1.883 * x).message
+    right_once = replace(PAIR, reference=lambda x: x, instances=lambda rng: [(np.ones(2),), (3 * np.ones(1),)])
+    message = grade(right_once, lambda x: x if len(x) == 2 else np.full(1, 5.0)).message
+    assert "Right on 1 of 2 instances." in message
+
+
+TASK = Task(support=np.array([1.0, 2.0]), query=np.array([0.5, -1.0]))
+
+
+def _quadratic(params, batch):
+    return jnp.sum(jnp.sin(params) * (params - batch) ** 2)
+
+
+def _descent(loss, task, params, learning_rate, num_steps):
+    for _ in range(num_steps):
+        params = params - learning_rate * jax.grad(loss)(params, task.support)
+    return jax.grad(loss)(params, task.query)
+
+
+INNER = replace(
+    PAIR,
+    reference=_descent,
+    instances=lambda rng: [
+        (_quadratic, TASK, rng.normal(size=2), 0.1, 3),
+        (_quadratic, TASK._replace(query=rng.normal(size=2)), rng.normal(size=2), 0.05, 2),
+        (_quadratic, TASK, rng.normal(size=2), 0.2, 0),
+    ],
+    relatives=(("the mean, twice", lambda loss, task, params, learning_rate, num_steps: np.full(2, params.mean())),),
+)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda points, scale: jnp.mean(points, axis=0), "(1 / `scale`) times the target"),
+        (lambda points, scale: scale * jnp.sum(points, axis=0) * scale, "(the length of `points` * `scale`) times the"),
+        (lambda points, scale: 0 * points[0], "Every number of yours is 0."),
+        (lambda points, scale: scaled_mean(points, scale) ** 2, "Your result is the square of the target."),
+        (lambda points, scale: scaled_mean(points, scale)[::-1], "Your result is the target in reversed order."),
+        (lambda points, scale: scaled_mean(points, scale)[None], "only the form in which you return them differs"),
+        (lambda points, scale: points, "Your result is the argument `points` itself."),
+        (lambda points, scale: scale * points, "The mean over the first axis of your result equals the target."),
+        (lambda points, scale: scaled_mean(points, scale).sum(), "Your result is the sum of the target."),
+        (
+            lambda points, scale: scale * points[0],
+            "what the right function returns given only the first entry of `poin",
+        ),
+    ],
+)
+def test_what_a_result_equals_is_told(function, said):
+    verdict = grade(MEAN, function)
+    assert said in verdict.relation
+    assert verdict.message.endswith(verdict.relation)
+
+
+def test_nothing_is_said_of_a_result_that_is_like_nothing():
+    assert grade(MEAN, lambda points, scale: jnp.cos(points[0]) + points[-1]).relation is None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t, p, a, k: (t, p, a, k + 1), "what the right function returns for `num_steps + 1`."),
+        (lambda t, p, a, k: (t, p, a, max(k - 1, 0)), "for `num_steps - 1`."),
+        (lambda t, p, a, k: (Task(t.query, t.support), p, a, k), "with support and query set exchanged."),
+        (lambda t, p, a, k: (Task(t.query, t.query), p, a, k), "with the query set in both roles."),
+        (lambda t, p, a, k: (t, p, -a, k), "for `-learning_rate`."),
+        (lambda t, p, a, k: (t, p, 2 * a, k), "for twice `learning_rate`."),
+        (lambda t, p, a, k: (t, p, 1.0, k), "for `learning_rate = 1`."),
+        (lambda t, p, a, k: (t, 0 * p, a, k), "with zeros for `params`."),
+    ],
+)
+def test_the_arguments_that_a_result_fits_are_told(change, said):
+    def function(loss, task, params, learning_rate, num_steps):
+        return _descent(loss, *change(task, params, learning_rate, num_steps))
+
+    assert said in grade(INNER, function).relation
+
+
+def test_points_and_gradients_of_the_inner_loop_are_told():
+    def adapted(loss, task, params, learning_rate, num_steps):
+        for _ in range(num_steps):
+            params = params - learning_rate * jax.grad(loss)(params, task.support)
+        return params
+
+    def step(loss, task, params, learning_rate, num_steps):
+        return params - learning_rate * _descent(loss, task, params, learning_rate, num_steps)
+
+    def change(loss, task, params, learning_rate, num_steps):
+        return (adapted(loss, task, params, learning_rate, num_steps) - params) / learning_rate
+
+    assert "is the parameters after the inner steps." in grade(INNER, adapted).relation
+    assert "is the argument `params` minus `learning_rate` times the target." in grade(INNER, step).relation
+    assert "`learning_rate`) times the change of the parameters after the inner steps." in grade(INNER, change).relation
+
+
+def test_a_relative_of_the_exercise_is_told_and_a_multiple_of_it():
+    def mean(loss, task, params, learning_rate, num_steps):
+        return np.full(2, params.mean())
+
+    assert grade(INNER, mean).relation == "Your result is the mean, twice."
+    assert grade(INNER, lambda *args: -mean(*args)).relation == "Your result is minus the mean, twice."
+
+
+def test_parts_are_told_apart():
+    toy = replace(PAIR, reference=lambda x: (x[0] ** 2, x[1] ** 3))
+    assert (
+        "All is right but one part: the second part is 2 times its target."
+        in grade(toy, lambda x: (x[0] ** 2, 2 * x[1] ** 3)).message
+    )
+    assert "The two parts of your result have changed places." in grade(toy, lambda x: (x[1] ** 3, x[0] ** 2)).message
+    assert grade(toy, lambda x: (x[0] ** 2, x[1] + 7)).message.endswith("All is right but the second part.")
+
+
+class Right:
+    def __call__(self, x):
+        return x
+
+
+class Wrong(Right):
+    pass
+
+
+def test_a_test_is_told_what_it_judges_wrong():
+    toy = replace(
+        PAIR,
+        reference=lambda candidate: not isinstance(candidate, Wrong),
+        instances=lambda rng: [(Right(),), (Wrong(),)],
+    )
+    assert "Your test accepts Wrong. On which" in grade(toy, lambda candidate: True).message
+    assert "Your test rejects Right. Is your" in grade(toy, lambda candidate: False).message
 
 
 def test_complex_and_boolean_results():

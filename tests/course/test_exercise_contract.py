@@ -1,9 +1,11 @@
 """What every exercise of every lesson promises to the learner."""
 
+import inspect
 import re
 import time
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 from mutants import BEGIN, END, Solution, all_solutions, mutants, mutation_score, read_solutions
@@ -84,6 +86,62 @@ def test_every_misconception_gets_its_own_diagnosis(exercise, misconception, see
     assert verdict.message == misconception.diagnosis
 
 
+@EVERY
+@SEEDS
+def test_every_relative_is_told(exercise, seed):
+    for text, function in exercise.relatives:
+        verdict = grade(exercise, function, seed)
+        assert (verdict.status, verdict.relation) == ("failed", f"Your result is {text}."), (text, verdict.message)
+        assert verdict.message.endswith(verdict.relation)
+
+
+@EVERY
+def test_the_usual_mistakes_are_named(exercise):
+    """Whatever the exercise, without a line in its definition."""
+    mistakes = _usual_mistakes(exercise)
+    verdicts = {name: grade(exercise, function) for name, function in mistakes.items()}
+    assert len(verdicts) >= 1
+    for name, verdict in verdicts.items():
+        assert verdict.status == "failed", name
+        assert verdict.misconception or verdict.relation, (name, verdict.message)
+
+
+def _usual_mistakes(exercise):
+    """Wrong functions made from the reference and its parameters."""
+    reference, names = exercise.reference, list(inspect.signature(exercise.reference).parameters)
+
+    def scaled(factor):
+        return _like(names, lambda *args: jax.tree.map(lambda leaf: factor * np.asarray(leaf), reference(*args)))
+
+    def with_other(place, change):
+        return _like(
+            names, lambda *args: reference(*(change(arg) if n == place else arg for n, arg in enumerate(args)))
+        )
+
+    if _judges(exercise):
+        return {"always True": _like(names, lambda *args: True), "always False": _like(names, lambda *args: False)}
+    mistakes = {"sign": scaled(-1.0), "twice": scaled(2.0), "half": scaled(0.5), "nothing": scaled(0.0)}
+    if "num_steps" in names:
+        mistakes["one step too many"] = with_other(names.index("num_steps"), lambda count: count + 1)
+    if "task" in names and "candidate" not in names:
+        mistakes["sets swapped"] = with_other(
+            names.index("task"), lambda task: task._replace(support=task.query, query=task.support)
+        )
+    return mistakes
+
+
+def _judges(exercise):
+    return isinstance(exercise.reference(*exercise.instances(np.random.default_rng(0))[0]), bool)
+
+
+def _like(names, function):
+    """The function with the parameters of the reference."""
+    function.__signature__ = inspect.Signature(
+        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+    )
+    return function
+
+
 @pytest.mark.slow
 @EVERY
 def test_no_seed_is_blind(exercise):
@@ -92,6 +150,9 @@ def test_no_seed_is_blind(exercise):
             assert grade(exercise, function, seed).status == "passed", seed
         for wrong in exercise.misconceptions:
             assert grade(exercise, wrong.function, seed).misconception == wrong.name, seed
+    for seed in range(1, 4):
+        for text, function in exercise.relatives:
+            assert grade(exercise, function, seed).relation == f"Your result is {text}.", seed
 
 
 @EVERY
@@ -100,7 +161,8 @@ def test_no_text_gives_the_solution_away(exercise):
     written = lines[lines.index(BEGIN) : lines.index(END)]
     returned = [line.removeprefix("return ") for line in written if line.startswith("return ")]
     given_away = [expression for expression in returned if not expression.isidentifier()]
-    texts = [*exercise.hints, *(misconception.diagnosis for misconception in exercise.misconceptions)]
+    told = [text for text, _ in exercise.relatives]
+    texts = [*exercise.hints, *told, *(misconception.diagnosis for misconception in exercise.misconceptions)]
     for text in texts:
         assert not any(_squeeze(expression) in _squeeze(text) for expression in given_away), text
         assert not any(_squeeze(line) in _squeeze(text) for line in written if line.startswith("return ")), text
@@ -114,6 +176,7 @@ def _squeeze(code):
 @EVERY
 def test_no_check_takes_two_seconds(exercise):
     wrong = [misconception.function for misconception in exercise.misconceptions]
+    wrong += [function for _, function in exercise.relatives]
     for function in (exercise.reference, *exercise.alternatives, *wrong):
         grade(exercise, function)  # warm-up
         seconds = []

@@ -103,6 +103,33 @@ def test_a_long_name_goes_into_a_legend_and_is_not_lost():
     assert name in _texts(plots.svg(plots.lines(X, {name: X}, "x", "y")))
 
 
+def test_panels_that_stand_side_by_side_are_drawn_apart_and_nothing_is_lost():
+    figure, both = plots.subplots(2)
+    for axes, name in zip(both, ("first", "second"), strict=True):
+        plots.lines(X, {name: X}, f"x of {name}", "y", axes=axes)
+    html = plots.panels(figure, "Two panels.")
+    drawn = re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL)
+    assert [{name for name in ("first", "second") if name in _texts(svg)} for svg in drawn] == [{"first"}, {"second"}]
+    assert ElementTree.fromstring(drawn[0]).get("aria-label") == "Two panels." and 'aria-hidden="true"' in drawn[1]
+    widths = [float(ElementTree.fromstring(svg).get("width")) for svg in drawn]
+    assert sum(widths) == plots.WIDTH and min(widths) > plots.WIDTH / 3
+    assert all(axes.get_visible() for axes in figure.axes)
+
+
+def test_panels_above_one_another_are_not_taken_apart():
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    figure.subplots(2, 1)
+    assert plots.panels(figure).count("<svg") == 1
+
+
+def test_a_caption_that_says_left_says_above_where_the_panels_are_stacked():
+    text = plots.card("", caption="Left: one curve. Right, another; what is left of it.")
+    assert 'data-narrow="Above">Left</span>: one' in text and 'data-narrow="Below">Right</span>, another' in text
+    assert "what is left of it" in text
+
+
 def test_show_gives_a_card_a_picture_for_previews_and_words(shown):
     plots.show(_curves(), alt="Two curves.", title="One rises & one does not", caption="Both against x.")
     (bundle,) = shown

@@ -309,10 +309,12 @@ def test_controls_start_where_they_should_and_each_first_picture_is_drawn_once()
     )
     assert drawn == [{"step_size": 0.1, "num_steps": 3, "method": "maml"}]
     assert explorer.controls == [
-        {"name": "step_size", "min": 0.1, "max": 1.0, "step": 0.1},
-        {"name": "num_steps", "min": 1, "max": 10, "step": 1},
-        {"name": "method", "options": ["maml", "reptile"]},
+        {"name": "step_size", "label": "step size", "min": 0.1, "max": 1.0, "step": 0.1},
+        {"name": "num_steps", "label": "number of steps", "min": 1, "max": 10, "step": 1},
+        {"name": "method", "label": "method", "options": ["maml", "reptile"]},
     ]
+    assert explorer.title == "Try it: step size, number of steps and method"
+    assert Explorer(lambda height: _gray(height), "a bar", {"height": (0.0, 1.0, 0.1)}, "Higher").title == "Higher"
     assert explorer.alt == "a bar"
 
 

@@ -4,6 +4,7 @@ The last class plays a term with nbgrader's own command line: release, submit, g
 """
 
 import html
+import logging
 import os
 import re
 import subprocess
@@ -22,6 +23,9 @@ from metalearn.course.exercises.exercise import all_exercises, find
 from metalearn.course.exercises.hidden_tests import VARIABLE, hidden_seed, hidden_test
 from metalearn.course.publishing import builder
 from metalearn.course.publishing.release import CONFIG_FILE, QUESTION_POINTS, SEED_FILE, to_release
+
+sys.path.append(str(Path(__file__).parents[1] / "browser"))
+from lab import open_browser
 
 ROOT = Path(__file__).parents[2]
 SECRET = "a secret that must not leak"
@@ -87,12 +91,13 @@ class TestReleasedNotebook:
 
     @EVERY_LESSON
     def test_is_the_source_and_nothing_else(self, path):
-        """Metadata, hidden tests and the addresses of other lessons are all that a release adds."""
+        """Metadata, hidden tests, points and the addresses of other lessons are all that a release adds."""
         source = builder.read_source(path)
         released = to_release(source)
         nbformat.validate(released)
         for cell in released.cells:
             cell.source = re.sub(r"\]\(\.\./\d\d_\w+/", "](", without_hidden_tests(cell.source))
+            cell.source = re.sub(r"( minutes) · \d points?", r"\1", cell.source)
             cell.metadata.pop("nbgrader", None)
         for cell in source.cells:  # those pages are not handed out
             cell.source = re.sub(r"\[\w+\]\((contents|notation)\.md\)( · )?", "", cell.source)
@@ -106,6 +111,14 @@ class TestReleasedNotebook:
         assert "<summary>Hint 1</summary>" in text
         assert "<summary>Solution</summary>" not in text and "<summary>A model answer</summary>" not in text
         assert not re.search(r"\]\(\w+\.md\)", text)
+
+    def test_says_what_each_task_is_worth(self):
+        notebook = to_release(builder.read_source(ROOT / "solutions/02_maml.py"))
+        said = re.findall(r"minutes · (\d) points?", "".join(cell.source for cell in notebook.cells))
+        worth = [
+            cell.metadata.nbgrader.points for cell in graded_cells(notebook).values() if cell.metadata.nbgrader.grade
+        ]
+        assert list(map(int, said)) == worth
 
     @EVERY_LESSON
     def test_shows_the_usual_check_first_and_hides_one_call(self, path):
@@ -253,6 +266,19 @@ class TestHiddenTest:
         with pytest.raises(AssertionError, match="not right"):
             hidden_test(exercise.id, lambda targets: answers[targets.shape])
 
+    def test_shows_nothing_of_what_a_function_prints_displays_or_writes(self, capfd):
+        def talkative(targets):
+            print("printed", targets)
+            print("complained", targets, file=sys.stderr)
+            os.write(1, b"written")
+            logging.getLogger("student").warning("logged %s", targets)
+            return 3.14
+
+        assert rejection("01.floor", talkative) == "01.floor: not right on the hidden instances."
+        assert capfd.readouterr() == ("", "")
+        print("heard again")
+        assert capfd.readouterr().out == "heard again\n"
+
     def test_needs_the_secret_and_says_where_it_comes_from(self, monkeypatch):
         monkeypatch.delenv(VARIABLE)
         with pytest.raises(RuntimeError, match=f"{VARIABLE} is not set.*its nbgrader_config.py sets it"):
@@ -324,6 +350,50 @@ def meddler():
     }
 
 
+SHADOW = """
+from metalearn.course.exercises import hidden_tests
+
+hidden_tests.hidden_test = hidden_tests._complaint = lambda *arguments: None
+"""
+SCRIPTS = """
+from IPython.display import HTML, Javascript, display
+
+display(HTML('<script>window.ran = 1</script><img src=x onerror="window.ran = 2">'), Javascript("window.ran = 3"))
+for kind in ("text/markdown", "text/latex", "image/svg+xml"):
+    display({kind: "<svg onload='window.ran = 4'><script>window.ran = 5</script></svg>"}, raw=True)
+"""
+
+
+def twice(notebook):
+    """A solution and a test that were copied and pasted, marks of the grader included."""
+    for name in ("00-finite_difference", "00-per_task_losses-check"):
+        number = [cell.id for cell in notebook.cells].index(name)
+        notebook.cells.insert(number, nbformat.from_dict({**notebook.cells[number], "id": f"{name}-again"}))
+
+
+def scripted(notebook):
+    """JavaScript wherever a notebook can hold some."""
+    text = '<script>window.ran = 6</script><img src=x onerror="window.ran = 7"> [here](javascript:window.ran=8)'
+    notebook.cells[3:3] = [nbformat.v4.new_markdown_cell(text), nbformat.v4.new_code_cell(SCRIPTS)]
+    notebook.metadata["title"] = "</title><script>window.ran = 9</script>"
+
+
+def with_last_line(name, line):
+    """Everything right, and one line more below one solution."""
+    return {**right(TERM[0]), name: f"{right(TERM[0])[name]}\n{line}"}
+
+
+# Submissions of the first lesson that are odd: what is written, and what is done to the notebook.
+ODD = {
+    "copied": ({}, twice),
+    "loud": (with_last_line("00-finite_difference", "for _ in range(340):\n    print('x' * 100_000)"), None),
+    "quitter": (with_last_line("00-gradient_descent", "import os\n\nos.kill(os.getpid(), 9)"), None),
+    "scripted": ({}, scripted),
+    "shadow": (wrong(TERM[0]), None),
+    "linked": ({}, None),
+}
+
+
 def submit(course, student, lesson, written):
     """Hands in the released lesson with the sources of some cells changed, or the cells deleted."""
     notebook = read(course / f"release/{lesson}/{lesson}.ipynb")
@@ -334,6 +404,23 @@ def submit(course, student, lesson, written):
     path = course / f"submitted/{student}/{lesson}/{lesson}.ipynb"
     path.parent.mkdir(parents=True)
     nbformat.write(notebook, path)
+    return path
+
+
+def submit_odd(course, student):
+    """Hands in one of ODD."""
+    written, change = ODD[student]
+    path = submit(course, student, TERM[0], right(TERM[0]) | written)
+    if change:
+        notebook = read(path)
+        change(notebook)
+        nbformat.write(notebook, path)
+    if student == "shadow":  # modules of the course, and the one that starts the kernel
+        for name in ("tqdm", "ipykernel_launcher"):
+            path.with_name(f"{name}.py").write_text(SHADOW)
+    if student == "linked":
+        path.unlink()
+        path.symlink_to(course / f"source/{TERM[0]}/{TERM[0]}.ipynb")
 
 
 def squeezed(text):
@@ -341,13 +428,14 @@ def squeezed(text):
     return re.sub(r"\s+", "", html.unescape(re.sub(r"<[^>]*>", "", text)))
 
 
-def nbgrader(course, *arguments):
-    """Runs the command line of nbgrader in the folder of a course."""
+def nbgrader(course, *arguments, status=0):
+    """Runs the command line of nbgrader in the folder of a course; what it wrote to standard error."""
     tools = os.path.dirname(sys.executable)  # nbgrader calls alembic by name
     environment = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
     command = [sys.executable, "-m", "nbgrader", *arguments]
     ran = subprocess.run(command, cwd=course, env=environment, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
+    assert ran.returncode == status, ran.stderr
+    return ran.stderr
 
 
 @pytest.fixture(scope="module")
@@ -364,7 +452,9 @@ def term(tmp_path_factory):
     submit(course, "careless", TERM[0], careless())
     submit(course, "parrot", TERM[1], parrot())
     submit(course, "meddler", TERM[1], meddler())
-    nbgrader(course, "autograde", "--assignment=*", "--Execute.timeout=30")
+    for student in ODD:
+        submit_odd(course, student)
+    said = nbgrader(course, "autograde", "--assignment=*", "--Execute.timeout=30", status=1)  # there is one link
     with api.Gradebook(f"sqlite:///{course}/gradebook.db") as gradebook:
         by_hand = gradebook.find_grade("05-three_points", TERM[2], TERM[2], "right")
         assert by_hand.needs_manual_grade
@@ -375,7 +465,7 @@ def term(tmp_path_factory):
         scores = {(grade.student.id, grade.name): grade.score for grade in grades}
         waiting = {(grade.student.id, grade.name) for grade in grades if grade.needs_manual_grade}
     nbgrader(course, "generate_feedback", "--assignment=*")
-    return SimpleNamespace(course=course, scores=scores, waiting=waiting)
+    return SimpleNamespace(course=course, scores=scores, waiting=waiting, said=said)
 
 
 def feedback(term, student):
@@ -398,18 +488,33 @@ def test_an_archive_of_submissions_is_unpacked_to_where_nbgrader_looks(tmp_path)
     release(tmp_path, "--seed", SECRET, lesson)
     archive = tmp_path / f"downloaded/{lesson}/archive/all.zip"
     archive.parent.mkdir(parents=True)
-    files = {
-        "ada": f"ada/{lesson}.ipynb",
-        "emmy-2": f"emmy-2-{lesson}.ipynb",
-        "Alan Turing": f"Alan Turing_12_assignsubmission_file_/{lesson}.ipynb",
-        "Grace Hopper": f"Grace Hopper_345_assignsubmission_file_{lesson}.ipynb",
+    members = {
+        f"ada/{lesson}.ipynb": "ada",
+        f"emmy-2-{lesson}.ipynb": "emmy-2",
+        f"gus/{lesson}/{lesson}.ipynb": "gus",
+        f"Alan Turing_12_assignsubmission_file_/{lesson}.ipynb": "Alan Turing",
+        f"Grace Hopper_345_assignsubmission_file_{lesson}.ipynb": "Grace Hopper",
+        f"Ana_1_assignsubmission_file_/Ben-{lesson}.ipynb": "Ana",
+        f"Ben_2_assignsubmission_file_/{lesson}.ipynb": "Ben",
+        f"doe_123_456_{lesson}.ipynb": "doe",
+        f"doejane_late_124_457_{lesson}-1.ipynb": "doejane",
+        f"zoe-{lesson}.ipynb": "zoe",
+        # Each of these is skipped, and no other file suffers.
+        f"zoe/{lesson} (1).ipynb": None,  # her second
+        f"..-{lesson}.ipynb": None,
+        f"*-{lesson}.ipynb": None,
+        f".hidden/{lesson}.ipynb": None,
+        "eve/99_no_lesson.ipynb": None,
+        f"eve/{lesson}.txt": None,
     }
     with zipfile.ZipFile(archive, "w") as packed:
-        for student, name in files.items():
-            packed.writestr(name, student)
+        for name, student in members.items():
+            packed.writestr(name, str(student))
     nbgrader(tmp_path, "zip_collect", lesson)
-    found = {path.parts[-3]: path.read_text("utf-8") for path in tmp_path.glob(f"submitted/*/{lesson}/{lesson}.ipynb")}
-    assert found == {student: student for student in files}
+    collected = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.ipynb") if "submitted" in path.parts}
+    found = {path.parts[1]: (tmp_path / path).read_text("utf-8") for path in collected}
+    assert found == {student: student for student in members.values() if student}
+    assert collected == {Path("submitted", student, lesson, f"{lesson}.ipynb") for student in found}
 
 
 @pytest.mark.slow
@@ -436,6 +541,38 @@ class TestTerm:
     def test_no_trick_with_the_visible_tests_earns_a_point(self, term, student):
         assert set(self.scores(term, student).values()) == {0}
 
+    @pytest.mark.parametrize("student", ["copied", "loud", "scripted"])
+    def test_a_copied_cell_much_output_and_scripts_cost_nothing(self, term, student):
+        assert self.scores(term, student) == {name: points for name, points in POINTS.items() if name.startswith("00")}
+
+    def test_a_copy_of_a_graded_cell_is_named_in_the_feedback(self, term):
+        assert feedback(term, "copied").count(squeezed("the last one counts")) == 2
+
+    def test_who_ends_the_kernel_keeps_what_was_earned_before(self, term):
+        later = {"00-gradient_descent-check", "00-step_size_slope-check"}
+        first = {name: points for name, points in POINTS.items() if name.startswith("00")}
+        assert later < first.keys()
+        assert self.scores(term, "quitter") == first | dict.fromkeys(later, 0)
+        assert squeezed("so nothing below it was run") in feedback(term, "quitter")
+
+    def test_no_file_beside_the_notebook_takes_the_place_of_a_module(self, term):
+        assert set(self.scores(term, "shadow").values()) == {0}
+
+    def test_a_link_to_another_file_is_refused_and_named(self, term):
+        assert "is a symbolic link" in term.said
+        assert set(self.scores(term, "linked").values()) == {0}
+        assert not (term.course / "feedback/linked").exists()
+
+    def test_no_script_of_a_student_runs_where_the_feedback_is_read(self, term, tmp_path):
+        (page_of_feedback,) = (term.course / "feedback/scripted").rglob("*.html")
+        with open_browser(tmp_path) as page:
+            if page is None:
+                pytest.skip("needs Chromium")
+            page.goto(page_of_feedback.as_uri())
+            page.wait_for_timeout(1000)
+            assert page.locator("text=per_task_losses").count()
+            assert page.evaluate("window.ran") is None
+
     @pytest.mark.parametrize(("student", "name"), [("parrot", "01-floor"), ("meddler", "01-sound_report")])
     def test_the_tricks_do_fool_the_visible_tests(self, term, student, name):
         cells = graded_cells(read(term.course / f"autograded/{student}/{TERM[1]}/{TERM[1]}.ipynb"))
@@ -452,7 +589,7 @@ class TestTerm:
     def test_no_student_sees_the_secret(self, term):
         seeds = [hidden_seed(SECRET, exercise.id) for exercise in all_exercises()]
         pages = [path for folder in ("release", "feedback") for path in (term.course / folder).rglob("*.*")]
-        assert len(pages) == len(TERM) * 4 + 3  # and no other file
+        assert len(pages) == len(TERM) * 4 + 3 + len(ODD) - 1  # and no other file
         for page in pages:
             text = page.read_text("utf-8")
             assert SECRET not in text and not any(str(seed) in text for seed in seeds)

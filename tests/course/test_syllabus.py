@@ -1,5 +1,6 @@
 """The table of the course, and all that is made from it."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,20 @@ def test_the_course_opens_in_the_learners_copy(tmp_path, monkeypatch, slug):
     monkeypatch.setattr("jupyterlab.labapp.main", started.append)
     assert command.main(_open(tmp_path, slug)) == 0
     name = "02_maml" if slug else "00_start_here"
-    assert started == [[str(tmp_path / f"my-lessons/{name}.ipynb")]]
+    (options,) = started
+    assert f"--ServerApp.root_dir={tmp_path / 'my-lessons'}" in options
+    assert f"--LabApp.default_url=/lab/tree/{name}.ipynb" in options
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="there is no root here")
+@pytest.mark.parametrize("user", [0, 1000])
+def test_only_root_is_told_so_and_allowed(tmp_path, monkeypatch, capsys, user):
+    started = []
+    monkeypatch.setattr("jupyterlab.labapp.main", started.append)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    assert command.main(_open(tmp_path, "")) == 0
+    assert ("--ServerApp.allow_root=True" in started[0]) == (user == 0)
+    assert ("You are root" in capsys.readouterr().out) == (user == 0)
 
 
 def _open(root, slug):

@@ -49,6 +49,8 @@ class Exercise:
       alternatives: correct implementations written differently; they guard against a check that is too strict.
       hints: Markdown, in order; the last one is still not the solution.
       expected: Markdown that shows what a correct solution prints.
+      relatives: further wrong implementations, each after what its result is, a text that completes "Your result
+        is ...". They are for mistakes that need no more than that; a multiple of such a result is recognised as well.
       rtol: allowed difference relative to each number.
       atol: allowed difference relative to the largest number of an array.
 
@@ -66,6 +68,7 @@ class Exercise:
     alternatives: tuple[Callable[..., Any], ...]
     hints: tuple[str, ...]
     expected: str
+    relatives: tuple[tuple[str, Callable[..., Any]], ...] = ()
     rtol: float = 1e-4
     atol: float = 1e-6
 

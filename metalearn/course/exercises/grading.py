@@ -18,6 +18,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from metalearn.course.exercises import relations
 from metalearn.course.exercises.exercise import Exercise
 
 DRAWABLE = range(4, 201)  # fewer numbers are read faster than a figure; more make it slow
@@ -40,12 +41,14 @@ class Verdict:
       status: "not yet" for an exercise that was not begun.
       message: Markdown, to show as it is.
       misconception: name of the misconception that gives the learner's results, if one does.
+      relation: what the learner's results equal, if no misconception gives them and `relations` found it.
       figure: the first array that differs, if it has a size worth drawing.
     """
 
     status: Literal["passed", "not yet", "failed"]
     message: str
     misconception: str | None = None
+    relation: str | None = None
     figure: Comparison | None = None
 
 
@@ -79,7 +82,15 @@ def grade(exercise: Exercise, function: Any, seed: int = 0, timeout: float = 10.
         for misconception in exercise.misconceptions:
             if _agrees(exercise, seed, misconception.function, results):
                 return Verdict("failed", misconception.diagnosis, misconception.name)
-    return _explain_difference(exercise, instances, targets, results, verdicts)
+        relation = next(
+            (
+                f"Your result is {text}."
+                for text, function in exercise.relatives
+                if _agrees(exercise, seed, function, results)
+            ),
+            None,
+        ) or _relation(exercise, seed, instances, targets, results)
+    return _explain_difference(exercise, instances, targets, results, verdicts, relation)
 
 
 # --- running -------------------------------------------------------------------------------------------------
@@ -171,6 +182,45 @@ def _instances(exercise: Exercise, seed: int) -> list[tuple]:
 def _answer(exercise: Exercise, seed: int, function: Callable[..., Any], number: int) -> Any:
     """What a function of the exercise's own, the reference or a misconception, gives on one instance."""
     return _call(function, _instances(exercise, seed)[number])
+
+
+@lru_cache(maxsize=4096)
+def _altered_answer(exercise: Exercise, seed: int, place: int, text: str, number: int) -> Any:
+    """The right result on one instance with arguments altered: what the text says, on the arguments of an instance."""
+    names, instances = inspect.signature(exercise.reference).parameters, _instances(exercise, seed)
+    listed = relations.alterations(dict(zip(names, instances[place], strict=True)))
+    change = next(alteration for alteration in listed if alteration.text == text).change
+    return _call(exercise.reference, tuple(change(dict(zip(names, instances[number], strict=True))).values()))
+
+
+@lru_cache(maxsize=512)
+def _quantities(exercise: Exercise, seed: int, number: int) -> dict[str, Any]:
+    """What a result may equal, by name: quantities of the inner loop, and the results of the exercise's relatives."""
+    found: dict[str, Any] = {}
+    for text, function in exercise.relatives:
+        with contextlib.suppress(Exception):  # it may make no sense on this instance
+            found[text] = _answer(exercise, seed, function, number)
+    names = inspect.signature(exercise.reference).parameters
+    with contextlib.suppress(Exception):  # an exercise whose `loss` or `params` is something else
+        found |= relations.quantities(dict(zip(names, _instances(exercise, seed)[number], strict=True)))
+    return found
+
+
+def _relation(exercise: Exercise, seed: int, instances: Sequence[tuple], targets: list, results: list) -> str | None:
+    names = inspect.signature(exercise.reference).parameters
+
+    def close(target: np.ndarray, yours: np.ndarray) -> bool:
+        return target.shape == yours.shape and bool(_close(exercise, target, yours).all())
+
+    def answer(number: int, alteration: relations.Alteration) -> Any:
+        return _altered_answer(exercise, seed, first, alteration.text, number)
+
+    pairs = zip(targets, results, strict=True)
+    first = next(number for number, pair in enumerate(pairs) if not _same(exercise, *pair))
+    arguments = [dict(zip(names, instance, strict=True)) for instance in instances]
+    return relations.relation(
+        arguments, targets, results, close, answer, lambda number: _quantities(exercise, seed, number)
+    )
 
 
 # --- comparing -----------------------------------------------------------------------------------------------
@@ -275,7 +325,12 @@ def _explain_error(exercise: Exercise, function: Any, run: _Run, instances: Sequ
 
 
 def _explain_difference(
-    exercise: Exercise, instances: Sequence[tuple], targets: list, results: list, verdicts: list[bool]
+    exercise: Exercise,
+    instances: Sequence[tuple],
+    targets: list,
+    results: list,
+    verdicts: list[bool],
+    relation: str | None,
 ) -> Verdict:
     differing = [number for number, same in enumerate(verdicts) if not same]
     first = differing[0]
@@ -289,7 +344,8 @@ def _explain_difference(
     opening += f"{_describe_arguments(exercise, instances[first])}.\n\n"
     if not _fits(target, yours):
         question = " Is a call missing?" if inspect.isroutine(yours) else ""
-        return Verdict("failed", f"{opening}Expected {_describe(target)}; got {_describe(yours)}.{question}")
+        said = f"{opening}Expected {_describe(target)}; got {_describe(yours)}.{question}"
+        return Verdict("failed", "\n\n".join(filter(None, (said, relation))), relation=relation)
 
     pairs = zip(jax.tree_util.tree_leaves_with_path(target), jax.tree.leaves(yours), strict=True)
     path, leaf, theirs = next(
@@ -300,11 +356,14 @@ def _explain_difference(
     bad = int(np.count_nonzero(~np.isfinite(theirs)))
     if bad and np.isfinite(leaf).all():
         message += f"\n\n{_count_bad(bad, theirs.size)} infinite or not a number."
+    elif relation:
+        message += f"\n\n{relation}"
     elif factor := _common_factor(exercise, *([side[number] for number in differing] for side in (targets, results))):
         where = "On the instances that differ, every" if any(verdicts) else "Every"
         message += f"\n\n{where} number of yours is {factor:.4g} times the target. {_causes(factor)}"
     drawable = leaf.size in DRAWABLE and np.isfinite(leaf).all() and np.isrealobj(leaf) and np.isrealobj(theirs)
-    return Verdict("failed", message, figure=Comparison(leaf.ravel(), theirs.ravel()) if drawable else None)
+    figure = Comparison(leaf.ravel(), theirs.ravel()) if drawable else None
+    return Verdict("failed", message, relation=relation, figure=figure)
 
 
 def _all_instances(number: int) -> str:

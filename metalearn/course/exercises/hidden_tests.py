@@ -2,11 +2,14 @@
 
 nbgrader shows hidden tests in the feedback (its issue 1363), so their cells hold no secret: a call of
 `hidden_test`, and nothing else. The instances are drawn from a secret that the grader's side puts into the
-environment; the `nbgrader_config.py` of a release does.
+environment; the `nbgrader_config.py` of a release does. What a function prints meanwhile is not shown.
 """
 
+import contextlib
 import hmac
 import os
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 from metalearn.course.exercises import exercise as exercises
@@ -38,6 +41,29 @@ def hidden_seed(secret: str, exercise_id: str) -> int:
     return int.from_bytes(hmac.digest(secret.encode(), exercise_id.encode(), "sha256")[:8])
 
 
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """What a function prints, displays or writes to the process's outputs goes nowhere: it may print its arguments."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(number) for number in (1, 2)]
+    try:
+        with open(os.devnull, "w") as nowhere, contextlib.ExitStack() as stack:
+            for number in (1, 2):
+                os.dup2(nowhere.fileno(), number)
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+            stack.enter_context(contextlib.redirect_stderr(nowhere))
+            if "IPython" in sys.modules:  # `display` is IPython's
+                from IPython.utils.capture import capture_output
+
+                stack.enter_context(capture_output(stdout=False, stderr=False))
+            yield
+    finally:
+        for number, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
+
+
 def _complaint(exercise_id: str, function: Any) -> str | None:
     exercise, secret = exercises.find(exercise_id), os.environ.get(VARIABLE)
     if not secret:
@@ -45,7 +71,8 @@ def _complaint(exercise_id: str, function: Any) -> str | None:
             f"the environment variable {VARIABLE} is not set, so there are no hidden instances. Run nbgrader in the "
             "folder of the release: its nbgrader_config.py sets it."
         )
-    verdict = grade(exercise, function, hidden_seed(secret, exercise_id))
+    with _unheard():
+        verdict = grade(exercise, function, hidden_seed(secret, exercise_id))
     if verdict.status == "passed":
         return None
     diagnosis = f" {verdict.message}" if verdict.misconception else ""

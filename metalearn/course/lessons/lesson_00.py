@@ -403,6 +403,32 @@ EXERCISES = (
                 "This is the result for a step of 1. Where does `step` enter your function?",
             ),
         ),
+        relatives=(
+            (
+                "a second difference, with the value at the point itself taken twice",
+                lambda function, point, direction, step: (
+                    (_forward(function, point, direction, step) - _backward(function, point, direction, step)) / step
+                ),
+            ),
+            (
+                "the sum of the two values, divided by 2 ε, where their difference belongs",
+                lambda function, point, direction, step: (
+                    sum(function(optax.tree.add_scale(point, sign * step, direction)) for sign in (1, -1)) / (2 * step)
+                ),
+            ),
+            (
+                "the target divided by the norm of the direction",
+                lambda function, point, direction, step: (
+                    finite_difference(function, point, direction, step) / optax.tree.norm(direction)
+                ),
+            ),
+            (
+                "the difference along the gradient in place of the direction",
+                lambda function, point, direction, step: finite_difference(
+                    function, point, jax.grad(function)(point), step
+                ),
+            ),
+        ),
         alternatives=(_difference_by_vectors,),
         hints=(
             "Two points are needed: one ahead of `point`, one behind it, both `step` times `direction` away from it.",
@@ -456,6 +482,13 @@ EXERCISES = (
                 "These are the losses of single examples, as if you had mapped twice, over tasks and then over "
                 "examples. How many axes should `loss` still see?",
             ),
+        ),
+        relatives=(
+            (
+                "the gradient of each task's loss, not the loss",
+                lambda loss, params, batches: jax.vmap(jax.grad(loss), (None, 0))(params, batches),
+            ),
+            ("the gradient of the loss", lambda loss, params, batches: jax.grad(loss)(params, batches)),
         ),
         alternatives=(_losses_one_by_one, _losses_by_map),
         hints=(
@@ -519,6 +552,42 @@ EXERCISES = (
                 _all_visited,
                 "These are the parameters after every step, stacked, as in the second thing that `scan` returns. The "
                 "exercise asks for the last parameters. What is the first thing that `scan` returns?",
+            ),
+        ),
+        relatives=(
+            (
+                "what descent gives with gradients of norm 1",
+                lambda objective, theta, learning_rate, num_steps: functools.reduce(
+                    lambda phi, _: optax.tree.add_scale(
+                        phi, -learning_rate / optax.tree.norm(jax.grad(objective)(phi)), jax.grad(objective)(phi)
+                    ),
+                    range(num_steps),
+                    theta,
+                ),
+            ),
+            (
+                "what descent gives with a learning rate that is divided by the number of the step",
+                lambda objective, theta, learning_rate, num_steps: functools.reduce(
+                    lambda phi, k: optax.tree.add_scale(phi, -learning_rate / (k + 1), jax.grad(objective)(phi)),
+                    range(num_steps),
+                    theta,
+                ),
+            ),
+            (
+                "the end of a single step, whatever the number of steps",
+                lambda objective, theta, learning_rate, num_steps: gradient_descent(objective, theta, learning_rate, 1),
+            ),
+            (
+                "what Adam gives",
+                lambda objective, theta, learning_rate, num_steps: inner.descend(
+                    objective, optax.adam(learning_rate), num_steps, theta
+                ),
+            ),
+            (
+                "what descent gives with momentum 0.9",
+                lambda objective, theta, learning_rate, num_steps: inner.descend(
+                    objective, optax.sgd(learning_rate, momentum=0.9), num_steps, theta
+                ),
             ),
         ),
         alternatives=(_descent_by_loop,),
@@ -598,6 +667,27 @@ EXERCISES = (
                 _other_sign,
                 "The size is right and the sign is not. A negative derivative says that a slightly larger learning "
                 "rate would end lower. Did you put in a minus sign for the descent?",
+            ),
+        ),
+        relatives=(
+            (
+                "the second derivative with respect to the learning rate",
+                lambda objective, theta, learning_rate, num_steps: jax.grad(
+                    jax.grad(lambda alpha: _final_loss(objective, theta, alpha, num_steps))
+                )(learning_rate),
+            ),
+            (
+                "the sum of the derivatives of the losses after each step",
+                lambda objective, theta, learning_rate, num_steps: sum(
+                    learning_rate_gradient(objective, theta, learning_rate, k) for k in range(num_steps + 1)
+                ),
+            ),
+            (
+                "the change of φ_K with α times the gradient at the initialization, not at φ_K",
+                lambda objective, theta, learning_rate, num_steps: optax.tree.vdot(
+                    jax.grad(objective)(theta),
+                    jax.jacfwd(lambda alpha: _descent_by_loop(objective, theta, alpha, num_steps))(learning_rate),
+                ),
             ),
         ),
         alternatives=(_forward_mode, _through_a_scan),

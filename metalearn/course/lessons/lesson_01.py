@@ -89,6 +89,25 @@ FLOOR = Exercise(
             "is best for the squared one?",
         ),
     ),
+    relatives=(
+        (
+            "the mean absolute difference from the mean over tasks",
+            lambda targets: jnp.abs(targets - targets.mean(axis=0)).mean(),
+        ),
+        ("the mean squared difference from the first task", lambda targets: jnp.mean((targets - targets[0]) ** 2)),
+        (
+            "the mean squared difference of the first task from the mean over tasks",
+            lambda targets: jnp.mean((targets[0] - targets.mean(axis=0)) ** 2),
+        ),
+        (
+            "the largest variance of an input, where the mean over inputs is asked for",
+            lambda targets: targets.var(axis=0).max(),
+        ),
+        (
+            "the norm of all differences from the mean over tasks",
+            lambda targets: jnp.linalg.norm(targets - targets.mean(axis=0)),
+        ),
+    ),
     alternatives=(
         lambda targets: targets.var(axis=0).mean(),
         lambda targets: jnp.mean(jnp.mean(targets**2, axis=0) - jnp.mean(targets, axis=0) ** 2),
@@ -115,6 +134,11 @@ def _nested(params, batch):
 def _nested_params(rng, width):
     flat = network_params(rng, width)
     return [flat["weight"], flat["bias"]], flat["readout"]
+
+
+def _opposed(task):
+    x, y = task.query
+    return task._replace(query=(x, -y))
 
 
 def _reference_curve(loss, task, params, learning_rate, num_steps):
@@ -159,6 +183,7 @@ ADAPTATION_CURVE = Exercise(
         (regression, line_task(rng, 4, 9), rng.normal(0, 1, 3), 0.1, 1),
         (network, curve_task(rng, 6, 3), network_params(rng, 3), 0.05, 4),
         (_nested, curve_task(rng, 3, 6), _nested_params(rng, 2), 0.05, 2),
+        (wave, _opposed(curve_task(rng, 6, 6)), rng.normal(1, 0.3, 2), 0.2, 3),  # the query loss rises
     ],
     misconceptions=(
         Misconception(
@@ -216,6 +241,20 @@ ADAPTATION_CURVE = Exercise(
             "only the last value",
             lambda *args: _curve()(*args)[-1],
             "Your result is the last value alone. Keep the query loss of every step.",
+        ),
+    ),
+    relatives=(
+        (
+            "the query loss before adaptation, and after it the loss after one step again and again",
+            lambda loss, task, params, learning_rate, num_steps: jnp.stack(
+                [_curve()(loss, task, params, learning_rate, 1)[min(k, 1)] for k in range(num_steps + 1)]
+            ),
+        ),
+        (
+            "the right curve, with the support loss in place of the query loss at its beginning",
+            lambda loss, task, params, *args: (
+                jnp.asarray(_curve()(loss, task, params, *args)).at[0].set(loss(params, task.support))
+            ),
         ),
     ),
     alternatives=(_with_scan, _curve()),
@@ -276,6 +315,10 @@ def _both_reported(validation, test):
     return (_sound(validation, test) + _validation_reported(validation, test)) / 2
 
 
+def _one_task_too_few(validation, test):
+    return np.sum(test, axis=1)[_means(validation).argmin()] / max(np.shape(test)[1] - 1, 1)
+
+
 def _candidate(name, function):
     """A callable of a class of its own, so that a message can name it."""
     return type(name, (), {"__call__": staticmethod(function)})()
@@ -289,7 +332,7 @@ _CANDIDATES = (
     _candidate("ReportC", _best_for_each_task),
     *(
         _candidate(f"HiddenReport{number}", function)
-        for number, function in enumerate((_pooled, _first, _worst, _luckiest, _both_reported), 1)
+        for number, function in enumerate((_pooled, _first, _worst, _luckiest, _both_reported, _one_task_too_few), 1)
     ),
 )
 

@@ -156,6 +156,43 @@ META_GRADIENT = Exercise(
             "Reptile (lesson 03). Where does the query loss enter your answer?",
         ),
     ),
+    relatives=(
+        (
+            "the query gradient at the initialization carried back through one step",
+            lambda loss, task, params, learning_rate, num_steps: gradient_after(
+                loss, task.support, task.query, params, learning_rate, 1
+            ),
+        ),
+        (
+            "the meta-gradient of the last step alone: the initialization of that step is the variable",
+            lambda loss, task, params, learning_rate, num_steps: gradient_after(
+                loss,
+                task.support,
+                task.query,
+                adapt(loss, task.support, params, learning_rate, max(num_steps - 1, 0)),
+                learning_rate,
+                min(num_steps, 1),
+            ),
+        ),
+        (
+            "the sum of the meta-gradients after 0, 1, ..., K steps",
+            lambda loss, task, params, learning_rate, num_steps: jax.tree.map(
+                lambda *leaves: sum(leaves),
+                *(
+                    gradient_after(loss, task.support, task.query, params, learning_rate, k)
+                    for k in range(num_steps + 1)
+                ),
+            ),
+        ),
+        (
+            "the meta-gradient plus the gradient of the support loss at the initialization",
+            lambda loss, task, params, *args: jax.tree.map(
+                jnp.add,
+                gradient_after(loss, task.support, task.query, params, *args),
+                gradient_at(loss, params, task.support),
+            ),
+        ),
+    ),
     alternatives=(by_recursion, with_a_loop),
     hints=(
         "Write a small function of the initialization alone: it runs the inner loop and returns the query loss. "
@@ -272,6 +309,63 @@ BACKWARD_PASS = Exercise(
             "Your result is a product of the matrices $\\alpha H_k$. The identity is missing from the factor.",
         ),
     ),
+    relatives=(
+        (
+            "what the recursion gives with 2α in each factor",
+            lambda loss, task, params, learning_rate, num_steps: _product(
+                loss, task, params, learning_rate, num_steps, factor=lambda v, hv: v - 2 * learning_rate * hv
+            ),
+        ),
+        (
+            "what the recursion gives from the query gradient at the initialization",
+            lambda loss, task, params, learning_rate, num_steps: functools.reduce(
+                lambda v, phi: v - learning_rate * _hessian(loss, phi, task.support) @ v,
+                path_of(loss, task.support, params, learning_rate, num_steps)[-2::-1],
+                gradient_at(loss, params, task.query),
+            ),
+        ),
+        (
+            "what one factor with the sum of all Hessians gives, where each step has a factor of its own",
+            lambda loss, task, params, learning_rate, num_steps: (
+                lambda path, v: v - learning_rate * sum(_hessian(loss, phi, task.support) @ v for phi in path[:-1])
+            )(
+                path_of(loss, task.support, params, learning_rate, num_steps),
+                first_order(loss, task, params, learning_rate, num_steps),
+            ),
+        ),
+        (
+            "what the factors -αH give, without the identity",
+            lambda loss, task, params, learning_rate, num_steps: _product(
+                loss, task, params, learning_rate, num_steps, factor=lambda v, hv: -learning_rate * hv
+            ),
+        ),
+        (
+            "what only the diagonals of the Hessians give",
+            lambda loss, task, params, learning_rate, num_steps: functools.reduce(
+                lambda v, phi: v - learning_rate * jnp.diag(_hessian(loss, phi, task.support)) * v,
+                path_of(loss, task.support, params, learning_rate, num_steps)[-2::-1],
+                first_order(loss, task, params, learning_rate, num_steps),
+            ),
+        ),
+        (
+            "what solving with I + αH gives in each step, where I - αH multiplies",
+            lambda loss, task, params, learning_rate, num_steps: functools.reduce(
+                lambda v, phi: jnp.linalg.solve(jnp.eye(len(v)) + learning_rate * _hessian(loss, phi, task.support), v),
+                path_of(loss, task.support, params, learning_rate, num_steps)[-2::-1],
+                first_order(loss, task, params, learning_rate, num_steps),
+            ),
+        ),
+        (
+            "the product of the factors, a matrix that is applied to nothing yet",
+            lambda loss, task, params, learning_rate, num_steps: functools.reduce(
+                lambda product, phi: (
+                    product @ (jnp.eye(len(params)) - learning_rate * _hessian(loss, phi, task.support))
+                ),
+                path_of(loss, task.support, params, learning_rate, num_steps)[:-1],
+                jnp.eye(len(params)),
+            ),
+        ),
+    ),
     alternatives=(_product, _with_jvp),
     hints=(
         "Two loops. The first takes the inner steps and keeps all parameters $\\phi_0, \\dots, \\phi_K$ in a list. "
@@ -328,6 +422,28 @@ def _explicit_only(loss, task, params, learning_rate, num_steps):
     return (
         -num_steps * gradient_at(loss, params, task.support) @ first_order(loss, task, params, learning_rate, num_steps)
     )
+
+
+def _summed(
+    loss,
+    task,
+    params,
+    learning_rate,
+    num_steps,
+    *,
+    hessian_at=lambda path, k: path[k],
+    gradient_at_=lambda path, k: path[k],
+    curved="support",
+    times=1.0,
+):
+    """The sum over steps with gradients or Hessians from other places."""
+    path = path_of(loss, task.support, params, learning_rate, num_steps)
+    vector, total = gradient_at(loss, path[-1], task.query), jnp.zeros(())
+    for k in reversed(range(num_steps)):
+        total = total - gradient_at(loss, gradient_at_(path, k), task.support) @ vector
+        product = _hessian(loss, hessian_at(path, k), getattr(task, curved)) @ vector
+        vector = vector - times * learning_rate * product
+    return total
 
 
 LEARNING_RATE = Exercise(
@@ -415,6 +531,46 @@ LEARNING_RATE = Exercise(
             _meta_gradient,
             "Your result is the meta-gradient, the derivative with respect to the initialization. "
             "Here the initialization is fixed, and one number is asked for.",
+        ),
+    ),
+    relatives=(
+        (
+            "what the sum gives with every Hessian taken at the initialization",
+            lambda *args: _summed(*args, hessian_at=lambda path, k: path[0]),
+        ),
+        ("what the sum gives with Hessians of the query loss", lambda *args: _summed(*args, curved="query")),
+        (
+            "what the sum gives with every support gradient taken at the initialization",
+            lambda *args: _summed(*args, gradient_at_=lambda path, k: path[0]),
+        ),
+        ("what the sum gives with 2α in each factor", lambda *args: _summed(*args, times=2.0)),
+        (
+            "minus the inner product of the support and the query gradient at the initialization",
+            lambda loss, task, params, learning_rate, num_steps: (
+                -gradient_at(loss, params, task.support) @ gradient_at(loss, params, task.query)
+            ),
+        ),
+        (
+            "the term of the first step alone",
+            lambda loss, task, params, learning_rate, num_steps: (
+                0.0
+                if num_steps == 0
+                else -gradient_at(loss, params, task.support)
+                @ gradient_after(
+                    loss,
+                    task.support,
+                    task.query,
+                    adapt(loss, task.support, params, learning_rate, 1),
+                    learning_rate,
+                    num_steps - 1,
+                )
+            ),
+        ),
+        (
+            "the derivative of a run whose steps all use the gradient at the initialization",
+            lambda loss, task, params, learning_rate, num_steps: (
+                lambda g: -num_steps * g @ gradient_at(loss, params - num_steps * learning_rate * g, task.query)
+            )(gradient_at(loss, params, task.support)),
         ),
     ),
     alternatives=(_unrolled, _forward_mode),
@@ -531,6 +687,42 @@ CONTROL = Exercise(
             _ratios(_runs, lambda run, base: run / base - 1),
             "You return relative changes, which are 0 where nothing changes. The exercise asks for the factor, which "
             "is 1 there.",
+        ),
+    ),
+    relatives=(
+        (
+            "what is measured when both runs have more steps, the second one at a higher learning rate as well",
+            _ratios(lambda a, k, c: ((a / c, k * c), (a * c, k * c))),
+        ),
+        (
+            "what is measured when the first run has a higher learning rate and fewer steps",
+            _ratios(lambda a, k, c: ((a * c, max(k // c, 1)), (a * c, k))),
+        ),
+        (
+            "what is measured when the second run has less training time, not more",
+            _ratios(lambda a, k, c: ((a / c, k * c), (a / c, k))),
+        ),
+        (
+            "what is measured when the number of steps grows by `factor`, and is not multiplied by it",
+            _ratios(lambda a, k, c: ((a * k / (k + c), k + c), (a * c, k))),
+        ),
+        (
+            "what is measured when the training time grows by the square of `factor`",
+            _ratios(lambda a, k, c: ((a / c, k * c), (a * c**2, k))),
+        ),
+        (
+            "the two runs divided by each other, and not by the run that both are compared with",
+            lambda curvature, a, k, c: (
+                curvature(a / c, k * c) / curvature(a * c, k),
+                curvature(a * c, k) / curvature(a / c, k * c),
+            ),
+        ),
+        (
+            "right in its first part, with a second part divided by the curvature of the run with more steps",
+            lambda curvature, a, k, c: (
+                curvature(a / c, k * c) / curvature(a, k),
+                curvature(a * c, k) / curvature(a / c, k * c),
+            ),
         ),
     ),
     alternatives=(

@@ -182,6 +182,22 @@ FIXED_POINTS = Exercise(
             "$1 - \\alpha a$?",
         ),
     ),
+    relatives=(
+        (
+            "what the gradient flow gives, with exponentials in place of the powers",
+            lambda curvature, minimum, learning_rate, num_steps: (
+                lambda j: np.array([np.average(minimum, weights=w) for w in (curvature * j**2, curvature * j, 1 - j)])
+            )(np.exp(-num_steps * learning_rate * curvature)),
+        ),
+        (
+            "what the squares of the curvatures give as weights of MAML and FO-MAML",
+            _weighted_means(lambda a, j: a**2 * j**2, lambda a, j: a**2 * j, _reptile_weight),
+        ),
+        (
+            "the sum of curvature times minimum, three times",
+            lambda curvature, minimum, learning_rate, num_steps: np.full(3, np.sum(curvature * minimum)),
+        ),
+    ),
     alternatives=(_by_solving,),
     hints=(
         "Write $J = (1 - \\alpha a)^K$ for each task. Then write each method's direction as a weight times "
@@ -272,6 +288,17 @@ SMALL_STEPS = Exercise(
             "Each number of yours is one divided by the target. Which of the two distances is the whole way?",
         ),
     ),
+    relatives=(
+        (
+            "right for FO-MAML; for Reptile it is the target times the number of steps, with nothing subtracted",
+            _fractions(reptile=lambda k: k / 4),
+        ),
+        ("right for FO-MAML; for Reptile it is what is missing to ¼", _fractions(reptile=lambda k: 1 / (4 * k))),
+        (
+            "right for Reptile; FO-MAML is given twice Reptile's fraction",
+            _fractions(fo_maml=lambda k: (k - 1) / (2 * k)),
+        ),
+    ),
     alternatives=(_by_counting,),
     hints=(
         "Take the weights of the last exercise, and write each as a constant times $a\\,(1 - c\\,a)$, up to higher "
@@ -316,6 +343,14 @@ def _first_number_only(*args):
     return np.where(np.arange(len(args[2])) == 0, meta_gradient(*args), first_order(*args))
 
 
+def _first_number_wrong(*args):
+    return np.where(np.arange(len(args[2])) > 0, meta_gradient(*args), first_order(*args))
+
+
+def _reversed(*args):
+    return meta_gradient(*args)[::-1]
+
+
 def _candidate(name, function):
     """A callable of a class of its own, so that a message can name it."""
     return type(name, (), {"__call__": staticmethod(function)})()
@@ -330,7 +365,16 @@ _SHOWN = (
 _HIDDEN = tuple(
     _candidate(f"HiddenCandidate{number}", function)
     for number, function in enumerate(
-        (_query_set_twice, _hessian_at_the_initialization, _doubled, _negative, _first_number_only), 1
+        (
+            _query_set_twice,
+            _hessian_at_the_initialization,
+            _doubled,
+            _negative,
+            _first_number_only,
+            _first_number_wrong,
+            _reversed,
+        ),
+        1,
     )
 )
 
@@ -616,6 +660,65 @@ HESSIAN_FREE = Exercise(
             functools.partial(_misplaced_rate, power=1, swap=True),
             "Your result is that of adapting on the query set and scoring on the support set. Which of the two may "
             "adaptation see?",
+        ),
+    ),
+    relatives=(
+        (
+            "what an inner step uphill gives",
+            lambda loss, task, params, learning_rate, epsilon: (
+                lambda v: move(
+                    v, _central(lambda phi: gradient_at(loss, phi, task.support), params, v, epsilon), learning_rate
+                )
+            )(gradient_at(loss, move(params, gradient_at(loss, params, task.support), -learning_rate), task.query)),
+        ),
+        (
+            "what a difference along the support gradient gives",
+            _hf_maml(lambda gradient, params, v, e: _central(gradient, params, gradient(params), e)),
+        ),
+        (
+            "what a difference of losses gives, where gradients belong",
+            lambda loss, task, params, learning_rate, epsilon: _hf_maml(
+                lambda gradient, params, v, e: jax.tree.map(
+                    lambda leaf: (
+                        (loss(move(params, v, -e), task.support) - loss(move(params, v, e), task.support)) / (2 * e)
+                        + 0 * leaf
+                    ),
+                    v,
+                )
+            )(loss, task, params, learning_rate, epsilon),
+        ),
+        (
+            "what the exact Hessian-vector product gives",
+            _hf_maml(lambda gradient, params, v, e: jax.jvp(gradient, (params,), (v,))[1]),
+        ),
+        (
+            "what a difference divided by 2 alone gives",
+            _hf_maml(
+                lambda gradient, params, v, e: _over(2, gradient(move(params, v, -e)), gradient(move(params, v, e)))
+            ),
+        ),
+        (
+            "what a difference divided by 2 and multiplied by ε gives",
+            _hf_maml(
+                lambda gradient, params, v, e: _over(2 / e, gradient(move(params, v, -e)), gradient(move(params, v, e)))
+            ),
+        ),
+        (
+            "what half of the correction gives",
+            _hf_maml(
+                lambda gradient, params, v, e: _over(4 * e, gradient(move(params, v, -e)), gradient(move(params, v, e)))
+            ),
+        ),
+        (
+            "the approximate Hessian-vector product alone",
+            lambda loss, task, params, learning_rate, epsilon: (
+                lambda gradient: _central(
+                    gradient,
+                    params,
+                    gradient_at(loss, move(params, gradient(params), learning_rate), task.query),
+                    epsilon,
+                )
+            )(lambda phi: gradient_at(loss, phi, task.support)),
         ),
     ),
     alternatives=(_with_ravel,),

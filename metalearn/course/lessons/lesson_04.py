@@ -176,6 +176,58 @@ PROXIMAL_DESCENT = Exercise(
             "This is right after $K + 1$ steps. Count how often your loop changes the parameters.",
         ),
     ),
+    relatives=(
+        (
+            "what descent gives with a proximal term at the previous step's parameters",
+            lambda loss, batch, params, step_size, num_steps, strength: functools.reduce(
+                lambda pair, _: (
+                    pair[1],
+                    sub(
+                        pair[1],
+                        _proximal_step(1.0)(gradient_at(loss, pair[1], batch), pair[1], pair[0], step_size, strength),
+                    ),
+                ),
+                range(num_steps),
+                (params, params),
+            )[1],
+        ),
+        (
+            "what a step on the loss and then a step on the proximal term gives, each time",
+            lambda loss, batch, params, step_size, num_steps, strength: functools.reduce(
+                lambda phi, _: (lambda moved: add_scale(moved, -step_size * strength, sub(moved, params)))(
+                    move(phi, gradient_at(loss, phi, batch), step_size)
+                ),
+                range(num_steps),
+                params,
+            ),
+        ),
+        (
+            "what descent gives with every step divided by 1 + λ",
+            _by_step(lambda g, phi, theta, a, s: scaled(1 / (1 + s), _proximal_step(1.0)(g, phi, theta, a, s))),
+        ),
+        (
+            "what descent gives if each step starts from the initialization",
+            lambda loss, batch, params, step_size, num_steps, strength: functools.reduce(
+                lambda phi, _: sub(
+                    params, _proximal_step(1.0)(gradient_at(loss, phi, batch), phi, params, step_size, strength)
+                ),
+                range(num_steps),
+                params,
+            ),
+        ),
+        (
+            "what the iteration φ ← θ - ∇h(φ)/λ gives",
+            lambda loss, batch, params, step_size, num_steps, strength: functools.reduce(
+                lambda phi, _: move(params, gradient_at(loss, phi, batch), 1 / strength), range(num_steps), params
+            ),
+        ),
+        (
+            "one step of the proximal term too many, at the end",
+            lambda loss, batch, params, step_size, num_steps, strength: (
+                lambda end: add_scale(end, -step_size * strength, sub(end, params))
+            )(_proximal_descent(loss, batch, params, step_size, num_steps, strength)),
+        ),
+    ),
     alternatives=(_by_averaging, _by_step(_proximal_step(1.0))),
     hints=(
         "Keep two points apart: `params`, which stays as it is, and the one that your loop changes.",
@@ -297,6 +349,46 @@ IMPLICIT_GRADIENT = Exercise(
             "Support and query have changed places, in the Hessian and in the gradient.",
         ),
     ),
+    relatives=(
+        ("what a solve with the Hessian alone gives", _from_parts(lambda H, b, s: np.linalg.solve(H, b))),
+        (
+            "what a product with H + diag(λ) gives, where a solve belongs",
+            _from_parts(lambda H, b, s: s * ((H + np.diag(s)) @ b)),
+        ),
+        (
+            "what the strengths give if they are added to every row of the Hessian",
+            _from_parts(lambda H, b, s: s * np.linalg.solve(H + s, b)),
+        ),
+        (
+            "what the roots of the strengths on both sides of the inverse give",
+            _from_parts(lambda H, b, s: np.sqrt(s) * np.linalg.solve(H + np.diag(s), np.sqrt(s) * b)),
+        ),
+        ("what only the diagonal of the Hessian gives", _from_parts(lambda H, b, s: s * b / (np.diag(H) + s))),
+        (
+            "what half of the strengths gives in the matrix",
+            _from_parts(lambda H, b, s: s * np.linalg.solve(H + np.diag(s) / 2, b)),
+        ),
+        (
+            "what twice the strengths gives in the matrix",
+            _from_parts(lambda H, b, s: s * np.linalg.solve(H + 2 * np.diag(s), b)),
+        ),
+        (
+            "what an identity added to the matrix gives",
+            _from_parts(lambda H, b, s: s * np.linalg.solve(H + np.diag(s) + np.eye(len(s)), b)),
+        ),
+        (
+            "what the first strength gives for all parameters",
+            _from_parts(lambda H, b, s: s[0] * np.linalg.solve(H + s[0] * np.eye(len(s)), b)),
+        ),
+        (
+            "a solve whose result is divided by the strengths, not multiplied",
+            _from_parts(lambda H, b, s: np.linalg.solve(H + np.diag(s), b) / s),
+        ),
+        (
+            "what only the diagonal of the inverse gives",
+            _from_parts(lambda H, b, s: s * np.diag(np.linalg.inv(H + np.diag(s))) * b),
+        ),
+    ),
     alternatives=(
         _from_parts(lambda H, b, s: np.linalg.solve(np.eye(len(b)) + H / s, b)),
         _from_parts(lambda H, b, s: np.linalg.solve(H + np.diag(s), np.diag(s)).T @ b),
@@ -363,6 +455,14 @@ def _by_iteration(loss, batch, adapted, vector, strength, num_products):
     for _ in range(num_products):
         g = add_scale(vector, -1 / strength, _product(loss, adapted, batch, g))
     return g
+
+
+def _solved(loss, batch, adapted, vector, strength, num_products):
+    """The limit of the series."""
+    phi, unravel = jax.flatten_util.ravel_pytree(jax.tree.map(np.asarray, adapted))
+    hessian = jax.hessian(lambda flat: loss(unravel(flat), batch))(phi)
+    right = jax.flatten_util.ravel_pytree(vector)[0]
+    return unravel(jnp.linalg.solve(jnp.eye(len(phi)) + hessian / strength, right))
 
 
 NEUMANN_SERIES = Exercise(
@@ -440,6 +540,21 @@ NEUMANN_SERIES = Exercise(
             "one product too many",
             _series(_right_factor, extra=1),
             "Your sum has one product too many. With one product it has two terms.",
+        ),
+    ),
+    relatives=(
+        (
+            "what the series gives with the Hessian at zero parameters",
+            lambda loss, batch, adapted, *args: _neumann(loss, batch, jax.tree.map(np.zeros_like, adapted), *args),
+        ),
+        (
+            "what the series gives if each term is subtracted",
+            _series(lambda number, strength: 1 / strength, total_of=lambda leaves: 2 * leaves[0] - sum(leaves)),
+        ),
+        ("the mean of the terms", _series(_right_factor, total_of=lambda leaves: sum(leaves) / len(leaves))),
+        (
+            "the limit of the series, the result of the linear solve",
+            _solved,
         ),
     ),
     alternatives=(_by_iteration,),

@@ -115,6 +115,15 @@ def _gradients_at_the_initialization(loss, task, params, step_size, num_steps, s
     return phi
 
 
+def _by_steps(loss, task, params, step_size, num_steps, direction):
+    """Descent along a function of (support gradient, query gradient, the first query gradient, phi, theta)."""
+    first, phi = gradient_at(loss, params, task.query), params
+    for _ in range(num_steps):
+        support, query = gradient_at(loss, phi, task.support), gradient_at(loss, phi, task.query)
+        phi = move(phi, jax.tree.map(direction, support, query, first, phi, params), step_size)
+    return phi
+
+
 PERTURBED_SOLUTION = Exercise(
     id="05.perturbed_solution",
     title="The perturbed solution",
@@ -180,6 +189,55 @@ PERTURBED_SOLUTION = Exercise(
             "one step too many",
             _solution(more_steps=1),
             "This is the point after $K + 1$ steps. Count how often your loop moves the parameters.",
+        ),
+    ),
+    relatives=(
+        (
+            "what descent gives with the query gradient always taken at the initialization",
+            lambda loss, task, params, step_size, num_steps, strength, nu: _by_steps(
+                loss, task, params, step_size, num_steps, lambda s, q, q0, p, t: s + nu * q0 + strength * (p - t)
+            ),
+        ),
+        (
+            "what descent gives with a proximal term towards zero",
+            lambda loss, task, params, step_size, num_steps, strength, nu: _by_steps(
+                loss, task, params, step_size, num_steps, lambda s, q, q0, p, t: s + nu * q + strength * p
+            ),
+        ),
+        (
+            "what descent gives with ν on the proximal term as well",
+            lambda loss, task, params, step_size, num_steps, strength, nu: _by_steps(
+                loss, task, params, step_size, num_steps, lambda s, q, q0, p, t: s + nu * (q + strength * (p - t))
+            ),
+        ),
+        (
+            "what descent gives without the learning rate on the proximal term",
+            lambda loss, task, params, step_size, num_steps, strength, nu: _by_steps(
+                loss,
+                task,
+                params,
+                step_size,
+                num_steps,
+                lambda s, q, q0, p, t: s + nu * q + strength / step_size * (p - t),
+            ),
+        ),
+        (
+            "the unperturbed solution with one step on the query loss after it",
+            lambda loss, task, params, step_size, num_steps, strength, nu: (
+                lambda end: move(end, gradient_at(loss, end, task.query), step_size * nu)
+            )(_solution()(loss, task, params, step_size, num_steps, strength, 0.0)),
+        ),
+        (
+            "what descent gives from the unperturbed solution, which is the proximal term's centre as well",
+            lambda loss, task, params, step_size, num_steps, strength, nu: _solution()(
+                loss,
+                task,
+                _solution()(loss, task, params, step_size, num_steps, strength, 0.0),
+                step_size,
+                num_steps,
+                strength,
+                nu,
+            ),
         ),
     ),
     alternatives=(_by_the_library, _by_averaging),
@@ -324,6 +382,26 @@ SYMMETRIC = Exercise(
             "This is $\\nabla f(\\phi_0)$, as in FO-MAML. The curvature of the inner problem is missing from it.",
         ),
     ),
+    relatives=(
+        (
+            "λ times the displacement of the mean of the two solutions",
+            _estimator(lambda minus, zero, plus, theta, strength, nu: strength * (theta - (minus + plus) / 2)),
+        ),
+        (
+            "a difference of the initialization and one solution, where two solutions belong",
+            _estimator(lambda minus, zero, plus, theta, strength, nu: strength * (theta - plus) / nu),
+        ),
+        (
+            "a difference of query gradients at the two solutions",
+            lambda loss, task, params, step_size, num_steps, strength, nu: jax.tree.map(
+                lambda a, b: (a - b) / (2 * nu),
+                *(
+                    gradient_at(loss, _SOLVE(loss, task, params, step_size, num_steps, strength, v), task.query)
+                    for v in (nu, -nu)
+                ),
+            ),
+        ),
+    ),
     alternatives=(
         _estimator(lambda minus, zero, plus, theta, strength, nu: strength * (minus - plus) / (2 * nu)),
         _mean_of_one_sided,
@@ -434,6 +512,19 @@ BEST_NU = Exercise(
             "This is the least *error*, the height of the bottom. The exercise asks where the bottom is.",
         ),
     ),
+    relatives=(
+        ("what order 2 gives, whatever the order", _best_nu(lambda t, r, d, p: r * d / (2 * t), lambda p: 3)),
+        ("what order 1 gives, whatever the order", _best_nu(lambda t, r, d, p: r * d / t, lambda p: 2)),
+        ("a root of the accuracy alone", _best_nu(lambda t, r, d, p: d)),
+        ("a root one too high", _best_nu(root=lambda p: p + 2)),
+        ("a root two too low", _best_nu(root=lambda p: p - 1 if p > 1 else np.inf)),
+        (
+            "the ratio divided by order + 1, where a root belongs",
+            lambda truncation, amplification, accuracy, order: (
+                amplification * accuracy / (order * truncation) / (order + 1)
+            ),
+        ),
+    ),
     alternatives=(_by_bisection, _with_logarithms),
     hints=(
         "Differentiate the sum of both terms in $\\nu$, and set the derivative to zero.",
@@ -500,6 +591,44 @@ def _implicit(loss, task, params, step_size, num_steps, strength):
     phi = _descend(loss, task, params, params, step_size, num_steps, strength, 1.0, 0.0)
     matrix = jax.hessian(loss)(phi, task.support) + strength * jnp.eye(len(phi))
     return strength * jnp.linalg.solve(matrix, jax.grad(loss)(phi, task.query))
+
+
+def _slow_recursion(
+    loss,
+    task,
+    params,
+    step_size,
+    num_steps,
+    strength,
+    *,
+    begin=False,
+    pull=1.0,
+    query_at=None,
+    hessian_at=None,
+    once=False,
+):
+    """The recursion with gradients or Hessians from other places of the descent."""
+    path = [params]
+    for _ in range(num_steps):
+        inner = gradient_at(loss, path[-1], task.support) + pull * strength * (path[-1] - params)
+        path.append(path[-1] - step_size * inner)
+    v = gradient_at(loss, params, task.query) if begin else jnp.zeros_like(params)
+    for k in range(num_steps):
+        at = path[k if hessian_at is None else hessian_at]
+        query = gradient_at(loss, path[k if query_at is None else query_at], task.query)
+        product = jax.jvp(lambda p: gradient_at(loss, p, task.support), (at,), (v,))[1]
+        v = v - step_size * (query * (not once or k == 0) + product + strength * v)
+    return -strength * v
+
+
+def _unrolled_maml(loss, task, params, step_size, num_steps, strength):
+    """Backpropagation through the proximal inner loop."""
+
+    def after(theta):
+        end = _by_steps(loss, task, theta, step_size, num_steps, lambda s, q, q0, p, t: s + strength * (p - t))
+        return loss(end, task.query)
+
+    return jax.grad(after)(params)
 
 
 UNCONVERGED = Exercise(
@@ -583,6 +712,39 @@ UNCONVERGED = Exercise(
             "one step too few",
             _recursion(more_steps=-1),
             "This is right for $K - 1$ steps. Count how often your loop changes $v$.",
+        ),
+    ),
+    relatives=(
+        (
+            "the meta-gradient of MAML with the proximal inner steps",
+            lambda loss, task, params, step_size, num_steps, strength: (
+                jax.grad(
+                    lambda theta: loss(_solution()(loss, task, theta, step_size, num_steps, strength, 0.0), task.query)
+                )(params)
+                if False
+                else _unrolled_maml(loss, task, params, step_size, num_steps, strength)
+            ),
+        ),
+        ("what the recursion gives from v = ∇f(θ), not from zero", functools.partial(_slow_recursion, begin=True)),
+        (
+            "what the recursion gives if φ descends without the proximal term",
+            functools.partial(_slow_recursion, pull=0.0),
+        ),
+        (
+            "what the recursion gives with the query gradient at the initialization",
+            functools.partial(_slow_recursion, query_at=0),
+        ),
+        (
+            "what the recursion gives with the Hessian at the initialization",
+            functools.partial(_slow_recursion, hessian_at=0),
+        ),
+        (
+            "what the recursion gives with gradient and Hessian at the end of descent, the same in all steps",
+            functools.partial(_slow_recursion, query_at=-1, hessian_at=-1),
+        ),
+        (
+            "what the recursion gives if the query gradient enters in the first step only",
+            functools.partial(_slow_recursion, once=True),
         ),
     ),
     alternatives=(_recursion(), _as_a_sum),

@@ -160,6 +160,51 @@ CURVATURE = Exercise(
             "Your result equals $F'(\\theta)$, the meta-gradient of line 1. The exercise asks for its derivative.",
         ),
     ),
+    relatives=(
+        (
+            "what a factor 1 + αh″ gives in the first term",
+            _curvature(lambda j, f1, f2, h3, a, y, x: (2 - j) ** 2 * f2(y) - a * h3 * f1(y)),
+        ),
+        (
+            "what both query derivatives give at the initialization",
+            _curvature(lambda j, f1, f2, h3, a, y, x: j**2 * f2(x) - a * h3 * f1(x)),
+        ),
+        (
+            "what the third derivative gives at the adapted parameter",
+            lambda support, query, initialization, learning_rate: _curvature(
+                lambda j, f1, f2, h3, a, y, x: j**2 * f2(y) - a * jax.grad(jax.grad(jax.grad(support)))(y) * f1(y)
+            )(support, query, initialization, learning_rate),
+        ),
+        (
+            "what the factor gives with the curvature at the adapted parameter",
+            lambda support, query, initialization, learning_rate: _curvature(
+                lambda j, f1, f2, h3, a, y, x: (1 - a * jax.grad(jax.grad(support))(y)) ** 2 * f2(y) - a * h3 * f1(y)
+            )(support, query, initialization, learning_rate),
+        ),
+        (
+            "the meta-objective itself",
+            lambda support, query, initialization, learning_rate: query(
+                initialization - learning_rate * jax.grad(support)(initialization)
+            ),
+        ),
+        ("the curvature of the query loss at the initialization", _curvature(lambda j, f1, f2, h3, a, y, x: f2(x))),
+        ("the term with the third derivative alone", _curvature(lambda j, f1, f2, h3, a, y, x: -a * h3 * f1(y))),
+        (
+            "what the term with the third derivative gives twice",
+            _curvature(lambda j, f1, f2, h3, a, y, x: j**2 * f2(y) - 2 * a * h3 * f1(y)),
+        ),
+        (
+            "what the third derivative gives multiplied by the support gradient",
+            lambda support, query, initialization, learning_rate: _curvature(
+                lambda j, f1, f2, h3, a, y, x: j**2 * f2(y) - a * h3 * jax.grad(support)(x)
+            )(support, query, initialization, learning_rate),
+        ),
+        ("the derivative of the first-order meta-gradient", _curvature(lambda j, f1, f2, h3, a, y, x: j * f2(y))),
+        (
+            "what α² gives in the term with the third derivative",
+            _curvature(lambda j, f1, f2, h3, a, y, x: j**2 * f2(y) - a**2 * h3 * f1(y)),
+        ),
+    ),
     alternatives=(_curvature(lambda j, f1, f2, h3, a, y, x: j**2 * f2(y) - a * h3 * f1(y)),),
     hints=(
         "Line 1 is a product of two functions of θ, so you need the product rule. One of the two factors needs the "
@@ -236,6 +281,12 @@ def _cancelling(rng):
 
 _LAYERS = {"weight": ((3, 2), 1.0), "bias": ((2,), 2.0), "scale": ((), 0.5)}
 _TWO = {"first": ((4,), 1.0), "second": ((2, 2), 1.5)}
+
+
+def _unit_or_nan(tree):
+    norm = _norm(tree)
+    return scaled(1 / norm if norm else math.nan, tree)
+
 
 CLIP = Exercise(
     id="06.clip",
@@ -333,6 +384,53 @@ CLIP = Exercise(
                 min(1.0, _over(max_norm, _norm(_each_task(gradients)[0]))), _each_task(gradients)[0]
             ),
             "Your result is the clipped gradient of the first task alone. Average over the leading axis first.",
+        ),
+    ),
+    relatives=(
+        (
+            "what the sum of absolute values gives in place of the norm",
+            _clip_by(lambda mean: sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(mean))),
+        ),
+        (
+            "what norm / c gives as the factor, where c / norm belongs",
+            lambda gradients, max_norm: scaled(min(1.0, _norm(_mean(gradients)) / max_norm), _mean(gradients)),
+        ),
+        ("the mean divided by its norm, whatever c", lambda gradients, max_norm: _unit_or_nan(_mean(gradients))),
+        (
+            "the mean times the smaller of c and 1 / norm",
+            lambda gradients, max_norm: scaled(min(max_norm, _over(1, _norm(_mean(gradients)))), _mean(gradients)),
+        ),
+        (
+            "what the median over tasks gives, clipped",
+            lambda gradients, max_norm: (lambda median: scaled(min(1.0, _over(max_norm, _norm(median))), median))(
+                jax.tree.map(lambda leaf: np.median(leaf, axis=0), gradients)
+            ),
+        ),
+        (
+            "what the largest norm of an array gives in place of the norm of all numbers",
+            _clip_by(lambda mean: max(map(_norm, jax.tree.leaves(mean)))),
+        ),
+        (
+            "zero wherever the norm is below c",
+            lambda gradients, max_norm: (
+                lambda mean: scaled(max_norm / _norm(mean) if _norm(mean) > max_norm else 0.0, mean)
+            )(_mean(gradients)),
+        ),
+        (
+            "what a number added to the norm gives: clipped means fall short of c",
+            _clip_by(lambda mean: _norm(mean) + 1e-2),
+        ),
+        (
+            "what the mean over all axes gives, clipped",
+            lambda gradients, max_norm: (lambda mean: scaled(min(1.0, _over(max_norm, _norm(mean))), mean))(
+                jax.tree.map(np.mean, gradients)
+            ),
+        ),
+        (
+            "what a mean over the last axis gives, clipped",
+            lambda gradients, max_norm: (lambda mean: scaled(min(1.0, _over(max_norm, _norm(mean))), mean))(
+                jax.tree.map(lambda leaf: leaf.mean(axis=-1), gradients)
+            ),
         ),
     ),
     alternatives=(
@@ -513,6 +611,35 @@ SNGDM = Exercise(
             "Your step has the right length but goes uphill. Look at the sign.",
         ),
     ),
+    relatives=(
+        (
+            "right in the memory; the step is divided by the norm of the mean gradient",
+            lambda params, memory, gradients, learning_rate, momentum: _step(
+                direction=lambda new: scaled(1 / _norm(_mean(gradients)), new)
+            )(params, memory, gradients, learning_rate, momentum),
+        ),
+        (
+            "right in the memory; the step is clipped to norm 1, where it should have norm 1",
+            _step(direction=lambda new: scaled(min(1.0, 1 / _norm(new)), new)),
+        ),
+        (
+            "right in the memory; the step goes along the mean gradient, divided by the memory's norm",
+            lambda params, memory, gradients, learning_rate, momentum: _step(
+                direction=lambda new: scaled(1 / _norm(new), _mean(gradients))
+            )(params, memory, gradients, learning_rate, momentum),
+        ),
+        (
+            "right in the memory; in place of the new parameters stands the change of them",
+            lambda params, *args: (
+                jax.tree.map(np.subtract, _step()(params, *args)[0], params),
+                _step()(params, *args)[1],
+            ),
+        ),
+        (
+            "what gradients give that have norm 1 for each task, and a memory that is not normalized",
+            _step(combine=_mean_of_units, direction=lambda new: new),
+        ),
+    ),
     alternatives=(_step(), _with_ravel),
     hints=(
         "Four steps, in this order: mean over tasks, average with the memory, normalize, step.",
@@ -630,6 +757,46 @@ SPIKE = Exercise(
                 (1 - beta2) / np.sqrt(1 - beta1), beta2 / np.sqrt(beta1) if beta1 else math.inf, num_steps
             ),
             "Your result has $\\beta_1$ and $\\beta_2$ the other way round. Which of the two belongs to $v$?",
+        ),
+    ),
+    relatives=(
+        (
+            "the distance with Adam's bias correction",
+            lambda num_steps, beta1, beta2: sum(
+                (1 - beta1)
+                * beta1**k
+                / (1 - beta1 ** (k + 1))
+                / np.sqrt((1 - beta2) * beta2**k / (1 - beta2 ** (k + 1)))
+                for k in range(num_steps)
+            ),
+        ),
+        (
+            "a sum that begins with the first power of the ratio",
+            lambda num_steps, beta1, beta2: _geometric(
+                (1 - beta1) / np.sqrt(1 - beta2) * beta1 / np.sqrt(beta2), beta1 / np.sqrt(beta2), num_steps
+            ),
+        ),
+        (
+            "the sum of the first moments, which nothing divides",
+            lambda num_steps, beta1, beta2: _geometric(1 - beta1, beta1, num_steps),
+        ),
+        (
+            "the length of the step after the last one",
+            lambda num_steps, beta1, beta2: (1 - beta1) / np.sqrt(1 - beta2) * (beta1 / np.sqrt(beta2)) ** num_steps,
+        ),
+        (
+            "what the second moment gives without any root",
+            lambda num_steps, beta1, beta2: _geometric((1 - beta1) / (1 - beta2), beta1 / beta2, num_steps),
+        ),
+        (
+            "what a root of β₁, not of β₂, gives",
+            lambda num_steps, beta1, beta2: _geometric(
+                (1 - beta1) / np.sqrt(1 - beta2), np.sqrt(beta1) / beta2, num_steps
+            ),
+        ),
+        (
+            "the target without its factor 1 - β₁",
+            lambda num_steps, beta1, beta2: _geometric(1 / np.sqrt(1 - beta2), beta1 / np.sqrt(beta2), num_steps),
         ),
     ),
     alternatives=(

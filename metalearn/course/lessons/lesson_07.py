@@ -116,6 +116,8 @@ class SyntheticRun:
         self._grid, self._tuning_seed = list(grid), tuning_seed
         self._right = {method: budget // gradients for method, gradients in cost.items()}
         order = rng.permutation(len(grid))
+        order = [place for place in order if place not in (0, len(grid) - 1)]
+        order = np.array([order[0], len(grid) - 1, *order[1:], 0])  # the first two methods' best: the last, the first
         self._roles = {  # another one for each method
             method: dict(
                 zip(
@@ -285,6 +287,50 @@ COMPARE = Exercise(
             "You have the right three numbers, the largest first. The lowest comes first.",
         ),
     ),
+    relatives=(
+        (
+            "what every method gives with the number of steps of the first one",
+            _comparison(steps=lambda method, cost, budget, grid: budget // next(iter(cost.values()))),
+        ),
+        (
+            "what a budget gives that the seeds share",
+            lambda run, cost, grid, budget, tuning_seed, seeds: _comparison(
+                steps=lambda method, cost, budget, grid: budget // (cost[method] * len(seeds))
+            )(run, cost, grid, budget, tuning_seed, seeds),
+        ),
+        (
+            "what the budget gives if it is multiplied by the cost",
+            _comparison(steps=lambda method, cost, budget, grid: budget * cost[method]),
+        ),
+        (
+            "what the budget gives if the number of steps is rounded up, so that it is exceeded",
+            _comparison(steps=lambda method, cost, budget, grid: -(-budget // cost[method])),
+        ),
+        (
+            "what one step fewer than the budget allows gives",
+            _comparison(steps=lambda method, cost, budget, grid: budget // cost[method] - 1),
+        ),
+        ("what the first configuration of the grid gives, for every method", _comparison(choose=lambda *args: 0)),
+        (
+            "the test error of the seed that tunes, three times",
+            _comparison(
+                report=lambda run, method, point, steps, seeds, tuning_seed: [run(method, point, steps, tuning_seed)[1]]
+            ),
+        ),
+        (
+            "the quartiles of the errors, where the lowest and the highest belong",
+            _comparison(summary=lambda errors: np.percentile(errors, [25, 50, 75])),
+        ),
+        (
+            "what tuning gives with a fixed number of steps, whatever the budget",
+            _comparison(tuning_steps=lambda method, cost, budget, grid: 100),
+        ),
+        (
+            "the errors of all seeds, not yet summarised",
+            _comparison(summary=lambda errors: [float(error) for error in errors]),
+        ),
+        ("the median alone", _comparison(summary=np.median)),
+    ),
     alternatives=(_in_one_table,),
     hints=(
         "For each method there are three steps: how many outer steps the budget pays for, which configuration has the "
@@ -422,6 +468,63 @@ CONTROL = Exercise(
             "first.",
         ),
     ),
+    relatives=(
+        (
+            "right for the first run; the second one's rate is multiplied by the norm of clipping",
+            lambda train, outer_rate, max_norm: _control_of(lambda rate, plain, clipped: rate * max_norm)(
+                train, outer_rate, max_norm
+            ),
+        ),
+        (
+            "the ratios of the lengths, not of the errors",
+            lambda train, outer_rate, max_norm: (
+                lambda clipped, plain: np.array([plain, plain * clipped / plain]) / clipped
+            )(train(outer_rate, max_norm)[1], train(outer_rate, np.inf)[1]),
+        ),
+        (
+            "what runs give that are clipped to norm 0",
+            lambda train, outer_rate, max_norm: (
+                lambda clipped, plain: (
+                    np.array([train(outer_rate, 0.0)[0], train(_matched(outer_rate, plain, clipped[1]), 0.0)[0]])
+                    / clipped[0]
+                )
+            )(train(outer_rate, max_norm), train(outer_rate, np.inf)[1]),
+        ),
+        (
+            "right for the first run; in the second number the unclipped run is divided by the slower one",
+            lambda train, outer_rate, max_norm: (lambda pair: np.array([pair[0], pair[0] / pair[1]]))(
+                _control_of(_matched)(train, outer_rate, max_norm)
+            ),
+        ),
+        (
+            "right for the first run; the second one's rate is the ratio of the lengths alone",
+            _control_of(lambda rate, plain, clipped: clipped / plain),
+        ),
+        (
+            "right for the first run; the second one's rate has the root of the ratio",
+            _control_of(lambda rate, plain, clipped: rate * np.sqrt(clipped / plain)),
+        ),
+        (
+            "right for the first run; the second one's rate is multiplied by both lengths",
+            _control_of(lambda rate, plain, clipped: rate * clipped * plain),
+        ),
+        (
+            "what runs give that are clipped to norm 1, where nothing should be clipped",
+            lambda train, outer_rate, max_norm: (
+                lambda clipped, plain: (
+                    np.array([plain[0], train(_matched(outer_rate, plain[1], clipped[1]), 1.0)[0]]) / clipped[0]
+                )
+            )(train(outer_rate, max_norm), train(outer_rate, 1.0)),
+        ),
+        (
+            "right for the first run; the second number compares with a clipped run whose rate is raised",
+            lambda train, outer_rate, max_norm: (
+                lambda clipped, plain: np.array(
+                    [plain[0] / clipped[0], plain[0] / train(outer_rate * plain[1] / clipped[1], max_norm)[0]]
+                )
+            )(train(outer_rate, max_norm), train(outer_rate, np.inf)),
+        ),
+    ),
     alternatives=(_by_a_line,),
     hints=(
         "Three runs. For each, write down its outer learning rate, whether it is clipped, and how long its steps are. "
@@ -500,7 +603,7 @@ def _grid_of(rng, place, shape=(3, 3, 2), diverged=None, worst=None):
 
 def _diagnose_instances(rng):
     high, low = np.array([0.2, 0.3, 0.4, 0.25, 0.35]), np.array([0.02, 0.03, 0.01, 0.05, 0.04])
-    mostly_low, mostly_high = np.array([0.02, 2.0, 0.03, 0.01, 0.05]), np.array([0.15, 0.0, 0.12, 0.2, 0.01, 0.13])
+    mostly_low, mostly_high = np.array([2.0, 0.02, 0.03, 0.01, 0.15]), np.array([0.0, 0.15, 0.12, 0.2, 0.13, 0.01])
     one_high = np.array([0.02, 0.15, 0.03, 0.01, 0.05])
     middle, seeds = (1, 1, int(rng.integers(2))), 5
     return [
@@ -511,6 +614,7 @@ def _diagnose_instances(rng):
         (_curve(rng, 6, False, 1.01, bad=0.1), _grid_of(rng, (3, 1, 1), (4, 3, 2)), mostly_high),
         (_curve(rng, seeds, False, 1.2), _grid_of(rng, (1, 0, 0), worst=(2, 2, 1)), one_high),
         (_curve(rng, seeds, True, 0.97, bad=1.03), _grid_of(rng, middle), low),  # the first seed does not fall
+        (_curve(rng, seeds, True, 0.97, bad=1.03)[::-1], _grid_of(rng, middle), high),  # the last one does not
         (_curve(rng, 7, True, 0.95, early=0.5), _grid_of(rng, (2, 2, 0), (5, 4, 2), diverged=(4, 3, 1)), high),
         (_curve(rng, 3, True, 0.5, scale=0.01), _grid_of(rng, (0, 2, 1)), 1 - high),
     ]
@@ -634,6 +738,34 @@ DIAGNOSE = Exercise(
             _diagnosis(order=(1, 0, 2)),
             "You return the first two signs in the other order: first the budget, then the grid.",
         ),
+    ),
+    relatives=(
+        (
+            "what the lowest error before the last checkpoint gives, not the last but one",
+            _diagnosis(falls=lambda curve: np.median(curve, 0)[-1] < 0.98 * np.median(curve, 0)[:-1].min()),
+        ),
+        (
+            "what a fall of any single seed gives",
+            _diagnosis(falls=lambda curve: (curve[:, -1] < 0.98 * curve[:, -2]).any()),
+        ),
+        (
+            "what a fall of every single seed gives",
+            _diagnosis(falls=lambda curve: (curve[:, -1] < 0.98 * curve[:, -2]).all()),
+        ),
+        (
+            "what a fall of 20 % gives",
+            _diagnosis(falls=lambda curve: np.median(curve, 0)[-1] < 0.8 * np.median(curve, 0)[-2]),
+        ),
+        (
+            "what any change by more than 2 % gives, a rise as well",
+            _diagnosis(falls=lambda curve: abs(np.median(curve, 0)[-1] / np.median(curve, 0)[-2] - 1) > 0.02),
+        ),
+        (
+            "what the last checkpoint gives if it is above 98 % of the one before",
+            _diagnosis(falls=lambda curve: np.median(curve, 0)[-1] > 0.98 * np.median(curve, 0)[-2]),
+        ),
+        ("what a limit of 0.01 gives for the norm that is left", _diagnosis(inner=lambda left: np.median(left) > 0.01)),
+        ("what the first seed's norm gives", _diagnosis(inner=lambda left: left[0] > 0.1)),
     ),
     alternatives=(_by_position,),
     hints=(

@@ -189,6 +189,33 @@ FLOW_GRADIENT = Exercise(
             "small ones.",
         ),
     ),
+    relatives=(
+        (
+            "what the inverse of I + TH gives in place of the exponential",
+            _flow(exponential=lambda matrix: np.linalg.inv(np.eye(len(matrix)) - matrix)),
+        ),
+        ("what the Jacobian gives without the query Hessian", _flow(carry=lambda J, A, offset: J @ offset)),
+        (
+            "what the two losses give with their roles exchanged",
+            lambda H, m, A, q, initialization, T: _flow()(A, q, H, m, initialization, T),
+        ),
+        (
+            "the adapted parameters",
+            lambda H, m, A, q, initialization, T: m + _matrix_exponential(-T * H) @ (initialization - m),
+        ),
+        (
+            "what two exponentials give in front, where one belongs",
+            _flow(carry=lambda J, A, offset: J @ J @ (A @ offset)),
+        ),
+        (
+            "what the exponentials of the eigenvalues give on the diagonal, without the eigenvectors",
+            _flow(exponential=lambda matrix: np.diag(np.exp(np.linalg.eigvalsh(matrix)[::-1]))),
+        ),
+        (
+            "what the displacement gives from the initialization to the minimum, with the sign turned round",
+            _flow(adapted=lambda J, m, q, initialization: m + J @ (m - initialization)),
+        ),
+    ),
     alternatives=(_in_eigenvectors, _by_squaring),
     hints=(
         "By line 1, moving $\\theta$ by a small vector moves $\\phi(T)$ by $e^{-TH}$ times that vector. Apply the "
@@ -270,6 +297,14 @@ def _stored(rng, loss, task, start, step_size, num_steps):
     """A stored trajectory: gradient steps, each a little off, since the sweep must work along any trajectory."""
     path = np.array(path_of(loss, task.support, start, step_size, num_steps))
     return loss, task, path + rng.normal(0, 0.05, path.shape), step_size
+
+
+def _midpoint(loss, task, path, step_size):
+    p = np.asarray(gradient_at(loss, path[-1], task.query))
+    for later, earlier in _intervals(path):
+        hessian = np.asarray(_hessian(loss, (later + earlier) / 2, task.support))
+        p = p - step_size * hessian @ (p - step_size / 2 * hessian @ p)
+    return p
 
 
 ADJOINT_SWEEP = Exercise(
@@ -369,6 +404,44 @@ ADJOINT_SWEEP = Exercise(
             "Your sweep seems to stop one interval early. A trajectory of $K + 1$ points has $K$ intervals.",
         ),
     ),
+    relatives=(
+        (
+            "what the midpoint rule gives, with Hessians half way between two points",
+            lambda loss, task, path, step_size: _midpoint(loss, task, path, step_size),
+        ),
+        (
+            "what Heun's rule gives with a guess in the other direction",
+            _sweep(step=lambda later, earlier, p, h: _heun(later, earlier, lambda p, a, h: p + h * a, p, h)),
+        ),
+        (
+            "what Heun's rule gives with a guess of half a step",
+            _sweep(step=lambda later, earlier, p, h: _heun(later, earlier, lambda p, a, h: p - h * a / 2, p, h)),
+        ),
+        (
+            "what steps give that add the slopes after a right guess",
+            _sweep(step=lambda later, earlier, p, h: p + h * (later @ p + earlier @ (p - h * (later @ p))) / 2),
+        ),
+        (
+            "what the second slope alone gives",
+            _sweep(step=lambda later, earlier, p, h: p - h * (earlier @ (p - h * (later @ p)))),
+        ),
+        (
+            "what Heun's rule gives if the mean of the slopes is applied to the guess",
+            _sweep(
+                step=lambda later, earlier, p, h: (
+                    (p - h * (later @ p)) - h * (later @ p + earlier @ (p - h * (later @ p))) / 2
+                )
+            ),
+        ),
+        (
+            "what the mean of the slopes gives without the step α",
+            _sweep(step=lambda later, earlier, p, h: p - (later @ p + earlier @ (p - h * (later @ p))) / 2),
+        ),
+        (
+            "what a whole step with the first slope and half a step with the second give",
+            _sweep(step=lambda later, earlier, p, h: (p - h * (later @ p)) - h * (earlier @ (p - h * (later @ p))) / 2),
+        ),
+    ),
     alternatives=(_by_scan, _with_matrices),
     hints=(
         "Begin with $p = \\nabla f(\\phi_K)$ and go through $k = K - 1, \\dots, 0$. The step from $\\phi_{k+1}$ to "
@@ -407,6 +480,7 @@ LONGEST_HORIZON = Exercise(
         (np.diag([20.0, 1.0]), 2e-16, 1.0),
         (_symmetric(rng, rng.uniform(0.5, 4, 3)), 1e-7, float(rng.uniform(0.01, 0.1))),
         (_symmetric(rng, np.array([-6.0, -0.5, 1.0, 2.5])), 1e-12, float(rng.uniform(2, 5))),
+        (_symmetric(rng, rng.uniform(0.5, 4, 2)), float(rng.uniform(0.1, 0.2)), float(rng.uniform(0.5, 2))),
     ],
     misconceptions=(
         Misconception(
@@ -465,6 +539,33 @@ LONGEST_HORIZON = Exercise(
             "longer, or must it be shorter?",
         ),
     ),
+    relatives=(
+        ("what the smallest absolute curvature gives", _horizon(rate=lambda eigenvalues: np.abs(eigenvalues).min())),
+        ("what the Frobenius norm of the Hessian gives as curvature", _horizon(rate=np.linalg.norm)),
+        (
+            "what tolerance minus error gives in place of the logarithm",
+            _horizon(span=lambda error, tolerance: tolerance - error),
+        ),
+        (
+            "what a ratio of logarithms gives, where a difference belongs",
+            _horizon(span=lambda error, tolerance: np.log(tolerance) / np.log(error)),
+        ),
+        (
+            "what the first number of the Hessian gives as curvature",
+            lambda hessian, error, tolerance: np.log(tolerance / error) / hessian[0, 0],
+        ),
+        (
+            "what the smallest positive curvature gives",
+            _horizon(rate=lambda eigenvalues: eigenvalues[eigenvalues > 0].min()),
+        ),
+        ("what the largest minus the smallest curvature gives", _horizon(rate=np.ptp)),
+        ("what the square of the curvature gives", _horizon(rate=lambda eigenvalues: eigenvalues[-1] ** 2)),
+        (
+            "what the largest number on the diagonal gives as curvature",
+            lambda hessian, error, tolerance: np.log(tolerance / error) / np.diag(hessian).max(),
+        ),
+        ("what log(1 + tolerance / error) gives", _horizon(span=lambda error, tolerance: np.log1p(tolerance / error))),
+    ),
     alternatives=(_by_growth,),
     hints=(
         "Integrated backwards, an error along an eigenvector is multiplied by the exponential of $T$ times its "
@@ -517,6 +618,13 @@ def _no_part(rates, strength, time):
 def _proximal_instance(rng, curvatures, strength, training_time):
     curvatures = np.asarray(curvatures, float)
     return _symmetric(rng, curvatures), rng.normal(0, 1, len(curvatures)), strength, training_time
+
+
+def _vectors_on_the_wrong_side(hessian, query_gradient, proximal_strength, duration):
+    curvatures, vectors = np.linalg.eigh(hessian)
+    rates = curvatures + proximal_strength
+    decay = np.exp(-duration * rates)
+    return vectors.T @ ((decay + proximal_strength * (1 - decay) / rates) * (vectors @ query_gradient))
 
 
 PROXIMAL_FLOW_GRADIENT = Exercise(
@@ -594,6 +702,59 @@ PROXIMAL_FLOW_GRADIENT = Exercise(
             "query gradient unchanged",
             _proximal_flow(initial=lambda rates, strength, time: 1 + 0 * rates, accumulated=_no_part),
             "Your result equals $p(T)$, the query gradient.",
+        ),
+    ),
+    relatives=(
+        (
+            "what 1 + exp gives in the integral, where 1 - exp belongs",
+            _proximal_flow(accumulated=lambda rates, strength, time: strength * (1 + np.exp(-time * rates)) / rates),
+        ),
+        (
+            "what one Euler step of length T gives",
+            _proximal_flow(initial=lambda rates, strength, time: 1 - time * (rates - strength), accumulated=_no_part),
+        ),
+        (
+            "what absolute curvatures give",
+            _proximal_flow(rates_of=lambda curvatures, strength: np.abs(curvatures) + strength),
+        ),
+        (
+            "what exp(-TH) gives, without λ in the exponent",
+            _proximal_flow(
+                initial=lambda rates, strength, time: np.exp(-time * (rates - strength)),
+                accumulated=lambda rates, strength, time: strength * (1 - np.exp(-time * (rates - strength))) / rates,
+            ),
+        ),
+        (
+            "what λT gives in place of the integral",
+            _proximal_flow(accumulated=lambda rates, strength, time: strength * time + 0 * rates),
+        ),
+        (
+            "what the integral gives without what is left at T",
+            _proximal_flow(accumulated=lambda rates, strength, time: strength / rates),
+        ),
+        (
+            "what the factors give for each number of the gradient, without the eigenvectors",
+            lambda hessian, query_gradient, proximal_strength, time: (
+                lambda rates: (
+                    (np.exp(-time * rates) + proximal_strength * (1 - np.exp(-time * rates)) / rates) * query_gradient
+                )
+            )(np.linalg.eigvalsh(hessian) + proximal_strength),
+        ),
+        (
+            "what the curvature without λ gives as the integral's divisor",
+            _proximal_flow(
+                accumulated=lambda rates, strength, time: strength * (1 - np.exp(-time * rates)) / (rates - strength)
+            ),
+        ),
+        (
+            "what the exponential of each number of the matrix gives",
+            lambda hessian, query_gradient, proximal_strength, time: (
+                np.exp(-time * (hessian + proximal_strength * np.eye(len(hessian)))) @ query_gradient
+            ),
+        ),
+        (
+            "what the eigenvectors give on the wrong side",
+            _vectors_on_the_wrong_side,
         ),
     ),
     alternatives=(_by_solving, _by_quadrature),

@@ -191,6 +191,46 @@ MOREAU_GRADIENT = Exercise(
             "Your result equals the mean of the minima $\\phi^*$. The gradient says how far $\\theta$ is from them.",
         ),
     ),
+    relatives=(
+        (
+            "what a minimum for the strength 1/λ gives",
+            lambda loss, minimize, batches, params, strength: _envelope_gradient(_times(lambda s: strength))(
+                loss, minimize, batches, params, 1 / strength
+            ),
+        ),
+        (
+            "the mean gradient of the tasks at the mean of their minima",
+            lambda loss, minimize, batches, params, strength: (
+                lambda middle: _mean([gradient_at(loss, middle, batch) for batch in batches])
+            )(_mean([minimize(batch, params, strength) for batch in batches])),
+        ),
+        (
+            "what θ minus the sum of the minima gives, divided by the number of tasks",
+            lambda loss, minimize, batches, params, strength: jax.tree.map(
+                lambda t, *phis: strength * (t - sum(phis)) / len(batches),
+                params,
+                *(minimize(batch, params, strength) for batch in batches),
+            ),
+        ),
+        (
+            "what λθ minus the mean of the minima gives",
+            lambda loss, minimize, batches, params, strength: jax.tree.map(
+                lambda t, *phis: strength * t - sum(phis) / len(batches),
+                params,
+                *(minimize(batch, params, strength) for batch in batches),
+            ),
+        ),
+        (
+            "the target divided by the norm of θ",
+            lambda loss, minimize, batches, params, strength: (
+                lambda norm: _envelope_gradient(_times(lambda s: s / norm))(loss, minimize, batches, params, strength)
+            )(np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(params)))),
+        ),
+        (
+            "the gradient of each task's envelope in a list, not yet their mean",
+            _envelope_gradient(_times(lambda s: s), list),
+        ),
+    ),
     alternatives=(
         _envelope_gradient(lambda loss, batch, params, adapted, s: gradient_at(loss, adapted, batch)),
         _of_the_mean,
@@ -332,6 +372,39 @@ MOREAU_POINT = Exercise(
             lambda hessians, minima, strength: -_by_theory(hessians, minima, strength),
             "Your result is the target with the opposite sign. Check the sign when $m_i$ moves to the other side.",
         ),
+    ),
+    relatives=(
+        (
+            "what the strength gives if it is added to every number of the Hessian",
+            _weighted(lambda hessian, strength: hessian @ np.linalg.inv(hessian + strength)),
+        ),
+        (
+            "what a division of matrices number by number gives",
+            _weighted(lambda hessian, strength: hessian / (hessian + strength * np.eye(len(hessian)))),
+        ),
+        (
+            "what the sum of all Hessians gives in each weight",
+            lambda hessians, minima, strength: _weighted(
+                lambda hessian, s: hessian @ np.linalg.inv(hessians.sum(0) + s * np.eye(len(hessian)))
+            )(hessians, minima, strength),
+        ),
+        (
+            "what the traces of the Hessians give as curvatures",
+            lambda hessians, minima, strength: (
+                lambda trace: np.average(minima, axis=0, weights=trace / (trace + strength))
+            )(np.trace(hessians, axis1=1, axis2=2)),
+        ),
+        (
+            "what the inverses of the weights give",
+            lambda hessians, minima, strength: np.mean(
+                [
+                    np.linalg.solve(hessian @ _factor(hessian, strength) / strength, m)
+                    for hessian, m in zip(hessians, minima, strict=True)
+                ],
+                axis=0,
+            ),
+        ),
+        ("what the squares of the Hessians give as weights", _weighted(lambda hessian, strength: hessian @ hessian)),
     ),
     alternatives=(_by_displacements, _by_iteration),
     hints=(
@@ -487,6 +560,51 @@ ANCHORED = Exercise(
             "inverse.",
         ),
     ),
+    relatives=(
+        ("the gradient at the end of a single step, whatever the number of steps", _after(_anchored, lambda k: 1)),
+        ("the gradient at the fixed point of the iteration", _after(_anchored, lambda k: 200)),
+        (
+            "the gradient after descent with a proximal term of strength 1",
+            lambda loss, batch, params, step_size, num_steps: gradient_at(
+                loss,
+                functools.reduce(
+                    lambda z, _: jax.tree.map(
+                        lambda z, g, t: z - step_size * (g + z - t), z, gradient_at(loss, z, batch), params
+                    ),
+                    range(num_steps),
+                    params,
+                ),
+                batch,
+            ),
+        ),
+        (
+            "the gradient after steps that stop half way between z and the next z",
+            lambda loss, batch, params, step_size, num_steps: gradient_at(
+                loss,
+                functools.reduce(
+                    lambda z, _: jax.tree.map(
+                        lambda a, b: (a + b) / 2, z, move(params, gradient_at(loss, z, batch), step_size)
+                    ),
+                    range(num_steps),
+                    params,
+                ),
+                batch,
+            ),
+        ),
+        (
+            "the displacement θ - z divided by the step size, one gradient earlier than asked",
+            _displacement(lambda a: 1 / a),
+        ),
+        ("the displacement z - θ", _displacement(lambda a: -1.0)),
+        (
+            "the gradient of the proximal objective at the end, which vanishes at its minimum",
+            lambda loss, batch, params, step_size, num_steps: jax.tree.map(
+                np.subtract,
+                _after(_anchored)(loss, batch, params, step_size, num_steps),
+                _displacement(lambda a: 1 / a)(loss, batch, params, step_size, num_steps),
+            ),
+        ),
+    ),
     alternatives=(_after(_proximal_descent), _with_fori),
     hints=(
         "Keep `params` as it is, and give the moving point a name of its own, `z`.",
@@ -620,6 +738,49 @@ CONTROL = Exercise(
             "fractions",
             _split(lambda p, k, eta: np.array(_halved(p, k, eta)) / p(k, eta)),
             "You return fractions of the error. The exercise asks for the parts themselves.",
+        ),
+    ),
+    relatives=(
+        (
+            "what the run without inner steps gives as bias, and the rest as noise",
+            _split(lambda p, k, eta: (p(0, eta), p(k, eta) - p(0, eta))),
+        ),
+        (
+            "what twice the change with twice the inner steps gives as noise",
+            _split(lambda p, k, eta: (p(k, eta) - 2 * (p(k, eta) - p(2 * k, eta)), 2 * (p(k, eta) - p(2 * k, eta)))),
+        ),
+        ("the whole error in both parts", _split(lambda p, k, eta: (p(k, eta), p(k, eta)))),
+        (
+            "what a run gives in which inner steps and learning rate change at once",
+            _split(
+                lambda p, k, eta: (p(k, eta) - 2 * (p(k, eta) - p(2 * k, eta / 2)), 2 * (p(k, eta) - p(2 * k, eta / 2)))
+            ),
+        ),
+        (
+            "what the noise gives with its sign turned round",
+            _split(lambda p, k, eta: (p(k, eta) + _halved(p, k, eta)[1], -_halved(p, k, eta)[1])),
+        ),
+        (
+            "what twice the change to twice the learning rate gives as noise",
+            _split(lambda p, k, eta: (3 * p(k, eta) - 2 * p(k, 2 * eta), 2 * (p(k, 2 * eta) - p(k, eta)))),
+        ),
+        (
+            "right in the noise, which is added to the whole where it should be subtracted",
+            _split(lambda p, k, eta: (p(k, eta) + _halved(p, k, eta)[1], _halved(p, k, eta)[1])),
+        ),
+        (
+            "what the change with one more inner step gives as noise",
+            _split(lambda p, k, eta: (p(k + 1, eta), p(k, eta) - p(k + 1, eta))),
+        ),
+        (
+            "what a learning rate of a tenth gives as bias, though some noise is left",
+            _split(lambda p, k, eta: (p(k, eta / 10), p(k, eta) - p(k, eta / 10))),
+        ),
+        (
+            "what the noise gives as a fraction of the whole",
+            _split(
+                lambda p, k, eta: (p(k, eta) - _halved(p, k, eta)[1] / p(k, eta), _halved(p, k, eta)[1] / p(k, eta))
+            ),
         ),
     ),
     alternatives=(_split(_quartered), _split(_nearly_zero)),

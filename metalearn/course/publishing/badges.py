@@ -5,7 +5,8 @@ Where the course is published is said once, in pyproject.toml:
     [project.urls]
     Repository = "https://github.com/OWNER/NAME"
 
-Lessons that are built then have a first code cell that installs the course on Colab, and does nothing elsewhere.
+which `badge --repo URL --write` does. Lessons that are built then lead to Binder and Colab in the strip on their top,
+and have a first code cell that installs the course on Colab, and does nothing elsewhere.
 """
 
 import re
@@ -44,6 +45,19 @@ def published(root: Path) -> str | None:
     path = root / "pyproject.toml"
     urls = tomllib.loads(path.read_text("utf-8")).get("project", {}).get("urls", {}) if path.exists() else {}
     return web_address(urls["Repository"]) if "Repository" in urls else None
+
+
+def publish(root: Path, repository: str) -> None:
+    """Writes into pyproject.toml where the course is published."""
+    path = root / "pyproject.toml"
+    line, text = f'Repository = "{repository}"', path.read_text("utf-8")
+    if published(root):
+        text = re.sub(r'^Repository = ".*"$', line, text, flags=re.MULTILINE)
+    elif "[project.urls]" in text:
+        text = text.replace("[project.urls]\n", f"[project.urls]\n{line}\n", 1)
+    else:  # the tables of pyproject.toml may stand in any order
+        text = f"{text.rstrip()}\n\n[project.urls]\n{line}\n"
+    path.write_text(text, "utf-8")
 
 
 def install_cell(repository: str) -> str:
@@ -108,6 +122,7 @@ def notes(repository: str, root: Path) -> list[str]:
     elif published(root) != repository:
         needed.append(
             f'For Colab, set Repository = "{repository}" under [project.urls] in pyproject.toml and run '
-            "`python -m metalearn.course build --no-execute`: each lesson then installs the course there."
+            "`python -m metalearn.course build --no-execute`, or add --write to this command, which does both: each "
+            "lesson then has the links on its top, and installs the course on Colab."
         )
     return needed

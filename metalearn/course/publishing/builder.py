@@ -115,7 +115,7 @@ def to_lesson(notebook: NotebookNode, stem: str, repository: str | None = None) 
     """The learner's notebook: each solution becomes one line, which in code raises NotImplementedError.
 
     The solution itself is folded below the hints, a model answer below its question. Where the course is published, if
-    that is known, the first code cell installs it from there on Colab.
+    that is known, the strip on top leads to Binder and Colab, and the first code cell installs the course there.
     """
     lesson = copy.deepcopy(notebook)
     cells, code = [], ""
@@ -131,6 +131,8 @@ def to_lesson(notebook: NotebookNode, stem: str, repository: str | None = None) 
             cells.append(new_markdown_cell(_folded("A model answer", solution), id=f"{cell.id}-answer"))
     lesson.cells = cells
     if repository:
+        links = {"Binder": badges.binder(repository, "main", stem), "Colab": badges.colab(repository, "main", stem)}
+        lesson.cells[0].source = page.with_links(lesson.cells[0].source, links)
         lesson.cells.insert(1, new_code_cell(badges.install_cell(repository), id=f"{stem}-install"))
     return lesson
 

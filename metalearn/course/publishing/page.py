@@ -11,10 +11,11 @@ import html
 import importlib
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
+from metalearn import plots
 from metalearn.course import lessons, syllabus
 from metalearn.course.syllabus import Lesson
 from metalearn.course.widgets import diagrams
@@ -85,6 +86,41 @@ def course_map(folder: str = "") -> str:
         link = f"[{lesson.number} · {lesson.name}]({folder}{lesson.stem}.ipynb)"
         lines.append(f"| {link} | {lesson.kind}, {lesson.minutes} min | {lesson.claim} |")
     return "\n".join(lines)
+
+
+def course_cards(folder: str = "") -> str:
+    """The lessons as cards in HTML, each with the left half of its picture; for the website."""
+    cards: list[str] = []
+    part = None
+    for lesson in syllabus.LESSONS:
+        if lesson.part != part:
+            part = lesson.part
+            cards.append(f"{'</div>' * bool(cards)}<h3>{html.escape(part)}</h3><div class='ml-map'>")
+        draw = draws(lesson.number)
+        drawn = _cropped(draw(), 0, 46, 505, 254, "") if draw else ""
+        cards.append(
+            f'<a href="{folder}{lesson.stem}.html">{drawn}<strong>{lesson.number} · {html.escape(lesson.name)}</strong>'
+            f"<span>{lesson.kind}, {lesson.minutes} min</span>{html.escape(lesson.claim)}</a>"
+        )
+    return "".join(cards) + "</div>"
+
+
+def opening_card(number: str) -> str:
+    """The picture of a lesson as a card that follows the page's theme, its halves below one another on a phone."""
+    draw = draws(number)
+    assert draw is not None
+    left, right = _cropped(draw(), 0, 0, 510, 300, _described(draw)), _cropped(draw(), 515, 0, 485, 300, "")
+    return plots.card(f'<div class="ml-panels">{left}{right}</div>')
+
+
+def _cropped(element: str, x: int, y: int, width: int, height: int, alt: str) -> str:
+    """A part of the picture of a lesson."""
+    role = f'role="img" aria-label="{html.escape(alt)}"' if alt else 'aria-hidden="true"'
+    start = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {role} '
+    return (
+        f'{start}width="{width}" height="{height}" viewBox="{x} {y} {width} {height}" style="overflow:hidden">'
+        + (element[element.index(">") + 1 :])
+    )
 
 
 def contents() -> str:
@@ -163,6 +199,13 @@ _BOX = (
 
 def _right(text: str) -> str:
     return f'<div style="float: right">\n\n{text}\n\n</div>'
+
+
+def with_links(opening: str, links: Mapping[str, str | None]) -> str:
+    """The first cell with links before those of its strip: words, since a picture from elsewhere may not come."""
+    told = " · ".join(f"[{name}]({address})" for name, address in links.items() if address)
+    start = _right("").removesuffix("\n\n</div>")
+    return opening.replace(start, f"{start}{told} · ", 1) if opening.startswith(start) else opening
 
 
 def _prerequisites(lesson: Lesson) -> str:

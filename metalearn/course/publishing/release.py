@@ -25,26 +25,33 @@ from metalearn.course.publishing import builder, page
 CONFIG_FILE, SEED_FILE = "nbgrader_config.py", "hidden_seed"
 QUESTION_POINTS = 3  # an exercise is worth its difficulty: 1, 2 or 3
 CONFIG = f'''\
-"""How nbgrader runs this course. Neither this folder nor any copy of it belongs where students can read it."""
+\"\"\"How nbgrader runs this course. Neither this folder nor any copy of it belongs where students can read it.\"\"\"
 
 import os
 from pathlib import Path
+
+from metalearn.course.publishing import classroom
 
 here = Path(__file__).resolve().parent
 c = get_config()
 c.CourseDirectory.course_id = "metalearn"
 c.CourseDirectory.root = str(here)
-c.CourseDirectory.ignore.append("progress.json")  # what the lessons note down while they are graded
+# What the lessons note down while they are graded, and code beside a notebook, which could take the place of a module.
+c.CourseDirectory.ignore.extend(["progress.json", "*.py", "*.pyc", "*.so", "*.pth"])
 c.ClearSolutions.code_stub = {{"python": "{builder.STUB}"}}
 c.ClearSolutions.text_stub = "{builder.TEXT_STUB}"
+c.ZipCollectApp.collector_plugin = classroom.Collector
+c.Autograde.sanitize_preprocessors = classroom.SANITIZE
+c.Autograde.autograde_preprocessors = classroom.AUTOGRADE
 c.OverwriteCells.add_missing_cells = True  # a deleted test cell comes back
 c.Execute.timeout = {builder.CELL_TIMEOUT}  # seconds for one cell; all of lesson 02 takes 35 on two cores
-# The files of an archive for zip_collect: STUDENT/02_maml.ipynb, STUDENT-02_maml.ipynb, or as Moodle names them.
-c.FileNameCollectorPlugin.named_regexp = (
-    r".*/(?P<student_id>[^/]+?)(_\\d+_assignsubmission_file_)?[-/]?(?P<file_id>\\d\\d_\\w+)[.]ipynb"
-)
+c.Execute.raise_on_iopub_timeout = False  # much output is cut, and graded
 c.IgnorePattern.enabled = True
 c.IgnorePattern.pattern = "."  # a warning in a test cell costs no points
+c.GenerateFeedback.exporter_class = classroom.FeedbackPage
+c.NbConvertBase.display_data_priority = ["text/html", "text/markdown", "image/png", "text/latex", "text/plain"]
+c.HTMLExporter.sanitize_html = True  # no script of a student runs where the feedback is read
+os.environ["PYTHONSAFEPATH"] = "1"  # the grading kernel imports nothing from the submission's folder
 os.environ["{VARIABLE}"] = (here / "{SEED_FILE}").read_text("utf-8").strip()  # the grading kernel inherits it
 '''
 
@@ -97,17 +104,19 @@ def release(root: Path, to: Path, slugs: Sequence[str] = (), secret: str | None 
 
 
 def to_release(notebook: NotebookNode) -> NotebookNode:
-    """The instructor's notebook of nbgrader, from what `builder.read_source` returns."""
+    """The instructor's notebook of nbgrader, from what `builder.read_source` returns, with what each task is worth."""
     course = copy.deepcopy(notebook)
     asked = None
-    for cell in course.cells:
+    for number, cell in enumerate(course.cells):
         if cell.cell_type == "markdown":  # each assignment has a folder of its own, and no page beside it
             cell.source = _PAGE_LINK.sub("", cell.source)
             cell.source = _LESSON_LINK.sub(r"](../\1/\1.ipynb", cell.source)
         if "exercise" in cell.metadata:
             asked = exercise.find(cell.metadata.exercise)
+            _say_points(course.cells[number - 1], asked.difficulty)
             _mark(cell, solution=True)
         elif "question" in cell.metadata:
+            _say_points(course.cells[number - 1], QUESTION_POINTS)
             _mark(cell, grade=True, solution=True, points=QUESTION_POINTS)
         elif asked and asked.id in builder.checked(cell):
             cell.source += _hidden_test(cell.source, asked.id)
@@ -123,6 +132,12 @@ def _with_picture(path: Path, root: Path) -> NotebookNode:
     return (
         builder.take_picture(notebook, nbformat.read(built, as_version=4)) if built.exists() else builder.draw(notebook)
     )
+
+
+def _say_points(task: NotebookNode, points: int) -> None:
+    """Adds to the line that says how long a task takes what it is worth."""
+    worth = f"about \\1 minutes · {points} point{'s' if points > 1 else ''}"
+    task.source = re.sub(r"about (\d+) minutes", worth, task.source, count=1)
 
 
 def _mark(

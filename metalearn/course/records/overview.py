@@ -16,7 +16,7 @@ from metalearn.course.widgets.forms import relative_error
 STYLE = """
 .metalearn-map { color: var(--ml-text); font-family: var(--jp-ui-font-family, system-ui, sans-serif);
   max-width: 1000px; }
-.metalearn-map ol { list-style: none; margin: 12px 0; padding: 0; display: grid; gap: 12px;
+.metalearn-map ol { list-style: none; margin: 12px 0 !important; padding: 0 !important; display: grid; gap: 12px;
   grid-template-columns: repeat(auto-fill, minmax(260px, 1fr)); }
 .metalearn-map li { margin: 0; padding: 12px 16px; background: var(--ml-card); border: 1px solid var(--ml-line);
   border-radius: 10px; }

@@ -1,6 +1,6 @@
 // The browser's side of `explore`: native controls, each in its label, and a picture that the kernel draws.
 
-function control({ name, options, ...range }, model) {
+function control({ name, label: words, options, ...range }, model) {
   const label = document.createElement("label");
   const input = document.createElement(options ? "select" : "input");
   const shown = document.createElement("output"); // beside the label, so that it is no part of the control's name
@@ -20,11 +20,12 @@ function control({ name, options, ...range }, model) {
     model.save_changes();
   });
   input.dataset.lmSuppressShortcuts = true; // else JupyterLab takes the arrow keys for itself
-  label.append(name.replaceAll("_", " "), input);
+  label.append(words, input);
   return [label, shown];
 }
 
 function render({ model, el }) {
+  const title = document.createElement("strong");
   const form = document.createElement("form");
   const picture = document.createElement("div");
   const trouble = document.createElement("p");
@@ -32,12 +33,13 @@ function render({ model, el }) {
   const show = () => (picture.innerHTML = model.get("svg")); // drawn by `plots.svg`, which escapes every text
   const tell = () => (trouble.textContent = model.get("trouble"));
   form.append(...model.get("controls").flatMap((each) => control(each, model)));
+  title.textContent = model.get("title");
   picture.className = "picture";
   trouble.setAttribute("role", "alert");
   stopped.setAttribute("role", "status");
   stopped.className = "stopped";
   el.classList.add("metalearn-explorer", "metalearn-awake");
-  el.append(form, picture, trouble, stopped);
+  el.append(title, form, picture, trouble, stopped);
   model.on("change:svg", show);
   model.on("change:trouble", tell);
   show();

@@ -10,11 +10,21 @@ from typing import Any
 import anywidget
 import traitlets
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
 
 from metalearn import _require, plots
 from metalearn.course.widgets.display import script, show_with_stand_in, style
 
+# What a control is called, where its name in Python is not what a reader would say.
+WORDS = {
+    "learning_rate": "learning rate α",
+    "num_steps": "number of steps",
+    "inner_steps": "inner steps K",
+    "tasks": "number of tasks",
+    "theta": "initialization θ",
+    "strength": "proximal strength λ",
+    "log10_strength": "proximal strength log₁₀ λ",
+    "spent": "share of the budget",
+}
 ASLEEP = "Run this cell in a notebook, and controls appear above the figure."
 
 
@@ -22,7 +32,8 @@ class Explorer(anywidget.AnyWidget):
     """A picture that follows its controls. Made by `explore`; the browser's side is `explorer.js`.
 
     Attributes:
-      controls: for each control its name with min, max and step, or with options.
+      title: what to try.
+      controls: for each control its name and label with min, max and step, or with options.
       values: the present value of each, by name. To change one, assign a new dictionary.
       svg: the picture that belongs to them, in the colours of the page's theme.
       alt: what is to be seen in it.
@@ -31,18 +42,22 @@ class Explorer(anywidget.AnyWidget):
 
     _esm = script("explorer")
     _css = style("explorer")
+    title = traitlets.Unicode().tag(sync=True)
     controls: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
     values = traitlets.Dict().tag(sync=True)
     svg = traitlets.Unicode().tag(sync=True)
     alt = traitlets.Unicode().tag(sync=True)
     trouble = traitlets.Unicode().tag(sync=True)
 
-    def __init__(self, draw: Callable[..., Figure], alt: str, controls: dict[str, Any]) -> None:
+    def __init__(self, draw: Callable[..., Figure], alt: str, controls: dict[str, Any], title: str = "") -> None:
         """Describe the controls; their first values cause the first picture."""
         self.draw = draw
-        self._places: list[Bbox] = []
+        self._layout: plots.Layout | None = None
         described, values = zip(*(_control(name, control) for name, control in controls.items()), strict=True)
-        super().__init__(alt=alt, controls=list(described), values=dict(zip(controls, values, strict=True)))
+        labels = [WORDS.get(name, name.replace("_", " ")) for name in controls]
+        title = title or f"Try it: {' and '.join(filter(None, [', '.join(labels[:-1]), labels[-1]]))}"
+        every = [control | {"label": label} for control, label in zip(described, labels, strict=True)]
+        super().__init__(alt=alt, title=title, controls=every, values=dict(zip(controls, values, strict=True)))
 
     @traitlets.observe("values")
     def _update(self, _: Any = None) -> None:
@@ -58,20 +73,21 @@ class Explorer(anywidget.AnyWidget):
             self.trouble = ""
 
     def _svg(self, figure: Figure) -> str:
-        """As `plots.svg`, with one layout for all pictures."""
+        """As `plots.panels`, with one layout for all pictures."""
         if not isinstance(figure, Figure):
             raise TypeError(f"draw must return a figure of matplotlib, but it returned a {type(figure).__name__}")
-        if not self._places:
-            self._places = plots.finish(figure)
-        return plots.svg(figure, self.alt, self._places)
+        if self._layout is None:
+            self._layout = plots.layout_of(figure)
+        return plots.panels(figure, self.alt, self._layout)
 
 
-def explore(draw: Callable[..., Figure], alt: str, **controls: Any) -> None:
+def explore(draw: Callable[..., Figure], alt: str, *, title: str = "", **controls: Any) -> None:
     """Show a figure with labelled controls, all within reach of the keyboard.
 
     Args:
       draw: a pure function from the values of the controls, by name, to a figure.
       alt: what is to be seen, for somebody who cannot see it.
+      title: what to try, above the controls; if empty, it names them.
       **controls: for each argument of draw a range (min, max, step) or (min, max, step, start), or a list of options,
         strings or numbers. A range of integers gives integers, any other gives floats.
 
@@ -89,8 +105,8 @@ def explore(draw: Callable[..., Figure], alt: str, **controls: Any) -> None:
             inspect.signature(draw).bind(**controls)
         except TypeError as error:
             raise TypeError(f"draw must accept the controls {', '.join(controls)} by name: {error}.") from None
-    explorer = Explorer(draw, alt, controls)
-    stand_in = f'<div class="metalearn-asleep">{plots.card(explorer.svg, caption=ASLEEP)}</div>'
+    explorer = Explorer(draw, alt, controls, title)
+    stand_in = f'<div class="metalearn-asleep">{plots.card(explorer.svg, explorer.title, ASLEEP)}</div>'
     show_with_stand_in(explorer, stand_in, alt)
 
 

@@ -122,7 +122,12 @@ function render({ model, el }) {
 // On a page without a kernel: what is chosen is not kept, and the text below tells what a prediction asks.
 function mount(el) {
   const { fields } = JSON.parse(el.dataset.form);
-  const typeset = (node) => node.textContent.includes("$") && globalThis.MathJax?.typesetPromise?.([node]);
+  // MathJax, as the website sets it up, looks for \\(...\\) in elements of the class "math". On loading it finds them itself.
+  const typeset = (node) => {
+    if (!node.textContent.includes("$")) return;
+    node.innerHTML = node.innerHTML.replace(/\$([^$]+)\$/g, '<span class="math">\\($1\\)</span>');
+    globalThis.MathJax?.typesetPromise?.([node]);
+  };
   el.classList.remove("metalearn-asleep");
   const questions = build(el, fields, typeset, (i, value) => {
     if (!fields[i].feedback) questions[i].show(value, "Keep it in mind: the answer comes below.", false);

@@ -23,9 +23,17 @@ PAGES = Path(__file__).parent
 WIDGET = "application/vnd.jupyter.widget-view+json"
 COPIED = ("README.md", "solutions/readme.png")  # what pages take from elsewhere
 MAP = "<!-- the map of the lessons -->"
-SHOW, SHOW_CODE = "Show a solution", "Show the code"
+SHOW, SHOW_CODE, SHOW_ANSWER = "Show a solution", "Show the code", "Show the answer"
 
-_IMAGE = re.compile(r"!\[([^]]*)\]\((data:[^)]*)\)")
+_PICTURE = re.compile(rf"!\[[^]]*\]\(attachment:{page.PICTURE}\)")
+_MATHEMATICS = re.compile(r"\$\$(.+?)\$\$|\$([^$<>]+)\$", re.DOTALL)
+_VERDICT = re.compile(r'<div class="metalearn-card metalearn-(?:passed|done)".*?</div>', re.DOTALL)
+_REVEALED = re.compile(
+    r'<div class="metalearn-card metalearn-not-yet" role="status"><p><strong>○ No prediction was recorded.</strong> '
+    r"(.*?)</div>",
+    re.DOTALL,
+)
+CHECKED = "In JupyterLab, this cell checks your function and names the mistake that you made."
 
 
 def build(root: Path, to: Path) -> bool:
@@ -57,10 +65,9 @@ def build(root: Path, to: Path) -> bool:
         for name in COPIED:
             (pages / name).parent.mkdir(exist_ok=True)
             shutil.copy(root / name, pages / name)
-        playground_page = pages / "playgrounds.md"
-        playground_page.write_text(playgrounds.alive(playground_page.read_text("utf-8")), "utf-8")
-        start = pages / "index.md"
-        start.write_text(start.read_text("utf-8").replace(MAP, page.course_map("lessons/")), "utf-8")
+        for name in ("index.md", "playgrounds.md"):
+            text = (pages / name).read_text("utf-8").replace(MAP, _raw(page.course_cards("lessons/")))
+            (pages / name).write_text(playgrounds.alive(text), "utf-8")
         (pages / "lessons").mkdir()
         for name in (page.CONTENTS, page.NOTATION, page.SOURCES):  # they stand beside the lessons
             (pages / name).unlink(missing_ok=True)
@@ -99,11 +106,11 @@ def to_page(solution: NotebookNode, stubs: Mapping[str, str]) -> NotebookNode:
             cell.metadata["mystnb"] = {"code_prompt_show": SHOW, "code_prompt_hide": "Hide the solution"}
         elif "question" in cell.metadata:
             cell.source = f"<details>\n<summary>{SHOW}</summary>\n\n{cell.source}\n\n</details>"
-        for name, data in cell.pop("attachments", {}).items():
-            (kind, content), *_ = data.items()
-            cell.source = cell.source.replace(f"attachment:{name}", f"data:{kind};base64,{content.strip()}")
-            cell.source = _IMAGE.sub(r'<img alt="\1" src="\2" style="width: 100%">', cell.source)
+        if page.PICTURE in cell.pop("attachments", {}):
+            cell.source = _PICTURE.sub(lambda _: _raw(page.opening_card(cell.id[:2])), cell.source)  # noqa: B023
         if cell.cell_type == "code":
+            if cell.source.startswith("progress("):  # a visitor has none
+                continue
             for output in cell.outputs:
                 _without_kernel(output)
             cell.outputs = [output for output in cell.outputs if output.get("data") != {}]
@@ -122,5 +129,25 @@ def _without_kernel(output: NotebookNode) -> None:
     """Leaves of a widget what can be seen without a kernel: a playground, a picture with alternative text, or text."""
     data = output.get("data", {})
     if "text/html" in data:
-        data["text/html"] = playgrounds.alive(data["text/html"])
+        told = _VERDICT.sub(f'<div class="metalearn-card"><p>{CHECKED}</p></div>', data["text/html"])
+        told = _REVEALED.sub(
+            rf'<details class="metalearn-card ml-answer"><summary>{SHOW_ANSWER}</summary><p>\1</details>', told
+        )
+        data["text/html"] = playgrounds.alive(_typeset(told))
     data.pop(WIDGET, None)
+
+
+def _typeset(text: str) -> str:
+    """HTML of an output with its $mathematics$ where MathJax, as Sphinx sets it up, looks for it; styles stay."""
+    parts = re.split(r"(<style>.*?</style>|<svg.*?</svg>|<[^>]*>)", text, flags=re.DOTALL)
+    return "".join(part if part.startswith("<") else _MATHEMATICS.sub(_mathematics, part) for part in parts)
+
+
+def _mathematics(found: re.Match[str]) -> str:
+    display, inline = found.groups()
+    return rf'<span class="math">\[{display}\]</span>' if display else rf'<span class="math">\({inline}\)</span>'
+
+
+def _raw(text: str) -> str:
+    """HTML for a page in MyST."""
+    return f"`````{{raw}} html\n{text}\n`````"

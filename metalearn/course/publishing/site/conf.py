@@ -1,5 +1,6 @@
 """Sphinx's configuration of the course's website; the pages are gathered by `publishing.site.build`."""
 
+from metalearn import plots
 from metalearn.course.publishing.site import SHOW_CODE
 
 project = "Gradient-based meta-learning"
@@ -24,8 +25,9 @@ mathjax3_config = {"chtml": {"displayAlign": "left", "scale": 0.9}}
 
 # No page asks another host for anything, and no link leads to a notebook with its answers.
 html_theme = "sphinx_book_theme"
-html_static_path = ["_static"]
-html_css_files = ["course.css"]
+html_static_path = ["_static", str(plots.PALETTE_FILE)]
+html_css_files = ["palette.css", "course.css"]
+html_js_files = [("search.js", {"defer": "defer"})]
 html_favicon = "_static/favicon.svg"
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_copy_source = False
@@ -35,5 +37,6 @@ html_theme_options = {
     "use_fullscreen_button": False,
     "show_toc_level": 2,
     "navbar_persistent": [],  # the search field is in the sidebar
-    "home_page_in_toc": True,
+    "pygments_light_style": "github-light-high-contrast",
+    "pygments_dark_style": "github-dark-high-contrast",
 }
