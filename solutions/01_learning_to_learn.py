@@ -72,7 +72,7 @@ playground("adapt_a_sine")
 # The same idea works for drawings. Put `playground("draw_five_symbols")` into a new cell, run it, and teach a network five
 # symbols of your own, from one drawing each.
 #
-# *Short of time? Skip the cell with a task distribution of your own, and the last exercise.*
+# *Short of time? Skip the task distribution of your own, and the last exercise.*
 
 # %% [markdown]
 # ## Ten points of a curve that is new to you
@@ -257,35 +257,43 @@ def floor_of(targets):
 check("01.floor", floor_of)
 
 # %% [markdown]
-# **Your own task distribution.** Which share of the mean square of the targets does the best single function leave as
-# error? That depends on how much the tasks differ. Replace the curve below by one of your own, for instance other lines,
-# cooling curves, or something from your work. Find one task distribution for which a single function leaves less than a
-# tenth of the mean square, and one for which it leaves nearly all of it.
+# **Your own task distribution.** Now define tasks of your own, other lines, cooling curves, or something from your work. In
+# lessons 03 and 05 you will paste them in again, and measure other things on them. Replace the lines of `my_task`, and work
+# out their floor, on paper as for the sine curves, or with `floor_of` and the curves of many of your tasks at the same
+# inputs. The last line measures the floor on 2,000 of your tasks, and tells you whether yours is within a tenth of it.
 
 
 # %%
-def my_curve(rng, x):
-    """The curve of one random task at the inputs x."""
-    slope, offset = rng.uniform(0.0, 2.0), rng.normal()
-    return slope * x + offset
+def my_task(key):
+    """A random task: ten support and ten query points of one curve."""
+    slope_key, offset_key, x_key = jax.random.split(key, 3)
+    slope = jax.random.uniform(slope_key, maxval=2.0)
+    offset = jax.random.normal(offset_key)
+    x = jax.random.uniform(x_key, (20, 1), minval=-5.0, maxval=5.0)
+    y = slope * x + offset
+    return ml.Task(support=(x[:10], y[:10]), query=(x[10:], y[10:]))
 
 
-figures.own_distribution(my_curve)
+my_floor = None  # a number, once you know it
+status = figures.own_floor(my_task, my_floor)
 
 # %% [markdown]
-# <details><summary>Two answers</summary>
+# <details><summary>The floor of these lines</summary>
 #
-# `20 * np.exp(-rng.uniform(0.15, 0.2) * (x + 5))` draws cooling curves that differ little, so one function serves them
-# all. `rng.normal() * x` draws lines through the origin that rise as often as they fall. Their mean is the zero function,
-# and the floor is all of the mean square.
+# At the input $x$, the targets are a slope times $x$ plus an offset. Slope and offset are independent, so the variance is
+# $x^2 \operatorname{Var}[\text{slope}] + \operatorname{Var}[\text{offset}] = \tfrac13 x^2 + 1$. The mean of $x^2$ between
+# $-5$ and 5 is $\tfrac{25}{3}$, which makes the floor $\tfrac{25}{9} + 1 = \tfrac{34}{9}$. If you draw the slope with
+# `jax.random.normal`, lines rise as often as they fall, their mean is the zero function, and the floor is all of the mean
+# square. Curves that differ little from each other have a low floor.
 #
 # </details>
 
 # %% tags=["fold"]
-_rng, _x = np.random.default_rng(0), np.linspace(-5, 5, 101)
-_cooling = np.stack([20 * np.exp(-_rng.uniform(0.15, 0.2) * (_x + 5)) for _ in range(1_000)])
-_lines = np.stack([_rng.normal() * _x for _ in range(1_000)])
-assert _cooling.var(0).mean() < 0.05 * (_cooling**2).mean() and _lines.var(0).mean() > 0.95 * (_lines**2).mean()
+from metalearn.course.lessons import own as _own
+
+_measured = _own.floor(_own.tasks(_own.lines))
+assert abs(_measured.floor / (34 / 9) - 1) < 0.05
+
 
 # %% [markdown]
 # ## How many training tasks?
@@ -664,8 +672,8 @@ check("01.sound_report", is_sound)
 # ## What the ten points know
 #
 # Fine-tuning left two thirds of the loss. Perhaps ten points are too few? Use what *you* know of the task distribution:
-# $A \sin(x - b) = p \sin x + q \cos x$ for some numbers $p$ and $q$. The targets are linear in these two unknowns, so
-# least squares finds them from the support set.
+# $A \sin(x - b) = p \sin x + q \cos x$ for some numbers $p$ and $q$. The targets are linear in $p$ and $q$, so
+# least squares finds both from the support set.
 
 # %%
 enough_points = predict("01.enough_points")

@@ -163,7 +163,7 @@ survival = predict("02.nudge")
 
 # %%
 def five_steps(phi, learning_rate=0.1, curvature=1.0):
-    """Gradient descent on the parabola curvature * phi**2 / 2."""
+    """Gradient descent on the parabola curvature · φ² / 2."""
     for _ in range(5):
         phi = phi - learning_rate * curvature * phi
     return phi
@@ -236,7 +236,7 @@ theta, alpha, num_steps = jnp.array([1.0, 0.3]), 0.1, 3
 
 
 def inner_loop(phi, num_steps):
-    """phi after `num_steps` gradient steps on h."""
+    """φ after `num_steps` gradient steps on h."""
     for _ in range(num_steps):
         phi = phi - alpha * jax.grad(h)(phi)
     return phi
@@ -328,7 +328,7 @@ def meta_gradient(loss, task, params, learning_rate, num_steps):
       loss: function of (params, batch) that returns a scalar.
       task: a pair with task.support and task.query; each is a batch.
       params: the initialization, any pytree of arrays.
-      learning_rate: alpha, of the inner steps.
+      learning_rate: α, of the inner steps.
       num_steps: K, a whole number of at least 0.
 
     Returns:
@@ -366,7 +366,7 @@ def backward_pass(loss, task, params, learning_rate, num_steps):
       loss: function of (params, batch) that returns a scalar.
       task: a pair with task.support and task.query; each is a batch.
       params: the initialization, an array of shape [d].
-      learning_rate: alpha, of the inner steps.
+      learning_rate: α, of the inner steps.
       num_steps: K, a whole number of at least 0.
 
     Returns:
@@ -414,7 +414,7 @@ def learning_rate_gradient(loss, task, params, learning_rate, num_steps):
       loss: function of (params, batch) that returns a scalar.
       task: a pair with task.support and task.query; each is a batch.
       params: the initialization, an array of shape [d].
-      learning_rate: alpha, where the derivative is taken.
+      learning_rate: α, where the derivative is taken.
       num_steps: K, a whole number of at least 0.
 
     Returns:
@@ -460,6 +460,7 @@ diagrams.show(
 
 # %%
 jax.config.update("jax_enable_x64", False)  # training runs in float32
+jax.clear_caches()  # frees the memory of the programs in float64
 
 tasks = ml.tasks.Sinusoid(num_support=10, num_query=10)  # the distribution of lesson 01
 network = ml.models.MLP((1, 40, 40, 1), rngs=nnx.Rngs(0))
@@ -468,14 +469,11 @@ loss = ml.losses.mean_squared_error(apply)
 one_task = ml.maml(loss, optax.sgd(0.01), num_steps=1)
 
 
-def outer_step(params, batch, outer_learning_rate):
+def outer_step(one_task, params, batch, outer_learning_rate):
     _, gradients = jax.vmap(one_task, in_axes=(None, 0))(params, batch)
     mean = jax.tree.map(lambda g: g.mean(axis=0), gradients)
     return jax.tree.map(lambda p, g: p - outer_learning_rate * g, params, mean)
 
-
-batch = tasks(jax.random.key(9), 25)
-stepped = jax.jit(outer_step)(random_params, batch, 0.01)
 
 # %% [markdown]
 # `ml.meta_learner` is this outer step with any optimizer of optax in place of plain gradient descent, and `ml.fit` repeats it
@@ -514,13 +512,14 @@ key = jax.random.key(1)
 joint = ml.fit(learner, random_params, tasks, 5_000, meta_batch_size=25, key=key)
 
 
+@jax.jit  # compiled once, for every learning rate
 def curve(params, learning_rate, batch):
     """Query loss after 0, 1, ..., 10 inner steps, shape [11, tasks]."""
     inner = optax.sgd(learning_rate)
     return ml.evaluate.adaptation_curve(loss, inner, params, batch, num_steps=10)
 
 
-validation, test = tasks(jax.random.key(3), 500), tasks(jax.random.key(2), 1_000)
+validation, test = (tasks(jax.random.key(i), 1_000) for i in (3, 2))
 rates = (0.001, 0.002, 0.004, 0.008)
 best_rate = min(rates, key=lambda a: curve(joint.params, a, validation)[10].mean())
 maml_curve = curve(maml.params, 0.01, test)
@@ -528,10 +527,10 @@ joint_curve = curve(joint.params, best_rate, test)
 after_one_step.reveal(maml_curve[1].mean())
 
 # %% tags=["fold"]
-_plain = ml.meta_learner(one_task, optax.sgd(0.01))
-_same = _plain.step(_plain.init(random_params), batch)[0].params
-for _ours, _theirs in zip(jax.tree.leaves(stepped), jax.tree.leaves(_same), strict=True):
-    assert jnp.allclose(_ours, _theirs, atol=1e-6)
+_wave, _two = ml.maml(wave_loss, optax.sgd(0.1), 1), jnp.array([1.0, 0.3])
+_batch, _plain = tasks(jax.random.key(9), 25), ml.meta_learner(_wave, optax.sgd(0.01))
+_ours = jax.jit(outer_step, static_argnums=0)(_wave, _two, _batch, 0.01)
+assert jnp.allclose(_ours, jax.jit(_plain.step)(_plain.init(_two), _batch)[0].params, atol=1e-6)
 
 low, high = tasks.amplitude
 mean_A, mean_A2 = (low + high) / 2, (high**3 - low**3) / (3 * (high - low))
@@ -581,9 +580,11 @@ explore(draw, figures.SINE, **ranges, steps=(0, 10, 1, 1))
 
 # %% tags=["fold"]
 amplitudes, losses = np.array([0.1, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), []
+_keys = jax.random.split(jax.random.key(5), 1_000)
+_phases = jax.random.uniform(jax.random.key(6), (1_000,), maxval=jnp.pi)
+_of_amplitude = jax.jit(jax.vmap(tasks.task, (0, None, 0)))
 for amplitude in amplitudes:
-    same_amplitude = ml.tasks.Sinusoid(amplitude=(amplitude, amplitude))(jax.random.key(5), 1_000)
-    losses.append(ml.evaluate.meta_test(loss, optax.sgd(0.01), maml.params, same_amplitude, num_steps=1).mean)
+    losses.append(curve(maml.params, 0.01, _of_amplitude(_keys, amplitude, _phases))[1].mean())
 relative = np.array(losses) / (amplitudes**2 / 2)
 assert np.argsort(losses)[-3:].tolist() == [4, 5, 6]
 assert np.argmax(relative) == 0 and relative[0] > 1 > max(relative[1:])
@@ -603,6 +604,85 @@ plots.table(
 # outside of the task distribution. But $A^2/2$ is the loss of the flat curve $y = 0$, and in proportion to that the smallest
 # amplitude is the hardest: at 0.1 the adapted curve is worse than the flat one. A learned initialization is a bet on tasks like
 # those that it was trained on, judged by the loss that it was trained with.
+
+# %% [markdown]
+# ## How many training tasks does MAML need?
+#
+# So far every outer step drew new tasks. In lesson 01, joint training on a few tasks overfitted to them. An initialization
+# could do that too: adapting from it works well on the training tasks, and badly on new ones. This is called
+# **meta-overfitting**. Does the inner step protect MAML against it?
+#
+# We repeat the experiment of lesson 01 with MAML. Each network trains on the same $M$ curves throughout, and every outer step
+# draws new points of two of them. For each $M$ there are six networks, each with curves of its own.
+
+# %%
+few_tasks = predict("02.few_tasks")
+
+# %%
+counts = (1, 4, 16, 64)  # numbers of training tasks, M
+optimizer = optax.adam(optax.cosine_decay_schedule(0.005, 2_000))
+
+
+def train_step(state, key, count, curves):
+    """One outer step on two of the first `count` curves."""
+    (params, opt_state), (amplitude, phase) = state, curves
+    which, *points = jax.random.split(key, 3)
+    i = jax.random.randint(which, (2,), 0, count)
+    batch = jax.vmap(tasks.task)(jnp.stack(points), amplitude[i], phase[i])
+    _, gradients = jax.vmap(one_task, in_axes=(None, 0))(params, batch)
+    mean = jax.tree.map(lambda g: g.mean(axis=0), gradients)
+    updates, opt_state = optimizer.update(mean, opt_state)
+    return optax.apply_updates(params, updates), opt_state
+
+
+state = random_params, optimizer.init(random_params)
+trained, curves = figures.train_on_few(train_step, state, counts)
+training, new = figures.losses_on_few(curve, trained, counts, curves, tasks)
+
+# %% tags=["fold"]
+few_tasks.reveal(0 if new[0].mean() < 0.5 else 1 if new[0].mean() < floor else 2)
+_gap = (new - training).mean(axis=1)
+assert training[0].mean() < 0.5 < floor + 0.5 < new[0].mean()
+assert _gap[0] > 3 and _gap[0] > _gap[1] + 1 and _gap[1:3].mean() > _gap[3] and _gap[3] < 0.8
+assert new[3].mean() < floor - 0.2
+figures.meta_overfitting(counts, training, new, floor)
+
+# %% [markdown]
+# The inner step does not protect MAML. Trained on a single curve, the network has this curve by heart, and one step towards a new
+# curve leaves more than the floor, so the best single function would do better without adapting at all. With more training
+# tasks the loss on them rises, the loss on new tasks falls, and the gap closes. As for joint training, what counts is the number
+# of *tasks*, however many points of each there are. The remedies are those of lesson 01: more tasks, regularization, and early
+# stopping by the loss after adaptation on validation tasks.
+
+# %% [markdown]
+# ## Three variants you will meet
+#
+# Many papers change one part of MAML. Here are three of them, in the words of this lesson.
+#
+# - **ANIL** (Raghu et al. 2020) adapts only the last layer in the inner loop, while the outer loop trains all layers. The backward
+#   pass becomes cheaper. On few-shot image benchmarks the accuracy is about that of MAML, which suggests that there the
+#   other layers are reused rather than adapted. Where tasks need different features, adapting one layer is too little.
+# - **Meta-SGD** (Li et al. 2017) learns an inner learning rate for each parameter along with the initialization, by the gradient that
+#   you derived in the exercise. There are twice as many numbers to learn from the same tasks, and nothing keeps a learning
+#   rate from becoming negative or too large for a stable inner step.
+# - **MAML++** (Antoniou et al. 2019) collects remedies for unstable training, which it traces to meta-gradients that explode or vanish on
+#   their way through many inner steps. Among other things it adds up the query losses after all inner steps, begins
+#   with first-order gradients, learns an inner learning rate for each layer and step, and decays the outer learning rate.
+#
+# The first two are one line each in the library, because both are inner optimizers:
+
+# %%
+last_layer = ml.inner.only(lambda params: params["layers"][2], optax.sgd(0.01))
+anil = ml.maml(loss, last_layer, num_steps=1)
+
+meta_sgd = ml.maml(lambda p, b: loss(p.start, b), ml.inner.learned_rates(), num_steps=1)
+with_rates = ml.inner.with_rates(random_params, 0.01)
+
+# %% tags=["fold"]
+_one = jax.tree.map(lambda leaf: leaf[0], _batch)
+assert jax.tree.structure(jax.eval_shape(anil, random_params, _one)[1]) == jax.tree.structure(random_params)
+_shapes = jax.eval_shape(meta_sgd, with_rates, _one)[1]
+assert jax.tree.structure(_shapes.rates) == jax.tree.structure(_shapes.start) == jax.tree.structure(random_params)
 
 # %% [markdown]
 # ## Curvature grows with the training time
@@ -666,7 +746,7 @@ plots.table(
     caption="Twenty cosine tasks with L = 1.",
 )
 assert largest_curvature(0.5, 16) > 10_000 * largest_curvature(0.5, 1)
-assert 0.8 < largest_curvature(0.05, 10) / largest_curvature(0.5, 1) < 1.25  # the quiz
+assert 0.8 < largest_curvature(0.05, 10) / largest_curvature(0.5, 1) < 1.25  # equal T
 
 # %% [markdown]
 # It is tempting to read this table as "many inner steps are dangerous". But in its rows *both* $K$ and $T$ grow, so it cannot
@@ -688,7 +768,7 @@ def separate(curvature, learning_rate, num_steps, factor):
     Args:
       curvature: function of (learning_rate, num_steps) that returns
         the largest curvature that was measured with them.
-      learning_rate: alpha, of the run that both are compared with.
+      learning_rate: α, of the run that both are compared with.
       num_steps: K, of that run.
       factor: a whole number of at least 1.
 
@@ -821,6 +901,7 @@ figures.training_time(bends, left, times)
 # - The meta-gradient is the query gradient, backpropagated through one factor $(I - \alpha H_k)$ for each inner step, the last
 #   step's factor first. Each Hessian is taken where its step begins.
 # - The same backward pass gives the gradient with respect to the inner learning rate.
+# - Trained on few tasks, MAML overfits to them like any other learner, which is called meta-overfitting.
 # - Before adaptation MAML's initialization is one function for all tasks, so it cannot get below the floor. What MAML trains is
 #   the loss after adaptation.
 # - The inner training time $T = \alpha K$ governs how far the inner loop adapts, and the curvature of $F$ may grow with it like
@@ -839,17 +920,23 @@ progress("02")
 #   inner learning rate is below $1/L$, every factor shrinks, and a long inner loop makes $F$ flat.
 # - `jax.grad` stores the whole inner loop, so its memory grows with the number of inner steps. Lessons 04 and 05 avoid that.
 # - A sine curve has two unknown numbers. It shows the mechanism, and not that MAML is the best method for any problem.
-# - We trained one network from one seed, and for fewer outer steps than Finn et al., whose published code takes 70,000.
+# - MAML++ is not a method of the library. Its decay of the outer learning rate is an optimizer of optax.
+# - We trained one network from one seed, except for the figure on meta-overfitting, and for fewer outer steps than Finn et al., whose published code takes 70,000.
 #   Lesson 07 compares methods with several seeds under a declared budget.
 #
 # ## Go further
 #
 # - C. Finn, P. Abbeel, S. Levine. *Model-agnostic meta-learning for fast adaptation of deep networks.* ICML 2017.
 #   [arXiv 1703.03400](https://arxiv.org/abs/1703.03400). The method, and the sine experiment (section 5.1).
+# - A. Raghu, M. Raghu, S. Bengio, O. Vinyals. *Rapid learning or feature reuse? Towards understanding the effectiveness of
+#   MAML.* ICLR 2020. [arXiv 1909.09157](https://arxiv.org/abs/1909.09157). ANIL; in the library it is `ml.inner.only`.
 # - Z. Li, F. Zhou, F. Chen, H. Li. *Meta-SGD: learning to learn quickly for few-shot learning.* 2017.
 #   [arXiv 1707.09835](https://arxiv.org/abs/1707.09835). An inner learning rate for each parameter, trained with the
 #   initialization; in the library it is `ml.inner.learned_rates`.
 # - A. Antoniou, H. Edwards, A. Storkey. *How to train your MAML.* ICLR 2019.
 #   [arXiv 1810.09502](https://arxiv.org/abs/1810.09502). MAML++: instabilities of training, and remedies for them.
+# - M. Yin, G. Tucker, M. Zhou, S. Levine, C. Finn. *Meta-learning without memorization.* ICLR 2020.
+#   [arXiv 1912.03820](https://arxiv.org/abs/1912.03820). Meta-overfitting in which one function solves all training tasks, so
+#   that the support set is ignored.
 # - K. Ji, J. Yang, Y. Liang. *Theoretical convergence of multi-step model-agnostic meta-learning.* JMLR 23, 2022.
 #   [arXiv 2002.07836](https://arxiv.org/abs/2002.07836). The bound, and inner learning rates proportional to $1/K$.

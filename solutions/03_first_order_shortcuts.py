@@ -92,7 +92,7 @@ def hessian_vector_product(phi, batch, vector):
 
 
 def inner_loop(theta, task, num_steps):
-    """[phi_0, ..., phi_K]"""
+    """[φ_0, ..., φ_K]"""
     phis = [theta]
     for _ in range(num_steps):
         phis.append(phis[-1] - alpha * gradient(phis[-1], task.support))
@@ -248,7 +248,7 @@ def fixed_points(curvature, minimum, learning_rate, num_steps):
     Args:
       curvature: array of shape [num_tasks], positive.
       minimum: array of shape [num_tasks].
-      learning_rate: alpha, with alpha * curvature < 1.
+      learning_rate: α, with α · curvature < 1.
       num_steps: K, a whole number of at least 1.
 
     Returns:
@@ -405,6 +405,46 @@ check("03.small_steps", small_step_fractions)
 # so Reptile gets about half as far.
 #
 # </details>
+
+# %% [markdown]
+# **Your own task distribution.** The theory says "whatever the tasks are". Test it on yours: paste your `my_task` from lesson
+# 01 over the lines below. The course fits a straight line to twenty of your tasks, with all points of a task in the support
+# and in the query set. Each loss is then quadratic in intercept and slope, and the points to which the methods converge are
+# known. They have two coordinates now, and need not lie on one line. So write the measurement: which part of the way from
+# `joint` to `maml` is `point`, if only what lies along this way counts? What do you expect for a small $\alpha$?
+
+
+# %%
+def my_task(key):
+    """A random task: ten support and ten query points of one curve."""
+    slope_key, offset_key, x_key = jax.random.split(key, 3)
+    slope = jax.random.uniform(slope_key, maxval=2.0)
+    offset = jax.random.normal(offset_key)
+    x = jax.random.uniform(x_key, (20, 1), minval=-5.0, maxval=5.0)
+    y = slope * x + offset
+    return ml.Task(support=(x[:10], y[:10]), query=(x[10:], y[10:]))
+
+
+def way(point, joint, maml):
+    """0 at joint, 1 at maml; each is an array of shape [2]."""
+    return None  # your measurement
+
+
+status = figures.own_way(my_task, way)
+
+# %% [markdown]
+# <details><summary>A measurement</summary>
+#
+# Project on the way: with `along = maml - joint`, return `(point - joint) @ along / (along @ along)`. For a small $\alpha$ and
+# $K = 3$ the parts are $\tfrac12$ and $\tfrac{K-1}{4K} = \tfrac16$ for all tasks whose curvatures differ. For a large
+# $\alpha$ they depend on the tasks.
+#
+# </details>
+
+# %% tags=["fold"]
+_own = figures.own_points(my_task, figures.OWN_RATES[0])
+_parts = [figures.part_of_the_way(_own[name], _own["joint"], _own["MAML"]) for name in ("FO-MAML", "Reptile")]
+assert np.allclose(_parts, [1 / 2, 1 / 6], atol=0.01)
 
 # %% [markdown]
 # ## When support and query disagree
@@ -674,7 +714,7 @@ def hessian_free(loss, task, params, learning_rate, epsilon):
       loss: function of (params, batch) that returns a scalar.
       task: a pair with task.support and task.query.
       params: the initialization, any pytree of arrays.
-      learning_rate: alpha, of the inner step.
+      learning_rate: α, of the inner step.
       epsilon: how far to go along v on each side, a number.
 
     Returns:
@@ -705,9 +745,11 @@ check("03.hessian_free", hessian_free)
 # %% [markdown]
 # ## Does it matter in practice?
 #
-# We train the same network on sine curves with each of the three methods, for 12,000 outer steps with Adam. The inner
-# loop takes five steps with $\alpha = 0.01$. Afterwards all three initializations adapt to the same 1,000 new tasks. We
-# compare medians, because a few tasks on which the inner loop diverges would dominate a mean.
+# We train the same network on sine curves with each of the three methods, for 4,000 outer steps with Adam. The inner
+# loop takes five steps with $\alpha = 0.01$. Every direction is clipped to norm 1 before Adam sees it, since a few huge
+# meta-gradients would otherwise spoil the beginning of MAML's training; lesson 06 explains them. Afterwards all three
+# initializations adapt to the same 1,000 new tasks. We compare medians, because a few tasks on which the inner loop
+# diverges would dominate a mean.
 
 # %%
 jax.config.update("jax_enable_x64", False)  # training runs in float32
@@ -722,17 +764,18 @@ random_params, apply = ml.models.functional(network)
 loss, inner = ml.losses.mean_squared_error(apply), optax.sgd(0.01)
 unseen = sines(jax.random.key(2), 1_000)
 
+clipped_adam = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
 methods, curves = {"MAML": ml.maml, "FO-MAML": ml.fo_maml, "Reptile": ml.reptile}, {}
 for name, method in methods.items():
-    learner = ml.meta_learner(method(loss, inner, 5), optax.adam(1e-3))
-    run = ml.fit(learner, random_params, sines, 12_000, 25, jax.random.key(0))
+    learner = ml.meta_learner(method(loss, inner, 5), clipped_adam)
+    run = ml.fit(learner, random_params, sines, 4_000, 25, jax.random.key(0))
     curves[name] = ml.evaluate.adaptation_curve(loss, inner, run.params, unseen, 5)
 
 # %% tags=["fold"]
 curves = {name: np.nan_to_num(curve, nan=np.inf) for name, curve in curves.items()}  # diverged counts as worst
 _before, _after = ({name: float(np.median(curve[k])) for name, curve in curves.items()} for k in (0, 5))
 _ratio = _after["FO-MAML"] / _after["MAML"]
-practice_prediction.reveal(0 if _ratio < 1 else 1 if _ratio <= 2 else 2)
+practice_prediction.reveal(0 if _ratio < 1 else 1 if _ratio <= 1.25 else 2)
 _behind = {name: float((curves[name][5] > curves["MAML"][5]).mean()) for name in ("FO-MAML", "Reptile")}
 assert all(_after[name] < _before[name] / 2 for name in curves)  # all three learn to adapt
 assert min(_behind.values()) > 0.5 and _after["MAML"] < min(_after["FO-MAML"], _after["Reptile"])

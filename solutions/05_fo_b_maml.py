@@ -268,10 +268,10 @@ def perturbed(loss, task, params, step_size, num_steps, strength, nu):
       loss: function of (params, batch) that returns a scalar.
       task: a pair with task.support and task.query, each a batch.
       params: theta, any pytree of arrays. Descent begins there.
-      step_size: alpha, the inner learning rate.
+      step_size: α, the inner learning rate.
       num_steps: K, a whole number, 0 included.
-      strength: lambda > 0, a number.
-      nu: a number of either sign.
+      strength: λ > 0, a number.
+      nu: ν, a number of either sign.
 
     Returns:
       phi_K, a pytree with the structure and shapes of `params`.
@@ -398,10 +398,10 @@ def symmetric(loss, task, params, step_size, num_steps, strength, nu):
       loss: function of (params, batch) that returns a scalar.
       task: a pair with task.support and task.query, each a batch.
       params: theta, any pytree of arrays. Both solves begin there.
-      step_size: alpha, the inner learning rate.
+      step_size: α, the inner learning rate.
       num_steps: K, of each solve.
-      strength: lambda > 0, a number.
-      nu: > 0, a number.
+      strength: λ > 0, a number.
+      nu: ν > 0, a number.
 
     Returns:
       A pytree with the structure and shapes of `params`.
@@ -459,7 +459,7 @@ def best_nu(truncation, amplification, accuracy, order):
     Args:
       truncation: C > 0, a number.
       amplification: R > 0, a number.
-      accuracy: delta > 0, the norm of each solution's error.
+      accuracy: δ > 0, the norm of each solution's error.
       order: p, 1 for forward, 2 for symmetric, or any larger whole
         number.
 
@@ -610,9 +610,9 @@ def unconverged_fo_b(loss, task, params, step_size, num_steps, strength):
       loss: function of (params, batch) that returns a scalar.
       task: a pair with task.support and task.query, each a batch.
       params: theta, an array of shape [d]. Descent begins there.
-      step_size: alpha, the inner learning rate.
+      step_size: α, the inner learning rate.
       num_steps: K, a whole number.
-      strength: lambda > 0, a number.
+      strength: λ > 0, a number.
 
     Returns:
       An array of shape [d].
@@ -814,6 +814,44 @@ plots.table(
 # best ν depends only on the third root of $R\,\delta/C$: if this ratio is a thousand times larger, the best ν is ten
 # times larger. For the symmetric estimator in float32 a ν between 0.001 and 0.01 is therefore a reasonable first
 # choice.
+
+# %% [markdown]
+# **Your own task distribution.** Which ν is best for *your* tasks? Paste your `my_task` from lesson 01 over the lines below.
+# The course brings your numbers to the size of ours and lets the network adapt to sixteen of your tasks. It then measures
+# $C$ in float64, where rounding does not disturb, and computes $R$ and $\delta$ as above. Choose ν from these three numbers.
+# The last line measures the V of your tasks in float32 and tells you whether your error is at most three times the smallest.
+
+
+# %%
+def my_task(key):
+    """A random task: ten support and ten query points of one curve."""
+    slope_key, offset_key, x_key = jax.random.split(key, 3)
+    slope = jax.random.uniform(slope_key, maxval=2.0)
+    offset = jax.random.normal(offset_key)
+    x = jax.random.uniform(x_key, (20, 1), minval=-5.0, maxval=5.0)
+    y = slope * x + offset
+    return ml.Task(support=(x[:10], y[:10]), query=(x[10:], y[10:]))
+
+
+constants = lesson_05.own_constants(my_task, network_loss, theta)
+print(f"C = {constants.C:.2g}   R = {constants.R:.2g}   δ = {constants.delta:.2g}")
+
+# %%
+my_nu = None  # choose it from the three numbers
+status = lesson_05.own_nu(my_task, network_loss, theta, my_nu)
+
+# %% [markdown]
+# <details><summary>A choice</summary>
+#
+# `my_nu = best_nu(*constants, 2)`, or the formula by hand: $(R\,\delta / 2C)^{1/3}$. Because of the third root it is often
+# close to our 0.003, even where $C$ is ten times larger.
+#
+# </details>
+
+# %% tags=["fold"]
+_errors = lesson_05.own_errors(my_task, network_loss, theta)
+_chosen = (constants.R * constants.delta / (2 * constants.C)) ** (1 / 3)
+assert np.exp(np.interp(np.log(_chosen), np.log(lesson_05.OWN_NUS), np.log(_errors))) < 3 * _errors.min()
 
 # %% [markdown]
 # ## When −ν removes the minimum

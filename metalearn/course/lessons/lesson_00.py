@@ -734,15 +734,18 @@ QUIZ = (
         ),
     ),
     Question(
-        prompt="Near its minimum a loss has a Hessian with eigenvalues 1 and 8. Above which learning rate does "
-        "gradient descent no longer converge there?",
-        options=("2", "1/4", "1/8"),
+        prompt="Near its minimum a loss has a Hessian with eigenvalues 1 and 8. Gradient descent with learning rate "
+        "0.2 takes one step. What becomes of the distance to the minimum in the steep direction?",
+        options=(
+            "It is 0.8 times as large, on the same side",
+            "It is 0.6 times as large, on the other side",
+            "It is 1.6 times as large, on the other side",
+        ),
         answer=1,
         feedback=(
-            "That is the limit of the flat direction. In the steep one, a learning rate of 2 multiplies the distance "
-            "to the minimum by $1 - 2 \\cdot 8 = -15$.",
-            "Right: the steepest direction decides, and $|1 - 8\\alpha| < 1$ means $\\alpha < 2/8$.",
-            "Up to 1/8 gradient descent does not even overshoot. Up to 1/4 it still converges, from alternating sides.",
+            "That is the flat direction, where a step multiplies the distance by $1 - 0.2 \\cdot 1$.",
+            "Right: a step multiplies the distance by $1 - 0.2 \\cdot 8 = -0.6$.",
+            "1.6 is the step as a multiple of the distance. What is left when it has been taken?",
         ),
     ),
 )

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 import metalearn as ml
 from metalearn import plots
 from metalearn.course.exercises.exercise import Exercise, Guess, Misconception, Question
+from metalearn.course.lessons import own
 from metalearn.course.lessons.adaptation import (
     curve_task,
     gradient_at,
@@ -764,35 +765,77 @@ def best_function(fitted: Any, x: Any) -> None:
     )
 
 
-def own_distribution(curve: Callable[[np.random.Generator, Any], Any], num_tasks: int = 2_000) -> None:
-    """Shows curves of a task distribution, the best single function, and how much of the mean square it leaves.
+def own_floor(my_task: Callable[[Any], Task], my_floor: float | None) -> str:
+    """Shows tasks of the learner's distribution, and whether a number is their floor.
 
     Args:
-      curve: function of (generator, inputs) that returns the targets of one random task at these inputs.
-      num_tasks: how many tasks to draw.
+      my_task: function of a key that returns one task.
+      my_floor: what the learner found for the floor, or None.
 
-    Raises:
-      ValueError: if `curve` does not return one finite number for each input, or returns nothing but zeros.
+    Returns:
+      "passed", "not yet" or "failed".
     """
-    rng, x = np.random.default_rng(0), np.linspace(-5, 5, 101)
-    drawn = [np.asarray(curve(rng, x), float) for _ in range(num_tasks)]
-    if any(targets.shape != x.shape or not np.isfinite(targets).all() for targets in drawn):
-        raise ValueError(f"the curve must return {len(x)} finite numbers, one for each input.")
-    targets = np.stack(drawn)
-    mean, floor, square = targets.mean(0), targets.var(0).mean(), (targets**2).mean()
-    if square == 0:
-        raise ValueError("all curves are zero: there is nothing to learn.")
+    try:
+        drawn = own.tasks(my_task)
+    except own.Unusable as error:
+        return own.told("failed", str(error))
+    found = own.floor(drawn)
+    answer = None if my_floor is None else np.asarray(my_floor, float)
+    close = max(0.1 * found.floor, 4 * found.uncertainty)
+    if answer is None:
+        status, message = "not yet", "These are tasks. Now work out their floor, and put it into `my_floor`."
+    elif answer.shape or not np.isfinite(answer):
+        status, message = "failed", "The floor is one number. Give a finite one."
+    elif abs(answer - found.floor) <= close:
+        status = "passed"
+        message = f"Measured on {len(drawn.query[1]):,} of your tasks, the floor is {plots.number(found.floor)}."
+    else:
+        status, message = "failed", _wrong_floor(answer, found, close)
+    _draw_own(drawn, found, status == "passed")
+    return own.told(status, message, my_task)
+
+
+def _wrong_floor(answer, found, close):
+    """What another number than the floor equals, if that is known."""
+    if found.square - found.floor > 2 * close and abs(answer - found.square) <= close:
+        return (
+            "Your number equals the mean square of the targets, which is the loss of the zero function. Which function "
+            "does best on your tasks?"
+        )
+    if found.constant - found.floor > 2 * close and abs(answer - found.constant) <= close:
+        return (
+            "Your number equals the loss of the best *constant*, one number for all inputs. A function may give "
+            "another answer at each input."
+        )
+    if abs(answer - np.sqrt(found.floor)) <= close:
+        return "Your number equals the square root of the floor. The loss is a *squared* error."
+    return (
+        f"Your number is too {'high' if answer > found.floor else 'low'}. At each input, the floor is the variance of "
+        "the targets over tasks. Are your inputs drawn as `my_task` draws them, and is noise, if there is any, counted?"
+    )
+
+
+def _draw_own(drawn, found, passed):
+    """Fifteen tasks, each a line through its points; with the best single function once the floor is known."""
     figure, (axes,) = plots.subplots(height=2.9)
-    for row in targets[:15]:
-        axes.plot(x, row, color=plots.PALETTE["muted"], linestyle="-", linewidth=0.7, alpha=0.7)
-    axes.plot(x, mean, color=plots.PALETTE["orange"], linestyle="-", linewidth=2.5, label="best one")
+    for i in range(15):
+        x, y = (np.concatenate([half[k][i, :, 0] for half in drawn]) for k in (0, 1))
+        order = np.argsort(x)
+        axes.plot(x[order], y[order], color=plots.PALETTE["muted"], linestyle="-", linewidth=0.7, alpha=0.7, marker=".")
+    if passed:
+        seen = slice(None, None, max(1, len(found.x) // 400))
+        axes.plot(
+            found.x[seen], found.best[seen], color=plots.PALETTE["orange"], linestyle="-", linewidth=2.5, label="best"
+        )
     plots.label(axes, "x", "y")
     plots.show(
         figure,
-        alt="Fifteen curves of the task distribution, and the mean of all, which is the best single function.",
-        title=f"A single function leaves {100 * floor / square:.0f}\u00a0% of the mean square",
-        caption=f"Fifteen of {num_tasks:,} tasks, and their mean. The floor is {plots.number(floor)}, the mean square "
-        f"{plots.number(square)}.",
+        alt="Fifteen tasks of the distribution, the points of each joined by a line"
+        + (", and the mean of all tasks, which is the best single function." if passed else "."),
+        title=f"A single function leaves {100 * found.floor / found.square:.0f}\u00a0% of the mean square"
+        if passed
+        else "Fifteen of your tasks",
+        caption="The points of each task are joined by a line." + (" Orange: the mean of all tasks." if passed else ""),
     )
 
 

@@ -30,6 +30,7 @@ from metalearn.course.lessons.adaptation import (
     wave,
     with_a_loop,
 )
+from metalearn.course.process import bar
 from metalearn.course.widgets import diagrams
 from metalearn.task import Params
 
@@ -774,6 +775,19 @@ PREDICTIONS = (
         read="Finn et al.'s experiment",
     ),
     Guess(
+        "02.few_tasks",
+        "A network is trained by MAML on a single task, with as many points of its curve as it wants. Then it takes "
+        "one inner step on a new task. Where is its query loss there, on average?",
+        (
+            "near zero, because it has learned to adapt",
+            "above zero, and below the floor of about 3",
+            "above the floor",
+        ),
+        why="With one training task there is nothing to adapt to, so the outer loop learns this curve by heart. One "
+        "small step does not lead from there to another curve.",
+        read="How many training tasks does MAML need?",
+    ),
+    Guess(
         "02.training_time",
         "Hold $T = \\alpha K = 8$ and go from 16 inner steps to 1,024, each of them 64 times smaller. What happens to "
         "the largest curvature of $F$?",
@@ -823,20 +837,16 @@ QUIZ = (
         ),
     ),
     Question(
-        "On the twenty cosine tasks you go from 1 inner step with $\\alpha = 0.5$ to 10 with $\\alpha = 0.05$. "
-        "The largest curvature of the meta-objective then",
+        "One task has the loss $1 - \\cos(\\phi - b)$, and θ lies at its top. You go from 1 inner step with "
+        "$\\alpha = 0.5$ to 2 inner steps with $\\alpha = 0.25$. The curvature $|F''|$ there goes from 2.25 to",
+        ("1.56", "2.25", "2.44", "5.06"),
+        2,
         (
-            "stays of the same order, and so does how far the inner loop adapts",
-            "stays of the same order, and the inner loop adapts ten times further",
-            "becomes ten times smaller",
-            "grows exponentially with the number of steps",
-        ),
-        0,
-        (
-            "Yes: the training time T = αK is the same, and it governs both.",
-            "How far the inner loop adapts depends on T = αK too. Has it changed?",
-            "Ten factors that are each closer to 1 replace one: what is their product?",
-            "It would if the learning rate stayed as it was.",
+            "That is $1.25^2$. Each of the two steps contributes a factor, and the curvature contains their product "
+            "twice.",
+            "The training time is the same, but two factors of 1.25 are not one of 1.5.",
+            "Yes: $(1 + 0.25)^{2 \\cdot 2}$. At the same training time it grows only a little, towards $e$.",
+            "That is $1.5^4$: two steps at the old learning rate, and so twice the training time.",
         ),
     ),
 )
@@ -928,6 +938,101 @@ def adaptation(joint: Any, maml: Any, floor: float) -> None:
         "first step, and further until the tenth.",
         title="Equal before adaptation, far apart after one step",
         caption="Mean over 1,000 new tasks with its 95 % interval, adapted from both initializations.",
+    )
+
+
+def train_on_few(train_step: Any, state: Any, counts: tuple[int, ...], runs: int = 6) -> tuple[Params, Any]:
+    """Trains `runs` networks for each number of training tasks, all in one compiled program: scan, and vmap twice.
+
+    Args:
+      train_step: function of (state, key, count, curves) that returns the next state.
+      state: (params, state of the optimizer) that all begin with.
+      counts: numbers of training tasks.
+      runs: networks for each of them.
+
+    Returns:
+      Their parameters, with leading axes [counts, runs]; amplitudes and phases of the curves, [runs, max(counts)] each.
+    """
+    unit = jax.random.uniform(jax.random.key(7), (2, runs, max(counts)))
+    curves = 0.1 + 4.9 * unit[0], jnp.pi * unit[1]
+
+    def hundred_steps(state, key, count, curves):
+        def step(state, key):
+            return train_step(state, key, count, curves), None
+
+        return jax.lax.scan(step, state, jax.random.split(key, 100))[0]
+
+    over_runs = jax.vmap(hundred_steps, in_axes=(0, 0, None, 0))
+    over_counts = jax.jit(jax.vmap(over_runs, in_axes=(0, None, 0, None)))
+    states = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(counts), runs, *leaf.shape)), state)
+    for key in bar(
+        jax.random.split(jax.random.key(8), (20, runs)), f"training {len(counts) * runs} networks", seconds=5
+    ):
+        states = jax.block_until_ready(over_counts(states, key, jnp.array(counts), curves))
+    return states[0], curves
+
+
+def losses_on_few(
+    curve: Any, trained: Params, counts: tuple[int, ...], curves: Any, tasks: ml.tasks.Sinusoid
+) -> tuple[np.ndarray, np.ndarray]:
+    """Query losses after one inner step on training tasks and on new tasks, each of shape [counts, runs].
+
+    Args:
+      curve: function of (params, inner learning rate, batch) -> query losses after each step, [steps + 1, num_tasks].
+      trained: as `train_on_few` returns them.
+      counts: numbers of training tasks.
+      curves: as `train_on_few` returns them.
+      tasks: the task distribution.
+    """
+    new = tasks(jax.random.key(9), 200)
+
+    def of_one(params, count, curves):
+        amplitude, phase = curves
+        i = jax.random.randint(jax.random.key(10), (200,), 0, count)
+        own = jax.vmap(tasks.task)(jax.random.split(jax.random.key(11), 200), amplitude[i], phase[i])
+        return jnp.stack([curve(params, 0.01, batch)[1].mean() for batch in (own, new)])
+
+    over_runs = jax.vmap(of_one, in_axes=(0, None, 0))
+    losses = jax.jit(jax.vmap(over_runs, in_axes=(0, 0, None)))(trained, jnp.array(counts), curves)
+    training, unseen = np.moveaxis(np.asarray(losses), -1, 0)
+    return training, unseen
+
+
+def meta_overfitting(counts: tuple[int, ...], training: np.ndarray, new: np.ndarray, floor: float) -> None:
+    """Shows losses after one inner step on training and new tasks, [counts, runs] each, and lesson 01's floor."""
+    figure, (axes,) = plots.subplots(height=3.4)
+    for values, color, dash, name in ((new, "orange", "--", "new tasks"), (training, "blue", "-", "training tasks")):
+        half_width = 1.96 * values.std(1, ddof=1) / np.sqrt(values.shape[1])
+        axes.plot(counts, values.mean(1), color=plots.PALETTE[color], linestyle=dash, marker="o", label=name)
+        axes.errorbar(
+            counts,
+            values.mean(1),
+            half_width,
+            color=plots.PALETTE[color],
+            linestyle="none",
+            capsize=3,
+            elinewidth=1.4,
+        )
+    axes.axhline(floor, color=plots.PALETTE["muted"], linestyle=":", linewidth=1.5)
+    place = {"textcoords": "offset points"}
+    axes.annotate("floor", (counts[-1], floor), (0, 5), ha="right", color=plots.PALETTE["muted"], **place)
+    ends = [(1.08, float(values[0].mean())) for values in (training, new)]
+    axes.annotate("", *ends, arrowprops={"arrowstyle": "<->", "color": plots.PALETTE["text"], "linewidth": 1.2})
+    middle = (1.08, (ends[0][1] + ends[1][1]) / 2 - 0.9)
+    axes.annotate("meta-overfitting", middle, (7, 0), color=plots.PALETTE["text"], weight="bold", **place)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(counts, [f"{count:g}" for count in counts])
+    axes.minorticks_off()
+    axes.set(xlim=(0.93, counts[-1] * 1.07), ylim=(-0.3, None))
+    plots.label(axes, "number of training tasks M", "query loss after one inner step")
+    plots.show(
+        figure,
+        alt="Query loss after one inner step against the number of training tasks, from 1 to 64. On the training tasks "
+        "it rises from nearly zero to about two, on new tasks it falls from far above the floor of three to about two. "
+        "The gap between them closes.",
+        title="Few training tasks: MAML adapts well to them, and badly to new ones",
+        caption="Mean over six networks with its 95 % interval, after 2,000 outer steps on two tasks each. Dotted: "
+        "the floor without adaptation.",
     )
 
 

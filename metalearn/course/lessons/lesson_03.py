@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from metalearn import plots, theory
 from metalearn.course.exercises.exercise import Exercise, Guess, Misconception, Question
+from metalearn.course.lessons import own
 from metalearn.course.lessons.adaptation import (
     adapt,
     by_recursion,
@@ -790,7 +791,7 @@ PREDICTIONS = (
     Guess(
         "03.practice",
         "After five inner steps on new sine curves, how does FO-MAML's median query loss compare with MAML's?",
-        ("lower", "up to twice as high", "more than twice as high"),
+        ("lower", "nearly the same, at most a quarter higher", "more than a quarter higher"),
         why="FO-MAML takes its query gradient after adaptation, as MAML does, so it too learns to adapt. But it leaves "
         "out the factors, and so it converges elsewhere.",
         read="How much of the way to MAML?",
@@ -816,21 +817,21 @@ QUIZ = (
         ),
     ),
     Question(
-        "Support and query loss are the same, and the inner learning rate is small. With more and more inner steps, "
-        "Reptile converges",
+        "Support and query loss are the same, and the inner learning rate is small. With two inner steps, how many "
+        "times as far as Reptile does FO-MAML get on the way from joint training to MAML?",
         (
-            "to MAML's point",
-            "about half of the way from joint training to MAML",
-            "about a quarter of the way from joint training to MAML",
-            "to joint training's point",
+            "just as far",
+            "twice as far",
+            "four times as far",
+            "Reptile gets nowhere",
         ),
         2,
         (
-            "Reptile averages gradients along the whole inner loop, and the early ones have seen little adaptation.",
-            "That is FO-MAML. Reptile averages FO-MAML's gradients over fewer inner steps.",
-            "Yes: on average its gradients have seen half of the inner steps, and FO-MAML with all of them gets half "
-            "way.",
-            "That is so for one inner step. With more of them, most of its gradients are taken after some adaptation.",
+            "FO-MAML takes its gradient after both inner steps. Where does Reptile take its two gradients?",
+            "That is so for very many inner steps. With two of them Reptile gets an eighth of the way.",
+            "Yes: a half against an eighth. Of Reptile's two gradients one has seen no inner step, and one has seen "
+            "one.",
+            "That is so for one inner step. With two, the second gradient is taken after some adaptation.",
         ),
     ),
     Question(
@@ -986,6 +987,117 @@ def own_tasks(curvature: _Array, minimum: _Array, learning_rate: float, num_step
         else "FO-MAML is between joint training and MAML",
         caption=f"{len(curvature)} quadratic tasks, α = {learning_rate:g}, K = {num_steps}.",
     )
+
+
+OWN_RATES = (0.001, 0.5)
+"""Small and large inner learning rates for a learner's own tasks, as parts of one over their largest curvature."""
+
+
+def own_points(my_task: Callable[[Any], Task], relative_rate: float, num_steps: int = 3) -> dict[str, _Array]:
+    """Where four methods converge if they fit straight lines to twenty tasks of the learner's distribution.
+
+    All points of a task are its support and its query set, so both losses of a task are one.
+
+    Args:
+      my_task: function of a key that returns one task.
+      relative_rate: the inner learning rate times the largest curvature of any of these tasks.
+      num_steps: K.
+
+    Returns:
+      Method -> intercept and slope of its initialization, shape [2].
+
+    Raises:
+      own.Unusable: if these are no tasks that anything can be learned from.
+    """
+    drawn = own.scaled(own.tasks(my_task))
+    points = tuple(np.concatenate([half[i][:20] for half in drawn], axis=1) for i in (0, 1))
+    tasks = own.as_quadratic(Task(points, points))
+    rate = relative_rate / np.linalg.eigvalsh(tasks.support.hessian).max()
+    joint = theory.unrolled(tasks, rate, 0).stationary_point()
+    return {"joint": joint, **converged_in_many_dimensions(tasks, rate, num_steps)}
+
+
+def part_of_the_way(point: Any, joint: Any, maml: Any) -> Any:
+    """Which part of the way from `joint` to `maml` a point is, measured along this way."""
+    way = maml - joint
+    return (point - joint) @ way / (way @ way)
+
+
+_WRONG_PARTS = (
+    (
+        lambda point, joint, maml: np.linalg.norm(point - joint) / np.linalg.norm(maml - joint),
+        "Your result equals the ratio of two distances. A point beside the way, or behind its beginning, would count "
+        "as progress. Which part of `point - joint` lies along the way?",
+    ),
+    (
+        lambda point, joint, maml: 1 - part_of_the_way(point, joint, maml),
+        "Your result is 1 at joint training's point and 0 at MAML's. Measure from the other end.",
+    ),
+    (
+        lambda point, joint, maml: (point - joint) @ (maml - joint),
+        "Your result equals the inner product alone. By what must it be divided, so that it is 1 at MAML's point?",
+    ),
+    (
+        lambda point, joint, maml: (point - joint) @ (maml - joint) / np.linalg.norm(maml - joint),
+        "Your result is a distance along the way, and not a part of it. Divide by the length of the way once more.",
+    ),
+    (
+        lambda point, joint, maml: point @ (maml - joint) / ((maml - joint) @ (maml - joint)),
+        "Your result measures from the origin. The way begins at joint training's point.",
+    ),
+)
+
+
+def own_way(my_task: Callable[[Any], Task], way: Callable[[Any, Any, Any], Any]) -> str:
+    """Measures with the learner's function how far FO-MAML and Reptile get on the learner's tasks.
+
+    Args:
+      my_task: function of a key that returns one task.
+      way: function of (point, joint, maml) that returns a number.
+
+    Returns:
+      "passed", "not yet" or "failed".
+    """
+    try:
+        found = [own_points(my_task, rate) for rate in OWN_RATES]
+    except own.Unusable as error:
+        return own.told("failed", str(error))
+    tried = [tuple(points) for points in np.random.default_rng(0).normal(0, 2, (4, 3, 2))]
+    try:
+        answers = [way(*points) for points in tried]
+    except NotImplementedError:
+        answers = [None]
+    except Exception as error:
+        return own.told("failed", f"`way` raised {type(error).__name__}: {error}")
+    if any(answer is None for answer in answers):
+        return own.told("not yet", "Your tasks are fine. Now let `way` return the part of the way.")
+    if any(np.shape(answer) for answer in answers):
+        return own.told("failed", "`way` must return one number, but it returned an array.")
+    if not np.allclose(answers, [part_of_the_way(*points) for points in tried]):
+        told = [text for wrong, text in _WRONG_PARTS if np.allclose(answers, [wrong(*points) for points in tried])]
+        return own.told(
+            "failed", told[0] if told else "This is not yet the part of the way: it is 0 at `joint`, 1 at `maml`."
+        )
+    length = np.linalg.norm(found[0]["MAML"] - found[0]["joint"])
+    if length < 1e-9:
+        message = (
+            "On your tasks MAML and joint training converge to the same point, since every task has the same inputs "
+            "and with them the same curvature. So all methods weight the tasks equally, and the cheapest is as good."
+        )
+        return own.told("passed", message, my_task)
+    plots.table(
+        {
+            name: [float(way(points[name], points["joint"], points["MAML"])) for points in found]
+            for name in ("FO-MAML", "Reptile")
+        },
+        ("part of the way", "small α", "large α"),
+        title="How far FO-MAML and Reptile get on your tasks",
+        caption="Straight lines fitted to twenty of your tasks, K = 3. α is "
+        + " and ".join(f"{rate:g}" for rate in OWN_RATES)
+        + " divided by the largest curvature.",
+        digits=2,
+    )
+    return own.told("passed", "This is the part of the way.", my_task)
 
 
 SEEN = "Mean loss after adaptation, and the points to which the four methods converge."

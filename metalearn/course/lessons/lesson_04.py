@@ -620,44 +620,45 @@ PREDICTIONS = (
 
 QUIZ = (
     Question(
-        "An inner loop on the proximal objective has converged with 100 steps. You run it for 1,000 instead. What "
-        "happens to iMAML?",
+        "The curvatures of the support loss are spread evenly between 0 and 50, in a thousand dimensions. You raise λ "
+        "from 1 to 100. How many products do conjugate gradients then need for the same accuracy?",
         (
-            "Its gradient and its memory stay as they are",
-            "Its gradient shrinks towards zero, as MAML's does without a proximal term",
-            "Its memory grows tenfold",
-            "It needs ten times as many conjugate-gradient steps",
+            "far fewer",
+            "far more",
+            "as many as before, since there are as many unknowns",
+            "as many as before, since the curvatures of the loss are the same",
         ),
         0,
         (
-            "Only $\\phi^*$ occurs in the linear system, and $\\phi^*$ no longer changes.",
-            "That is what happens without a proximal term. With one, a fixed part of every change to "
-            "$\\theta$ is left.",
-            "Which iterates of the inner loop does the linear system need?",
-            "The system is the same, and so are its eigenvalues.",
+            "The condition number $(\\lambda + 50) / \\lambda$ falls from 51 to 1.5.",
+            "A stronger proximal term makes the eigenvalues of $H + \\lambda I$ more alike. Is that harder or easier?",
+            "The number of unknowns is only an upper limit. What does the bound on the error contain?",
+            "The system contains $H + \\lambda I$. What happens to the quotient of its extreme eigenvalues?",
         ),
     ),
     Question(
-        "The smallest curvature of the support loss is −1, the largest 50. You choose λ = 5. Which solver can work?",
-        ("The Neumann series only", "Conjugate gradients only", "Both", "Neither"),
-        1,
-        (
-            "Compare the largest curvature with λ: by what does one more product multiply the error?",
-            "With λ all eigenvalues of the system are positive, but H / λ is too large for the series.",
-            "For one of them, the largest curvature must be below λ.",
-            "Add λ to the smallest curvature: is the system positive definite?",
-        ),
-    ),
-    Question(
-        "You have tuned MAML with α = 0.05 and K = 10. Which proximal strength regularizes about as much in the "
-        "directions of small curvature?",
-        ("0.1", "0.5", "2", "10"),
+        "The curvatures of the support loss lie between 0 and 50, and you choose λ = 200. After five products, about "
+        "how much of the error of the Neumann series is left in the steepest direction?",
+        ("a quarter", "a twentieth", "a thousandth", "more than at the beginning"),
         2,
         (
-            "This is one over K. Which role does the learning rate play?",
-            "This is the inner training time αK. How does the strength depend on it?",
-            "The inner training time is αK = 0.5, and λ is about one over it.",
-            "This is K. Do more inner steps correspond to a larger or to a smaller strength?",
+            "That is what one product leaves.",
+            "The factor is the same for every product. Do factors add or multiply?",
+            "Each product multiplies the error by $50 / 200$, and $4^{-5}$ is about a thousandth.",
+            "The error grows only where the curvature exceeds λ.",
+        ),
+    ),
+    Question(
+        "Five inner steps with α = 0.1, or a proximal term with λ = 2: in directions of small curvature they "
+        "regularize about alike. In a direction of curvature 8, which of them keeps more of a change to the "
+        "initialization?",
+        ("the five steps", "the proximal term", "both keep the same", "neither keeps anything"),
+        1,
+        (
+            "They keep $(1 - 0.8)^5$, which is less than a thousandth.",
+            "It keeps $2 / (2 + 8)$, a fifth, and the five steps keep $(1 - 0.8)^5$, less than a thousandth.",
+            "Compare $(1 - \\alpha a)^K$ with $\\lambda / (\\lambda + a)$ at $a = 8$.",
+            "One of the two fractions is well above zero: compute both at $a = 8$.",
         ),
     ),
 )

@@ -1,6 +1,8 @@
 """Lesson 05, FO-B-MAML: its exercises, predictions, quiz and figures."""
 
 import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ import optax
 import metalearn as ml
 from metalearn import plots
 from metalearn.course.exercises.exercise import Exercise, Guess, Misconception, Question
+from metalearn.course.lessons import own
 from metalearn.course.lessons.adaptation import (
     cosines,
     curve_task,
@@ -23,6 +26,7 @@ from metalearn.course.lessons.adaptation import (
     wave,
 )
 from metalearn.course.widgets import diagrams
+from metalearn.task import Loss, Task
 
 
 @jax.jit
@@ -808,15 +812,15 @@ PREDICTIONS = (
 
 QUIZ = (
     Question(
-        "The solutions carry independent errors of norm δ, and you always use the best ν. You make δ a hundred times "
-        "smaller. The error of the forward estimator becomes smaller by a factor of about",
-        ("100", "22", "10", "1: it does not depend on δ"),
+        "The solutions carry independent errors of norm δ, and you always use the best ν of the symmetric estimator. "
+        "By which factor must δ shrink for an error that is a hundred times smaller?",
+        ("10", "100", "1,000", "10,000"),
         2,
         (
-            "That would be an error proportional to δ. But a smaller δ is divided by a smaller ν.",
-            "That is $100^{2/3}$, the law of the symmetric estimator.",
-            "Yes: $\\delta^{1/2}$, and the square root of 100 is 10.",
-            "A smaller δ allows a smaller ν, and both terms shrink.",
+            "If δ shrank by 10 only, the error would shrink by $10^{2/3}$, which is less than five.",
+            "That would be right if the error were proportional to δ. But a smaller δ is divided by a smaller ν.",
+            "Yes: the error is $O(\\delta^{2/3})$, and $1000^{2/3} = 100$.",
+            "That is the price with the forward estimator, whose error is $O(\\delta^{1/2})$.",
         ),
     ),
     Question(
@@ -837,21 +841,21 @@ QUIZ = (
         ),
     ),
     Question(
-        "To save steps, a colleague begins the solve at +ν at the result for −ν, and stops both early. What goes "
-        "wrong?",
+        "The inner loops see minibatches, and a colleague draws them anew for each of the two solves. With smaller and "
+        "smaller ν, what happens to the error of the symmetric estimator?",
         (
-            "Nothing: the initial point does not matter",
-            "The errors of the two solves no longer cancel",
-            "The problem at +ν loses its minimum",
-            "The memory grows with the number of steps",
+            "It falls like ν²",
+            "It settles at a small constant",
+            "In the end it grows like 1/ν",
+            "It does not depend on ν",
         ),
-        1,
+        2,
         (
-            "It would not matter if both had converged. They are stopped early.",
-            "Yes: from one initial point both have nearly the same error, and the difference removes it. Now it stays, "
-            "divided by ν.",
-            "It is the problem at −ν that can lose its minimum.",
-            "Each solve still keeps one point.",
+            "That would be truncation alone. Both solves also carry an error of their own.",
+            "It does if both solves see the same minibatches, so that their errors nearly cancel.",
+            "Yes: then the solves have independent errors, whose difference does not shrink with ν and is divided by "
+            "it.",
+            "The estimator divides by ν. What does it divide?",
         ),
     ),
 )
@@ -946,6 +950,153 @@ def show_lost_minimum(nus: np.ndarray, errors: dict[str, np.ndarray]) -> None:
         "small ν and shoots up near one half; the forward and three-point curves continue smoothly.",
         "Subtract too much of the query loss, and there is no minimum",
         "One parameter with curvatures 0.5 of h and 3 of f, and λ = 1. The objectives are shown up to a constant.",
+    )
+
+
+# The learner's own task distribution ----------------------------------------------------------------------------------
+
+
+class Constants(NamedTuple):
+    """What the best perturbation follows from, averaged over tasks.
+
+    Attributes:
+      C: of the truncation error C ν².
+      R: of the error R δ / ν.
+      delta: δ, the error of a solution in float32.
+    """
+
+    C: float
+    R: float
+    delta: float
+
+
+_STRENGTH, _STEP_SIZE, _NUM_STEPS = 4.0, 0.05, 240
+OWN_NUS = np.geomspace(1e-5, 0.3, 46)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _solutions(loss, tasks, theta, nus):
+    """The solution of each task's perturbed problem for each ν, shape [num_tasks, num_nus, d]."""
+
+    def solve(task, nu):
+        def perturbed(phi):
+            return nu * loss(phi, task.query) + loss(phi, task.support)
+
+        objective = ml.inner.proximal(perturbed, theta, _STRENGTH)
+        return ml.inner.descend(objective, optax.sgd(_STEP_SIZE), _NUM_STEPS, theta)
+
+    return jax.vmap(jax.vmap(solve, (None, 0)), (0, None))(tasks, nus)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _implicit_gradients(loss, tasks, phi):
+    """λ (H + λ I)⁻¹ ∇f at each task's solution, shape [num_tasks, d]."""
+
+    def of_one(task, phi):
+        matrix = jax.hessian(loss)(phi, task.support) + _STRENGTH * jnp.eye(len(phi))
+        return _STRENGTH * jnp.linalg.solve(matrix, jax.grad(loss)(phi, task.query))
+
+    return jax.vmap(of_one)(tasks, phi)
+
+
+def _own_tasks(my_task):
+    """Sixteen tasks of the learner's distribution in units that suit the network of the lesson."""
+    tasks = own.scaled(own.tasks(my_task))
+    return Task(*((2 * x[:16], y[:16]) for x, y in tasks))
+
+
+def _root_mean_square(vectors, axis=None):
+    return np.sqrt(np.mean(np.sum(np.square(vectors), axis=-1), axis=axis))
+
+
+def own_constants(my_task: Callable[[Any], Task], loss: Loss, theta: Any) -> Constants:
+    """C, R and δ of the symmetric estimator for the network of the lesson on the learner's tasks.
+
+    Args:
+      my_task: function of a key that returns one task.
+      loss: of (params, batch), in float64.
+      theta: initialization, shape [d].
+
+    Returns:
+      Constants; NaN where nothing could be measured, and then a card says why.
+    """
+    try:
+        tasks = _own_tasks(my_task)
+    except own.Unusable as error:
+        own.told("failed", str(error))
+        return Constants(np.nan, np.nan, np.nan)
+    nu = 0.02
+    solutions = np.asarray(_solutions(loss, tasks, theta, np.array([0.0, nu, -nu])))
+    exact = np.asarray(_implicit_gradients(loss, tasks, solutions[:, 0]))
+    size = np.linalg.norm(exact, axis=-1, keepdims=True)
+    estimate = _STRENGTH * (solutions[:, 2] - solutions[:, 1]) / (2 * nu)
+    return Constants(
+        C=float(_root_mean_square((estimate - exact) / size) / nu**2),
+        R=float(_STRENGTH / np.sqrt(2) * np.sqrt(np.mean(size**-2.0))),
+        delta=float(2.0**-24 * _root_mean_square(solutions[:, 0])),
+    )
+
+
+def own_errors(my_task: Callable[[Any], Task], loss: Loss, theta: Any) -> np.ndarray:
+    """Relative error of the symmetric estimator in float32 for each of `OWN_NUS`, over sixteen tasks.
+
+    Raises:
+      own.Unusable: if these are no tasks that anything can be learned from.
+    """
+    tasks = _own_tasks(my_task)
+    at_zero = _solutions(loss, tasks, theta, np.zeros(1))[:, 0]
+    exact = np.asarray(_implicit_gradients(loss, tasks, at_zero))[:, None]
+    in_float32 = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), (tasks, theta, np.r_[OWN_NUS, -OWN_NUS]))
+    plus, minus = np.split(np.asarray(_solutions(loss, *in_float32), float), 2, axis=1)
+    estimate = _STRENGTH * (minus - plus) / (2 * OWN_NUS[:, None])
+    return _root_mean_square((estimate - exact) / np.linalg.norm(exact, axis=-1, keepdims=True), axis=0)
+
+
+def own_nu(my_task: Callable[[Any], Task], loss: Loss, theta: Any, my_nu: float | None) -> str:
+    """Shows the error at the learner's ν among those at others, on the learner's tasks; the other arguments as above.
+
+    Returns:
+      "passed" if it is at most three times the smallest error, "not yet" or "failed".
+    """
+    if my_nu is None:
+        return own.told("not yet", "Choose `my_nu` from the three numbers above.")
+    try:
+        errors = own_errors(my_task, loss, theta)
+    except own.Unusable as error:
+        return own.told("failed", str(error))
+    nu = np.asarray(my_nu, float)
+    if nu.shape or not np.isfinite(nu) or nu <= 0:
+        return own.told("failed", "ν must be one positive number.")
+    if not np.isfinite(errors).all() or errors.min() > 0.5:
+        message = "On your tasks the inner loop does not converge. Are a few of them of another order of magnitude?"
+        return own.told("failed", message)
+    best = int(errors.argmin())
+    if not OWN_NUS[0] <= nu <= OWN_NUS[-1]:
+        message = f"This ν is outside of the range that we measured, from {OWN_NUS[0]:g} to {OWN_NUS[-1]:g}."
+        return own.told("failed", message)
+    found = float(np.exp(np.interp(np.log(nu), np.log(OWN_NUS), np.log(errors))))
+    plots.show(
+        plots.lines(
+            OWN_NUS,
+            {"measured": errors},
+            "perturbation ν",
+            "relative error",
+            points={"yours": (float(nu), found)},
+            log="xy",
+        ),
+        "Relative error against the perturbation, both axes logarithmic: a V whose left branch is ragged, and the "
+        "point that was chosen on it.",
+        "The V of your tasks",
+        "Symmetric estimator in float32, 240 inner steps, sixteen of your tasks.",
+    )
+    factor = found / errors[best]
+    if factor <= 3:
+        return own.told("passed", f"The error at your ν is {plots.number(factor, 2)} times the smallest one.", my_task)
+    side, cause = ("above", "truncation") if nu > OWN_NUS[best] else ("below", "rounding")
+    return own.told(
+        "failed",
+        f"The error at your ν is {plots.number(factor, 2)} times the smallest one. Your ν is {side} the best one, "
+        f"where {cause} determines the error.",
     )
 
 

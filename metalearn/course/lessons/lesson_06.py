@@ -891,21 +891,21 @@ QUIZ = (
         ),
     ),
     Question(
-        "A meta-objective is $(L_0, L_1)$-smooth. The largest gradient $G$ below the initialization becomes ten times "
-        "larger, while everything else stays the same. What happens to the guaranteed number of outer steps?",
+        "Clipped descent with $c = L_0 / L_1$ begins where gradients are huge. $L_1$ doubles, and $L_0$ and the height "
+        "of the initialization stay as they are. How many steps can it need, at most, until the gradient is below c?",
         (
-            "It grows for plain descent, and stays for clipped descent",
-            "It grows for both",
-            "It stays for both",
-            "It grows for clipped descent, and stays for plain descent",
+            "as many as before",
+            "twice as many",
+            "four times as many",
+            "it depends on the largest gradient",
         ),
-        0,
+        2,
         (
-            "Plain descent needs a learning rate that is safe at the largest gradient. The count for clipped descent "
-            "does not contain $G$.",
-            "Does the count for clipped descent contain the largest gradient $G$?",
-            "The learning rate of plain descent must be safe where the gradient is largest.",
-            "It is the other way round: a clipped step does not get longer when the gradient does.",
+            "The length of a clipped step is $1 / (2 L_1)$. Does it stay?",
+            "A step is half as long. What else has become smaller in the decrease $0.4\\, g\\, r$ of line 7?",
+            "Yes: the step is half as long, and so is the smallest gradient that is still clipped, so a step lowers "
+            "$F$ by at least $0.2\\, L_0 / L_1^2$.",
+            "Look at line 7: where the gradient is clipped, the least decrease does not contain it.",
         ),
     ),
     Question(

@@ -868,21 +868,20 @@ QUIZ = (
     ),
     Question(
         "A colleague integrates $\\phi$ and $p$ backwards together and stores nothing. For linear regression with the "
-        "squared loss, at $LT = 100$ in float64, the meta-gradient is right to ten digits. Does this show that the "
-        "method can be used for a network at the same $LT$?",
+        "squared loss, at $LT = 100$ in float64, the meta-gradient is right to ten digits. Which further test would "
+        "show whether the method can be used for a network?",
         (
-            "No, because this loss is quadratic in the parameters",
-            "Yes, because the same LT was tested",
-            "Yes, because the trajectory must have been right",
-            "No, because ten digits are too few",
+            "logistic regression at the same LT",
+            "linear regression on other data, at the same LT",
+            "linear regression with a proximal term",
+            "linear regression in float32",
         ),
         0,
         (
-            "The Hessian of this loss is the same everywhere, so the gradient is right even along a wrong trajectory. "
-            "That of a network's loss changes along the trajectory.",
-            "The test has the right $LT$, but a loss that cannot show the failure.",
-            "At $LT = 100$ nothing is left of the initialization in float64, whatever the gradient says.",
-            "Ten digits would be plenty, if the test could fail.",
+            "Its Hessian changes along the trajectory, so a lost trajectory makes the gradient wrong.",
+            "The Hessian differs between data sets, but it still does not change along a trajectory.",
+            "A proximal term adds a constant to every curvature. Does the Hessian change along the trajectory?",
+            "The trajectory is lost even earlier, but for this loss the gradient does not need it.",
         ),
     ),
 )
