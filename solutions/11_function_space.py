@@ -59,18 +59,21 @@ inits, apply = figures.networks()  # three random initializations, stacked
 loss = ml.losses.mean_squared_error(apply)
 inner = optax.sgd(0.02)
 trained = {"random": inits}
-new_tasks = jax.jit(lambda key: distribution(key, 300))(jax.random.key(9))  # to score on
+new_tasks = jax.jit(lambda key: distribution(key, 300))(jax.random.key(9))
 
 # %%
 method = ml.maml(loss, inner, num_steps=5)
-trained["MAML"] = figures.train(method, inits, distribution, 1_000, "MAML", seconds=5)
+trained["MAML"] = figures.train(method, inits, distribution, 1_000, "MAML", 5)
 
 # %%
 method = ml.meta_rkhs_ii(apply, time=1.0)
-trained["closed form"] = figures.train(method, inits, distribution, 1_000, "closed form", seconds=7)
+found = figures.train(method, inits, distribution, 1_000, "closed form", 7)
+trained["closed form"] = found
 
 # %%
-kernels = {name: figures.kernel_matrices(apply, params) for name, params in trained.items()}
+kernels = {}
+for name, params in trained.items():
+    kernels[name] = figures.kernel_matrices(apply, params)
 tasks_covariance = figures.covariance(figures.X, distribution)
 
 # %% [markdown]
@@ -431,7 +434,8 @@ def follow(theta, lam):
     """Parameters after adaptation, and the relative error of the prediction."""
     adapt = ml.inner.proximal(lambda phi: half_sum(wide)(phi, (X10, Y10)), theta, lam)
     phi = ml.inner.descend(adapt, optax.sgd(0.03), 1_000, theta)
-    predicted = kernel.regression(wide, kernel.tangent(wide), lam)(theta, (X10, Y10), x50)
+    regression = kernel.regression(wide, kernel.tangent(wide), lam)
+    predicted = regression(theta, (X10, Y10), x50)
     start, end = wide(theta, x50), wide(phi, x50)
     return phi, jnp.linalg.norm(predicted - end) / jnp.linalg.norm(end - start)
 
@@ -485,7 +489,9 @@ def scores(params):
     return jnp.stack([curve[5], curve[10], closed.mean()])
 
 
-table = {name: np.stack([scores(each) for each in figures.each(params)]) for name, params in trained.items()}
+table = {}
+for name, params in trained.items():
+    table[name] = np.stack([scores(each) for each in figures.each(params)])
 
 # %% tags=["fold"]
 _mean = {name: values.mean(0) for name, values in table.items()}
@@ -555,10 +561,14 @@ assert all(share[0] < 1 < share[-1] for share in gains.values())
 
 # %%
 strengths = jnp.repeat(jnp.array([1e-9, 3e-4, 1e-3]), 3)  # 1e-9 is joint training
-three_times = jax.tree.map(lambda leaf: jnp.tile(leaf, (3, *[1] * (leaf.ndim - 1))), inits)
+three_times = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf, leaf]), inits)
 regularized = figures.train(
     lambda strength: ml.meta_rkhs_i(loss, strength),
-    *(three_times, distribution, 1_000, "Meta-RKHS I", 6),
+    three_times,
+    distribution,
+    1_000,
+    "Meta-RKHS I",
+    6,
     values=strengths,
 )
 
@@ -640,7 +650,9 @@ weights = {
 }
 fractions = np.array([0.0, 0.1, 0.2, 0.3])
 one_step = ml.maml(ml.tasks.Quadratic.loss, optax.sgd(0.1), 1)
-learners = {name: ml.meta_learner(one_step, optax.sgd(0.1), chosen) for name, chosen in weights.items()}
+learners = {}
+for name, chosen in weights.items():
+    learners[name] = ml.meta_learner(one_step, optax.sgd(0.1), chosen)
 distances = figures.outlier_runs(learners, fractions)
 
 # %% tags=["fold"]
