@@ -484,7 +484,7 @@ flow = ml.gradient_flow(apply, time=1.0)
 @jax.jit
 def scores(params):
     """Mean query loss on new tasks: after 5 and 10 steps, and in closed form."""
-    curve = ml.evaluate.adaptation_curve(loss, inner, params, new_tasks, 10).mean(axis=1)
+    curve = ml.evaluate.adaptation_curve(loss, inner, params, new_tasks, 10).mean(1)
     closed = jax.vmap(kernel.query_loss(flow), (None, 0))(params, new_tasks)
     return jnp.stack([curve[5], curve[10], closed.mean()])
 
@@ -699,8 +699,7 @@ progress("11")
 # - The experiment with the width has one task and one way to scale the outputs. In other scalings a wide network need
 #   not keep its kernel still.
 # - The networks are small and were trained for 1,000 outer steps, with settings of our own, the same ones for all
-#   methods. More training lowers all errors of the table, and another inner learning rate would change the column of
-#   the steps.
+#   methods. Other settings, above all another inner learning rate, would change the errors of the tables.
 # - The cosine between kernel and covariance compares matrices on a grid. It says nothing about the ridge, nor about
 #   the network's own curve.
 # - The outliers are easy to recognize by their losses. Tasks that are merely harder are not.
