@@ -161,6 +161,17 @@ LESSONS = (
         needs=("02", "03"),
         core=False,
     ),
+    Lesson(
+        number="11",
+        slug="function_space",
+        title="Function space: adapt with a kernel",
+        claim="For a model that is linear in its parameters, kernel regression is proximal adaptation; for a network "
+        "this holds as long as its tangent kernel stands still.",
+        minutes=70,
+        part="Function space",
+        needs=("04", "02"),
+        core=False,
+    ),
 )
 
 
