@@ -72,7 +72,7 @@ CLAIM = Claim(
         "The paper shows that more inner steps make the meta-objective less smooth unless the inner learning rate "
         "falls. On tasks with wavy losses the largest curvature of the meta-objective grows by a factor of "
         "{thousands:.2g} thousand from K = 1 to K = 16 with a fixed inner learning rate, and by one of {scaled:.3g} "
-        "with α = 1/(8 K), which also keeps the inner training time α K the same. The largest α that keeps the meta- "
+        "with α = 1/(8 K), which also keeps the inner training time α K the same. The largest α that keeps the meta-"
         "objective as smooth as the tasks themselves falls about like 1/K: the fitted exponent is {power:.3g}."
     ),
     measure=measure,
