@@ -321,8 +321,7 @@ SPLIT = Exercise(
     ),
     alternatives=(_split_of(), _by_automatic_differentiation),
     hints=(
-        "First the step of the head, then $p(q)$ with the head after it. `jax.nn.softmax` turns logits into "
-        "probabilities.",
+        "First the step of the head, then $p(q)$ with the head after it. `softmax` turns logits into probabilities.",
         "The head after the step is a sum of two matrices, and so is the gradient $W_1\\, (p(q) - e_{y_q})$. In code "
         "features are rows, so each part is a matrix of errors times the transpose of one of the two.",
     ),
@@ -835,6 +834,22 @@ def hidden_layers(params: Params, pictures: Any) -> list[Any]:
         layer = params["layers"][i]
         outputs.append(jax.nn.relu(outputs[-1] @ layer["kernel"][...] + layer["bias"][...]))
     return outputs
+
+
+def guesses(params: Params, tasks: Task) -> _Array:
+    """The class that is guessed for every query picture after ten inner steps, [num_tasks, num_query]."""
+    apply = draw_five.network()[1]
+    loss = ml.losses.cross_entropy(apply)
+
+    @jax.jit
+    def of_all(tasks):
+        def one(task):
+            adapted = ml.inner.descend(lambda phi: loss(phi, task.support), optax.sgd(RATE), STEPS, params)
+            return apply(adapted, task.query[0]).argmax(axis=-1)
+
+        return jax.lax.map(one, tasks, batch_size=50)
+
+    return np.asarray(of_all(tasks))
 
 
 def layers_before_and_after(params: Params, tasks: Task) -> list[tuple[_Array, _Array]]:
