@@ -76,30 +76,6 @@ def draw_batch(
     return jax.vmap(one)(jax.random.split(key, num_tasks))
 
 
-def draw_one(
-    key: PRNGKeyArray,
-    look_up: Callable[[Int[Array, "num_ways 1"], Int[Array, "num_ways n"]], Shaped[Array, "num_ways n ..."]],
-    num_classes: int,
-    num_examples: int,
-    num_ways: int,
-    num_shots: int,
-    num_query: int,
-) -> Task:
-    """One task, whose `look_up` may depend on traced numbers: inputs [num_ways, n, ...] for classes and examples.
-
-    It draws other tasks from a key than `draw` does. The records of lessons 07 and 12 are of these.
-    """
-    class_key, example_key = jax.random.split(key)
-    classes = jax.random.permutation(class_key, num_classes)[:num_ways, None]
-    examples = jax.vmap(lambda key: jax.random.permutation(key, num_examples))(jax.random.split(example_key, num_ways))
-
-    def batch(columns):
-        inputs = look_up(classes, columns)
-        return inputs.reshape(-1, *inputs.shape[2:]), jnp.repeat(jnp.arange(num_ways), columns.shape[1])
-
-    return Task(support=batch(examples[:, :num_shots]), query=batch(examples[:, num_shots : num_shots + num_query]))
-
-
 def to_images(pictures: UInt8[Array, "*shape"]) -> Float[Array, "*shape 1"]:
     """uint8 [..., height, width] -> float32 [..., height, width, 1] in [0, 1]."""
     return pictures.astype(jnp.float32)[..., None] / 255

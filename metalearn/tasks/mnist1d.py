@@ -69,7 +69,7 @@ class MNIST1D:
         sizes = *data.shape[:2], self.num_ways, self.num_shots, self.num_query
 
         def draw(key):
-            return _episode.draw_one(key, lambda classes, examples: data[classes, examples], *sizes)
+            return _episode.draw(key, lambda classes, examples: data[classes, examples], *sizes)
 
         return jax.vmap(draw)(jax.random.split(key, num_tasks))
 

@@ -163,7 +163,7 @@ class Drawings:
             of_kind, of_task, of_shifts = jax.random.split(key, 3)
             kind = jax.random.randint(of_kind, (), 0, num_kinds)
             look_up = lambda classes, columns: pictures[kind, classes, columns]  # noqa: E731
-            task = _episode.draw_one(of_task, look_up, num_classes, num_drawings, NUM_WAYS, 1, NUM_QUERY)
+            task = _episode.draw(of_task, look_up, num_classes, num_drawings, NUM_WAYS, 1, NUM_QUERY)
 
             def shifted(key, batch):
                 images, labels = batch
