@@ -1157,8 +1157,9 @@ def coefficient_matrices(matrices: dict[str, _Array]) -> None:
 
     colors = LinearSegmentedColormap.from_list("pull", [BLUE, CARD, ORANGE])
     figure, panels = plots.subplots(len(matrices), height=3.6)
-    for axes, (name, matrix) in zip(panels, matrices.items(), strict=True):
-        axes.imshow(matrix, cmap=colors, vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
+    for axes, (name, every) in zip(panels, matrices.items(), strict=True):
+        matrix = every.reshape(few_shot.WAYS, -1, few_shot.WAYS)[:, :2].reshape(-1, few_shot.WAYS)
+        axes.imshow(matrix, cmap=colors, vmin=-1.5, vmax=1.5, aspect="auto", interpolation="nearest")
         for (q, s), value in np.ndenumerate(matrix):
             if abs(value) >= 0.005:
                 axes.text(
@@ -1167,8 +1168,8 @@ def coefficient_matrices(matrices: dict[str, _Array]) -> None:
                     f"{value:.2f}".replace("-", "−"),
                     ha="center",
                     va="center",
-                    fontsize="x-small",
-                    color=CARD if abs(value) > 0.6 else TEXT,
+                    fontsize="small",
+                    color=TEXT,
                 )
         each = len(matrix) // few_shot.WAYS
         axes.set_xticks(range(few_shot.WAYS), CLASSES)
@@ -1180,7 +1181,7 @@ def coefficient_matrices(matrices: dict[str, _Array]) -> None:
         "Two matrices of coefficients, rows queries and columns support examples. With a random head entries of both "
         "signs occur off the diagonal blocks; with a zero head the diagonal is negative and everything else positive.",
         title="A zero head attracts within a class and repels all others",
-        caption="Coefficients of one task of Georgian and Armenian characters. Blue: negative, attraction. Orange: "
+        caption="Coefficients of one task, for two queries of each class. Blue: negative, attraction. Orange: "
         "positive, repulsion.",
     )
 
@@ -1225,8 +1226,8 @@ def pulls(head_scale: float) -> Figure:
     axes.plot(0, 0, "+", color=MUTED, markersize=9)
     axes.set(xlim=(-2.9, 2.9), ylim=(-2.3, 2.0), aspect="equal")
     plots.label(axes, "first feature", "second feature")
-    axes.text(-2.8, 1.75, "contrastive", color=BLUE, fontweight="bold")
-    axes.text(-2.8, 1.47, "interference" if head_scale > 0 else "no interference", color=ORANGE, fontweight="bold")
+    axes.text(1.2, -1.75, "contrastive", color=BLUE, fontweight="bold")
+    axes.text(1.2, -2.05, "interference" if head_scale > 0 else "no interference", color=ORANGE, fontweight="bold")
     axes.text(2.8, 1.75, f"wrong signs: {100 * split.wrong_signs():.0f} %", color=MUTED, ha="right")
     return figure
 
