@@ -172,6 +172,16 @@ LESSONS = (
         needs=("04", "02"),
         core=False,
     ),
+    Lesson(
+        number="12",
+        slug="few_shot_images",
+        title="Few-shot images: five new characters from one drawing each",
+        claim="A network that has seen a thousand characters learns five new ones from one drawing each; with a zero "
+        "head, first-order MAML trains it as a supervised contrastive learner.",
+        minutes=85,
+        part="Applications",
+        needs=("03", "07"),
+    ),
 )
 
 

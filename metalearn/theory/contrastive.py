@@ -1,11 +1,11 @@
 """What first-order MAML teaches an encoder, split in two.  (Kao, Chiu & Chen 2022, arXiv 2106.15367)
 
-Let a linear head W (logits φᵀ W, softmax p) take one step with learning rate α on the mean cross-entropy of the n
-support examples s, while the features φ stay as they are:  W₁ = W + α/n Σ_s φ(s) (1[y_s] - p(s))ᵀ.  Then the loss of a
+Let a linear head W (logits ψᵀ W, softmax p) take one step with learning rate α on the mean cross-entropy of the n
+support examples s, while the features ψ stay as they are:  W₁ = W + α/n Σ_s ψ(s) (1[y_s] - p(s))ᵀ.  Then the loss of a
 query example q after that step has in the features of q the gradient::
 
     W₁ (p(q) - 1[y_q]) =  W (p(q) - 1[y_q])            interference: what the head happened to be
-                        + α/n Σ_s c_qs φ(s)            contrastive: nearer to support examples with c_qs < 0
+                        + α/n Σ_s c_qs ψ(s)            contrastive: nearer to support examples with c_qs < 0
 
     c_qs = p_{y_s}(q) + p_{y_q}(s) - ⟨p(q), p(s)⟩ - 1[y_s = y_q]
 
@@ -58,9 +58,9 @@ def contrastive_split(
     """Splits the gradient that first-order MAML sends into the encoder, for one inner step on the head alone.
 
     Args:
-      features_support: φ(s), shape [num_support, num_features].
+      features_support: ψ(s), shape [num_support, num_features].
       labels_support: y_s, whole numbers, shape [num_support].
-      features_query: φ(q), shape [num_query, num_features].
+      features_query: ψ(q), shape [num_query, num_features].
       labels_query: y_q, whole numbers, shape [num_query].
       head: W before the step, shape [num_features, num_classes]. A bias is a row of W for a feature that is always 1.
       step_size: α > 0, the learning rate of the inner step.

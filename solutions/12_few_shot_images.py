@@ -1,0 +1,726 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] tags=["opening"]
+# **Afterwards you can**
+#
+# - **adapt** a network to five new characters from one drawing of each, and **measure** how good it is,
+# - **compare** meta-learned initializations fairly with baselines that need no meta-learning,
+# - **derive** the gradient that first-order MAML sends into the encoder, and **split** it in two,
+# - **apply** the zeroing trick at training and at test,
+# - **tell** feature reuse from rapid learning.
+#
+# **New symbols**
+#
+# - $\psi(x)$: features of a picture $x$, the input of the last layer
+# - $W$: weights of the last layer, the head
+# - $p(x)$: probabilities of the classes
+# - $e_y$: unit vector of class $y$
+# - $c_{qs}$: coefficient of a query example $q$ and a support example $s$
+
+# %% tags=["imports"]
+import jax  # this cell loads JAX and the course, which takes a few seconds
+import numpy as np
+import optax
+
+import metalearn as ml
+from metalearn.course import check, explore, playground, predict, progress, quiz, setup
+from metalearn.course.lessons import few_shot
+from metalearn.course.lessons import lesson_12 as figures
+
+setup()  # settings with which the many small programs of a lesson start quickly
+
+# %% [markdown]
+# ## Draw five symbols
+#
+# Draw a symbol into each of the five boxes: letters of an alphabet that you know, letters that you make up, or small
+# pictures. **One drawing of each is enough.** Then draw one of the five again in the large box. A small network adapts
+# to your five drawings by ten gradient steps, here in your browser, and says which one you have drawn.
+
+# %%
+playground("draw_five_symbols")
+
+# %% [markdown]
+# The network has never seen your symbols, and nothing was sent anywhere: the ten steps take a few milliseconds. Try to
+# fool it. Which pairs of symbols does it confuse, and does it help to draw one of the five differently?
+#
+# How often is it right? Here is what was measured, on characters of two scripts that it was not trained on, and on
+# random symbols that a program draws again and again with a shaky hand.
+
+# %%
+figures.pad_accuracy()
+
+# %% [markdown]
+# This lesson shows how such a network is made, how much of this the meta-learning is responsible for, and what exactly
+# the training does to the network's features.
+#
+# *Short of time? Skip the sections "Train it yourself" and "Omniglot".*
+
+# %% [markdown]
+# ## One task, ten gradient steps
+#
+# What the network sees of a drawing is a picture of 14 × 14 pixels, with the ink centred. It is a small network: 196
+# inputs, hidden layers of 128 and 64 units, and five outputs, the logits of five classes. The last layer, which
+# computes the logits, is called the **head**, and the layers before it the **encoder**. What the encoder computes from
+# a picture $x$ are its **features** $\psi(x)$.
+#
+# A task shows five new characters. Its support set has one picture of each, so one speaks of **5-way 1-shot**
+# classification, and its query set has five others of each. We load the network of the drawing pad and 500 such tasks
+# with Armenian and Georgian characters. Each picture shows a character in one of twelve typefaces, and no typeface of a
+# character is in both sets.
+
+# %%
+params, apply = figures.pad_network()
+loss = ml.losses.cross_entropy(apply)
+accuracy = ml.losses.accuracy(apply)
+inner = optax.sgd(0.2)
+
+tasks = figures.unseen(num_shots=1, num_tasks=500)
+task = figures.one_task(tasks)
+print("pictures of the support set:", task.support[0].shape)
+print("pictures of the query set:  ", task.query[0].shape)
+
+# %% [markdown]
+# The head of this network consists of zeros. This loses nothing, because the five characters of a task are numbered in
+# any order, so nothing can be known about class 3 before the task begins.
+
+# %%
+before_prediction = predict("12.before")
+
+# %%
+adapted = ml.adapt(loss, inner, params, task.support, num_steps=10)
+before = accuracy(params, task.query)
+after = accuracy(adapted, task.query)
+print(f"right before adaptation: {100 * before:.0f} %")
+print(f"right after ten steps:   {100 * after:.0f} %")
+
+# %% tags=["fold"]
+before_prediction.reveal(100 * float(before))
+assert abs(before - 0.2) < 1e-6 and after > 0.6
+_first = few_shot.first(tasks, 200)
+_guesses = figures.guesses(params, _first)
+_right = (_guesses == _first.query[1]).mean(axis=1)
+_shown = np.array([0, int(_right.argmin())])
+figures.gallery(
+    jax.tree.map(lambda leaf: leaf[_shown], _first),
+    _guesses[_shown],
+    "Most tasks are solved, and the worst shows why one picture may not be enough",
+)
+
+# %% [markdown]
+# Look at the mistakes of the task on the right. Its characters A and E differ by little more than a short stroke, and two
+# typefaces of one character may differ by more than that. From a single picture of each nobody can know which
+# differences matter, unless one has seen many other characters. This knowledge is what the initialization contains.
+
+# %% [markdown]
+# ## Is that good?
+#
+# An accuracy means little without a baseline. The simplest one needs neither training nor a network.
+
+# %%
+pixel_prediction = predict("12.pixels")
+
+# %%
+network_score = ml.evaluate.meta_test(loss, inner, params, tasks, 10, metric=accuracy)
+pixel_score = ml.evaluate.score(few_shot.nearest_neighbour(tasks))
+print("the network:    ", network_score)
+print("nearest picture:", pixel_score)
+
+# %% tags=["fold"]
+pixel_prediction.reveal(100 * pixel_score.mean)
+assert network_score.mean - network_score.half_width > pixel_score.mean + pixel_score.half_width
+assert 0.8 < pixel_score.mean < 0.92
+
+# %% [markdown]
+# The nearest picture is a strong opponent here. The network makes about a quarter of its mistakes. That is a large
+# gain, but a report that leaves the baseline out would make it look larger still.
+#
+# Now for a fair comparison of meta-gradients. Its runs take half an hour, so they were made by a script of the course,
+# `few_shot.py`, and their record comes with it. The rules are those of lesson 07:
+#
+# - All methods train on Latin and Greek characters, choose their hyperparameters on Cyrillic ones, and are tested once on
+#   Armenian and Georgian ones.
+# - Each of them chooses from six configurations: two outer learning rates times three values of $\alpha$, or of $\lambda$
+#   for FO-B-MAML. Each meta-gradient is clipped to norm 1 before Adam.
+# - All training is 1-shot, with $K = 5$ inner steps, 16 tasks in an outer step, the same sequence of tasks, and three
+#   seeds. At test a method may take five or ten steps, whichever is better on validation tasks.
+# - Each method runs twice: with a *zero head* at the beginning of every task, in training and at test, which is called the
+#   **zeroing trick**; and with a *learned head*, which belongs to the initialization like every other layer.
+#
+# The strongest baseline trains the same network, on the same number of pictures, as an ordinary classifier of all 999
+# training characters. For a new task it gets a zero head of five classes and is fine-tuned on the support set. This is
+# **fine-tuning from joint training**. Or its features are used without any fine-tuning, by taking for each query the
+# class whose mean feature vector, its **centroid**, has the smallest angle to that of the query.
+
+# %%
+figures.comparison()
+
+# %% tags=["fold"]
+_rows = figures.record()["rows"]
+_joint = _rows["joint training"]["zeroing"]
+
+
+def _mean(entry, shots="1"):
+    return entry[shots]["mean"]
+
+
+_zero = [_mean(_rows[name]["zeroing"]["test"]) for name in ("MAML", "FO-MAML", "FO-B-MAML")]
+_pixels = figures.record()["baselines"]["pixel nearest neighbour"]
+assert max(_zero) < _mean(_joint["centroid"]) < min(_zero) + 0.015 and _mean(_joint["centroid"]) > 0.97
+assert min(_zero) - _mean(_joint["test"]) > 0.035 and max(_zero) - _mean(_joint["test"]) < 0.045
+assert _mean(_rows["FO-MAML"]["plain"]["test"]) < _mean(_pixels) and _mean(_pixels, "5") > 0.965
+assert all(
+    _mean(_rows[name]["zeroing"]["test"], "5") > 0.985 for name in ("MAML", "FO-MAML", "FO-B-MAML", "joint training")
+)
+figures.comparison_table()
+
+# %% [markdown]
+# Who wins? With one support picture it is the *nearest centroid in the features of the ordinary classifier*, with 97 %.
+# All three meta-gradients with a zero head follow within about a point and a half. This is not what the first section
+# made you expect, and it is no accident of this data: Chen et al. (2019) found such a baseline to be level with
+# meta-learning on photographs. Our thousand training characters are enough to learn features without any episodes.
+#
+# But *fine-tuning* the same classifier, with the ten gradient steps that the meta-learned networks take, is four points
+# worse than they are. So what meta-learning provides here is not better features. It is an initialization from which a
+# few gradient steps make good use of one picture. With five support pictures all of these are close to 99 %, and even
+# the pixels reach 97 %. An accuracy of 95 % at 5-way 5-shot, which sounds impressive, would be a failure on this data.
+#
+# One row stands out. First-order MAML with a learned head is worse than the nearest picture. With a zero head it is about
+# level with MAML, for 6 gradients of a task in place of 16. The rest of this lesson is about this difference.
+
+# %% [markdown]
+# ## Train it yourself
+#
+# Nothing in the training is new. It is MAML as in lesson 02, the clipping of lesson 06, and one line for the zero head.
+# Three hundred outer steps are a small part of a full training run, and already enough to pass the nearest picture.
+
+# %%
+network, _ = few_shot.network(seed=0)
+meta_gradient = ml.zeroing_trick(ml.maml(loss, inner, num_steps=5), few_shot.head)
+outer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(2e-3))
+learner = ml.meta_learner(meta_gradient, outer)
+result = ml.fit(
+    learner,
+    network,
+    figures.TrainingTasks(),
+    num_steps=300,
+    meta_batch_size=16,
+    key=jax.random.key(0),
+)
+
+# %%
+trained = ml.zero_head(result.params, few_shot.head)
+trained_score = ml.evaluate.meta_test(loss, inner, trained, tasks, 10, metric=accuracy)
+print("after 300 steps:", trained_score)
+
+# %% tags=["fold"]
+assert trained_score.mean > pixel_score.mean + 0.01
+
+# %% [markdown]
+# ## What does the gradient do to the features?
+#
+# Why should this training lead to features in which one picture is enough? Kao, Chiu and Chen (2022) found an answer
+# that takes a few lines of algebra. It needs two simplifications, which turn MAML into something that can be read:
+#
+# 1. The meta-gradient is that of first-order MAML: the query gradient at the adapted parameters.
+# 2. The inner loop is one step of the head alone, while the encoder is frozen *in the inner loop*. The outer loop trains
+#    the encoder.
+#
+# Let the logits of a picture be $W^\top \psi(x)$ and its class probabilities $p(x)$, the softmax of these logits. The
+# support set has $n$ examples $s$ with labels $y_s$, and $e_y$ is the vector with a 1 in place $y$ and zeros elsewhere.
+
+# %%
+figures.contrastive_pull()
+
+# %% [markdown]
+# We compute every line of the derivation for a real task: the features of the network above, and a random head, as it
+# stands before training. In code the features of a picture are a row.
+
+# %%
+support_x, support_y = (np.asarray(part) for part in task.support)
+query_x, query_y = (np.asarray(part) for part in task.query)
+psi_s = np.asarray(figures.hidden_layers(params, support_x)[-1], float)
+psi_q = np.asarray(figures.hidden_layers(params, query_x)[-1], float)
+
+W = np.random.default_rng(0).normal(0, 1 / 8, (64, 5))  # 1 / √64, as before training
+alpha, n, identity = 0.2, len(psi_s), np.eye(5)
+
+
+def softmax(logits):
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+# %% [markdown]
+# **Line 1, the inner step.** The gradient of the cross-entropy in the logits is $p - e_y$, so one step with the learning
+# rate $\alpha$ on the mean over the support set changes the head to
+#
+# $$W_1 = W + \frac{\alpha}{n} \sum_s \psi(s)\, \big(e_{y_s} - p(s)\big)^\top .$$
+#
+# **Line 2, the query gradient.** The loss of a query example $q$ after that step has, in the features of $q$, the
+# gradient
+#
+# $$\frac{\partial \ell_q}{\partial \psi(q)} = W_1\, \big(p(q) - e_{y_q}\big),$$
+#
+# where $p(q)$ is computed with $W_1$. Automatic differentiation agrees with both.
+
+# %%
+p_s = softmax(psi_s @ W)
+W1 = W + alpha / n * psi_s.T @ (identity[support_y] - p_s)
+p_q = softmax(psi_q @ W1)
+line_2 = (p_q - identity[query_y]) @ W1.T
+
+
+def cross_entropy(features, labels, head):
+    return optax.softmax_cross_entropy_with_integer_labels(features @ head, labels)
+
+
+with jax.enable_x64(True):
+    slope = jax.grad(lambda head: cross_entropy(psi_s, support_y, head).mean())(W)
+    in_features = jax.grad(lambda psi: cross_entropy(psi, query_y, W1).sum())(psi_q)
+slope, in_features = np.asarray(slope), np.asarray(in_features)
+assert np.allclose(W1, W - alpha * slope, atol=1e-12)
+assert np.allclose(line_2, in_features, atol=1e-12)
+
+# %% [markdown]
+# ## Exercise: who attracts whom
+#
+# **Line 3** is yours. Put line 1 into line 2. Two terms appear. The first contains $W$, the head as it was before. The
+# second is a sum over the support set, in which every $\psi(s)$ is multiplied by a number:
+#
+# $$\frac{\partial \ell_q}{\partial \psi(q)} = W\, \big(p(q) - e_{y_q}\big) + \frac{\alpha}{n} \sum_s c_{qs}\, \psi(s).$$
+#
+# Find $c_{qs}$, and write the function that computes it for all pairs.
+
+
+# %% tags=["exercise"] exercise="12.coefficients"
+def coefficients(p_support, labels_support, p_query, labels_query):
+    """The coefficients c_qs of line 3.
+
+    Args:
+      p_support: p(s), before the step, shape [num_support, num_classes].
+      labels_support: y_s, whole numbers, shape [num_support].
+      p_query: p(q), after the step, shape [num_query, num_classes].
+      labels_query: y_q, whole numbers, shape [num_query].
+
+    Returns:
+      An array of shape [num_query, num_support].
+    """
+    ### BEGIN SOLUTION
+    vectors = np.eye(p_support.shape[1])
+    error_query = p_query - vectors[labels_query]
+    error_support = vectors[labels_support] - p_support
+    return error_query @ error_support.T
+    ### END SOLUTION
+
+
+# %%
+check("12.coefficients", coefficients)
+
+# %% [markdown]
+# <details><summary>Line 3, to compare with yours</summary>
+#
+# $\big(e_{y_s} - p(s)\big)^\top \big(p(q) - e_{y_q}\big)$ is a number, and multiplied out it is
+#
+# $$c_{qs} = p_{y_s}(q) + p_{y_q}(s) - \langle p(q), p(s) \rangle - 1[y_s = y_q] .$$
+#
+# Here $p_{y_s}(q)$ is the probability that $q$ gets for the class of $s$, and $1[y_s = y_q]$ is 1 for a pair of one class
+# and 0 otherwise.
+#
+# </details>
+#
+# The outer loop steps *against* the gradient, so a negative coefficient moves $\psi(q)$ along $\psi(s)$: it attracts. A
+# positive one repels. A loss that draws the features of one class together and pushes those of different classes apart
+# is called a **supervised contrastive** loss. So the second term is the gradient of such a loss, if its signs are as
+# they should be. The first term is a different matter. It moves the features along the columns of the old head, whatever
+# they happen to be, and is called **interference**.
+
+# %% [markdown]
+# ## Attraction and repulsion
+#
+# Now put $W = 0$. All logits of the support set are zero, and $p(s)$ is uniform.
+
+# %%
+sign_prediction = predict("12.signs")
+
+# %%
+examples = (psi_s, support_y, psi_q, query_y)
+random_head = ml.theory.contrastive_split(*examples, W, alpha)
+zero_head = ml.theory.contrastive_split(*examples, 0 * W, alpha)
+matrices = {
+    "a random head": random_head.coefficients,
+    "a zero head": zero_head.coefficients,
+}
+figures.coefficient_matrices(matrices)
+
+# %% tags=["fold"]
+_same, _c = zero_head.same_class, zero_head.coefficients
+sign_prediction.reveal(0 if (_c[_same] < 0).all() and (_c[~_same] > 0).all() else 2)
+_p = softmax(psi_q @ (alpha / n * psi_s.T @ (identity[support_y] - 0.2)))
+assert np.allclose(_c, _p[:, support_y] - (query_y[:, None] == support_y), atol=1e-14)
+assert np.allclose(
+    random_head.coefficients,
+    p_q[:, support_y] + p_s[:, query_y].T - p_q @ p_s.T - (query_y[:, None] == support_y),
+    atol=1e-14,
+)
+
+# %% [markdown]
+# With a zero head two of the four terms cancel, since $p_{y_q}(s) = \langle p(q), p(s) \rangle = \frac15$ for uniform
+# $p(s)$. What is left,
+#
+# $$c_{qs} = p_{y_s}(q) - 1[y_s = y_q],$$
+#
+# is negative for pairs of one class and positive for all others, and the size of each is by how much the adapted network
+# is still wrong about $q$. **With a zero head, first-order MAML trains its encoder by a supervised contrastive loss.** And
+# the interference $W\,(p(q) - e_{y_q})$ is zero.
+#
+# With a random head some pairs of different classes attract each other. The next figure has features of two dimensions,
+# so that both terms can be drawn as arrows. Change the size of the old head. **Which of the two terms changes more?**
+
+# %%
+explore(figures.pulls, figures.PULLS, head_scale=(0.0, 2.0, 0.1, 1.0))
+
+# %% [markdown]
+# With `head_scale` at zero each query example moves in the direction in which the support example of its class lies,
+# seen from the origin, and away from the other two. A small head changes the blue arrows only a little. But the orange
+# arrows grow with the head, they soon are longer than the blue ones, and they point anywhere.
+
+# %% [markdown]
+# ## Exercise: split the gradient, and check it to rounding
+#
+# Write the function that splits the gradient of each query example. It starts from features and the old head, so it
+# has to take the inner step itself. The function `softmax` of the derivation is there to be used.
+
+
+# %% tags=["exercise"] exercise="12.split"
+def split(psi_support, y_support, psi_query, y_query, head, learning_rate):
+    """The gradient of each query example's loss in its own features,
+    after one step of the head, as a sum of two parts.
+
+    Args:
+      psi_support: features, shape [num_support, num_features].
+      y_support: labels, whole numbers, shape [num_support].
+      psi_query: features, shape [num_query, num_features].
+      y_query: labels, whole numbers, shape [num_query].
+      head: W before the step, shape [num_features, num_classes].
+      learning_rate: alpha.
+
+    Returns:
+      A pair (interference, contrastive), each of shape [num_query,
+      num_features].
+    """
+    ### BEGIN SOLUTION
+    vectors = np.eye(head.shape[1])
+    error = vectors[y_support] - softmax(psi_support @ head)
+    step = learning_rate / len(psi_support) * psi_support.T @ error
+    p_query = softmax(psi_query @ (head + step))
+    error_query = p_query - vectors[y_query]
+    return error_query @ head.T, error_query @ step.T
+    ### END SOLUTION
+
+
+# %%
+check("12.split", split)
+
+# %% [markdown]
+# The check compares yours with the library's `ml.theory.contrastive_split`. That one is compared with line 2 here: on the
+# task above the two parts add up to the gradient, and the difference is that of rounding in float64.
+
+# %%
+whole = random_head.interference + random_head.contrastive
+print(f"largest difference from the gradient: {np.abs(whole - in_features).max():.0e}")
+interference = np.linalg.norm(random_head.interference)
+ratio = interference / np.linalg.norm(random_head.contrastive)
+wrong = random_head.wrong_signs()
+print(f"interference is {ratio:.0f} times as large as the contrastive part")
+print(f"pairs of different classes that attract: {100 * wrong:.0f} %")
+
+# %% tags=["fold"]
+assert np.abs(whole - in_features).max() < 1e-12
+assert 2.6 < ratio < 3.4 and 0.14 < wrong < 0.22
+assert np.abs(zero_head.interference).max() == 0 and zero_head.wrong_signs() == 0
+
+# %% [markdown]
+# The numbers of this head are as small as those of any layer before training, and still the interference is three times
+# as large as the part that teaches something, and nearly one pair in five has the wrong sign. This is the noise in the title of the
+# paper, *MAML is a noisy contrastive learner*. It is not hopeless: classes are numbered anew in every task, so the
+# interference points elsewhere each time, and the outer loop averages over tasks.
+
+# %% [markdown]
+# ## Where zeroing helps, and where it does not
+#
+# If the theory is right, the zeroing trick should make the biggest difference where the meta-gradient is the query
+# gradient itself. The record of the comparison tells.
+
+# %%
+helps_prediction = predict("12.helps")
+
+# %% tags=["fold"]
+_gain = {name: entry["1"]["mean"] for name, entry in figures.record()["gain"].items()}
+_three = [_gain[name] for name in ("MAML", "FO-MAML", "FO-B-MAML")]
+_spread = max(_three) - sorted(_three)[-2]
+helps_prediction.reveal(3 if _spread < 0.01 else int(np.argmax(_three)))
+figures.gains()
+figures.training_curves()
+
+# %% [markdown]
+# First-order MAML gains thirteen points. MAML, FO-B-MAML and ANIL gain less than one, which is no more than what two
+# training runs of one method differ by. All of these take into account how the inner loop changes with the
+# initialization, and first-order MAML does not. The row with $K = 1$ is the setting of the derivation, but for the
+# encoder, which adapts too. It gains ten points, and stays far behind: one inner step is too few for this data.
+#
+# The table also says where the points come from. The features of first-order MAML with a learned head, read by nearest
+# centroids, are four points worse than with a zero head. So a part of the damage is in the features. The larger part is
+# that ten steps from the learned head do not make use of them.
+#
+# The curves show that first-order MAML with a learned head does not merely learn more slowly. It learns at first, and
+# then it loses again what it had. Is this the interference? It fits, but the split alone does not prove it. In the
+# networks at the end of training the interference is about two thirds as large as the contrastive part with first-order
+# MAML, and about as large with MAML, which is not harmed. For MAML these two are not the whole gradient.
+
+# %% tags=["fold"]
+_ends = {name: np.mean([run[-1] for run in _rows[name]["plain"]["interference"]]) for name in ("MAML", "FO-MAML")}
+assert 0.55 < _ends["FO-MAML"] < 0.75 and 0.95 < _ends["MAML"] < 1.25
+assert 0.12 < _gain["FO-MAML"] < 0.14 and 0.1 < _gain["FO-MAML, K = 1"] < 0.11
+assert max(_gain[name] for name in ("MAML", "FO-B-MAML", "ANIL")) < 0.01
+_read = {kind: _mean(_rows["FO-MAML"][kind]["centroid"]) for kind in ("plain", "zeroing")}
+assert 0.035 < _read["zeroing"] - _read["plain"] < 0.045
+_curve = np.mean(_rows["FO-MAML"]["plain"]["curve"], axis=0)
+assert _curve[0] > _curve[-1] + 0.05
+
+# %% [markdown]
+# ## Exercise: zero at training and at test
+#
+# The trick has two halves. In training the loss of a task is a function of $Z\theta$, where $Z$ sets the head to zero
+# and leaves the rest as it is. At test a new task begins from $Z\theta$ too. Write both halves. You are given a
+# meta-gradient and an adaptation, neither of which knows anything about zeroing.
+
+
+# %% tags=["exercise"] exercise="12.zeroing"
+def zeroing(meta_gradient, adapt, params, task, support):
+    """Both halves of the zeroing trick.
+
+    Args:
+      meta_gradient: function of (params, task) that returns the
+        meta-gradient F'(params), a pytree like `params`.
+      adapt: function of (params, support) that returns adapted
+        parameters, a pytree like `params`.
+      params: a dict with "body" and "head", each any pytree of arrays.
+      task: a task of training.
+      support: the support set of a new task, at test.
+
+    Returns:
+      A pair of pytrees like `params`: the gradient of F(Z params) with
+      respect to params, and the parameters adapted to the new task.
+    """
+    ### BEGIN SOLUTION
+    zeros = jax.tree.map(lambda leaf: 0 * leaf, params["head"])
+    zeroed = {"body": params["body"], "head": zeros}
+    gradient = meta_gradient(zeroed, task)
+    return {"body": gradient["body"], "head": zeros}, adapt(zeroed, support)
+    ### END SOLUTION
+
+
+# %%
+check("12.zeroing", zeroing)
+
+# %% [markdown]
+# What does it cost to forget the second half? After training with the trick the stored head is as random as at the
+# beginning, since its gradient was always zero. The record has these runs too.
+
+# %%
+figures.other_heads()
+
+# %% [markdown]
+# Forgetting the second half costs one to two points: the stored head says something about the five classes, and what it
+# says is random. Setting the head to zero at test alone does not hurt MAML, but it takes nine points from first-order
+# MAML, whose features have become used to their head.
+
+# %% tags=["fold"]
+for _name in ("MAML", "FO-MAML", "FO-B-MAML"):
+    assert 0.01 < _mean(_rows[_name]["zeroing"]["test"]) - _mean(_rows[_name]["zeroing"]["other_head"]) < 0.021
+assert abs(_mean(_rows["MAML"]["plain"]["test"]) - _mean(_rows["MAML"]["plain"]["other_head"])) < 0.004
+assert 0.085 < _mean(_rows["FO-MAML"]["plain"]["test"]) - _mean(_rows["FO-MAML"]["plain"]["other_head"]) < 0.1
+
+# %% [markdown]
+# ## Feature reuse or rapid learning?
+#
+# There are two ways in which an initialization may be good. Its features may be good already, so that a new task needs
+# no more than a new head: **feature reuse**. Or its features may be such that a few gradient steps change them into good
+# ones: **rapid learning**. Raghu, Raghu, Bengio and Vinyals (2020) asked which of the two MAML does. Their test freezes
+# the encoder. In our library an optimizer can be restricted to a part of the parameters:
+
+# %%
+frozen_prediction = predict("12.frozen")
+
+# %%
+head_alone = ml.inner.only(few_shot.head, optax.sgd(0.2))
+frozen_score = ml.evaluate.meta_test(loss, head_alone, params, tasks, 10, accuracy)
+print("all layers adapt:    ", network_score)
+print("the head alone adapts:", frozen_score)
+
+# %% tags=["fold"]
+_lost = 100 * (network_score.mean - frozen_score.mean)
+assert -0.5 < _lost < 1
+frozen_prediction.reveal(
+    0 if frozen_score.mean < 0.4 else 1 if frozen_score.mean < pixel_score.mean + 0.02 else 2 if _lost > 1 else 3
+)
+
+# %% [markdown]
+# Less than half a percentage point is lost. The hidden layers adapt in every task of training, and at test one can do
+# without. The record of the comparison agrees: ANIL, which adapts the head alone in training and at test, is level with
+# MAML at 1-shot. With the head alone, adaptation is nearly what the nearest centroid does, and the features do the rest.
+
+# %% [markdown]
+# ## Exercise: how similar are two layers?
+#
+# A second test looks at the layers themselves. Let the rows of $X$ be a layer's outputs for some pictures before
+# adaptation, and those of $Y$ the outputs for the same pictures after it. To compare the two, we want a number that does
+# not depend on a rotation or a common scale of the features. **Linear CKA** (centred kernel alignment; Kornblith et al.
+# 2019) is such a number:
+#
+# $$\text{CKA}(X, Y) = \frac{\lVert X^\top Y \rVert^2}{\lVert X^\top X \rVert\, \lVert Y^\top Y \rVert},$$
+#
+# with Frobenius norms, after each feature has had its mean over the pictures subtracted.
+
+
+# %% tags=["exercise"] exercise="12.cka"
+def cka(x, y):
+    """Linear CKA of two layers.
+
+    Args:
+      x: outputs of one layer, shape [num_examples, num_features].
+      y: outputs of another one for the same examples, shape
+        [num_examples, num_other_features].
+
+    Returns:
+      A number from 0 to 1.
+    """
+    ### BEGIN SOLUTION
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    norms = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
+    return np.linalg.norm(x.T @ y) ** 2 / norms
+    ### END SOLUTION
+
+
+# %%
+check("12.cka", cka)
+
+# %% [markdown]
+# The next figure shows it for each layer of the network, before and after ten inner steps, and as a control for a
+# network that was never trained.
+
+# %% tags=["fold"]
+_starts = {"meta-learned": params, "untrained": ml.zero_head(network, few_shot.head)}
+_similar = {}
+for _name, _start in _starts.items():
+    _pairs = figures.layers_before_and_after(_start, few_shot.first(tasks, 100))
+    _similar[_name] = [np.mean([figures.cka(x, y) for x, y in zip(*pair, strict=True)]) for pair in _pairs]
+figures.similarity(_similar)
+_left = {name: 1 - values[-1] for name, values in _similar.items()}
+assert _left["meta-learned"] < 0.05 and 2.5 < _left["untrained"] / _left["meta-learned"] < 5
+
+# %% [markdown]
+# The first hidden layer of the meta-learned network is the same after adaptation as before, and the second nearly so. In
+# the untrained network the same ten steps change the second layer about four times as much. So it is not the small number
+# of steps that keeps the features where they are. For this network and these tasks the answer is **feature reuse**, as
+# Raghu et al. found it for MAML on photographs.
+
+# %% [markdown]
+# You can see it in the features themselves. The map below takes all sixty pictures of one task's five characters, and
+# projects their features to the plane in which they vary most.
+
+# %% tags=["fold"]
+_sixty = figures.one_task(figures.unseen(1, 20, num_query=11), 3)
+_phi = ml.adapt(loss, inner, params, _sixty.support, 10)
+_pictures, _labels = (np.concatenate([np.asarray(a), np.asarray(b)]) for a, b in zip(*_sixty, strict=True))
+_before, _after = (np.asarray(figures.hidden_layers(each, _pictures)[-1], float) for each in (params, _phi))
+_mean_feature, _plane = figures.principal_plane(_before)
+figures.feature_map((_before - _mean_feature) @ _plane, (_after - _mean_feature) @ _plane, _labels)
+
+# %% [markdown]
+# Before adaptation the pictures of most characters lie together already, and each group contains the one picture that
+# the network may adapt to. Nobody has told the network of these characters. Ten steps move the groups apart along the
+# directions that matter to this task, and few points change the group to which they belong.
+
+# %% [markdown]
+# ## Omniglot
+#
+# Few-shot papers report their results on *Omniglot*: 1,623 characters of 50 alphabets, each drawn by 20 people. Its files
+# do not come with this course. If you have them, name their folder below. The same network, which has seen printed
+# characters and scribbles only, is then tested on the 20 alphabets of its evaluation set, with the function that
+# evaluated the printed characters.
+
+# %%
+folder = "omniglot"  # the folder that holds images_evaluation.zip
+
+
+def report(tasks):
+    """The network of the drawing pad against the nearest picture."""
+    score = ml.evaluate.meta_test(loss, inner, params, tasks, 10, accuracy)
+    print("the network:    ", score)
+    print("nearest picture:", ml.evaluate.score(few_shot.nearest_neighbour(tasks)))
+
+
+try:
+    report(figures.omniglot(folder, num_shots=1))
+except FileNotFoundError as missing:
+    print("Omniglot is not here, and nothing is lost if you go on without it.")
+    print(f"To run this cell: {missing}")
+
+# %% [markdown]
+# ## What to take away
+#
+# - An accuracy needs its baselines. With five support pictures even the nearest picture reaches what would look like a
+#   success, and with one the features of an ordinary classifier, read by nearest centroids, beat all meta-gradients.
+# - The gradient that first-order MAML sends into the features of a query example is a sum of two parts. The contrastive
+#   part has the coefficients $c_{qs}$; the interference comes from the head as it was before adaptation.
+# - With a zero head the interference is zero, $c_{qs} = p_{y_s}(q) - 1[y_s = y_q]$, and first-order MAML is a supervised
+#   contrastive learner. The trick belongs into training *and* test.
+# - It lifts first-order MAML from below the nearest picture to the level of MAML. Methods that account for the inner loop
+#   gain little.
+# - Most of what a new task needs is in the features before adaptation: feature reuse.
+
+# %%
+quiz("12")
+
+# %%
+progress("12")
+
+# %% [markdown]
+# ## Limits
+#
+# - The characters are printed. Twelve typefaces of one character are more alike than twelve people's handwriting, so the
+#   accuracies here say nothing about Omniglot, and those of papers nothing about this data.
+# - The network is a perceptron with 33,000 weights, so that a browser can adapt it. Convolutions would be better.
+# - Each row had six configurations, compared after a fifth of the outer steps. Nearly all chose the larger outer learning
+#   rate, fine-tuning the smallest $\alpha$, and FO-B-MAML the smallest $\lambda$, so these grids end too early.
+# - All methods had the same number of outer steps, not of gradients. Lesson 07 compares at equal cost.
+# - The derivation freezes the encoder in the inner loop and takes one step. With more steps of all layers, as in the
+#   comparison, it explains why zeroing can help first-order MAML, and not how much.
+# - The intervals are over test tasks, for the mean of three training runs. They do not contain the spread of the runs,
+#   which the small dots show.
+#
+# ## Go further
+#
+# - C.-H. Kao, W.-C. Chiu, P.-Y. Chen. *MAML is a noisy contrastive learner in classification.* ICLR 2022.
+#   [arXiv 2106.15367](https://arxiv.org/abs/2106.15367). The split, and the zeroing trick.
+# - A. Raghu, M. Raghu, S. Bengio, O. Vinyals. *Rapid learning or feature reuse? Towards understanding the effectiveness of
+#   MAML.* ICLR 2020. [arXiv 1909.09157](https://arxiv.org/abs/1909.09157). Freezing the body, and ANIL.
+# - S. Kornblith, M. Norouzi, H. Lee, G. Hinton. *Similarity of neural network representations revisited.* ICML 2019.
+#   [arXiv 1905.00414](https://arxiv.org/abs/1905.00414). CKA.
+# - J. Snell, K. Swersky, R. Zemel. *Prototypical networks for few-shot learning.* NeurIPS 2017.
+#   [arXiv 1703.05175](https://arxiv.org/abs/1703.05175). The nearest centroid, with features trained for it.
+# - W.-Y. Chen, Y.-C. Liu, Z. Kira, Y.-C. F. Wang, J.-B. Huang. *A closer look at few-shot classification.* ICLR 2019.
+#   [arXiv 1904.04232](https://arxiv.org/abs/1904.04232). Fine-tuning from joint training as a serious baseline.
+# - B. M. Lake, R. Salakhutdinov, J. B. Tenenbaum. *Human-level concept learning through probabilistic program induction.*
+#   Science 350, 2015. Omniglot.
