@@ -925,22 +925,73 @@ def _support_value(loss, num_steps, learning_rate, strength):
     return meta_gradient
 
 
-_LOOKALIKES = {
-    "support and query swapped": _support_and_query_swapped,
-    "adapted to the query set": _adapted_to_query,
-    "gradient of the support loss": _gradient_at("last", "support"),
-}
+_LOOKALIKES = ("support and query swapped", "adapted to the query set", "gradient of the support loss")
 ZERO = "the zero vector"
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _of_all(build, params, tasks, learning_rate, strength):
-    meta_gradient = build(_small_loss, SETTINGS.num_steps, learning_rate, strength)
-    return jax.vmap(meta_gradient, in_axes=(None, 0))(params, tasks)
+# Three small programs, compiled once, from which all that is shown is computed for any network and tasks.
 
 
-def _long_imaml(loss, num_steps, learning_rate, strength):
-    return ml.imaml(loss, optax.sgd(learning_rate), 400, strength, cg_steps=40)
+@jax.jit
+def _gradients(params, batch):
+    return jax.vmap(jax.grad(_small_loss))(params, batch)
+
+
+@jax.jit
+def _products(params, vectors, batch):
+    """The Hessian of the batch's loss at params, times a vector, for each task."""
+
+    def product(params, vector, batch):
+        return jax.jvp(lambda phi: jax.grad(_small_loss)(phi, batch), (params,), (vector,))[1]
+
+    return jax.vmap(product)(params, vectors, batch)
+
+
+@jax.jit
+def _solve(params, tasks, num_steps, rate, strength, perturbation):
+    """Steps on support loss, perturbation times query loss and proximal term, for each task."""
+
+    def objective(phi, first, task):
+        pull = sum(jnp.sum((a - b) ** 2) for a, b in zip(jax.tree.leaves(phi), jax.tree.leaves(first), strict=True))
+        perturbed = _small_loss(phi, task.support) + perturbation * _small_loss(phi, task.query)
+        return perturbed + strength / 2 * pull
+
+    def of_one(first, task):
+        def step(_, phi):
+            return jax.tree.map(lambda p, g: p - rate * g, phi, jax.grad(objective)(phi, first, task))
+
+        return jax.lax.fori_loop(0, num_steps, step, first)
+
+    return jax.vmap(of_one)(params, tasks)
+
+
+def _combined(a, x, b, y):
+    return jax.tree.map(lambda x, y: a * x + b * y, x, y)
+
+
+def _implicit(params, right, batch, strength, num_steps):
+    """Conjugate gradients for (I + H / λ) g = right, for each task, from zero on."""
+
+    def apply(vectors):
+        return _combined(1.0, vectors, 1 / strength, _products(params, vectors, batch))
+
+    def dot(x, y):
+        parts = zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
+        return sum((np.asarray(a) * np.asarray(b)).reshape(len(a), -1).sum(1) for a, b in parts)
+
+    def scaled(factors, tree):
+        return jax.tree.map(lambda leaf: factors.reshape(-1, *[1] * (leaf.ndim - 1)) * leaf, tree)
+
+    solution, residual = jax.tree.map(jnp.zeros_like, right), right
+    direction, square = residual, dot(residual, residual)
+    for _ in range(num_steps):
+        image = apply(direction)
+        length = square / np.maximum(dot(direction, image), 1e-300)
+        solution = _combined(1.0, solution, 1.0, scaled(length, direction))
+        residual = _combined(1.0, residual, -1.0, scaled(length, image))
+        square, before = dot(residual, residual), square
+        direction = _combined(1.0, residual, 1.0, scaled(square / np.maximum(before, 1e-300), direction))
+    return solution
 
 
 def _flat(gradients):
@@ -966,20 +1017,51 @@ class Trial:
         self._params, self._tasks = _small_network(rng), _small_tasks(rng)
         self.rate, self.strength = (float(rng.uniform(0.95, 1.05) * each) for each in (0.01, 30.0))
         with jax.enable_x64(True):
-            self._exact = [_flat(self._run(build)[1]) for build in (_SHOWN["MAML"], _long_imaml)]
-            self._found = {name: _flat(self._run(_SHOWN[name])[1]) for name in METHODS}
-            self._alike = {name: _flat(self._run(build)[1]) for name, build in _LOOKALIKES.items()}
-            self._first = [_flat(self._run(build)[1]) for build in _FIRST]
+            self._compute()
         self.entries = {ZERO: (0.0, (1.0, 1.0))} | {
-            name: (_cost_of(_SHOWN[name]), self._errors(found)) for name, found in self._found.items()
+            name: (_traced(_SHOWN[name])[0], self._errors(found)) for name, found in self._found.items()
         }
 
     def __repr__(self):
         """Short, for the message of a check."""
         return "trial"
 
-    def _run(self, build):
-        return _of_all(build, self._params, self._tasks, self.rate, self.strength)
+    def _compute(self):
+        """The gradients of the shown methods and of some mistakes, and both exact ones, each as one vector."""
+        tasks, rate, strength, nu = self._tasks, self.rate, self.strength, SETTINGS.perturbation
+        count, steps = len(tasks.support[0]), SETTINGS.num_steps
+        first = jax.tree.map(lambda leaf: jnp.asarray(np.repeat(leaf[None], count, axis=0)), self._params)
+        path = [first]
+        for _ in range(steps):
+            path.append(_solve(path[-1], tasks, 1, rate, 0.0, 0.0))
+        of_query = unrolled = _gradients(path[-1], tasks.query)
+        for phi in reversed(path[:-1]):
+            unrolled = _combined(1.0, unrolled, -rate, _products(phi, unrolled, tasks.support))
+        at, above, below = (_solve(first, tasks, steps, rate, strength, each) for each in (0.0, nu, -nu))
+        at_last = _solve(first, tasks, 400, rate, strength, 0.0)
+
+        def implicit(phi, num_steps):
+            return _implicit(phi, _gradients(phi, tasks.query), tasks.support, strength, num_steps)
+
+        swapped = ml.Task(tasks.query, tasks.support)
+        on_query = _solve(first, swapped, steps, rate, 0.0, 0.0)
+        self._exact = [_flat(unrolled), _flat(implicit(at_last, 40))]
+        shown = (
+            unrolled,
+            of_query,
+            _combined(1.0, first, -1.0, path[-1]),
+            implicit(at, SETTINGS.cg_steps),
+            _combined(1.0, at, -1.0, above),
+            _combined(1.0, below, -1.0, above),
+        )
+        alike = (
+            _gradients(on_query, tasks.support),
+            _gradients(on_query, tasks.query),
+            _gradients(path[-1], tasks.support),
+        )
+        self._found = dict(zip(METHODS, map(_flat, shown), strict=True))
+        self._alike = dict(zip(_LOOKALIKES, map(_flat, alike), strict=True))
+        self._first = [_flat(_gradients(first, batch)) for batch in (tasks.support, tasks.query)]
 
     def _errors(self, found):
         return tuple(_relative_error(found, exact) for exact in self._exact)
@@ -994,7 +1076,11 @@ class Trial:
             silent = ml.Task(self._tasks.support, (inputs, targets, 0 * weights))
             without_query, _ = program(self._params, silent)
             found = _flat(gradients)
-            return (_cost_of(build), self._errors(found)), np.abs(without_query).max() == 0 < np.abs(value).min(), found
+            return (
+                (_traced(build)[0], self._errors(found)),
+                np.abs(without_query).max() == 0 < np.abs(value).min(),
+                found,
+            )
 
     def better(self, entry):
         """For each objective the shown methods that are as cheap and as near and in one of both better, nearest first.
@@ -1026,18 +1112,28 @@ def _left_over(found, others):
 
 
 @functools.lru_cache(maxsize=64)
-def _cost_of(build):
-    """In gradients, counted by the multiplications that the program asks for."""
+def _traced(build):
+    """(Cost in gradients, by the multiplications that the program asks for; whether it returns what it must).
+
+    The parameters are float32 and in lists.
+    """
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
-        params, first = _small_network(rng), jax.tree.map(lambda leaf: leaf[0], _small_tasks(rng, 1))
+        params = [[leaf.astype(np.float32) for leaf in pair] for pair in _small_network(rng)]
+        task = jax.tree.map(lambda leaf: leaf[0], _small_tasks(rng, 1))
         made = build(_small_loss, SETTINGS.num_steps, 0.01, 30.0)
-        unit = comparison.multiplications(jax.grad(_small_loss), params, first.support)
-        return comparison.multiplications(made, params, first, while_steps=SETTINGS.cg_steps) / unit
+        kept = []
+
+        def watched(params, task):
+            result = made(params, task)
+            kept.append(_like_params(result, params))
+            return result
+
+        unit = comparison.multiplications(jax.grad(_small_loss), params, task.support)
+        return comparison.multiplications(watched, params, task, while_steps=SETTINGS.cg_steps) / unit, all(kept)
 
 
 _SHOWN = {name: _shown(name) for name in METHODS}
-_FIRST = (_gradient_at("first", "support"), _gradient_at("first", "query"))
 _KINDS = ["", *METHODS, *_LOOKALIKES, "not adapted", "a mixture"]
 
 
@@ -1054,14 +1150,6 @@ def _like_params(found, params):
     )
 
 
-def _keeps_the_protocol(build, trial):
-    """Without running it: params in lists and in float32, and a gradient like them."""
-    task = jax.tree.map(lambda leaf: leaf[0], trial._tasks)
-    params = [[leaf.astype(np.float32) for leaf in pair] for pair in trial._params]
-    made = build(_small_loss, SETTINGS.num_steps, trial.rate, trial.strength)
-    return _like_params(jax.eval_shape(made, params, task), params)
-
-
 def judge_own(build, loss, num_steps, learning_rate, strength, trial):
     """What the check compares: kept protocol, what it equals, and who is ahead for each objective if for both."""
     made = build(loss, num_steps, learning_rate, strength)
@@ -1069,10 +1157,10 @@ def judge_own(build, loss, num_steps, learning_rate, strength, trial):
         return made
     if not callable(made):
         return np.zeros(4), "Your function must return a function of (params, task)."
-    if not _keeps_the_protocol(build, trial):
+    if not _traced(build)[1]:
         return np.zeros(4), (
-            "Your meta-gradient must return a pair: a number, and a pytree with the structure, the shapes and the types "
-            "of `params`, whatever containers `params` is made of."
+            "Your meta-gradient must return a pair: a number, and a pytree with the structure, the shapes and the "
+            "types of `params`, whatever containers `params` is made of."
         )
     entry, of_query, found = trial.entry(build)
     cost, errors = entry
@@ -1101,8 +1189,8 @@ def judge_own(build, loss, num_steps, learning_rate, strength, trial):
 
 
 _COPY = (
-    "Up to a factor, which the outer learning rate can absorb, your gradient equals that of {} on every task. That one is "
-    "on the page already. Change something that its cost or its error notices."
+    "Up to a factor, which the outer learning rate can absorb, your gradient equals that of {} on every task. That one "
+    "is on the page already. Change something that its cost or its error notices."
 )
 
 OWN = Exercise(
@@ -1126,8 +1214,8 @@ OWN = Exercise(
         Misconception(
             "gradient of the support loss",
             _gradient_at("last", "support"),
-            "Your gradient equals that of the *support* loss at the adapted parameters. The meta-objective is a loss on "
-            "the query set.",
+            "Your gradient equals that of the *support* loss at the adapted parameters. The meta-objective is a loss "
+            "on the query set.",
         ),
         Misconception(
             "adapted to the query set",
@@ -1209,8 +1297,8 @@ PREDICTIONS = (
     ),
     Guess(
         "07.sine",
-        "FO-B-MAML was trained for adaptation *with* a proximal term. Adapt its initialization to new sine curves by ten "
-        "plain steps instead, without the term. What happens to the error of the symmetric form?",
+        "FO-B-MAML was trained for adaptation *with* a proximal term. Adapt its initialization to new sine curves by "
+        "ten plain steps instead, without the term. What happens to the error of the symmetric form?",
         ("it falls by more than a tenth", "it changes by less than a tenth", "it rises by more than a tenth"),
         why="The proximal term keeps the adapted parameters near θ. Its strength was chosen for the whole run, and at "
         "the end plain steps, whose α is chosen on the validation tasks, get further from the same θ.",
@@ -1260,8 +1348,8 @@ QUIZ = (
         ),
     ),
     Question(
-        "In a finished comparison your new method chose the largest outer learning rate of the common grid, and its test "
-        "error is slightly above a rival's. What may you do next and still call the comparison fair?",
+        "In a finished comparison your new method chose the largest outer learning rate of the common grid, and its "
+        "test error is slightly above a rival's. What may you do next and still call the comparison fair?",
         (
             "Try larger learning rates for the new method only",
             "Widen the grid for both, choose on validation tasks again, and report on test tasks not used so far",
@@ -1277,8 +1365,8 @@ QUIZ = (
         ),
     ),
     Question(
-        "Two methods are run with the same five seeds. A has the lower median, and the ranges overlap. What can the report "
-        "say?",
+        "Two methods are run with the same five seeds. A has the lower median, and the ranges overlap. What can the "
+        "report say?",
         (
             "A is better, for its median is lower",
             "The two are equally good",
@@ -1792,8 +1880,8 @@ def front(build: Callable, title: str, alt: str) -> dict[str, tuple[float, tuple
         figure,
         alt,
         title,
-        caption="Eight sine curves, K = 10. The grey line is the front of the shown methods: none of them lies to the left "
-        "of it and below. Forward and symmetric are FO-B-MAML.",
+        caption="Eight sine curves, K = 10. The grey line is the front of the shown methods: none of them lies to the "
+        "left of it and below. Forward and symmetric are FO-B-MAML.",
     )
     return entries
 
