@@ -264,8 +264,8 @@ assert ml.tasks.mnist1d.TEST_DIGITS == (6, 7, 8, 9)
 assert np.prod(comparison.grid_shape(_sines, settings)) == 18
 
 # %% [markdown]
-# A record should not be taken on trust. Here is the first quarter of one of its runs again, MAML on sine curves with
-# seed 0. The record holds an error for each eighth of the way. Another processor rounds differently, and training makes small differences large, so
+# A record should not be taken on trust. Here is the first quarter of three of its runs again, MAML on sine curves with
+# the seeds 0, 1 and 2. The record holds an error for each eighth of the way. Another processor rounds differently, and training makes small differences large, so
 # do not expect the same digits.
 
 # %%
@@ -274,15 +274,19 @@ jax.clear_caches()  # frees the memory of the programs in float64
 
 benchmark, entry = comparison.sinusoid(), record["sinusoid"]["MAML"]
 this = (benchmark, "MAML", settings)
-run = comparison.begin(*this, [0], [comparison.configuration(entry)])
+runs = comparison.begin(*this, [0, 1, 2], 3 * [comparison.configuration(entry)])
 quarter = entry["outer_steps"] // 4
-for _ in bar(range(12), "MAML, seed 0, a quarter of the run"):
-    run = comparison.advance(*this, False, quarter // 12, run)
-again, _ = comparison.own_score(*this, run, benchmark.test_tasks())
-print(f"recorded {entry['curve'][0][1]:.3f}, now {float(again[0]):.3f}")
+for _ in bar(range(12), "MAML, three seeds, a quarter of the run"):
+    runs = jax.block_until_ready(comparison.advance(*this, False, 60, runs))
+runs = comparison.advance(*this, False, quarter - 12 * 60, runs)
+again, _ = comparison.own_score(*this, runs, benchmark.test_tasks())
+for seed in range(3):
+    recorded = entry["curve"][seed][1]
+    print(f"seed {seed}: recorded {recorded:.3f}, now {float(again[seed]):.3f}")
 
 # %% tags=["fold"]
-assert 0.4 < float(again[0]) / entry["curve"][0][1] < 2.5 and entry["outer_steps"] % 8 == 0
+_again = np.asarray(again) / [curve[1] for curve in entry["curve"][:3]]
+assert 0.4 < np.median(_again) < 2.5 and entry["outer_steps"] % 8 == 0
 
 # %% [markdown]
 # ## Does clipping matter?
@@ -365,7 +369,7 @@ def control(train, outer_rate, max_norm):
 check("07.control", control)
 
 # %% [markdown]
-# Before you see what the control finds, say what you expect. The three runs take 1,000 outer steps each, with three
+# Before you see what the control finds, say what you expect. The three runs take 800 outer steps each, with three
 # seeds side by side.
 
 # %%
@@ -676,8 +680,8 @@ assert (_wide["MAML, rematerialized"] < _wide["FO-B-MAML symmetric"]).all()
 # %% [markdown]
 # ## Your own curves
 #
-# The rules hold for any task distribution. Put the curve here that you wrote in lesson 01, or a new one. MAML and
-# FO-MAML will be compared on it under one budget. Each is trained with four configurations, two values of $\alpha$ and
+# The rules hold for any task distribution. Put the curve here that you wrote in lesson 01, or a new one. FO-MAML
+# and Reptile will be compared on it under one budget. Each is trained with four configurations, two values of $\alpha$ and
 # two of the outer learning rate. A tuning seed and the validation tasks choose one of the four, and three other seeds
 # and the test tasks report it. **Which of the two will be ahead on your curves, or will three seeds not tell?**
 
