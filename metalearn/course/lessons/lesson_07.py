@@ -1496,7 +1496,6 @@ def own_comparison(curve: Callable[[np.random.Generator, _Array], _Array], gradi
     Returns:
       (lowest, median, highest) test error of each method.
     """
-    jax.clear_caches()  # frees the memory of the lesson's long runs
     rng, batch, count, ticks = np.random.default_rng(0), 4, 16, 10
 
     def pool(size):
@@ -1511,10 +1510,10 @@ def own_comparison(curve: Callable[[np.random.Generator, _Array], _Array], gradi
         half[1] = (half[1] - center) / scale
     train, validation, test = (ml.Task(*(tuple(map(jnp.asarray, half)) for half in halves)) for halves in pools)
     points = [(rate, outer) for rate in (0.01, 0.03) for outer in (3e-3, 1e-2) for _ in range(4)]
-    rates, outers = (jnp.asarray(column) for column in zip(*points, strict=True))
-    seeds = jnp.arange(count) % 4  # the first of four tunes, the others report
+    rates, outers = (np.asarray(column, np.float32) for column in zip(*points, strict=True))
+    seeds = np.arange(count) % 4  # the first of four tunes, the others report
     networks = [_small_network(np.random.default_rng(seed)) for seed in range(4)] * 4
-    params = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves), jnp.float32), *networks)
+    params = jax.tree.map(lambda *leaves: np.stack(leaves).astype(np.float32), *networks)
 
     def learner(name, rate, outer):
         meta_gradient = _SHOWN[name](_small_loss, SETTINGS.num_steps, rate, 0.0)
@@ -1545,9 +1544,8 @@ def own_comparison(curve: Callable[[np.random.Generator, _Array], _Array], gradi
     report = {}
     for name in ("FO-MAML", "Reptile"):
         cost = METHODS[name].gradients(SETTINGS.num_steps, SETTINGS.cg_steps)
-        states = jax.vmap(lambda params, rate, outer, name=name: learner(name, rate, outer).init(params))(
-            params, rates, outers
-        )
+        begin = jax.vmap(lambda params, rate, outer, name=name: learner(name, rate, outer).init(params))
+        states = jax.jit(begin)(params, rates, outers)
         for _ in bar(range(ticks), f"{name}, four configurations and four seeds"):
             states = jax.block_until_ready(advance(name, gradients // cost // ticks, states))
         tuned = np.asarray(errors(states.params, validation))[:, 0]
