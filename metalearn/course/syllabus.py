@@ -124,7 +124,7 @@ LESSONS = (
         title="Comparison: six meta-gradients under one budget",
         claim="Six meta-gradients under one budget, each tuned and clipped alike: what is reached, at which cost and "
         "in how much memory.",
-        minutes=75,
+        minutes=100,
         part="Training",
         needs=("06",),
     ),

@@ -36,6 +36,30 @@ def test_reference_and_alternatives_pass(toy, seed):
         assert (verdict.status, verdict.figure) == ("passed", None)
 
 
+def test_a_judge_says_what_is_compared_and_why():
+    def judge(function, points, scale):
+        found = function(points, scale)
+        if found is None or found is Ellipsis:
+            return found
+        return np.array([float(np.all(found > 0))]), f"{np.size(found)} numbers"
+
+    above = replace(
+        MEAN,
+        reference=lambda points, scale: np.ones(2),
+        judge=judge,
+        misconceptions=(Misconception("below", lambda points, scale: -np.ones(4), "Below zero."),),
+    )
+    passed = grade(above, lambda points, scale: np.array([5.0, 7.0]))
+    assert (passed.status, passed.message) == ("passed", "2 numbers")
+    failed = grade(above, lambda points, scale: np.array([-1.0]))
+    assert (failed.status, failed.message, failed.misconception) == ("failed", "Below zero.", "below")
+    never = Misconception("above", lambda points, scale: np.ones(3), "Never shown.")
+    told = grade(replace(above, misconceptions=(never,)), lambda points, scale: np.zeros(3))
+    assert (told.status, told.message, told.misconception) == ("failed", "3 numbers", None)
+    assert grade(above, lambda points, scale: ...).status == "not yet"
+    assert "None" in grade(above, lambda points, scale: None).message
+
+
 def test_results_are_computed_in_float64():
     seen = []
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import metalearn as ml
-from metalearn.course.lessons import comparison
+from metalearn.course.lessons import comparison, lesson_07
 
 
 def product(a, b):
@@ -139,3 +139,27 @@ def test_the_recorded_memory_by_channels_is_what_the_compiler_plans(method):
     for channels, found in zip(settings.memory_channels, recorded[method], strict=True):
         planned = comparison.memory(comparison.deep_mnist1d(channels), method, settings, settings.num_steps)
         assert planned == pytest.approx(found, rel=0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["MAML", "FO-B-MAML symmetric"])
+def test_the_recorded_memory_is_what_the_compiler_plans(method):
+    recorded = json.loads(comparison.RECORD.read_text("utf-8"))["memory_bytes"][method]
+    planned = comparison.memory(comparison.mnist1d(), method, comparison.SETTINGS, num_steps=50)
+    assert planned == pytest.approx(recorded[-1], rel=0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("build", [lesson_07.OWN.reference, *lesson_07.OWN.alternatives])
+def test_what_the_capstone_accepts_keeps_the_whole_protocol(build):
+    ml.testing.check_meta_gradient(lambda loss: build(loss, 10, 0.1, 1.0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_capstone_shows_the_gradients_of_the_library(seed):
+    trial = lesson_07.Trial(np.random.default_rng(seed))
+    for method in comparison.METHODS:
+        _, of_query, found = trial.entry(lambda *settings, method=method: lesson_07._SHOWN[method](*settings))
+        assert of_query
+        assert trial.kind(found) == method

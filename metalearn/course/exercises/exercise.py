@@ -53,6 +53,8 @@ class Exercise:
         is ...". They are for mistakes that need no more than that; a multiple of such a result is recognised as well.
       rtol: allowed difference relative to each number.
       atol: allowed difference relative to the largest number of an array.
+      judge: for an exercise with many right answers, (function, *arguments) -> (result, text). The result is compared
+        in place of the function's own. The text is shown if all is right, and if no misconception gives the result.
 
     Raises:
       ValueError: if a field is empty or out of range, or two misconceptions share a name.
@@ -71,6 +73,7 @@ class Exercise:
     relatives: tuple[tuple[str, Callable[..., Any]], ...] = ()
     rtol: float = 1e-4
     atol: float = 1e-6
+    judge: Callable[..., tuple[Any, str]] | None = None
 
     def __post_init__(self) -> None:
         """Reject an incomplete definition where it is written, not where a learner meets it."""

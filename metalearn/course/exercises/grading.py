@@ -6,6 +6,7 @@ function does. The function runs in a thread of its own, so that an endless loop
 
 import contextlib
 import ctypes
+import functools
 import inspect
 import threading
 import time
@@ -67,7 +68,7 @@ def grade(exercise: Exercise, function: Any, seed: int = 0, timeout: float = 10.
         return Verdict("failed", complaint)
     with jax.enable_x64(True):
         instances = _instances(exercise, seed)
-        run = _run(function, instances, timeout)
+        run = _run(_judged(exercise, function), instances, timeout)
         if run.error is not None:
             return _explain_error(exercise, function, run, instances, timeout)
         if any(result is Ellipsis for result in run.results):
@@ -75,13 +76,18 @@ def grade(exercise: Exercise, function: Any, seed: int = 0, timeout: float = 10.
         if any(result is None for result in run.results):
             return Verdict("failed", "Your function returned nothing (`None`): is a `return` missing?")
         targets = [_answer(exercise, seed, exercise.reference, number) for number in range(len(instances))]
-        results = [_without_names(*pair) for pair in zip(targets, run.results, strict=True)]
+        given = [_result(exercise, result) for result in run.results]
+        results = [_without_names(*pair) for pair in zip(targets, given, strict=True)]
         verdicts = [_same(exercise, *pair) for pair in zip(targets, results, strict=True)]
         if all(verdicts):
+            if exercise.judge:
+                return Verdict("passed", run.results[0][1])
             return Verdict("passed", f"Your function agrees with the reference on {_all_instances(len(instances))}.")
         for misconception in exercise.misconceptions:
             if _agrees(exercise, seed, misconception.function, results):
                 return Verdict("failed", misconception.diagnosis, misconception.name)
+        if exercise.judge:
+            return Verdict("failed", run.results[verdicts.index(False)][1])
         relation = next(
             (
                 f"Your result is {text}."
@@ -91,6 +97,16 @@ def grade(exercise: Exercise, function: Any, seed: int = 0, timeout: float = 10.
             None,
         ) or _relation(exercise, seed, instances, targets, results)
     return _explain_difference(exercise, instances, targets, results, verdicts, relation)
+
+
+def _judged(exercise: Exercise, function: Callable[..., Any]) -> Callable[..., Any]:
+    """What is run: the function, or the exercise's judge of it."""
+    return functools.partial(exercise.judge, function) if exercise.judge else function
+
+
+def _result(exercise: Exercise, returned: Any) -> Any:
+    """What is compared, of what was returned."""
+    return returned[0] if exercise.judge else returned
 
 
 # --- running -------------------------------------------------------------------------------------------------
@@ -181,7 +197,7 @@ def _instances(exercise: Exercise, seed: int) -> list[tuple]:
 @lru_cache(maxsize=4096)
 def _answer(exercise: Exercise, seed: int, function: Callable[..., Any], number: int) -> Any:
     """What a function of the exercise's own, the reference or a misconception, gives on one instance."""
-    return _call(function, _instances(exercise, seed)[number])
+    return _result(exercise, _call(_judged(exercise, function), _instances(exercise, seed)[number]))
 
 
 @lru_cache(maxsize=4096)

@@ -352,6 +352,7 @@ class Runs(NamedTuple):
       configuration: with which it trains.
       failed: whether a batch of tasks had none that was finite.
       above_one: in how many outer steps the norm of the meta-gradient was above 1.
+      moved: sum of the lengths of all outer steps.
     """
 
     state: ml.MetaState
@@ -359,6 +360,7 @@ class Runs(NamedTuple):
     configuration: Configuration
     failed: jax.Array
     above_one: jax.Array
+    moved: jax.Array
 
 
 def learner_of(benchmark: Benchmark, method: str, settings: Settings, configuration: Configuration) -> ml.MetaLearner:
@@ -383,10 +385,12 @@ def begin(
         return learner_of(benchmark, method, settings, configuration).init(params)
 
     none = jnp.zeros(len(seeds), int)
-    return Runs(jax.vmap(one)(params, columns), jnp.asarray(seeds), columns, none.astype(bool), none)
+    return Runs(
+        jax.vmap(one)(params, columns), jnp.asarray(seeds), columns, none.astype(bool), none, none.astype(float)
+    )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def advance(benchmark: Benchmark, method: str, settings: Settings, tuning: bool, num_steps: int, runs: Runs) -> Runs:
     """The same runs, `num_steps` outer steps later."""
     sample = benchmark.tuning_train if tuning else benchmark.train
@@ -394,15 +398,18 @@ def advance(benchmark: Benchmark, method: str, settings: Settings, tuning: bool,
     def one(run):
         learner = learner_of(benchmark, method, settings, run.configuration)
 
-        def step(carry, _):
-            state, failed, above_one = carry
+        def step(_, run):
+            state = run.state
             tasks = sample(jax.random.fold_in(jax.random.key(run.seed), state.step), benchmark.meta_batch_size)
-            state, info = learner.step(state, tasks)
-            return (state, failed | ~info.finite.any(), above_one + (info.grad_norm > 1)), None
+            new, info = learner.step(state, tasks)
+            return run._replace(
+                state=new,
+                failed=run.failed | ~info.finite.any(),
+                above_one=run.above_one + (info.grad_norm > 1),
+                moved=run.moved + optax.tree.norm(optax.tree.sub(new.params, state.params)),
+            )
 
-        carry = run.state, run.failed, run.above_one
-        (state, failed, above_one), _ = jax.lax.scan(step, carry, length=num_steps)
-        return run._replace(state=state, failed=failed, above_one=above_one)
+        return jax.lax.fori_loop(0, num_steps, step, run)
 
     return jax.vmap(one)(runs)
 
@@ -461,25 +468,6 @@ def low_median_high(scores: Any) -> np.ndarray:
     scores = np.array(scores, float)  # None becomes NaN
     scores[np.isnan(scores)] = np.inf
     return np.array([scores.min(axis=0), np.median(scores, axis=0), scores.max(axis=0)])
-
-
-def error_and_angle(estimates: Any, exact: Any) -> np.ndarray:
-    """Relative error of the mean gradient over tasks, and its angle to the exact mean in degrees.
-
-    Args:
-      estimates: a pytree; every leaf has a leading axis that counts tasks.
-      exact: a pytree like it.
-
-    Returns:
-      An array of shape [2]; all parameters together are one vector.
-    """
-    found, target = (
-        np.concatenate([np.ravel(np.mean(leaf, axis=0)) for leaf in jax.tree.leaves(tree)])
-        for tree in (estimates, exact)
-    )
-    norms = np.linalg.norm(found), np.linalg.norm(target)
-    cosine = np.clip(found @ target / (norms[0] * norms[1]), -1, 1)
-    return np.array([np.linalg.norm(found - target) / norms[1], np.degrees(np.arccos(cosine))])
 
 
 # --- the whole record --------------------------------------------------------------------------------------------
