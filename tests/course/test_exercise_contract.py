@@ -98,6 +98,9 @@ def test_every_relative_is_told(exercise, seed):
 @EVERY
 def test_the_usual_mistakes_are_named(exercise):
     """Whatever the exercise, without a line in its definition."""
+    if exercise.judge:  # many answers are right, and the judge's own text says what is wrong with another
+        assert not exercise.relatives
+        return
     mistakes = _usual_mistakes(exercise)
     verdicts = {name: grade(exercise, function) for name, function in mistakes.items()}
     assert len(verdicts) >= 1
