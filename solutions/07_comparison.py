@@ -727,8 +727,8 @@ def my_meta_gradient(loss, num_steps, learning_rate, strength):
 
     def adapt(phi, task, count):
         def step(_, phi):
-            slope = jax.grad(loss)(phi, task.support)
-            return jax.tree.map(lambda p, g: p - learning_rate * g, phi, slope)
+            gradient = jax.grad(loss)(phi, task.support)
+            return optax.tree.add_scale(phi, -learning_rate, gradient)
 
         return jax.lax.fori_loop(0, count, step, phi)
 

@@ -28,7 +28,9 @@
 # - $c_{qs}$: coefficient of a query example $q$ and a support example $s$
 
 # %% tags=["imports"]
-import jax  # this cell loads JAX and the course, which takes a few seconds
+import textwrap  # this cell loads JAX and the course, which takes a few seconds
+
+import jax
 import numpy as np
 import optax
 
@@ -78,7 +80,7 @@ figures.pad_accuracy()
 # with Armenian and Georgian characters. Each picture shows a character in one of twelve typefaces, and no typeface of a
 # character is in both sets.
 
-# %%
+# %% tags=["nbval-check-output"]
 params, apply = figures.pad_network()
 loss = ml.losses.cross_entropy(apply)
 accuracy = ml.losses.accuracy(apply)
@@ -402,7 +404,14 @@ explore(figures.pulls, figures.PULLS, head_scale=(0.0, 2.0, 0.1, 1.0))
 
 
 # %% tags=["exercise"] exercise="12.split"
-def split(psi_support, y_support, psi_query, y_query, head, learning_rate):
+def split(
+    psi_support,
+    y_support,
+    psi_query,
+    y_query,
+    head,
+    learning_rate,
+):
     """The gradient of each query example's loss in its own features,
     after one step of the head, as a sum of two parts.
 
@@ -675,7 +684,7 @@ try:
     report(figures.omniglot(folder, num_shots=1))
 except FileNotFoundError as missing:
     print("Omniglot is not here, and nothing is lost if you go on without it.")
-    print(f"To run this cell: {missing}")
+    print("To run this cell:", *textwrap.wrap(str(missing), 70), sep="\n")
 
 # %% [markdown]
 # ## What to take away

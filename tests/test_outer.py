@@ -153,7 +153,7 @@ def test_outer_optimizers_are_optax_transformations(name):
 
 def test_an_outer_optimizer_gets_the_mean_loss_of_the_finite_tasks():
     seen = optax.GradientTransformationExtraArgs(
-        lambda params: jnp.zeros(()), lambda updates, state, params, *, value, **_: (updates, value)
+        lambda params: jnp.zeros(()), lambda updates, state, params, *, value, **_: (-updates, value)
     )
     learner = ml.meta_learner(lambda params, task: (task.query[0].sum(), params), seen)
     batch = (jnp.array([[1.0], [3.0], [jnp.nan]]),)
