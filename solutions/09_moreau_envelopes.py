@@ -21,6 +21,7 @@
 #
 # **New symbols**
 #
+# - $F$, $F_i$: Moreau envelope of one task's loss
 # - $F_\text{Moreau}$: mean Moreau envelope, the meta-objective
 # - $z_k$: points of the anchored iteration
 # - $\mu$: smallest curvature of the meta-objective
@@ -76,8 +77,9 @@ assert np.allclose(2.0 * (_theta - _adapted), np.clip(2.0 * _theta, -1, 1), atol
 # $\lambda\, (\theta - \phi^*)$. So to know the slope of the envelope it is enough to know where the minimum *is*.
 #
 # The absolute value has a kink, and its envelope has none. This envelope is known as the Huber loss, and its gradient
-# is $\lambda\theta$, clipped to the interval from $-1$ to $1$. So clipping, as in lesson 06, is itself the gradient of
-# an envelope, in several dimensions that of the norm.
+# is $\lambda\theta$, clipped to the interval from $-1$ to $1$. In several dimensions the norm takes the place of the
+# absolute value, and the gradient of its envelope is the vector $\lambda\theta$ clipped to norm 1. So clipping, as in
+# lesson 06, is itself the gradient of an envelope.
 #
 # *Short of time? Skip the sections "Where iMAML's objective is neither smooth nor convex" and "On a network".*
 
@@ -156,7 +158,8 @@ assert jnp.allclose(central(F), sum(ways), atol=1e-7)  # line 2
 # $$\nabla F(\theta) = J^\top \big[\nabla h(\phi^*) + \lambda\, (\phi^* - \theta)\big] + \lambda\, (\theta - \phi^*) .$$
 #
 # **Line 4, stationarity.** The bracket is the gradient of the proximal objective at its own minimum, so it is zero.
-# What remains is the direct dependence alone, and, by stationarity once more, the gradient of the loss at $\phi^*$:
+# What remains is the direct dependence alone. By stationarity once more, this equals the gradient of the loss at
+# $\phi^*$:
 #
 # $$\boxed{\;\nabla F(\theta) = \lambda\, (\theta - \phi^*) = \nabla h(\phi^*)\;}$$
 
@@ -273,8 +276,8 @@ assert np.isclose(ml.theory.moreau(_task, 1.0).tasks.query.hessian, _pulls[1])
 #
 # The curvature of the envelope is $aJ$, which is less than $a$ and less than $\lambda$. A flat task is left almost as
 # it is. A steep one loses its steepness, because adaptation solves it anyway. In lesson 03 training converged to a
-# weighted mean of the tasks' minima, and the *weight* of a task was the factor before $(\theta - m)$. Put the three
-# objectives side by side:
+# weighted mean of the tasks' minima, and the *weight* of a task was the factor before $(\theta - m)$. The figure above
+# shows this weight for three objectives, and the table has the formulas:
 #
 # | objective | weight of a task |
 # |---|---|
@@ -284,8 +287,8 @@ assert np.isclose(ml.theory.moreau(_task, 1.0).tasks.query.hessian, _pulls[1])
 #
 # You know this pattern. With $J = (1 - \alpha a)^K$ these were the weights of joint training, **FO-MAML** and MAML.
 # Lesson 03 said that FO-MAML converges to the wrong point. Now we can say of which problem this is nearly the *right*
-# point. FO-MAML leaves out one factor $J$ of MAML's gradient, and what is left is close to the gradient of a Moreau
-# envelope with $\lambda \approx 1/(\alpha K)$, if the curvatures are small.
+# point. FO-MAML leaves out one factor $J$ of MAML's gradient. What is left is close to the gradient of a Moreau
+# envelope with $\lambda \approx 1/(\alpha K)$, if the curvatures are well below $\lambda$.
 
 # %% [markdown]
 # ## Exercise: where training converges
@@ -463,19 +466,22 @@ check("09.anchored", fo_muml_gradient)
 # We stop after $K$ inner steps, so the gradient is not exact, and training ends *near* the optimum of the Moreau
 # objective. How near?
 #
-# **Line 1.** The first displacement is $\theta - \phi^* = \alpha \nabla F_i$. By contraction the last one is
-# $\lVert z_K - \phi^* \rVert \le (\alpha L)^K \alpha\, \lVert \nabla F_i(\theta) \rVert$.
+# **Line 1.** The iteration begins at $z_0 = \theta$, where $\theta - \phi^* = \alpha\, \nabla F_i(\theta)$. Each of
+# the $K$ steps multiplies the distance from $\phi^*$ by at most $\alpha L$, so
+#
+# $$\lVert z_K - \phi^* \rVert \le (\alpha L)^K \alpha\, \lVert \nabla F_i(\theta) \rVert .$$
 #
 # **Line 2.** The gradient at $z_K$ differs from the one at $\phi^*$ by at most $L$ times this distance:
 #
 # $$\lVert \nabla h_i(z_K) - \nabla F_i(\theta) \rVert \le (\alpha L)^{K+1}\, \lVert \nabla F_i(\theta) \rVert .$$
 #
 # **Line 3.** Training has converged at a point $\hat\theta$ where the estimates cancel,
-# $\sum_i \nabla h_i(z_{K,i}) = 0$. There the exact gradient of the objective has a norm of at most $(\alpha L)^{K+1}$
-# times the mean norm of the tasks' exact gradients.
+# $\sum_i \nabla h_i(z_{K,i}) = 0$. So at this point the exact gradient of the objective is nothing but the mean of the
+# errors of line 2, up to the sign. Its norm is at most $(\alpha L)^{K+1}$ times the mean norm of the tasks' exact
+# gradients.
 #
-# **Line 4.** If every curvature of $F_\text{Moreau}$ is at least $\mu$, then the distance from its optimum $\theta^*$
-# is at most the norm of its gradient divided by $\mu$. With $M$ tasks,
+# **Line 4.** If every curvature of $F_\text{Moreau}$ is at least $\mu > 0$, then the distance from its optimum
+# $\theta^*$ is at most the norm of its gradient divided by $\mu$. With $M$ tasks,
 #
 # $$\lVert \hat\theta - \theta^* \rVert \le \frac{(\alpha L)^{K+1}}{\mu} \cdot \frac1M \sum_i \lVert \nabla F_i(\hat\theta) \rVert .$$
 #
@@ -536,16 +542,16 @@ for _steps, _path in paths.items():
 # on average. The first one gains less. This does not contradict the bound, which only says how large the distance can
 # be at most. Two of the curves dip before they level off, because training passes close to the optimum on the way to
 # the point where it converges. The curve for $K = 0$ is joint training, and that for $K = 1$ is FO-MAML with the
-# support set in both roles. So **FO-MAML converges to a neighbourhood of the Moreau optimum**, and FO-MuML makes this
-# neighbourhood as small as you like, with enough inner steps.
+# support set in both roles and one inner step. So this **FO-MAML converges to a neighbourhood of the Moreau optimum**,
+# and if $\alpha L < 1$, FO-MuML makes the neighbourhood as small as you like, with enough inner steps.
 
 # %% [markdown]
 # ## Bias and noise
 #
-# In practice an outer step sees a few random tasks, and its gradient is noisy. The noise keeps $\theta$ moving when
-# training has converged on average. So the mean squared distance at the end has two parts. The **bias** is the square
-# of the distance that you have just seen. It depends on $K$, and not on the outer learning rate $\eta$. The **noise**
-# is proportional to $\eta$, if $\eta$ is small. Every step adds a random displacement, whose mean square is
+# In practice an outer step sees a few random tasks, and its gradient is noisy. The noise keeps $\theta$ moving even
+# after training has converged on average. So the mean squared distance at the end has two parts. The **bias** is the
+# square of the distance that you have just seen. It depends on $K$, and not on the outer learning rate $\eta$. The
+# **noise** is proportional to $\eta$, if $\eta$ is small. Every step adds a random displacement, whose mean square is
 # proportional to $\eta^2$. Later steps undo it little by little, so only the displacements of the last steps matter,
 # and the number of these steps is proportional to $1/\eta$.
 
@@ -650,8 +656,8 @@ assert _rows["K = 4"][1] > 5 * abs(_rows["K = 4"][0]) and _rows["K = 1"][1] > _r
 #
 # The Moreau envelope of a convex loss is convex and smooth. One would expect the same of iMAML's objective, which looks
 # at the same minimum. Mishchenko, Hanzely and Richtárik showed with counter-examples that neither holds, even if
-# support and query loss are the same. There is a short way to see why. The two objectives differ by the proximal term,
-# and line 4 says how large it is:
+# support and query loss are the same. There is a short way to see why. For one task the two objectives differ by the
+# proximal term, and line 4 says how large it is:
 #
 # $$F_\text{prox}(\theta) = F_\text{Moreau}(\theta) - \frac{\lambda}{2} \lVert \phi^* - \theta \rVert^2
 # = F_\text{Moreau}(\theta) - \frac{1}{2\lambda}\, \lVert \nabla F_\text{Moreau}(\theta) \rVert^2 .$$
@@ -711,14 +717,15 @@ plots.table(
 # $2 \lambda$. Differentiate the square twice, and a third derivative appears, multiplied by the gradient. For the wave
 # this gradient grows without bound.
 #
-# In the second example (on the right) the loss is convex. Its gradient is 1 up to $\phi = 1$ and grows afterwards. As
-# soon as the curvature begins, $J$ falls below 1, and at first it falls faster than the gradient $h'$ grows. So
-# $F_\text{prox}' = J h'$ decreases, which the derivative of a convex function never does. At the same place the gradient
-# of the Moreau envelope is $h'(\phi^*)$ itself, which never decreases.
+# On the left the curvature is also negative in places, so for the wave iMAML's objective is not convex either. The
+# second example, on the right, shows the reason in a simpler case. Its loss is convex too, and the gradient of the loss
+# is 1 up to $\phi = 1$ and grows afterwards. As soon as the curvature begins, $J$ falls below 1, and at first it falls
+# faster than the gradient $h'$ grows. So $F_\text{prox}' = J h'$ decreases, which the derivative of a convex function
+# never does. At the same place the gradient of the Moreau envelope is $h'(\phi^*)$ itself, which never decreases.
 #
 # Does this make the Moreau objective the better one? It is easier to optimize, and it answers another question. iMAML
-# asks how good the adapted parameters are on data that they have *not* seen. The Moreau objective asks how well a task
-# can be fitted close to $\theta$, and it cannot notice overfitting.
+# with a query set asks how good the adapted parameters are on data that they have *not* seen. The Moreau objective asks
+# how well a task can be fitted close to $\theta$, and it cannot notice overfitting.
 
 # %% [markdown]
 # ## On a network
@@ -779,9 +786,10 @@ _after = {name: float(np.mean(curve[10])) for name, curve in _curves.items()}
 assert _largest > 3 and _after["Moreau"] < 0.5 * _after["random"]
 
 # %% [markdown]
-# The trained initialization adapts to new curves from ten points, although no second derivative was ever computed and
-# no step was remembered. With this $\lambda$ the anchored iteration would have been of no use, because $\alpha L$ is
-# far above one.
+# The trained initialization adapts to new curves from ten points, although training computed no second derivative and
+# remembered no step. The query loss in the figure belongs to points that adaptation has not seen. The one in the
+# progress bar of the training does not, because there both sets are joined. With this $\lambda$ the anchored iteration
+# would have been of no use, because $\alpha L$ is far above one.
 
 # %% [markdown]
 # ## What to take away
@@ -791,7 +799,8 @@ assert _largest > 3 and _after["Moreau"] < 0.5 * _after["random"]
 # - On a quadratic the envelope has the curvature $\lambda a / (\lambda + a)$. For a convex loss it is convex and
 #   $\lambda$-smooth, which iMAML's objective need not be.
 # - The anchored iteration $z \leftarrow \theta - \alpha \nabla h(z)$ finds $\phi^*$ if $\alpha L < 1$. FO-MAML with one
-#   inner step stops after its first step, and so FO-MAML converges near the Moreau optimum.
+#   inner step, and one loss in both roles, stops after the first step of this iteration. Therefore it converges near
+#   the Moreau optimum.
 # - The bound on the distance at which training ends is proportional to $(\alpha L)^{K+1}$ and to the disagreement of
 #   the tasks.
 # - Before you pay for inner accuracy, find out whether noise is the larger part. To do so, change the outer learning

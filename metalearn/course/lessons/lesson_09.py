@@ -411,7 +411,7 @@ MOREAU_POINT = Exercise(
         "By line 1, $\\theta - \\phi^* = (I - J)(\\theta - m)$. Put in $J = \\lambda (H + \\lambda I)^{-1}$ and "
         "simplify: $I - J$ is a product of $H$ with the same inverse.",
         "So the gradient of task $i$ is a matrix $W_i$ times $(\\theta - m_i)$. As in lesson 03, the sum over tasks is "
-        "zero at a weighted mean, and the weights are matrices: `np.linalg.solve`.",
+        "zero at a weighted mean. Here the weights are matrices, so the last step is `np.linalg.solve`.",
     ),
     expected="An array of shape [d]. For the curvatures 3 and 0.5, minima at −1 and 2 and $\\lambda = 1$ it is near "
     "−0.08.",
@@ -689,7 +689,7 @@ CONTROL = Exercise(
             "one more inner step",
             _split(lambda p, k, eta: (p(k, eta) - p(k + 1, eta), p(k + 1, eta))),
             "Your noise seems to be the error with one inner step more. That step changes the bias without removing "
-            "it, and the noise as well. Which setting changes the noise alone?",
+            "it, and it changes the noise as well. Which setting changes the noise alone?",
         ),
         Misconception(
             "not doubled",
