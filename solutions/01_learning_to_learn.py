@@ -257,10 +257,14 @@ def floor_of(targets):
 check("01.floor", floor_of)
 
 # %% [markdown]
-# **Your own task distribution.** Now define tasks of your own, other lines, cooling curves, or something from your work. In
-# lessons 03 and 05 you will paste them in again, and measure other things on them. Replace the lines of `my_task`, and work
-# out their floor, on paper as for the sine curves, or with `floor_of` and the curves of many of your tasks at the same
-# inputs. The last line measures the floor on 2,000 of your tasks, and tells you whether yours is within a tenth of it.
+# **Your own task distribution.** Now define tasks of your own, such as other lines, cooling curves, or something from
+# your work. In lessons 03 and 05 you will paste them in again, and measure other things on them. Rewrite the body of
+# `my_task`: it may draw and compute whatever you like with `jax.random` and `jax.numpy`, as long as it returns an
+# `ml.Task` of arrays of shape `[num_points, 1]`.
+#
+# Then work out the floor of your tasks, on paper as for the sine curves, or with `floor_of` and the curves of many of
+# your tasks at the same inputs, and put the number into `my_floor`. The last line measures the floor on 2,000 of your
+# tasks, and tells you whether your number is within a tenth of it.
 
 
 # %%
@@ -283,8 +287,8 @@ status = figures.own_floor(my_task, my_floor)
 # At the input $x$, the targets are a slope times $x$ plus an offset. Slope and offset are independent, so the variance is
 # $x^2 \operatorname{Var}[\text{slope}] + \operatorname{Var}[\text{offset}] = \tfrac13 x^2 + 1$. The mean of $x^2$ between
 # $-5$ and 5 is $\tfrac{25}{3}$, which makes the floor $\tfrac{25}{9} + 1 = \tfrac{34}{9}$. If you draw the slope with
-# `jax.random.normal`, lines rise as often as they fall, their mean is the zero function, and the floor is all of the mean
-# square. Curves that differ little from each other have a low floor.
+# `jax.random.normal`, lines rise as often as they fall, their mean is the zero function, and the floor is the mean square
+# of the targets. Curves that differ little from each other have a low floor.
 #
 # </details>
 
@@ -638,7 +642,7 @@ plots.table(
 #
 # A **sound report** chooses the learning rate with the lowest mean loss on the validation tasks, and returns the mean loss
 # of this learning rate on the test tasks. Write a test that tells sound reports from others. The check tries it on sound
-# ones, on A, B and C, and on five more wrong ones that you do not see. The losses that you give to a report are yours to
+# ones, on A, B and C, and on six more wrong ones that you do not see. The losses that you give to a report are yours to
 # make up.
 
 
@@ -745,8 +749,8 @@ progress("01")
 #   a score can lie a little below it. A model that is told which task it is in, or reads the support set as a further
 #   input, is not bound by it.
 # - The formula $2/M$ supposes that the network finds the average of its training tasks and that there is no end of points
-#   of each task. With few points it can overfit to these as well. We measured overfitting without adaptation; a
-#   meta-trained initialization can overfit to few training tasks too.
+#   of each task. With few points it can overfit to these as well. We measured overfitting without adaptation; lesson
+#   02 shows that a meta-trained initialization overfits to few training tasks too.
 # - Where tasks have much in common, joint training is a good initialization. Photographs of cats and dogs share edges and
 #   textures, and fine-tuning works well there.
 # - Ten steps were our choice, and the loss still falls at the tenth. The question here is what a few steps on a few points

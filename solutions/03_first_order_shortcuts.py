@@ -407,11 +407,15 @@ check("03.small_steps", small_step_fractions)
 # </details>
 
 # %% [markdown]
-# **Your own task distribution.** The theory says "whatever the tasks are". Test it on yours: paste your `my_task` from lesson
-# 01 over the lines below. The course fits a straight line to twenty of your tasks, with all points of a task in the support
-# and in the query set. Each loss is then quadratic in intercept and slope, and the points to which the methods converge are
-# known. They have two coordinates now, and need not lie on one line. So write the measurement: which part of the way from
-# `joint` to `maml` is `point`, if only what lies along this way counts? What do you expect for a small $\alpha$?
+# **Your own task distribution.** The theory says "whatever the tasks are". Test it on yours: paste your `my_task` from
+# lesson 01 over the one below, or keep the one below if you have none. The course takes twenty of your tasks. The
+# model is now a straight line, and all points of a task are both its support set and its query set. Each loss is then
+# quadratic in intercept and slope, and the points to which the methods converge are known.
+#
+# These points have two coordinates, and need not lie on one line. So the measurement is yours to write: `way` returns
+# the part of the way from `joint` to `maml` that has been covered at `point`, if only what lies along this way counts.
+# The last line measures with it how far FO-MAML and Reptile get, with $K = 3$ and with a small and a large $\alpha$.
+# Which two parts do you expect for the small one?
 
 
 # %%
@@ -435,9 +439,9 @@ status = figures.own_way(my_task, way)
 # %% [markdown]
 # <details><summary>A measurement</summary>
 #
-# Project on the way: with `along = maml - joint`, return `(point - joint) @ along / (along @ along)`. For a small $\alpha$ and
-# $K = 3$ the parts are $\tfrac12$ and $\tfrac{K-1}{4K} = \tfrac16$ for all tasks whose curvatures differ. For a large
-# $\alpha$ they depend on the tasks.
+# Project `point - joint` on the way: with `along = maml - joint`, return `(point - joint) @ along / (along @ along)`. For a
+# small $\alpha$ and $K = 3$ the parts are $\tfrac12$ and $\tfrac{K-1}{4K} = \tfrac16$, whatever the tasks are, as long as
+# their curvatures differ. For a large $\alpha$ they depend on the tasks.
 #
 # </details>
 
@@ -612,7 +616,7 @@ plots.table(
 # ## Exercise: write the test
 #
 # Write a test that tells whether a candidate computes the exact meta-gradient. The check tries it on right ones, on A,
-# B and C, and on five more wrong ones that you do not see. The inner learning rate, the number of inner steps and the
+# B and C, and on seven more wrong ones that you do not see. The inner learning rate, the number of inner steps and the
 # way in which you find the right answer are yours to choose.
 
 
@@ -746,10 +750,10 @@ check("03.hessian_free", hessian_free)
 # ## Does it matter in practice?
 #
 # We train the same network on sine curves with each of the three methods, for 4,000 outer steps with Adam. The inner
-# loop takes five steps with $\alpha = 0.01$. Every direction is clipped to norm 1 before Adam sees it, since a few huge
-# meta-gradients would otherwise spoil the beginning of MAML's training; lesson 06 explains them. Afterwards all three
-# initializations adapt to the same 1,000 new tasks. We compare medians, because a few tasks on which the inner loop
-# diverges would dominate a mean.
+# loop takes five steps with $\alpha = 0.01$. A direction whose norm exceeds 1 is shortened to norm 1 before Adam sees it.
+# This is called *clipping*, and it keeps a few huge meta-gradients from spoiling the beginning of MAML's training; lesson 06
+# explains where they come from. Afterwards all three initializations adapt to the same 1,000 new tasks. We compare medians,
+# because a few tasks on which the inner loop diverges would dominate a mean.
 
 # %%
 jax.config.update("jax_enable_x64", False)  # training runs in float32

@@ -816,10 +816,14 @@ plots.table(
 # choice.
 
 # %% [markdown]
-# **Your own task distribution.** Which ν is best for *your* tasks? Paste your `my_task` from lesson 01 over the lines below.
-# The course brings your numbers to the size of ours and lets the network adapt to sixteen of your tasks. It then measures
-# $C$ in float64, where rounding does not disturb, and computes $R$ and $\delta$ as above. Choose ν from these three numbers.
-# The last line measures the V of your tasks in float32 and tells you whether your error is at most three times the smallest.
+# **Your own task distribution.** Which ν is best for *your* tasks? Paste your `my_task` from lesson 01 over the one
+# below, or keep the one below if you have none. The course scales your inputs and targets to the size of ours and lets
+# the network adapt to sixteen of your tasks. For the symmetric estimator it then measures $C$ in float64, where
+# rounding does not disturb, and computes $R$ and $\delta$ as above. Again $C$ and $R$ are divided by the norm of the
+# meta-gradient, and all three are averaged over the tasks.
+#
+# Choose ν from these three numbers, and put it into `my_nu`. The last line measures the V of your tasks in float32 and
+# tells you whether the error at your ν is at most three times the smallest one.
 
 
 # %%
@@ -843,8 +847,8 @@ status = lesson_05.own_nu(my_task, network_loss, theta, my_nu)
 # %% [markdown]
 # <details><summary>A choice</summary>
 #
-# `my_nu = best_nu(*constants, 2)`, or the formula by hand: $(R\,\delta / 2C)^{1/3}$. Because of the third root it is often
-# close to our 0.003, even where $C$ is ten times larger.
+# `my_nu = best_nu(*constants, 2)`, or the formula by hand: $(R\,\delta / (2C))^{1/3}$. Because of the third root, this ν
+# only about doubles if $R$ is ten times larger, or $C$ ten times smaller.
 #
 # </details>
 

@@ -810,8 +810,9 @@ def _wrong_floor(answer, found, close):
     if abs(answer - np.sqrt(found.floor)) <= close:
         return "Your number equals the square root of the floor. The loss is a *squared* error."
     return (
-        f"Your number is too {'high' if answer > found.floor else 'low'}. At each input, the floor is the variance of "
-        "the targets over tasks. Are your inputs drawn as `my_task` draws them, and is noise, if there is any, counted?"
+        f"Your number is too {'high' if answer > found.floor else 'low'}. The floor is the variance of the targets "
+        "over tasks, averaged over the inputs. Are your inputs drawn as `my_task` draws them, and is noise, if there "
+        "is any, counted?"
     )
 
 
@@ -832,7 +833,7 @@ def _draw_own(drawn, found, passed):
         figure,
         alt="Fifteen tasks of the distribution, the points of each joined by a line"
         + (", and the mean of all tasks, which is the best single function." if passed else "."),
-        title=f"A single function leaves {100 * found.floor / found.square:.0f}\u00a0% of the mean square"
+        title=f"The best function leaves {100 * found.floor / found.square:.0f}\u00a0% of the targets' mean square"
         if passed
         else "Fifteen of your tasks",
         caption="The points of each task are joined by a line." + (" Orange: the mean of all tasks." if passed else ""),

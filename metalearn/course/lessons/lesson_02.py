@@ -158,7 +158,7 @@ META_GRADIENT = Exercise(
     ),
     relatives=(
         (
-            "the query gradient at the initialization carried back through one step",
+            "the meta-gradient of a single inner step, however many there are",
             lambda loss, task, params, learning_rate, num_steps: gradient_after(
                 loss, task.support, task.query, params, learning_rate, 1
             ),

@@ -290,7 +290,7 @@ SMALL_STEPS = Exercise(
     ),
     relatives=(
         (
-            "right for FO-MAML; for Reptile it is the target times the number of steps, with nothing subtracted",
+            "right for FO-MAML; for Reptile it is a quarter of the number of steps",
             _fractions(reptile=lambda k: k / 4),
         ),
         ("right for FO-MAML; for Reptile it is what is missing to ¼", _fractions(reptile=lambda k: 1 / (4 * k))),
