@@ -355,8 +355,8 @@ MOML_STEP = Exercise(
             _moml(
                 fresh=lambda loss, params, old, task, a: _fresh(loss, params if old is None else old, task.support, a)
             ),
-            "Your inner step seems to begin at the memory $u$. It begins at $\\theta$, as in MAML; otherwise the "
-            "memory would forget which initialization it belongs to.",
+            "Your inner step seems to begin at the memory $u$. It begins at $\\theta$, as in MAML; otherwise the task "
+            "would be trained further at each visit, and its memory would no longer depend on $\\theta$.",
         ),
         Misconception(
             "position for id",
@@ -777,7 +777,8 @@ QUIZ = (
         ),
         1,
         (
-            "Then the noise of the adapted parameters is simple, but a curved query gradient still makes it a bias.",
+            "Then the adapted parameters have the right mean, but a query gradient that is curved still turns their "
+            "noise into a bias.",
             "Yes: then the query gradient is linear, and the mean of a linear function is its value at the mean. (The "
             "Hessian of the support loss must not depend on the same noise.)",
             "A small learning rate removes the jitter of θ, and leaves the bias as it is.",
