@@ -13,7 +13,7 @@
 # %% [markdown] tags=["opening"]
 # **Afterwards you can**
 #
-# - **derive** the adapted curve from a system with one unknown for each support point,
+# - **derive** the adapted curve without solving for the adapted parameters,
 # - **implement** adaptation in closed form, for any scaling of the loss,
 # - **measure** how much a tangent kernel moves, and **predict** when it stands still,
 # - **choose** between training for the closed form and training for gradient steps,
@@ -26,7 +26,10 @@
 # - $n$, $P$: numbers of support points and of parameters
 # - $G$: gradients of the outputs at $X$, one row for each
 # - $k(x, x')$: tangent kernel
+# - $\Delta = \phi - \theta$: displacement of the parameters
 # - $c$: coefficients of the change
+# - $u_t$: curve after gradient flow for a time $t$
+# - $\ell$: loss of a task
 
 # %% tags=["imports"]
 import jax  # this cell loads JAX and the course, which takes a few seconds
@@ -79,9 +82,9 @@ tasks_covariance = figures.covariance(figures.X, distribution)
 # %% [markdown]
 # Suppose now that a single support point lies above the curve, at the input $x_1$. A small gradient step raises the
 # output there. **What happens to the rest of the curve?** The figure shows the change everywhere, scaled so that it is
-# one at the support point. The second curve is what the task distribution itself suggests: the best guess, linear in
-# what was observed, of somebody who knows how random sine curves vary. Move the support point, and choose another
-# network.
+# one at the support point. The second curve, "tasks", is what the task distribution itself suggests. Somebody who
+# knows how random sine curves vary, and who hears that one value lies above the average, would expect the rest of the
+# curve to deviate from the average in this way. Move the support point, and choose another network.
 
 # %%
 first = {name: matrices[0] for name, matrices in kernels.items()}  # of the first seed
@@ -89,22 +92,24 @@ controls = {"network": list(first), "x1": (-5.0, 5.0, 0.25, -2.0)}
 explore(figures.one_point(first, tasks_covariance), figures.SEEN, **controls)
 
 # %% [markdown]
-# In the random network the change is a broad hill around the support point. It says that neighbors move together, and
-# it knows nothing of sine curves. In MAML's network the same kind of step changes the curve by a wave: the points one
-# period away move along, and those half a period away move in the opposite direction. This is nearly what the task
-# distribution suggests. **Meta-training has taught the network which changes of its curve belong together.**
+# In the random network, a support point on the left lifts the whole left half of the curve by about the same amount,
+# and the right half falls. The points of one side move together, and nothing repeats with the period of a sine curve.
+# In MAML's network the same kind of step changes the curve by a wave, in which the points one period away move along,
+# and those half a period away move in the opposite direction. This is nearly what the task distribution suggests.
+# **Meta-training has taught the network which changes of its curve belong together.**
 #
-# Where does this change come from? Let $u_\theta(x)$ be the output of the network. A step along the gradient of the
-# output at $x_1$, of length $c$, changes the parameters by $c\, \nabla u_\theta(x_1)$. To first order the output at
-# another input $x$ then changes by
+# Where does this change come from? Let $u_\theta(x)$ be the output of the network. The gradient of the squared error
+# at $x_1$ is a multiple of the gradient of the output there, so a gradient step changes the parameters by
+# $c\, \nabla u_\theta(x_1)$, with some number $c$. To first order the output at another input $x$ then changes by
 #
 # $$c\, \langle \nabla u_\theta(x), \nabla u_\theta(x_1) \rangle = c\, k(x, x_1) .$$
 #
 # The gradients are with respect to the parameters. The function
 # $k(x, x') = \langle \nabla u_\theta(x), \nabla u_\theta(x') \rangle$ is called the **tangent kernel** of the model
 # (Jacot, Gabriel and Hongler 2018 call it the neural tangent kernel). What you have moved around in the figure is a
-# column of it. The table compares the whole kernel with the covariance of the tasks, by the cosine of the angle
-# between the two matrices.
+# column of it. The second curve is a column of another matrix, the covariance of the tasks, which says how the values
+# of a random sine curve at two inputs vary together. The table compares the two matrices by the cosine of the angle
+# between them, each read as one long vector.
 
 # %% tags=["fold"]
 _aligned = {name: [figures.alignment(each, tasks_covariance) for each in found] for name, found in kernels.items()}
@@ -120,16 +125,16 @@ assert min(_aligned["closed form"]) > max(_aligned["random"]) + 0.1
 
 # %% [markdown]
 # Nobody told MAML about kernels. Its outer loop rewards an initialization from which five small steps fit a new sine
-# curve, and to be such an initialization means to have such a kernel. The kernel of the networks that were trained for
-# the closed form lies in between.
+# curve, and small steps get far if the kernel lets the curve move as sine curves vary. The kernels of the networks
+# that were trained for the closed form lie in between.
 #
-# *Short of time? Skip the sections "Time in place of strength" and "Meta-RKHS I: an objective without a lower bound".*
+# *Short of time? Skip the sections "Time in place of strength" and "Meta-RKHS I: one step, to first order".*
 
 # %% [markdown]
-# ## Solve for five numbers
+# ## How many unknowns?
 #
-# With several support points the changes overlap, so their lengths $c_i$ must be chosen together. How many numbers do
-# we have to find?
+# With several support points the changes of the curve overlap, so they must be chosen together. In parameters, this
+# takes as many unknowns as the network has parameters. How many are needed if only the curve matters?
 
 # %%
 system_prediction = predict("11.system")
@@ -164,16 +169,16 @@ residual = (Y - waves(theta, X))[:, 0]
 print(f"G has the shape {G.shape}: n rows, and P columns")
 
 # %% [markdown]
-# **Line 1, the proximal objective.** Let $\delta = \phi - \theta$, and let the support loss be half of the sum of the
-# squared errors. Each row of $G$ is the gradient of one output, so the outputs at the support inputs are
-# $u_\theta(X) + G \delta$, and adaptation minimizes
+# **Line 1, the proximal objective.** As in lesson 04, adaptation minimizes the support loss plus a proximal term. Let
+# $\Delta = \phi - \theta$, and let the support loss be half of the sum of the squared errors. Each row of $G$ is the
+# gradient of one output, so the outputs at the support inputs are $u_\theta(X) + G \Delta$, and the objective is
 #
-# $$\tfrac12\, \lVert u_\theta(X) + G \delta - Y \rVert^2 + \tfrac{\lambda}{2}\, \lVert \delta \rVert^2 .$$
+# $$\tfrac12\, \lVert u_\theta(X) + G \Delta - Y \rVert^2 + \tfrac{\lambda}{2}\, \lVert \Delta \rVert^2 .$$
 #
-# **Line 2, stationarity.** The gradient with respect to $\delta$ is zero at the minimum, which gives $P$ linear
+# **Line 2, stationarity.** The gradient with respect to $\Delta$ is zero at the minimum, which gives $P$ linear
 # equations:
 #
-# $$(G^\top G + \lambda I)\, \delta = G^\top (Y - u_\theta(X)) .$$
+# $$(G^\top G + \lambda I)\, \Delta = G^\top (Y - u_\theta(X)) .$$
 
 # %%
 delta = jnp.linalg.solve(G.T @ G + lam * jnp.eye(40), G.T @ residual)
@@ -188,8 +193,9 @@ assert jnp.allclose(slope, 0, atol=1e-9)  # line 2
 #
 # $$G^\top (G\, G^\top + \lambda I) = (G^\top G + \lambda I)\, G^\top .$$
 #
-# On the left the bracket is a matrix with $n$ rows, on the right one with $P$ rows. **Line 3 is yours:** bring the
-# brackets to the other sides, and use the result to write $\delta$ with a system of $n$ equations.
+# On the left the bracket is a matrix with $n$ rows, on the right one with $P$ rows. **Line 3 is yours:** bring each
+# bracket to the other side of the equation, as an inverse. Then write the solution $\Delta$ of line 2 with a system of
+# $n$ equations, and implement it.
 
 
 # %% tags=["exercise"] exercise="11.push_through"
@@ -219,13 +225,13 @@ check("11.push_through", displacement)
 #
 # Multiply the identity by $(G^\top G + \lambda I)^{-1}$ from the left and by $(G\, G^\top + \lambda I)^{-1}$ from the
 # right: $(G^\top G + \lambda I)^{-1} G^\top = G^\top (G\, G^\top + \lambda I)^{-1}$. It is called the *push-through
-# identity*, because $G^\top$ is pushed through the inverse. So $\delta = G^\top c$ with
+# identity*, because $G^\top$ is pushed through the inverse. So $\Delta = G^\top c$ with
 # $(G\, G^\top + \lambda I)\, c = Y - u_\theta(X)$.
 #
 # </details>
 #
 # **Line 4, the curve.** An entry of $G\, G^\top$ is the inner product of two gradients, and that is the kernel:
-# $G\, G^\top = k(X, X)$. For a new input, $\langle \nabla u_\theta(x), \delta \rangle$ contains the same inner
+# $G\, G^\top = k(X, X)$. For a new input, $\langle \nabla u_\theta(x), \Delta \rangle$ contains the same inner
 # products. The parameters disappear, and the adapted curve is
 #
 # $$\boxed{\;u_{\phi^*}(x) = u_\theta(x) + k(x, X)\, \big(k(X, X) + \lambda I\big)^{-1} \big(Y - u_\theta(X)\big)\;}$$
@@ -247,7 +253,9 @@ figures.two_routes()
 #
 # Line 4 says that kernel regression *is* proximal adaptation for such a model. Lesson 04 called the same thing the
 # inner problem of iMAML. So three programs must give the same curve: gradient descent on the proximal objective, the
-# system with $P$ unknowns, and the library's kernel regression. Their meta-gradients must agree too.
+# system with $P$ unknowns, and the library's kernel regression. The meta-gradients of iMAML and of kernel adaptation
+# must agree too. The library's kernel adaptation takes the *mean* of the squared errors as its query loss and our
+# iMAML half of their sum, so the code brings the two to the same scale.
 
 # %%
 objective = ml.inner.proximal(lambda phi: h(phi, (X, Y)), theta, lam)
@@ -284,13 +292,15 @@ assert max(_off.values()) < 1e-7 and _meta < 1e-6
 
 # %% [markdown]
 # What is gained? There is no inner optimizer, no inner learning rate and no question of convergence. The cost is one
-# gradient for each support point and a system of the size of the support set, whatever the size of the network.
+# gradient for each support point and for each point at which we predict, and a system as large as the support set,
+# however many parameters the network has.
 #
-# There is also a way to say line 1 without parameters. All curves that the model can reach from $u_\theta$ form a
-# space of functions. We measure a change of the curve by the norm $\lVert \delta \rVert$ of the smallest displacement
-# that makes it. This makes the space a *reproducing kernel Hilbert space* (RKHS), and adaptation minimizes
-# $\frac12 \lVert u(X) - Y \rVert^2 + \frac\lambda2 \lVert u - u_\theta \rVert_k^2$ over the functions $u$ in it. For
-# the solution, $\lVert u - u_\theta \rVert_k^2 = c^\top k(X, X)\, c$.
+# There is also a way to say line 1 without parameters. The changes $u - u_\theta$ that the model can make to its curve
+# form a space of functions. We measure such a change by the norm $\lVert \Delta \rVert$ of the smallest displacement
+# that makes it, and call this number $\lVert u - u_\theta \rVert_k$. With this norm the space is a *reproducing kernel
+# Hilbert space* (RKHS), and adaptation minimizes
+# $\frac12 \lVert u(X) - Y \rVert^2 + \frac\lambda2 \lVert u - u_\theta \rVert_k^2$ over all curves $u$ whose change is
+# in it. For the solution, $\lVert u - u_\theta \rVert_k^2 = \lVert G^\top c \rVert^2 = c^\top k(X, X)\, c$.
 
 # %% tags=["fold"]
 _c = np.linalg.solve(G @ G.T + lam * np.eye(5), residual)
@@ -300,8 +310,8 @@ assert np.isclose(_c @ (G @ G.T) @ _c, delta @ delta)
 # ## Exercise: adapt in closed form
 #
 # The library's loss is the *mean* of the squared errors, and the proximal term is
-# $\frac\lambda2 \lVert \phi - \theta \rVert^2$ as before. Write the adapted outputs for this loss. Beware: with
-# another scaling of the loss, another number takes the place of $\lambda$ in line 4.
+# $\frac\lambda2 \lVert \phi - \theta \rVert^2$ as before. Write a function that returns the adapted outputs for this
+# loss. Beware: with another scaling of the loss, another number takes the place of $\lambda$ in line 4.
 
 
 # %% tags=["exercise"] exercise="11.closed_form"
@@ -337,9 +347,10 @@ check("11.closed_form", closed_form)
 # %% [markdown]
 # ## Time in place of strength
 #
-# Lesson 04 showed that early stopping acts like a proximal term with $\lambda \approx 1/T$. Function space makes this
-# precise. Let gradient descent take steps so small that it becomes a gradient flow, $\dot\phi = -\nabla h(\phi)$. The
-# outputs at the support inputs then follow
+# Lesson 04 showed that early stopping acts like a proximal term with $\lambda \approx 1/T$. In function space we can
+# see how far this likeness goes. Let gradient descent take steps so small that it becomes a gradient flow,
+# $\dot\phi = -\nabla h(\phi)$, where $h$ is half of the sum of the squared errors again. The outputs at the support
+# inputs then follow
 #
 # $$\frac{d}{dt}\, u(X) = G\, \dot\phi = -k(X, X)\, \big(u(X) - Y\big) ,$$
 #
@@ -367,15 +378,18 @@ assert np.abs(waves(_steps, x)[:, 0] - _exact).max() < 0.01  # 1,000 small steps
 # where the border lies.
 #
 # The formula as it stands has an inverse and an exponential of a matrix, and the inverse does not exist if an input
-# comes twice. The library avoids both: it takes eight implicit steps, each a ridge regression with ridge $8/t$. The
-# third curve in the figure shows what they do.
+# comes twice. The library avoids both by taking eight *implicit* steps. Such a step uses the gradient at the point
+# where it ends, which makes it a minimum of a proximal objective, and so a kernel regression with ridge $8/t$ on the
+# residual that the step before has left. The curve "8 steps" in the figure shows that they come close to the flow.
 
 # %% [markdown]
 # ## When the kernel moves
 #
 # A network is not linear in its parameters. While it adapts, its gradients change, and so does its kernel. Line 4 uses
 # the kernel at $\theta$, and it errs because that kernel has moved meanwhile. When does it stand still? The theory
-# says: when the network is wide. The outputs are sums over many units, so that each unit has to move only a little.
+# says: when the network is wide. The outputs are sums over many units, so that each unit has to move only a little. We
+# are going to let networks with one hidden layer adapt to ten points, and compare the curve that they reach with the
+# one that line 4 predicts.
 
 # %%
 width_prediction = predict("11.width")
@@ -383,7 +397,8 @@ width_prediction = predict("11.width")
 # %% [markdown]
 # ## Exercise: does the kernel stand still?
 #
-# To find out we need a measure of how much the kernel has moved.
+# To find out we need a measure of how much the kernel has moved. Compute the matrix $k(x, x')$ at the given inputs
+# before and after adaptation, and return the norm of the difference, relative to the norm before.
 
 
 # %% tags=["exercise"] exercise="11.drift"
@@ -412,11 +427,11 @@ def drift(apply, before, after, inputs):
 check("11.drift", drift)
 
 # %% [markdown]
-# Now the experiment. A network with one hidden layer adapts to ten points of a sine curve, by gradient descent on the
-# proximal objective until it has converged. Its outputs are divided by the square root of the width, so that the
-# kernel has about the same size for every width. We compare the adapted curve with the one that kernel regression
-# predicts from the kernel at $\theta$, relative to the change of the curve, for two proximal strengths and twenty
-# random initializations.
+# Now the experiment. A network with one hidden layer adapts to ten points of a sine curve, by many gradient steps on
+# the proximal objective. Its outputs are divided by the square root of the width, so that the kernel has about the
+# same size for every width. The error of the prediction is the norm of the difference between the adapted curve and
+# the one that kernel regression predicts from the kernel at $\theta$, divided by the norm of the change of the curve.
+# We measure it for two proximal strengths and twenty random initializations.
 
 # %%
 ten = ml.tasks.Sinusoid(num_support=10, num_query=50).task(jax.random.key(3), 2.0, 1.0)
@@ -457,10 +472,10 @@ assert all(0.3 < value < 1.0 for value in _exponents.values())
 assert all(drifts["λ = 0.3"][i] > drifts["λ = 3"][i] and errors["λ = 0.3"][i] > errors["λ = 3"][i] for i in range(6))
 
 # %% [markdown]
-# Both panels tell the same story. With 16 units and the weak proximal term the kernel changes nearly as much as it was
-# large, and the prediction is off by more than a quarter. With 512 units and the strong one, kernel and prediction are
-# right within a few per cent. What decides is how far the *kernel* moves. The width is one way to keep it still, and
-# staying close to $\theta$ is another one.
+# Both panels tell the same story. With 16 units and the weak proximal term the change of the kernel is about as large
+# as the kernel itself, and the prediction is off by more than a quarter. With 512 units and the strong one, kernel and
+# prediction are right within a few per cent. What line 4 leaves out is the movement of the *kernel*. A large width is
+# one way to keep it still, and staying close to $\theta$ is another one.
 #
 # Is a moving kernel bad? Not at all. A kernel that stands still cannot learn which changes belong together. In the
 # first figure of this lesson MAML's kernel had become a wave, and no network whose kernel stands still *during
@@ -470,9 +485,11 @@ assert all(drifts["λ = 0.3"][i] > drifts["λ = 3"][i] and errors["λ = 0.3"][i]
 # ## Trained for the closed form, or for steps
 #
 # There is a way around the question of whether line 4 describes what a network does under gradient steps: *define*
-# adaptation by the formula, with the kernel at $\theta$, and train for that. This is what Meta-RKHS II does. Its outer
-# loop differentiates the query loss of $u_t$ with respect to $\theta$, through the kernel. One of our sets of networks
-# was trained in this way, with $t = 1$, and another one with MAML, for five gradient steps. Now exchange the two.
+# adaptation by the formula, with the kernel at $\theta$, and train for that. This is what Meta-RKHS II does. Its
+# formula gives $u_t$, the curve after a gradient flow for a time $t$, which is close to line 4 with $\lambda = 1/t$.
+# Its outer loop differentiates the query loss of $u_t$ with respect to $\theta$, through the kernel. One of our sets
+# of networks was trained in this way, with $t = 1$, and another one with MAML, for five gradient steps. Now exchange
+# the two.
 
 # %%
 crossed_prediction = predict("11.crossed")
@@ -512,23 +529,25 @@ assert _ratio > 2 and _mean["MAML"][2] < _mean["MAML"][0] and _mean["closed form
 
 # %% [markdown]
 # With the adaptation that each was trained for, the closed form is the better of the two, and it has no inner learning
-# rate. But a network that was trained for it is of little use to somebody who takes gradient steps. Its outer loop
-# never asked where real steps lead, and because it only uses the kernel at $\theta$, nothing kept it from choosing
-# parameters near which the kernel changes quickly.
+# rate. But a network that was trained for it is of little use to somebody who takes the same five steps, and there are
+# two possible reasons. Its outer loop only uses the kernel at $\theta$, so nothing kept it from choosing parameters
+# near which the kernel changes quickly. And five small steps are short: on half of the sum of the squares they last
+# for a time of $2 \alpha K / n$, far less than $t = 1$. The table does not tell which reason weighs more.
 #
 # The reverse is not true. MAML's network works in closed form too, and even better than with the steps that it was
-# trained for. Five small steps only go part of the way. The formula goes further, and uses the same kernel, which MAML
-# has brought close to the covariance of the tasks.
+# trained for. Five small steps only go part of the way. The formula goes further along the same kernel, which MAML has
+# made nearly proportional to the covariance of the tasks.
 #
 # **So judge a checkpoint by the adaptation that it will be used with.** If you cannot know how others will adapt it,
 # train for steps.
 
 # %% [markdown]
-# ## Meta-RKHS I: an objective without a lower bound
+# ## Meta-RKHS I: one step, to first order
 #
-# The same paper proposes a second objective, which adapts not at all while it trains. By Taylor's theorem, one
-# gradient step with the learning rate $\alpha$ lowers a loss $\ell$ by about $\alpha \lVert \nabla \ell \rVert^2$.
-# **Meta-RKHS I** minimizes the loss that this expansion promises, the mean over tasks of
+# The paper of Meta-RKHS II proposes a second objective, for which nothing is adapted during training. By Taylor's
+# theorem, one gradient step with the learning rate $\alpha$ lowers the loss $\ell$ of a task by about
+# $\alpha \lVert \nabla \ell \rVert^2$. **Meta-RKHS I** minimizes the loss that this expansion promises, the mean over
+# tasks of
 #
 # $$F_\text{I}(\theta) = \ell(\theta) - \alpha\, \lVert \nabla \ell(\theta) \rVert^2 .$$
 #
@@ -552,12 +571,14 @@ assert all(share[0] < 1 < share[-1] for share in gains.values())
 # %% [markdown]
 # On a parabola, $\nabla \ell = L \theta$ and so $F_\text{I} = \frac12 L (1 - 2 \alpha L)\, \theta^2$. For
 # $\alpha < 1/(2L)$ this is a flatter parabola with the same minimum, and for $\alpha > 1/(2L)$ it is one upside down.
-# A real step never makes the loss negative, but its expansion does. The same happens to a network, for any $\alpha$.
-# Multiply its last layer by a number $s$, and for a large $s$ the loss grows like $s^2$, but the squared norm of its
-# gradient grows like $s^4$, because the errors and the gradients of the outputs both grow like $s$.
+# A real step never makes the loss negative, but its expansion can. The same happens to a network, for any $\alpha$.
+# Multiply its last layer by a large number. The errors and the gradients of the outputs both grow in proportion to it,
+# so the loss grows like its square, but the squared norm of the gradient of the loss like its fourth power.
 #
 # `ml.meta_rkhs_i` therefore lets the promised gain be at most 90 % of the loss. With this cap the objective is at
-# least a tenth of the loss, and never negative. Does the method then do what its authors report, and beat MAML?
+# least a tenth of the loss, and never negative. (In the library, one of the two gradients in
+# $\lVert \nabla \ell \rVert^2$ is that of the support set and the other one that of the query set, because the square
+# of one noisy gradient is too large on average.) Does the method then do what its authors report, and beat MAML?
 
 # %%
 strengths = jnp.repeat(jnp.array([1e-9, 3e-4, 1e-3]), 3)  # 1e-9 is joint training
@@ -593,8 +614,7 @@ assert _after_ten.mean(1).min() > 2 * _maml_ten.mean()
 # ## A reconstruction: kernel adaptation and task weights
 #
 # Park and Kang (2024) combine two ideas: the inner loop in closed form in function space, and an outer loop that
-# weighs the losses of the tasks. What follows is a reconstruction from their abstract, with a kernel and weights of
-# our own.
+# weighs the losses of the tasks. What follows is our reconstruction of them, with a kernel and weights of our own.
 #
 # The first idea is line 4 with any kernel, `ml.kernel_adaptation(apply, kernel, ridge)`. Besides the tangent kernel it
 # may be a Gaussian kernel of learned features, `kernel.gaussian(length_scale, features)`, or a sum of several.
@@ -602,6 +622,9 @@ assert _after_ten.mean(1).min() > 2 * _maml_ten.mean()
 # The second idea answers a question that we have left out so far. The meta-gradient was always the plain *mean* over
 # tasks. Should a task that is fitted badly count more, because there is most to learn from it, or less, because it may
 # be an outlier?
+#
+# We will try this on the simplest tasks. Each is a parabola with its own minimum, and adaptation is one gradient step.
+# Most minima lie around a common center, and a fraction of the tasks are outliers far away.
 
 # %%
 outliers_prediction = predict("11.outliers")
@@ -609,8 +632,9 @@ outliers_prediction = predict("11.outliers")
 # %% [markdown]
 # ## Exercise: weigh the tasks
 #
-# Write the mean of the tasks' meta-gradients with the weights $w_i = 1/(e + \ell_i)$, where $\ell_i$ is the query loss
-# of task $i$. The weights count as constants, so nothing is differentiated.
+# Write the weighted mean $\sum_i w_i g_i / \sum_i w_i$ of the meta-gradients $g_i$ of the tasks, with the weights
+# $w_i = 1/(e + \ell_i)$, where $\ell_i$ is the query loss of task $i$ after adaptation and $e$ a small offset (not
+# Euler's number). The weights count as constants, so nothing is differentiated.
 
 
 # %% tags=["exercise"] exercise="11.task_weights"
@@ -638,8 +662,7 @@ check("11.task_weights", outer_gradient)
 # %% [markdown]
 # The library has this as `task_weights.inverse_loss(offset)`, an argument of `ml.meta_learner`. We compare it with
 # three others: equal weights; a softmax of the losses, which favors hard tasks; and weights that favor tasks whose
-# gradients agree with those of the others. The tasks are parabolas around a common center. A fraction of them are
-# outliers far away.
+# gradients agree with those of the others.
 
 # %%
 weights = {
@@ -664,24 +687,25 @@ assert (
 assert distances["hard tasks"][2] > 1.5 * distances["equal"][2]
 
 # %% [markdown]
-# Equal weights are drawn to the outliers in proportion to their fraction. Inverse losses nearly ignore them. More
-# weight for hard tasks is the worst choice here, because the hardest tasks *are* the outliers. In a population without
-# outliers the same weights may help, if the hard tasks are hard for a reason that can be learned. No weighting knows
-# which of the two it has before it: you have to.
+# With equal weights, training is drawn to the outliers in proportion to their fraction. Inverse losses nearly ignore
+# them, and weights by agreement lie in between. More weight for hard tasks is the worst choice here, because the
+# hardest tasks *are* the outliers; it takes training nearly half way to them, where both kinds of task are equally
+# hard. In a population without outliers the same weights may help, if the hard tasks are hard for a reason that can be
+# learned. No weighting knows which of the two cases it is in, so you have to.
 
 # %% [markdown]
 # ## What to take away
 #
 # - The tangent kernel says how the whole curve moves when one point does. Meta-training shapes it: MAML's kernel
-#   becomes nearly the covariance of the tasks.
+#   becomes nearly proportional to the covariance of the tasks.
 # - For a model that is linear in its parameters, proximal adaptation is kernel regression on the residuals, with a
 #   system of $n$ unknowns in place of $P$. The ridge is $\lambda$ for half of the sum of the squares, and $n\lambda/2$
 #   for their mean.
 # - For a network this holds as long as its kernel stands still during adaptation, because it is wide or stays close to
 #   $\theta$.
 # - A network that was trained for the closed form needs it; MAML's network can be adapted either way.
-# - A first-order expansion of the loss after a step has no lower bound. Weights for hard tasks do harm when there are
-#   outliers.
+# - A first-order expansion of the loss after a step can fall without bound, though the loss itself cannot.
+# - Weights for hard tasks do harm when there are outliers.
 
 # %%
 quiz("11")
@@ -692,7 +716,7 @@ progress("11")
 # %% [markdown]
 # ## Limits
 #
-# - Line 4 is exact for squared errors only. For classification one regresses on coded labels, or gives the closed form
+# - Line 4 needs squared errors. For classification one regresses on coded labels, or gives the closed form
 #   up.
 # - The kernel of a network costs one gradient for each output of each example, so many outputs make it expensive, and
 #   a large support set makes the solve expensive.

@@ -111,7 +111,7 @@ PUSH_THROUGH = Exercise(
         Misconception(
             "twice the strength",
             _ridge(lambda strength, n: 2 * strength),
-            "Your result is the one for $2 \\lambda$. Differentiate $\\frac{\\lambda}{2} \\lVert \\delta \\rVert^2$ "
+            "Your result is the one for $2 \\lambda$. Differentiate $\\frac{\\lambda}{2} \\lVert \\Delta \\rVert^2$ "
             "once more.",
         ),
         Misconception(
@@ -304,13 +304,14 @@ CLOSED_FORM = Exercise(
         Misconception(
             "divided by n",
             _solved(lambda strength, n: strength / n),
-            "Your ridge equals $\\lambda / n$. More examples should give the proximal term less weight: with a mean, "
-            "does the loss grow with $n$?",
+            "Your ridge equals $\\lambda / n$. Dividing the sum of the squares by $n$ makes the loss smaller. Does the "
+            "proximal term then weigh more beside it, or less?",
         ),
         Misconception(
             "twice n times the strength",
             _solved(lambda strength, n: 2 * n * strength),
-            "Your ridge equals $2 n \\lambda$. The 2 of the gradient stands on the side of the loss; divide by it.",
+            "Your ridge equals $2 n \\lambda$. The factor 2 belongs to the gradient of the loss. Bring it to the other "
+            "side by a division.",
         ),
         Misconception(
             "wrong sign",
@@ -613,7 +614,7 @@ PREDICTIONS = (
         unit="unknowns",
         why="The adapted curve is u_θ plus one multiple of k(x, x_i) for each support point. Only these multiples are "
         "unknown.",
-        read="Solve for five numbers",
+        read="How many unknowns?",
     ),
     Guess(
         "11.width",
@@ -639,7 +640,7 @@ PREDICTIONS = (
         ("to the minimum of the parabola", "nowhere: the objective is constant", "away from the minimum, without end"),
         why="The squared gradient of a steep place is large, and it is subtracted. The objective is "
         "½ L (1 − 2αL) θ², which is a parabola upside down once 2αL exceeds 1.",
-        read="Meta-RKHS I: an objective without a lower bound",
+        read="Meta-RKHS I: one step, to first order",
     ),
     Guess(
         "11.outliers",
