@@ -587,7 +587,7 @@ noise_prediction.reveal(0 if _effect < 0.1 else 1 if _effect < 2 / 3 else 2)
 plots.table(
     {f"K = {K}": [measured[K, rate] for rate in (0.1, 0.05, 0.025)] for K in (0, 1, 2, 4)},
     ["mean squared distance", "η = 0.1", "η = 0.05", "η = 0.025"],
-    title="Further inner steps change little at the largest learning rate, and help at the smallest",
+    title="After the first, inner steps change little at the largest learning rate, and help at the smallest",
     caption="One random task in each outer step, mean over 100 runs.",
 )
 assert abs(_effect - 1) < 0.3 and measured[4, 0.025] < 0.7 * measured[1, 0.025]

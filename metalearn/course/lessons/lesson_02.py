@@ -780,7 +780,7 @@ PREDICTIONS = (
         "one inner step on a new task. Where is its query loss there, on average?",
         (
             "near zero, because it has learned to adapt",
-            "above zero, and below the floor of about 3",
+            "well above zero, but below the floor of about 3",
             "above the floor",
         ),
         why="With one training task there is nothing to adapt to, so the outer loop learns this curve by heart. One "
@@ -1031,7 +1031,10 @@ def meta_overfitting(counts: tuple[int, ...], training: np.ndarray, new: np.ndar
         "it rises from nearly zero to about two, on new tasks it falls from far above the floor of three to about two. "
         "The gap between them closes.",
         title="Few training tasks: MAML adapts well to them, and badly to new ones",
-        caption="Mean over six networks with its 95 % interval, after 2,000 outer steps on two tasks each. Dotted: "
+        caption=(
+            "Mean over six networks with 1.96 standard errors on each side, after 2,000 outer steps on two "
+            "tasks each. Dotted: "
+        )
         "the floor without adaptation.",
     )
 

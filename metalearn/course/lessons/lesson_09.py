@@ -1067,8 +1067,9 @@ def training(distances: dict[str, Any]) -> None:
     steps = np.arange(len(next(iter(distances.values()))))
     plots.show(
         plots.lines(steps, distances, "outer steps", "distance from the optimum", log="y"),
-        "Distance from the optimum of the Moreau objective against the outer steps, on a logarithmic axis. All curves "
-        "fall together at first and then become horizontal, one after another: without an inner step first and "
+        "Distance from the optimum of the Moreau objective against the outer steps, on a logarithmic axis. All "
+        "curves fall together at first, two of them dip, and then all become horizontal: without an inner step "
+        "first and "
         "highest, a little lower with one inner step, and then with two, three and four at equal distances below each "
         "other.",
         title="Each further inner step brings the end of training closer to the optimum",

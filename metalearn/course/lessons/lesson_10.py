@@ -754,7 +754,7 @@ PREDICTIONS = (
     ),
     Guess(
         "10.rounds",
-        "All clients take part, without noise. What do five local steps in place of one do?",
+        "All twenty different stops take part as clients, without noise. What do five local steps in place of one do?",
         (
             "fewer rounds, and the same end",
             "fewer rounds, and an end further from the optimum",
@@ -768,7 +768,7 @@ PREDICTIONS = (
 
 QUIZ = (
     Question(
-        "Where is MAML with small support batches *not* biased?",
+        "Where is MAML with small support batches *not* biased for the objective with exact adaptation?",
         (
             "Where the support loss is quadratic",
             "Where the query loss is quadratic",
@@ -936,7 +936,9 @@ def paths(steps: Any, curves: dict[str, Any]) -> None:
         "example falls to minus one and stays there. MAML with sixteen falls close to zero and stays. MOML with one "
         "example shoots below minus two first, comes back, and ends where MAML with sixteen examples ends.",
         title="MAML stays one minute too early, and MOML first overshoots",
-        caption="Mean of 64 runs, each with two of twenty stops in an outer step. Zero is the optimum.",
+        caption=(
+            "Mean of 64 runs, each with two of twenty stops in an outer step; MOML with b = 2/17. Zero is the optimum."
+        ),
     )
 
 
@@ -970,7 +972,9 @@ def moml_diagram() -> None:
         "memory of its task. The query gradient is taken at the memory, and returns through I minus alpha H to theta. "
         "The three other memories keep what they have.",
         title="MOML adapts from θ, remembers the result, and asks for the gradient there",
-        caption="One outer step with two of five tasks. Blue: adapt and remember. Orange: the way back.",
+        caption=(
+            "One outer step with two of five tasks. Blue: adapt and remember. Orange: the query gradient, back to θ."
+        ),
     )
 
 
@@ -1035,7 +1039,8 @@ def choice(rates: Any, noise: Any, lags: dict[str, Any]) -> None:
         )
     plots.show(
         figure,
-        "Mean squared error of a memory against the memory rate, on logarithmic axes, in two panels. Noise rises with "
+        "Mean squared error of a memory against the memory rate, on a logarithmic vertical axis, in two panels. "
+        "Noise rises with "
         "b and the squared lag falls with it; their sum has a minimum. Where training is fast the minimum lies at a "
         "large b, and where it is slow at a small one.",
         title="The best memory rate falls as training slows down",

@@ -644,8 +644,8 @@ PREDICTIONS = (
     ),
     Guess(
         "11.outliers",
-        "One task in five is an outlier, whose minimum lies about 17 away from the center of the others. Training with "
-        "equal weights ends at which distance from that center?",
+        "One task in five is an outlier, whose minimum lies about 17 away from the center of the others. At "
+        "which distance from that center does training with equal weights end?",
         ("below 0.5", "about 3.5", "about 9", "about 17"),
         why="Equal weights give the mean of all minima, and a fifth of the way to the outliers is about 3.5.",
         read="A reconstruction: kernel adaptation and task weights",
@@ -686,7 +686,7 @@ QUIZ = (
         ),
     ),
     Question(
-        "Why did Meta-RKHS I need a cap in our runs?",
+        "Why does the objective of Meta-RKHS I need a cap?",
         (
             "Because its gradient is biased",
             "Because a Taylor expansion of first order can fall without bound where the loss after a step cannot",
@@ -696,7 +696,7 @@ QUIZ = (
         1,
         (
             "The gradient is exact for its objective; the trouble is with the objective.",
-            "Yes: the loss after a real step is never negative, and its expansion is.",
+            "Yes: the loss after a real step is never negative, and its expansion can be.",
             "It needs Hessian-vector products, which are exact and harmless.",
             "Meta-RKHS I never forms a kernel. It uses the norm of the gradient.",
         ),
@@ -893,8 +893,9 @@ def kernel_matrices(apply: Any, params: Any) -> _Array:
 
 
 SEEN = (
-    "The change of a network's curve everywhere, when one point of it is lifted by one. Without meta-training the "
-    "change is broad and flat. With MAML it is a wave, nearly the one that the task distribution itself suggests."
+    "The change of a network's curve everywhere, when one point of it is lifted by one. Without "
+    "meta-training one half of the curve rises and the other one falls. With MAML it is a wave, nearly the one that "
+    "the task distribution itself suggests."
 )
 
 
@@ -957,7 +958,7 @@ def explained() -> None:
         "Fraction of the residual that adaptation explains, against the eigenvalue of the kernel matrix. All three "
         "curves rise from zero to one around the eigenvalue one. Gradient flow rises most steeply, a ridge least, and "
         "eight implicit steps lie in between.",
-        title="A ridge λ and gradient flow for a time 1/λ explain nearly the same",
+        title="A ridge λ and gradient flow for a time 1/λ explain the same directions",
         caption="Along each eigenvector of k(X, X). Eight implicit steps are what the library takes for the flow.",
     )
 
