@@ -41,7 +41,8 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # ## Six meta-gradients, two objectives
 #
 # You have met six ways to compute a meta-gradient. Three of them adapt by $K$ inner steps, and three by minimizing the
-# support loss with a proximal term, so there are two objectives:
+# support loss with a proximal term, so there are two objectives. For
+# one task they are as follows, and over many tasks each is the mean:
 #
 # $$\begin{aligned}
 # F_{\text{MAML}}(\theta) &= f(\phi_K), & \phi_{k+1} &= \phi_k - \alpha \nabla h(\phi_k), \quad \phi_0 = \theta, \\
@@ -142,9 +143,9 @@ figures.converged(norms)
 
 # %% [markdown]
 # Four methods find a stationary point of their own objective, MAML exactly and the other three up to an error that
-# their settings determine. For FO-B-MAML it is the perturbation $\nu$, as lesson 05 derived, and for iMAML it is how
-# well the inner loop and the linear system are solved. FO-MAML and Reptile converge to other points, and as long as
-# the objective stays the same, no setting changes that. They were faster on the way down, though.
+# their settings determine. For FO-B-MAML the error depends on the perturbation $\nu$, as lesson 05 derived, and for
+# iMAML on how well the inner loop and the linear system are solved. FO-MAML and Reptile converge to other points, and as
+# long as the objective stays the same, no setting changes that. They were faster on the way down, though.
 #
 # A bias is a statement about an objective. Does it decide which method serves new tasks best, with a network and a
 # budget? That is an empirical question, and the rest of this lesson answers it for two task distributions.
@@ -265,8 +266,8 @@ assert np.prod(comparison.grid_shape(_sines, settings)) == 18
 
 # %% [markdown]
 # A record should not be taken on trust. Here is the first quarter of three of its runs again, MAML on sine curves with
-# the seeds 0, 1 and 2. The record holds an error for each eighth of the way. Another processor rounds differently, and training makes small differences large, so
-# do not expect the same digits.
+# the seeds 0, 1 and 2. The record holds an error for each eighth of the way. Another processor rounds differently, and
+# training makes small differences large, so do not expect the same digits.
 
 # %%
 jax.config.update("jax_enable_x64", False)  # training runs in float32
@@ -435,14 +436,14 @@ for _name in ("iMAML", "FO-B-MAML forward", "FO-B-MAML symmetric"):
 
 # %% [markdown]
 # Clipped MAML has the lowest median, and Reptile comes next. Their ranges overlap, so five seeds do not separate the two.
-# The two forms of FO-B-MAML and FO-MAML lie close together behind them, and their ranges overlap as well. iMAML is far
-# behind, though still better than fine-tuning. Joint training, which does not adapt, is the worst of all.
+# The two forms of FO-B-MAML and FO-MAML lie close together behind them, and the ranges of these three overlap as well.
+# iMAML is far behind, though still better than fine-tuning. Joint training, which does not adapt, is the worst of all.
 #
 # **A vanishing bias does not decide this comparison.** FO-B-MAML, whose bias can be made as small as you like, is level
 # with FO-MAML, whose bias cannot, and Reptile, which has a bias too, has a lower median than both.
 #
 # The table below adds the common adaptation. It leaves MAML first and Reptile second. FO-B-MAML and iMAML do better with
-# it than in their own way, so on these tasks their initializations are better adapted without the proximal term.
+# it than in their own way, so on these tasks plain steps make more of their initializations.
 
 # %% tags=["fold"]
 figures.chosen(figures.SINES, (*comparison.METHODS, *comparison.BASELINES))
@@ -575,8 +576,8 @@ assert figures.ranking(figures.DIGITS, "common") == _order
 
 # %% [markdown]
 # The order is different. FO-B-MAML forward has the lowest median, FO-MAML is level with it, and the symmetric form is
-# close behind. MAML comes fourth, and each of its seeds is worse than each seed of those three. Why it falls behind was
-# not tested.
+# close behind. MAML comes fourth, and each of its seeds is worse than each seed of those three. Why MAML falls
+# behind was not tested.
 #
 # The baseline deserves attention. **The nearest mean, for which nothing is trained, beats three of the six methods.**
 # It was tuned as they were, and its features make use of what one knows about signals: they are the magnitudes of a
@@ -680,10 +681,12 @@ assert (_wide["MAML, rematerialized"] < _wide["FO-B-MAML symmetric"]).all()
 # %% [markdown]
 # ## Your own curves
 #
-# The rules hold for any task distribution. Put the curve here that you wrote in lesson 01, or a new one. FO-MAML
-# and Reptile will be compared on it under one budget. Each is trained with four configurations, two values of $\alpha$ and
-# two of the outer learning rate. A tuning seed and the validation tasks choose one of the four, and three other seeds
-# and the test tasks report it. **Which of the two will be ahead on your curves, or will three seeds not tell?**
+# The rules hold for any task distribution. Write curves of your own, for instance those of your tasks in lesson 01. This
+# time they are a NumPy function, in which `rng` draws what is random in one task, and `x` holds the inputs of its support
+# and query points. FO-MAML and Reptile will be compared on these curves under one budget. Each is trained with four
+# configurations, two values of $\alpha$ and two of the outer learning rate. A tuning seed and the validation tasks choose
+# one of the four, and three other seeds and the test tasks report it. **Which of the two will be ahead on your curves, or
+# will three seeds not tell?**
 
 
 # %%
@@ -700,21 +703,30 @@ assert all(np.isfinite(errors).all() and (np.diff(errors) >= 0).all() for errors
 
 # %% [markdown]
 # The default draws lines with a bend. Make your curves differ more, for instance by a random frequency, and run the cell
-# again. Whatever you find, you may say as much as the title of the table says, and no more. Once you change the curves
-# *because of* a test error, the test tasks have taken part in a choice.
+# again. The title of the table names a method only if the ranges of the three seeds do not overlap. Whatever you find,
+# you may say as much as this title says, and no more. Once you change the curves *because of* a test error, the test
+# tasks have taken part in a choice.
 
 # %% [markdown]
 # ## Exercise: a meta-gradient of your own
 #
-# The last exercise has many right answers. A meta-gradient can be judged by two numbers. Its **cost** is counted in
-# gradients, from the multiplications that its program asks for. Its **error** is relative to the exact gradient of
-# $F_{\text{MAML}}$ or of $F_{\text{prox}}$, after the best common factor, because the outer learning rate can absorb a
+# The last exercise has many right answers. A meta-gradient can be judged by two numbers, which the check finds on eight
+# sine curves with a small network that is not trained. Its **cost** is counted in gradients, from the matrix products
+# that its program asks for. Its **error** is its relative distance from the exact gradient of $F_{\text{MAML}}$ or of
+# $F_{\text{prox}}$, where the gradients of all tasks are taken together as one vector. Before the distance is measured,
+# this vector is multiplied by the positive factor that brings it nearest, because the outer learning rate can absorb a
 # factor. The zero vector costs nothing and has error 1.
 #
-# A method is **dominated** for an objective if another one is at most as dear and at most as far off, and better in one
-# of the two. What differs by less than 5 % counts as equal. What is not dominated forms the **front**. Write a
-# meta-gradient that no shown method dominates, for at least one of the two objectives, and that equals none of them.
-# Anything goes: a shorter backward pass, fewer steps in one of the solves, a mixture, an extrapolation.
+# A method is **dominated** for an objective if another one has at most its cost and at most its error, and is better in
+# one of the two. What differs by less than 5 % counts as equal. What is not dominated forms the **front**. Write a
+# meta-gradient that neither a shown method nor the zero vector dominates, for at least one of the two objectives, and
+# that equals no shown method up to a factor. You may try a shorter backward pass, fewer steps in one of the solves, a
+# mixture, an extrapolation, or anything else. Only two things do not count, a gradient at the initialization itself, and
+# one of FO-MAML's kind in which the support set or the query set stands in for the other.
+#
+# The inner function `adapt` is given, and takes `count` inner steps on the support loss. Use loops of a fixed length. The
+# count cannot see how often a `while` loop runs, so it takes each one to run five times, as conjugate gradients do in
+# iMAML here.
 
 
 # %% tags=["exercise"] exercise="07.own"
@@ -762,12 +774,16 @@ assert entries["iMAML"][0] < entries["FO-B-MAML forward"][0]
 # %% [markdown]
 # The count agrees with the table at the top for MAML, FO-MAML and Reptile, and for the other three it is a few gradients
 # higher. MAML has no error for its own objective and a large one for the other. So the two objectives have different
-# gradients, and a method should be read in the plot of its own.
+# gradients, and a method should be read in the plot of its own. Where your star lies clearly below the grey line, no
+# shown method dominates yours.
 #
-# On these tasks iMAML dominates both forms of FO-B-MAML: it is cheaper and nearer. What FO-B-MAML has to offer, that it
-# takes no second derivatives, is on neither axis. Note also that the tasks are small and the network is not trained. A
+# For its own objective iMAML dominates both forms of FO-B-MAML on these tasks, because it is cheaper and its error is
+# smaller. That may surprise you, for iMAML was far behind on sine curves above. But the proximal term is stronger here
+# than any in the grid of the comparison, and ten inner steps come close to the minimum. What FO-B-MAML has to offer, that
+# it takes no second derivatives, is on neither axis. Note also that the tasks are small and the network is not trained. A
 # good place in this picture is a reason to enter a method into a comparison, and does not replace one. Before you do,
-# `ml.testing.check_meta_gradient` runs the library's whole protocol for meta-gradients on it.
+# `ml.testing.check_meta_gradient` runs the library's whole protocol for meta-gradients on it. It expects a function of
+# `loss` alone, so fix the other three arguments first.
 
 # %% [markdown]
 # ## Which meta-gradient, then?

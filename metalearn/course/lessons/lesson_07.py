@@ -412,8 +412,8 @@ CONTROL = Exercise(
         Misconception(
             "control clipped too",
             _control_of(_matched, control_norm=lambda norm: norm),
-            "Your control seems to be clipped as well. It should differ from the clipped run in clipping alone; "
-            "which of the two explanations could it refute as it is?",
+            "Your control seems to be clipped as well. Its steps should be as long as those of the clipped run, but "
+            "without clipping. Which of the two explanations could it refute as it is?",
         ),
         Misconception(
             "learning rate kept",
@@ -1258,10 +1258,12 @@ OWN = Exercise(
     alternatives=(_half_the_steps, _two_terms),
     hints=(
         "Every shown method stands at one place between cheap and near. What would a method between two of them leave "
-        "out? MAML's cost is its backward pass through all inner steps, FO-MAML goes through none of them.",
+        "out? Most of MAML's cost is its backward pass through all inner steps, and FO-MAML goes through none of "
+        "them.",
         "Let the backward pass stop in the middle. Adapt for some of the steps, take what comes out for a new "
         "initialization, and differentiate only what follows. Other ways: fewer inner steps for FO-B-MAML, or fewer "
-        "steps on iMAML's linear system.",
+        "steps on iMAML's linear system, in a loop of your own, because the count takes `cg` to run five times "
+        "whatever its `maxiter`.",
     ),
     expected="A function of (params, task). The check tells its cost in gradients and both errors.",
 )
