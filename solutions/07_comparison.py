@@ -611,7 +611,7 @@ figures.on_the_way(
     figures.SINES,
     "On sine curves FO-MAML leads early, Reptile halfway and MAML at the end",
     "Median error of the six methods on new sine curves against gradients spent, on a logarithmic axis. FO-MAML is lowest "
-    "at first, then Reptile, and MAML at the end. iMAML hardly falls.",
+    "at first, then Reptile, and MAML at the end. iMAML falls at first and then stays about ten times higher.",
 )
 
 
@@ -656,7 +656,7 @@ _rematerialized = _kilobytes["MAML, rematerialized"]
 memory_prediction.reveal(_rematerialized[-1] / _rematerialized[2])
 assert settings.memory_steps[2] == 10 and settings.memory_steps[-1] == 50
 figures.memory(
-    "Only MAML's memory grows with K; with the width every method's grows alike",
+    "Only MAML's memory goes on growing with K; with the width every method's grows alike",
     "Two plots with logarithmic axes. Left, memory against inner steps: MAML rises in proportion, rematerialized MAML "
     "less steeply, FO-B-MAML is nearly flat, and FO-MAML is flat from five steps on. Right, memory against the channels "
     "of a network: four nearly parallel lines rise in proportion to the channels, MAML highest.",
@@ -761,8 +761,7 @@ check("07.own", my_meta_gradient)
 entries = figures.front(
     my_meta_gradient,
     "Between FO-MAML and MAML there is room for a method of your own",
-    "Two plots of relative error against cost in gradients. Left, for the gradient of F_MAML: the zero vector, FO-MAML and "
-    "MAML form the front, and a star lies between the last two and below the front. Right, for that of F_prox: the zero "
+    "Two plots of relative error against cost in gradients. Left, for the gradient of F_MAML: the zero vector, FO-MAML, iMAML and MAML form the front, and a star lies between FO-MAML and MAML, below the front. Right, for that of F_prox: the zero "
     "vector, FO-MAML and iMAML form it, and both forms of FO-B-MAML lie to the right of iMAML at small errors.",
 )
 assert all(abs(entries[name][0] / figures.costs()[name][0] - 1) < 0.05 for name in ("MAML", "FO-MAML", "Reptile"))

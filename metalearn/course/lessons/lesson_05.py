@@ -717,13 +717,7 @@ UNCONVERGED = Exercise(
     relatives=(
         (
             "the meta-gradient of MAML with the proximal inner steps",
-            lambda loss, task, params, step_size, num_steps, strength: (
-                jax.grad(
-                    lambda theta: loss(_solution()(loss, task, theta, step_size, num_steps, strength, 0.0), task.query)
-                )(params)
-                if False
-                else _unrolled_maml(loss, task, params, step_size, num_steps, strength)
-            ),
+            _unrolled_maml,
         ),
         ("what the recursion gives from v = ∇f(θ), not from zero", functools.partial(_slow_recursion, begin=True)),
         (

@@ -1593,7 +1593,7 @@ def converged(norms: dict[str, _Array]) -> None:
         alt="Norm of each method's own exact meta-gradient against gradients spent, on a logarithmic axis. All fall. "
         "Reptile levels off first and highest, then FO-MAML. The two FO-B-MAML estimators level off far lower, iMAML "
         "lower still, and MAML falls on out of the figure.",
-        title="FO-MAML and Reptile level off early, the other four where their settings allow",
+        title="FO-MAML and Reptile level off early, three others later, and MAML not at all in this picture",
         caption="Twenty quadratic tasks in ten dimensions. Each method is judged on the objective that it descends.",
     )
 
@@ -1856,8 +1856,8 @@ def front(build: Callable, title: str, alt: str) -> dict[str, tuple[float, tuple
                 weight="bold" if mine else "normal",
             )
         axes.set(xlim=(-4, 52), ylim=(-0.12, 1.15))
-        axes.set_title(f"gradient of ${name[0]}_{{\\mathrm{{{name[2:]}}}}}$", loc="left")
-        plots.label(axes, "cost in gradients", "relative error" if not objective else "")
+        panel = f"gradient of ${name[0]}_{{\\mathrm{{{name[2:]}}}}}$"
+        plots.label(axes, "cost in gradients", "relative error" if not objective else "", title=panel)
     plots.show(
         figure,
         alt,
