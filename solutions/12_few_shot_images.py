@@ -65,15 +65,17 @@ figures.pad_accuracy()
 # This lesson shows how such a network is made, how much of this the meta-learning is responsible for, and what exactly
 # the training does to the network's features.
 #
-# *Short of time? Skip the sections "Train it yourself" and "Omniglot".*
+# *Short of time? Only run the cells of "Train it yourself", because a later figure needs its network, and skip
+# "Omniglot".*
 
 # %% [markdown]
 # ## One task, ten gradient steps
 #
 # What the network sees of a drawing is a picture of 14 × 14 pixels, with the ink centred. It is a small network: 196
-# inputs, hidden layers of 128 and 64 units, and five outputs, the logits of five classes. The last layer, which
-# computes the logits, is called the **head**, and the layers before it the **encoder**. What the encoder computes from
-# a picture $x$ are its **features** $\psi(x)$.
+# inputs, hidden layers of 128 and 64 units, and five outputs, the logits of five classes. It was meta-trained by MAML,
+# on printed characters of the Latin, Greek and Cyrillic scripts and on random scribbles. The last layer, which computes
+# the logits, is called the **head**, and the layers before it the **encoder**. What the encoder computes from a picture
+# $x$ are its **features** $\psi(x)$.
 #
 # A task shows five new characters. Its support set has one picture of each, so one speaks of **5-way 1-shot**
 # classification, and its query set has five others of each. We load the network of the drawing pad and 500 such tasks
@@ -93,7 +95,7 @@ print("pictures of the query set:  ", task.query[0].shape)
 
 # %% [markdown]
 # The head of this network consists of zeros. This loses nothing, because the five characters of a task are numbered in
-# any order, so nothing can be known about class 3 before the task begins.
+# a random order, so nothing can be known about class 3 before the task begins.
 
 # %%
 before_prediction = predict("12.before")
@@ -143,11 +145,11 @@ assert network_score.mean - network_score.half_width > pixel_score.mean + pixel_
 assert 0.8 < pixel_score.mean < 0.92
 
 # %% [markdown]
-# The nearest picture is a strong opponent here. The network makes about a quarter of its mistakes. That is a large
+# The nearest picture is a strong opponent here. The network makes about a quarter as many mistakes. That is a large
 # gain, but a report that leaves the baseline out would make it look larger still.
 #
-# Now for a fair comparison of meta-gradients. Its runs take half an hour, so they were made by a script of the course,
-# `few_shot.py`, and their record comes with it. The rules are those of lesson 07:
+# Now for a fair comparison of meta-gradients. Its runs take too long for a notebook, so they were made by a script of
+# the course, `few_shot.py`, and their record comes with the course. The rules are those of lesson 07:
 #
 # - All methods train on Latin and Greek characters, choose their hyperparameters on Cyrillic ones, and are tested once on
 #   Armenian and Georgian ones.
@@ -157,11 +159,13 @@ assert 0.8 < pixel_score.mean < 0.92
 #   seeds. At test a method may take five or ten steps, whichever is better on validation tasks.
 # - Each method runs twice: with a *zero head* at the beginning of every task, in training and at test, which is called the
 #   **zeroing trick**; and with a *learned head*, which belongs to the initialization like every other layer.
+# - Two further rows of the table are needed later: first-order MAML with $K = 1$, and ANIL (lesson 02), which is MAML
+#   with an inner loop that adapts the head alone.
 #
 # The strongest baseline trains the same network, on the same number of pictures, as an ordinary classifier of all 999
 # training characters. For a new task it gets a zero head of five classes and is fine-tuned on the support set. This is
-# **fine-tuning from joint training**. Or its features are used without any fine-tuning, by taking for each query the
-# class whose mean feature vector, its **centroid**, has the smallest angle to that of the query.
+# **fine-tuning from joint training**. Or its features are used without any fine-tuning: every feature vector is scaled
+# to norm 1, and a query gets the class whose **centroid**, the mean of its support features, is nearest.
 
 # %%
 figures.comparison()
@@ -192,9 +196,10 @@ figures.comparison_table()
 # meta-learning on photographs. Our thousand training characters are enough to learn features without any episodes.
 #
 # But *fine-tuning* the same classifier, with the ten gradient steps that the meta-learned networks take, is four points
-# worse than they are. So what meta-learning provides here is not better features. It is an initialization from which a
-# few gradient steps make good use of one picture. With five support pictures all of these are close to 99 %, and even
-# the pixels reach 97 %. An accuracy of 95 % at 5-way 5-shot, which sounds impressive, would be a failure on this data.
+# worse than they are. So what meta-learning provides here does not seem to be better features. It is an initialization
+# from which a few gradient steps make good use of one picture. With five support pictures all of these are close to
+# 99 %, and even the pixels reach 97 %. An accuracy of 95 % at 5-way 5-shot, which sounds impressive, would be a failure
+# on this data.
 #
 # One row stands out. First-order MAML with a learned head is worse than the nearest picture. With a zero head it is about
 # level with MAML, for 6 gradients of a task in place of 16. The rest of this lesson is about this difference.
@@ -239,6 +244,7 @@ assert trained_score.mean > pixel_score.mean + 0.01
 #
 # Let the logits of a picture be $W^\top \psi(x)$ and its class probabilities $p(x)$, the softmax of these logits. The
 # support set has $n$ examples $s$ with labels $y_s$, and $e_y$ is the vector with a 1 in place $y$ and zeros elsewhere.
+# A bias needs no symbol of its own, because it is a row of $W$ for a feature that is always 1.
 
 # %%
 figures.contrastive_pull()
@@ -268,8 +274,9 @@ def softmax(logits):
 #
 # $$W_1 = W + \frac{\alpha}{n} \sum_s \psi(s)\, \big(e_{y_s} - p(s)\big)^\top .$$
 #
-# **Line 2, the query gradient.** The loss of a query example $q$ after that step has, in the features of $q$, the
-# gradient
+# **Line 2, the query gradient.** First-order MAML treats $W_1$ as a constant, so whatever the query loss tells the
+# encoder passes through the features of the query examples. The loss of a query example $q$ after the step has, in the
+# features of $q$, the gradient
 #
 # $$\frac{\partial \ell_q}{\partial \psi(q)} = W_1\, \big(p(q) - e_{y_q}\big),$$
 #
@@ -381,9 +388,10 @@ assert np.allclose(
 #
 # $$c_{qs} = p_{y_s}(q) - 1[y_s = y_q],$$
 #
-# is negative for pairs of one class and positive for all others, and the size of each is by how much the adapted network
-# is still wrong about $q$. **With a zero head, first-order MAML trains its encoder by a supervised contrastive loss.** And
-# the interference $W\,(p(q) - e_{y_q})$ is zero.
+# is negative for pairs of one class and positive for all others. It is the error that the adapted network still makes
+# in the probability of the class of $s$, so a query that is already classified rightly and with certainty is hardly
+# moved. **With a zero head, first-order MAML trains its encoder by a supervised contrastive loss.** And the interference
+# $W\,(p(q) - e_{y_q})$ is zero.
 #
 # With a random head some pairs of different classes attract each other. The next figure has features of two dimensions,
 # so that both terms can be drawn as arrows. Change the size of the old head. **Which of the two terms changes more?**
@@ -393,8 +401,9 @@ explore(figures.pulls, figures.PULLS, head_scale=(0.0, 2.0, 0.1, 1.0))
 
 # %% [markdown]
 # With `head_scale` at zero each query example moves in the direction in which the support example of its class lies,
-# seen from the origin, and away from the other two. A small head changes the blue arrows only a little. But the orange
-# arrows grow with the head, they soon are longer than the blue ones, and they point anywhere.
+# seen from the origin, and away from the other two. As the head grows, the blue arrows change too, and some turn
+# away from that direction. But the orange arrows grow faster. They are soon longer than the blue ones, and some of them
+# point away from the class of their example.
 
 # %% [markdown]
 # ## Exercise: split the gradient, and check it to rounding
@@ -460,15 +469,15 @@ assert np.abs(zero_head.interference).max() == 0 and zero_head.wrong_signs() == 
 
 # %% [markdown]
 # The numbers of this head are as small as those of any layer before training, and still the interference is three times
-# as large as the part that teaches something, and nearly one pair in five has the wrong sign. This is the noise in the title of the
-# paper, *MAML is a noisy contrastive learner*. It is not hopeless: classes are numbered anew in every task, so the
-# interference points elsewhere each time, and the outer loop averages over tasks.
+# as large as the part that teaches something, and nearly one in five pairs of different classes has the wrong sign.
+# This is the noise in the title of the paper, *MAML is a noisy contrastive learner*. It is not hopeless: classes are
+# numbered anew in every task, so the interference points elsewhere each time, and the outer loop averages over tasks.
 
 # %% [markdown]
 # ## Where zeroing helps, and where it does not
 #
 # If the theory is right, the zeroing trick should make the biggest difference where the meta-gradient is the query
-# gradient itself. The record of the comparison tells.
+# gradient itself. The record of the comparison has the answer.
 
 # %%
 helps_prediction = predict("12.helps")
@@ -482,19 +491,23 @@ figures.gains()
 figures.training_curves()
 
 # %% [markdown]
-# First-order MAML gains thirteen points. MAML, FO-B-MAML and ANIL gain less than one, which is no more than what two
-# training runs of one method differ by. All of these take into account how the inner loop changes with the
-# initialization, and first-order MAML does not. The row with $K = 1$ is the setting of the derivation, but for the
-# encoder, which adapts too. It gains ten points, and stays far behind: one inner step is too few for this data.
+# First-order MAML gains thirteen points. MAML, FO-B-MAML and ANIL take into account how the inner loop changes with the
+# initialization, and they gain less than one. Two training runs of one method can differ by as much, which the intervals
+# in the table do not show, and on the validation tasks of the curves MAML is even a little better with a learned head.
+#
+# The row with $K = 1$ is the setting of the derivation, except that the encoder adapts too. It gains more than ten points
+# on average, though its three runs differ widely, and it stays behind the nearest picture. One inner step with a learning
+# rate of our grid is too few for this data.
 #
 # The table also says where the points come from. The features of first-order MAML with a learned head, read by nearest
 # centroids, are four points worse than with a zero head. So a part of the damage is in the features. The larger part is
 # that ten steps from the learned head do not make use of them.
 #
 # The curves show that first-order MAML with a learned head does not merely learn more slowly. It learns at first, and
-# then it loses again what it had. Is this the interference? It fits, but the split alone does not prove it. In the
-# networks at the end of training the interference is about two thirds as large as the contrastive part with first-order
-# MAML, and about as large with MAML, which is not harmed. For MAML these two are not the whole gradient.
+# then it loses again a part of what it had learned. Is this the interference? It may be, but the split alone does not
+# prove it. In the networks at the end of training the interference is about two thirds as large as the contrastive part
+# with first-order MAML, and about as large with MAML, which is not harmed. For MAML these two are not the whole
+# gradient.
 
 # %% tags=["fold"]
 _ends = {name: np.mean([run[-1] for run in _rows[name]["plain"]["interference"]]) for name in ("MAML", "FO-MAML")}
@@ -552,7 +565,8 @@ figures.other_heads()
 # %% [markdown]
 # Forgetting the second half costs one to two points: the stored head says something about the five classes, and what it
 # says is random. Setting the head to zero at test alone does not hurt MAML, but it takes nine points from first-order
-# MAML, whose features have become used to their head.
+# MAML. Perhaps its features fit only the head that they were trained with, and its $\alpha$ was chosen with that head
+# too.
 
 # %% tags=["fold"]
 for _name in ("MAML", "FO-MAML", "FO-B-MAML"):
@@ -564,9 +578,10 @@ assert 0.085 < _mean(_rows["FO-MAML"]["plain"]["test"]) - _mean(_rows["FO-MAML"]
 # ## Feature reuse or rapid learning?
 #
 # There are two ways in which an initialization may be good. Its features may be good already, so that a new task needs
-# no more than a new head: **feature reuse**. Or its features may be such that a few gradient steps change them into good
-# ones: **rapid learning**. Raghu, Raghu, Bengio and Vinyals (2020) asked which of the two MAML does. Their test freezes
-# the encoder. In our library an optimizer can be restricted to a part of the parameters:
+# no more than a new head: **feature reuse**. Or its features may be such that a few gradient steps change them into
+# good ones: **rapid learning**. Raghu, Raghu, Bengio and Vinyals (2020) asked which of the two MAML does. Their test
+# freezes the encoder. In our library an optimizer can be restricted to a part of the parameters, which here is the
+# head.
 
 # %%
 frozen_prediction = predict("12.frozen")
@@ -625,8 +640,8 @@ def cka(x, y):
 check("12.cka", cka)
 
 # %% [markdown]
-# The next figure shows it for each layer of the network, before and after ten inner steps, and as a control for a
-# network that was never trained.
+# The next figure compares each layer before ten inner steps with the same layer after them, in our network and, as a
+# control, in one that was never trained.
 
 # %% tags=["fold"]
 _starts = {"meta-learned": params, "untrained": ml.zero_head(network, few_shot.head)}
@@ -639,10 +654,10 @@ _left = {name: 1 - values[-1] for name, values in _similar.items()}
 assert _left["meta-learned"] < 0.05 and 2.5 < _left["untrained"] / _left["meta-learned"] < 5
 
 # %% [markdown]
-# The first hidden layer of the meta-learned network is the same after adaptation as before, and the second nearly so. In
-# the untrained network the same ten steps change the second layer about four times as much. So it is not the small number
-# of steps that keeps the features where they are. For this network and these tasks the answer is **feature reuse**, as
-# Raghu et al. found it for MAML on photographs.
+# The first hidden layer of the meta-learned network is practically the same after adaptation as before, and the second
+# nearly so. In the untrained network the same ten steps change the second layer about four times as much. So it is not
+# the small number of steps that keeps the features where they are. For this network and these tasks the answer is
+# **feature reuse**, as Raghu et al. found it for MAML on photographs.
 
 # %% [markdown]
 # You can see it in the features themselves. The map below takes all sixty pictures of one task's five characters, and
@@ -658,7 +673,7 @@ figures.feature_map((_before - _mean_feature) @ _plane, (_after - _mean_feature)
 
 # %% [markdown]
 # Before adaptation the pictures of most characters lie together already, and each group contains the one picture that
-# the network may adapt to. Nobody has told the network of these characters. Ten steps move the groups apart along the
+# the network may adapt to. The network was never trained on these characters. Ten steps move the groups apart along the
 # directions that matter to this task, and few points change the group to which they belong.
 
 # %% [markdown]
@@ -691,10 +706,11 @@ except FileNotFoundError as missing:
 #
 # - An accuracy needs its baselines. With five support pictures even the nearest picture reaches what would look like a
 #   success, and with one the features of an ordinary classifier, read by nearest centroids, beat all meta-gradients.
-# - The gradient that first-order MAML sends into the features of a query example is a sum of two parts. The contrastive
-#   part has the coefficients $c_{qs}$; the interference comes from the head as it was before adaptation.
-# - With a zero head the interference is zero, $c_{qs} = p_{y_s}(q) - 1[y_s = y_q]$, and first-order MAML is a supervised
-#   contrastive learner. The trick belongs into training *and* test.
+# - After one inner step of the head alone, the gradient that first-order MAML sends into the features of a query
+#   example is a sum of two parts. The contrastive part has the coefficients $c_{qs}$; the interference comes from the
+#   head as it was before adaptation.
+# - With a zero head the interference is zero, $c_{qs} = p_{y_s}(q) - 1[y_s = y_q]$, and first-order MAML is a
+#   supervised contrastive learner. The trick belongs in training *and* test.
 # - It lifts first-order MAML from below the nearest picture to the level of MAML. Methods that account for the inner loop
 #   gain little.
 # - Most of what a new task needs is in the features before adaptation: feature reuse.
@@ -710,10 +726,13 @@ progress("12")
 #
 # - The characters are printed. Twelve typefaces of one character are more alike than twelve people's handwriting, so the
 #   accuracies here say nothing about Omniglot, and those of papers nothing about this data.
-# - The network is a perceptron with 33,000 weights, so that a browser can adapt it. Convolutions would be better.
-# - Each row had six configurations, compared after a fifth of the outer steps. Nearly all chose the larger outer learning
-#   rate, fine-tuning the smallest $\alpha$, and FO-B-MAML the smallest $\lambda$, so these grids end too early.
-# - All methods had the same number of outer steps, not of gradients. Lesson 07 compares at equal cost.
+# - The network is a small perceptron, so that a browser can adapt it. Convolutions would be better.
+# - Each row had six configurations, compared after a fifth of the outer steps. Nearly all chose the larger outer
+#   learning rate, and several the smallest or largest $\alpha$ or $\lambda$, so these grids end too early. In
+#   particular, fine-tuning chose the smallest $\alpha$ and the larger number of steps, so a wider grid may bring it
+#   closer to the meta-learned networks.
+# - All methods had the same number of outer steps, not of gradients. Lesson 07 compares at equal cost. Nor was
+#   there early stopping. It would have helped first-order MAML with a learned head, whose curve is highest at its start.
 # - The derivation freezes the encoder in the inner loop and takes one step. With more steps of all layers, as in the
 #   comparison, it explains why zeroing can help first-order MAML, and not how much.
 # - The intervals are over test tasks, for the mean of three training runs. They do not contain the spread of the runs,
