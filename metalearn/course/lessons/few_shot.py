@@ -1,6 +1,6 @@
 """The long runs of lesson 12: five meta-gradients, with and without the zeroing trick, on five characters of a script.
 
-    python -m metalearn.course.lessons.few_shot      runs everything, half an hour of one core, and writes the record
+    python -m metalearn.course.lessons.few_shot      runs everything, twenty minutes of a core, and writes the record
 
 All of them train on Latin and Greek characters, are tuned on Cyrillic ones, and are tested on Armenian and Georgian
 ones, so no character of a test or validation task was ever trained on. Every row has six configurations to choose from,
