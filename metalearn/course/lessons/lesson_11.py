@@ -629,7 +629,7 @@ PREDICTIONS = (
         "11.crossed",
         "The network that was trained for the closed form is adapted by five gradient steps instead. What is its "
         "error, compared with that of MAML's network after the same five steps?",
-        ("smaller", "the same, within 20 %", "more than twice as large"),
+        ("more than 20 % smaller", "the same, within 20 %", "more than twice as large"),
         why="Its outer loop has only ever seen curves from the closed form. Nothing made it good after five steps.",
         read="Trained for the closed form, or for steps",
     ),
