@@ -349,12 +349,13 @@ check("11.closed_form", closed_form)
 #
 # Lesson 04 showed that early stopping acts like a proximal term with $\lambda \approx 1/T$. In function space we can
 # see how far this likeness goes. Let gradient descent take steps so small that it becomes a gradient flow,
-# $\dot\phi = -\nabla h(\phi)$, where $h$ is half of the sum of the squared errors again. The outputs at the support
-# inputs then follow
+# $\dot\phi = -\nabla h(\phi)$, where $h$ is half of the sum of the squared errors again. If the model is linear in its
+# parameters, as before, the outputs at the support inputs follow
 #
 # $$\frac{d}{dt}\, u(X) = G\, \dot\phi = -k(X, X)\, \big(u(X) - Y\big) ,$$
 #
-# so the residual decays like $e^{-t\, k(X, X)}$, and the curve at time $t$ is
+# so the residual there decays like $e^{-t\, k(X, X)}$. At another input $x$ the output changes at the rate
+# $-k(x, X)\, \big(u(X) - Y\big)$, for the same reason. Integrated from $0$ to $t$, this gives the curve at time $t$:
 #
 # $$u_t(x) = u_\theta(x) + k(x, X)\, k(X, X)^{-1} \big(I - e^{-t\, k(X, X)}\big) \big(Y - u_\theta(X)\big) .$$
 #
@@ -535,8 +536,9 @@ assert _ratio > 2 and _mean["MAML"][2] < _mean["MAML"][0] and _mean["closed form
 # for a time of $2 \alpha K / n$, far less than $t = 1$. The table does not tell which reason weighs more.
 #
 # The reverse is not true. MAML's network works in closed form too, and even better than with the steps that it was
-# trained for. Five small steps only go part of the way. The formula goes further along the same kernel, which MAML has
-# made nearly proportional to the covariance of the tasks.
+# trained for. The formula uses the kernel at $\theta$, which MAML has made nearly proportional to the covariance of the
+# tasks. It follows this kernel for a longer time than five steps do, and the kernel cannot move meanwhile. Again the
+# table does not tell which of the two helps more.
 #
 # **So judge a checkpoint by the adaptation that it will be used with.** If you cannot know how others will adapt it,
 # train for steps.
@@ -606,9 +608,9 @@ plots.table(
 assert _after_ten.mean(1).min() > 2 * _maml_ten.mean()
 
 # %% [markdown]
-# In our runs it does not. With both strengths its networks stay much closer to joint training than to MAML. The paper
-# reports its advantage for few-shot images and convolutional networks. On sine curves we did not find settings that
-# reproduce it.
+# In our runs it does not. For both values of $\alpha$ its networks stay much closer to joint training than to MAML. The
+# paper reports its advantage for few-shot images and convolutional networks. On sine curves we did not find settings
+# that reproduce it.
 
 # %% [markdown]
 # ## A reconstruction: kernel adaptation and task weights
