@@ -54,6 +54,7 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # clock was bad, so these numbers scatter around $m$ with a standard deviation $\sigma$ of two minutes. You begin with
 # one plan $\theta$ for all stops, and adapt it by one gradient step on $h(\phi)$, the mean of $\frac12 (\phi - x)^2$
 # over the recorded numbers $x$. With $\alpha = 0.5$ this takes the plan half of the way to the mean of the mornings.
+# The query loss is the cost $f$ itself, with the true $m$ of the stop, so only the adaptation is noisy.
 
 # %% tags=["fold"]
 figures.bus_stop()
@@ -463,10 +464,11 @@ for _name, _b in _rates.items():
     assert abs(_last[np.inf, _b].mean() - figures.OPTIMUM) < 0.03
 
 # %% [markdown]
-# The measured points lie on the lines, which are the formula for the end of MAML,
-# $\theta = \theta^* - s^2/(2(1-\alpha))$, with $b\, s^2/(2-b)$ in place of $s^2$. With $b = 0.1$ and one morning, MOML
-# ends where MAML would end with nineteen. So **a memory of rate $b$ is worth a support batch that is $(2-b)/b$ times as
-# large**, and a small enough $b$ makes the bias as small as you like.
+# Each point is the distance to the end of runs with exact adaptation that visit the same stops, so it shows what the
+# noise alone does; the intervals are smaller than the points. The points lie on the lines, which are the formula for
+# the end of MAML, $\theta = \theta^* - s^2/(2(1-\alpha))$, with $b\, s^2/(2-b)$ in place of $s^2$. With $b = 0.1$ and
+# one morning, MOML ends where MAML would end with nineteen. So **a memory of rate $b$ is worth a support batch that is
+# $(2-b)/b$ times as large**, and a small enough $b$ makes the bias as small as you like.
 #
 # ## Stale memories
 #
@@ -486,16 +488,17 @@ del maml_paths
 # %% [markdown]
 # MOML with $b = 2/17$ is worth sixteen examples, and ends where MAML ends with sixteen. On its way it runs past the
 # optimum and has to come back. Its memories still hold plans that were adapted from an older, larger $\theta$, so the
-# query gradients go on moving $\theta$ down when it has already passed the optimum.
+# query gradients go on moving $\theta$ down when it has already passed the optimum. On the way back the memories come
+# from a smaller $\theta$, and the same happens once more in the other direction.
 #
 # How old is a memory? Right after a visit, the weight $b(1-b)^j$ belongs to what was added $j$ visits ago. The mean age
 # is
 #
 # $$\sum_j j\, b\, (1-b)^j = \frac{1-b}{b} \text{ visits},$$
 #
-# and with $B$ of the $M$ tasks in a batch, a task is visited on average once in $M/B$ outer steps. Suppose that the
-# adapted parameters of a task move by the distance $d$ in each outer step, always in the same direction. Then the
-# memory lags behind the fresh ones by $\frac{1-b}{b} \cdot \frac MB \cdot d$.
+# and with $B$ of the population's $M$ tasks in a batch, a task is visited on average once in $M/B$ outer steps. Suppose
+# that the adapted parameters of a task move by the distance $d$ in each outer step, always in the same direction. Then
+# the memory lags behind the fresh ones by $\frac{1-b}{b} \cdot \frac MB \cdot d$.
 
 # %% tags=["fold"]
 _steps = np.arange(121)
@@ -568,7 +571,8 @@ assert _best[0] > 2 * _best[1]
 # ## What the paper's second version does
 #
 # One can also move *all* memories in every outer step. The second version of MOML in the paper draws absent tasks
-# towards $\theta$, and gives the gradient of a task that is present more weight, so that both balance in the mean:
+# towards $\theta$, and gives the gradient of a task that is present more weight, so that on average its memory still
+# holds the adapted parameters $\theta - \alpha \nabla h_i(\theta)$:
 #
 # $$u_i \leftarrow (1 - b)\, u_i + b\, \theta - b\, \frac MB\, \alpha \nabla h_i(\theta) \cdot
 # \begin{cases} 1 & \text{if } i \text{ is in the batch} \\ 0 & \text{otherwise.} \end{cases}$$
@@ -691,7 +695,8 @@ check("10.local_round", local_round)
 
 # %% [markdown]
 # To see what local steps do, we let all twenty stops take part in each round as clients, without noise in their
-# mornings. The function below returns the distance from the optimum at the beginning and after every round.
+# mornings. The function below returns the distance from the optimum at the beginning and after every round. For
+# comparison it also runs with twenty equal clients, for which $m = 0$.
 
 # %%
 rounds_prediction = predict("10.rounds")
@@ -754,10 +759,11 @@ assert _left(1) > _left(5) > _left(25) > 0.3 / 1.7
 
 # %% [markdown]
 # Five local steps need about a fifth of the rounds. With equal clients they cost nothing in accuracy. With different
-# clients, each one moves towards its own optimum between two rounds, and those whose cost is steep at the server's
-# $\theta$ approach theirs faster than the others. So the mean of where they end is not where the mean gradient would
-# have led. This error is called **client drift**. It grows with $H$, and while it is small it is proportional to
-# $\eta$: with five local steps half of the learning rate halves it, with twenty-five not quite.
+# clients, each one moves towards its own optimum between two rounds. Where a client's cost is strongly curved, its
+# slope soon becomes small on the way, and so do its steps, while clients with less curvature go on in longer ones. So
+# the mean of where they end is not where the mean gradient would have led. This error is called **client drift**. It
+# grows with $H$, and while it is small it is proportional to $\eta$: with five local steps half of the learning rate
+# halves it, with twenty-five not quite.
 #
 # The last column holds a surprise. A LocalMOML memory lives only for one round, so it has little time to average. With
 # one local step it holds two support sets, and with $b = 0.3$ more than half of the noise is left, far more than the

@@ -387,7 +387,7 @@ MOML_STEP = Exercise(
         "Go through the batch with `for i, task in zip(ids, tasks)`. Compute the fresh $\\hat\\phi$ first, then the "
         "new memory, then the gradient there. Only after all tasks is $\\theta$ moved.",
         "`jax.vjp(adapt, params)` returns the result of `adapt` and a function that multiplies by the transposed "
-        "Jacobian, here $I - \\alpha H$. It returns a tuple with one entry.",
+        "Jacobian, here $I - \\alpha H$. This function returns a tuple with one entry.",
         "`memory[i] is None` tells a first visit. Elsewhere the new memory is a `jax.tree.map` over the old one and "
         "the fresh parameters.",
     ),
