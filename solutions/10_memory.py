@@ -369,10 +369,8 @@ def moml_step(
       params: theta, any pytree of arrays.
       memory: a list with an entry for each task of the population: a
         pytree like `params`, or None before the first visit.
-      ids: the places in `memory` of the tasks in this batch, a list of
-        different whole numbers.
-      tasks: a list of the same length; each has task.support and
-        task.query.
+      ids: the places of this batch's tasks in `memory`, all different.
+      tasks: a list like ids; each has task.support and task.query.
       inner_rate, outer_rate, memory_rate: alpha, eta and b.
 
     Returns:
@@ -658,18 +656,14 @@ def local_round(
     outer_rate,
     memory_rate,
 ):
-    """One round of LocalMOML.
+    """One round of LocalMOML: the server's new theta, like `params`.
 
     Args:
       loss: a function of (params, batch) that returns a scalar.
       params: the server's theta, any pytree of arrays.
-      clients: a list with a pair (first, local) for each client: the
-        support set from which its memory begins, and a list with a
-        task (task.support, task.query) for each local step.
+      clients: for each a pair (first, local): a support set, from which
+        its memory begins, and a list with a task for each local step.
       inner_rate, outer_rate, memory_rate: alpha, eta and b.
-
-    Returns:
-      The server's new theta, a pytree like `params`.
     """
 
     def adapt(theta, support):
