@@ -496,9 +496,10 @@ assert [_signs[name][2] for name in _proximal] == [True, False, False]
 assert settings.long_steps == 100
 
 # %% [markdown]
-# Every method chose a configuration at an edge of its grid, so lists of three values are short, and a wider grid could
-# change the order. The error of four methods still falls, MAML's among them. Of the three inner loops with a proximal
-# term only iMAML's has not converged, and its meta-gradient assumes that it has.
+# Every method chose a configuration at an edge of its grid. That alone says little, because among three by three
+# values only the one in the middle is not at an edge, but with longer lists the order could be another one. The error of
+# four methods still falls, MAML's among them. Of the three inner loops with a proximal term only iMAML's has not
+# converged, and its meta-gradient assumes that it has.
 #
 # Can we set iMAML right? A further row of the record tries it: **iMAML, K = 100** takes ten times as many inner steps,
 # under the same budget and with the same grid. Another row asks about Reptile, which never sees the query examples.
@@ -537,7 +538,8 @@ assert 0.85 < _reptile[0][1] / _reptile[1][1] < 0.97
 # curvature of the support loss; whether it is met here was not tested. FO-B-MAML needs the same minimum, and ten
 # steps were enough for it.
 #
-# Reptile gains a little from the query examples, although it then takes half as many outer steps.
+# With the query examples Reptile's median is a little lower, although it then takes half as many outer steps. The two
+# ranges overlap at their ends, so here, too, five seeds do not separate the two.
 
 # %% [markdown]
 # ## Digits that nobody trained on
@@ -636,9 +638,10 @@ assert 2 * _falling == len(_curves)
 # %% [markdown]
 # On sine curves FO-MAML leads after a quarter of the gradients, Reptile halfway and MAML at the end. If seconds are
 # counted, Reptile is still ahead at the end, because on the machine of the record a gradient takes a little longer
-# within MAML than within Reptile. On digits MAML leads after an eighth of the gradients and is fourth at the end.
-# Each of these budgets would have made another headline, so a report should say for which budget it speaks, and show
-# the way there.
+# within MAML than within Reptile. On digits FO-B-MAML forward leads after a quarter of the gradients and at the end, and
+# FO-MAML halfway. After an eighth, before the slider begins, the record has MAML in the lead, which is fourth at the end.
+# Other budgets would have made other headlines, so a report should say for which budget it speaks, and show the way
+# there.
 
 # %% [markdown]
 # ## Memory
@@ -779,10 +782,11 @@ assert entries["iMAML"][0] < entries["FO-B-MAML forward"][0]
 # For its own objective iMAML dominates both forms of FO-B-MAML on these tasks, because it is cheaper and its error is
 # smaller. That may surprise you, for iMAML was far behind on sine curves above. But the proximal term is stronger here
 # than any in the grid of the comparison, and ten inner steps come close to the minimum. What FO-B-MAML has to offer, that
-# it takes no second derivatives, is on neither axis. Note also that the tasks are small and the network is not trained. A
-# good place in this picture is a reason to enter a method into a comparison, and does not replace one. Before you do,
-# `ml.testing.check_meta_gradient` runs the library's whole protocol for meta-gradients on it. It expects a function of
-# `loss` alone, so fix the other three arguments first.
+# it takes no second derivatives, is on neither axis. Note also that the tasks are small and the network is not trained.
+# A good place in this picture is a reason to enter a method into a comparison, and does not replace one. Nor does a bad
+# place rule a method out, for Reptile is hardly nearer than the zero vector here, and was second on sine curves. Before
+# you enter yours, `ml.testing.check_meta_gradient` runs the library's whole protocol for meta-gradients on it. It expects
+# a function of `loss` alone, so fix the other three arguments first.
 
 # %% [markdown]
 # ## Which meta-gradient, then?
@@ -793,15 +797,15 @@ assert entries["iMAML"][0] < entries["FO-B-MAML forward"][0]
 # |---|---|---|
 # | you can afford second derivatives and memory for $K$ steps | MAML, with clipping in the grid | its gradient is exact, and it had the lowest median on sine curves |
 # | gradients are scarce | FO-MAML first | it costs a third, led early on sine curves, and was level with the best on digits |
-# | an outer step has to be as cheap as possible | Reptile, joined or not | it is the cheapest, and was second on sine curves, but last on digits |
-# | second derivatives are out of reach, or $K$ is large | FO-B-MAML | its memory does not grow with $K$, its bias vanishes with $\nu$, and it had the lowest median on digits |
+# | an outer step has to be as cheap as possible | Reptile | it is the cheapest, and was second on sine curves, but last on digits |
+# | second derivatives are out of reach, or $K$ is large | FO-B-MAML | its memory does not grow with $K$, its bias vanishes with $\nu$ where inner loops converge, and it had the lowest median on digits |
 # | inner problems can be solved well | iMAML | it was nearly exact on quadratic tasks, and far behind on sine curves, where its inner loops did not converge |
 # | MAML does not fit into memory | rematerialize before you change the method | the gradient stays exact |
 #
 # What is true of **FO-B-MAML**, then? On the quadratic tasks it reached a stationary point of its objective without
 # second derivatives, up to an error that $\nu$ controls, which FO-MAML and Reptile did not. On digits it had the
-# lowest median, though five seeds do not separate it from FO-MAML, which costs a third. On sine curves it was behind
-# MAML and Reptile. It is not cheap in gradients, and its case is memory and long inner loops.
+# lowest median, though five seeds do not separate it from FO-MAML, which costs a third. On sine curves its medians
+# were higher than those of MAML and Reptile. It is not cheap in gradients, and its case is memory and long inner loops.
 
 # %% [markdown]
 # ## What to take away
