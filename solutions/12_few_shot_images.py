@@ -245,13 +245,16 @@ assert trained_score.mean > pixel_score.mean + 0.01
 # Let the logits of a picture be $W^\top \psi(x)$ and its class probabilities $p(x)$, the softmax of these logits. The
 # support set has $n$ examples $s$ with labels $y_s$, and $e_y$ is the vector with a 1 in place $y$ and zeros elsewhere.
 # A bias needs no symbol of its own, because it is a row of $W$ for a feature that is always 1.
+#
+# The figure shows where the derivation leads: the gradient in the features of a query example $q$ is a sum of two terms.
+# All arrows belong to the contrastive term. The interference has no arrow, because it may point anywhere.
 
 # %%
 figures.contrastive_pull()
 
 # %% [markdown]
-# We compute every line of the derivation for a real task: the features of the network above, and a random head, as it
-# stands before training. In code the features of a picture are a row.
+# We compute every line of the derivation for a real task, with the features of the drawing pad's network, and with a
+# random head of the size that a head has before training. In code the features of a picture are a row.
 
 # %%
 support_x, support_y = (np.asarray(part) for part in task.support)
@@ -356,6 +359,10 @@ check("12.coefficients", coefficients)
 # %% [markdown]
 # ## Attraction and repulsion
 #
+# A pair is one query example and one support example. If both are of one class $y$, the coefficient can be written as
+# $-(1 - p_y(q))(1 - p_y(s)) - \sum_{c \ne y} p_c(q)\, p_c(s)$, so such a pair never repels, whatever the head is. If
+# their classes differ, the sign depends on the probabilities.
+#
 # Now put $W = 0$. All logits of the support set are zero, and $p(s)$ is uniform.
 
 # %%
@@ -394,8 +401,13 @@ assert np.allclose(
 # moved. **With a zero head, first-order MAML trains its encoder by a supervised contrastive loss.** And the interference
 # $W\,(p(q) - e_{y_q})$ is zero.
 #
-# With a random head some pairs of different classes attract each other. The next figure has features of two dimensions,
-# so that both terms can be drawn as arrows. Change the size of the old head. **Which of the two terms changes more?**
+# With a random head some pairs of different classes attract each other. For such a pair only
+# $\langle p(q), p(s) \rangle$ is subtracted, and it outweighs the two other probabilities where both examples give much
+# probability to the same third class. (The percentage counts all queries of the task, and the figure shows two of each
+# class.)
+#
+# The next figure has features of two dimensions, so that both terms can be drawn as arrows. Change the size of the old
+# head. **Which of the two terms changes more?**
 
 # %%
 explore(figures.pulls, figures.PULLS, head_scale=(0.0, 1.0, 0.05, 0.5))
@@ -502,10 +514,11 @@ figures.training_curves()
 # that ten steps from the learned head do not make use of them.
 #
 # The curves show that first-order MAML with a learned head does not merely learn more slowly. It learns at first, and
-# then it loses again a part of what it had learned. Is this the interference? It may be, but the split alone does not
-# prove it. In the networks at the end of training the interference is about two thirds as large as the contrastive part
-# with first-order MAML, and about as large with MAML, which is not harmed. For MAML these two are not the whole
-# gradient.
+# then it loses again a part of what it had learned. (Do not compare the curves with the table: they are measured on
+# other tasks, and after the five inner steps of training, while the table has ten.) Is the interference
+# the cause? It may be, but the split alone does not prove it. In the networks at the end of training the
+# interference is about two thirds as large as the contrastive part with first-order MAML, and about as large with MAML,
+# which is not harmed. For MAML these two are not the whole gradient.
 
 # %% tags=["fold"]
 _ends = {name: np.mean([run[-1] for run in _rows[name]["plain"]["interference"]]) for name in ("MAML", "FO-MAML")}
@@ -563,8 +576,8 @@ figures.other_heads()
 # %% [markdown]
 # Forgetting the second half costs one to two points: the stored head says something about the five classes, and what it
 # says is random. Setting the head to zero at test alone does not hurt MAML, but it takes nine points from first-order
-# MAML. Perhaps its features fit only the head that they were trained with, and its $\alpha$ was chosen with that head
-# too.
+# MAML. Its features can be read without the learned head, as the nearest centroids showed, so the points are lost
+# in the ten steps. Perhaps these are too short for a zero head, since $\alpha$ was chosen with the learned one.
 
 # %% tags=["fold"]
 for _name in ("MAML", "FO-MAML", "FO-B-MAML"):
@@ -600,7 +613,8 @@ frozen_prediction.reveal(
 # %% [markdown]
 # Less than half a percentage point is lost. The hidden layers adapt in every task of training, and at test one can do
 # without. The record of the comparison agrees: ANIL, which adapts the head alone in training and at test, is level with
-# MAML at 1-shot. With the head alone, adaptation is nearly what the nearest centroid does, and the features do the rest.
+# MAML at 1-shot. What is left to the head is little more than the nearest centroid does. By line 1 with $W = 0$, its
+# first step ranks the classes by the inner products of $\psi(q)$ with their centroids.
 
 # %% [markdown]
 # ## Exercise: how similar are two layers?
@@ -653,8 +667,8 @@ assert _left["meta-learned"] < 0.05 and 2.5 < _left["untrained"] / _left["meta-l
 
 # %% [markdown]
 # The first hidden layer of the meta-learned network is practically the same after adaptation as before, and the second
-# nearly so. In the untrained network the same ten steps change the second layer about four times as much. So it is not
-# the small number of steps that keeps the features where they are. For this network and these tasks the answer is
+# nearly so. In the untrained network the same ten steps change the second layer more than three times as much. So it is
+# not the small number of steps that keeps the features where they are. For this network and these tasks the answer is
 # **feature reuse**, as Raghu et al. found it for MAML on photographs.
 
 # %% [markdown]
@@ -730,7 +744,8 @@ progress("12")
 #   particular, fine-tuning chose the smallest $\alpha$ and the larger number of steps, so a wider grid may bring it
 #   closer to the meta-learned networks.
 # - All methods had the same number of outer steps, not of gradients. Lesson 07 compares at equal cost. Nor was
-#   there early stopping. It would have helped first-order MAML with a learned head, whose curve is highest at its start.
+#   there early stopping. It might have helped first-order MAML with a learned head, whose curve is highest at its start.
+#   That curve is measured after five inner steps, and was not measured after ten.
 # - The derivation freezes the encoder in the inner loop and takes one step. With more steps of all layers, as in the
 #   comparison, it explains why zeroing can help first-order MAML, and not how much.
 # - The intervals are over test tasks, for the mean of three training runs. They do not contain the spread of the runs,

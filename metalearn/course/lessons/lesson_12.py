@@ -503,7 +503,7 @@ ZEROING = Exercise(
     ),
     alternatives=(_zeroing(), _by_chain_rule),
     hints=(
-        "Make new parameters once, with the same body and a head of zeros. `jax.tree.map(jnp.zeros_like, ...)` works "
+        "Make new parameters once, with the same body and a head of zeros. `jax.tree.map(np.zeros_like, ...)` works "
         "for any pytree.",
         "Use these parameters in both places. Then look at the gradient's part for the head: the stored head does not "
         "enter the loss.",
