@@ -696,9 +696,9 @@ PREDICTIONS = (
     ),
     Guess(
         "12.signs",
-        "Before that, with a random head: what percentage of the pairs of different classes attract each other?",
+        "With the random head of the derivation, what percentage of the pairs of different classes attract each other?",
         unit="%",
-        why="Where the old head is wrong in the same way about both, ⟨p(q), p(s)⟩ outweighs the two other "
+        why="Where both examples give much probability to the same third class, ⟨p(q), p(s)⟩ outweighs the two other "
         "probabilities.",
         read="Attraction and repulsion",
     ),
@@ -755,7 +755,7 @@ QUIZ = (
         ),
         2,
         (
-            "p(s) is uniform then. p(q) is computed after the step, with a head that is no longer zero.",
+            "It is p(s) that is uniform then. p(q) is computed after the step, with a head that is no longer zero.",
             "It is frozen in both cases, as an assumption of the derivation.",
             "Yes: it is W (p(q) − e), and so zero with W.",
             "Its size enters the contrastive part only.",
@@ -1141,7 +1141,10 @@ def training_curves() -> None:
         figure,
         "Validation accuracy against outer steps for MAML and FO-MAML, each with a zero head and with a learned one.",
         title="With a learned head, first-order MAML learns at first, and then loses a part of it",
-        caption=f"Cyrillic characters, 5-way 1-shot, mean of {len(settings['seeds'])} training runs.",
+        caption=(
+            f"Cyrillic characters, 5-way 1-shot, after the inner steps of training, mean of "
+            f"{len(settings['seeds'])} training runs."
+        ),
     )
 
 
@@ -1179,7 +1182,7 @@ def coefficient_matrices(matrices: dict[str, _Array]) -> None:
         "signs occur off the diagonal blocks; with a zero head the diagonal is negative and everything else positive.",
         title="A zero head attracts within a class and repels all others",
         caption="Coefficients of one task, for two queries of each class. Blue: negative, attraction. Orange: "
-        "positive, repulsion.",
+        "positive, repulsion. Empty: below 0.005 in size.",
     )
 
 
@@ -1194,7 +1197,7 @@ def _plane():
 
 
 PULLS = (
-    "Features of two dimensions. Large circles: support examples of three classes; small: query examples. From each "
+    "Features of two dimensions. Large open marks: support examples of three classes; small: query examples. From each "
     "query example a blue arrow shows the step of the contrastive part, and an orange one that of the interference, "
     "both at 0.6 of their length."
 )
