@@ -53,7 +53,7 @@ font:14px/1.45 var(--jp-ui-font-family,system-ui,sans-serif)}
 .ml-figure>svg,.ml-panels svg{display:block;max-width:100%;height:auto;margin:0 auto;overflow:visible}
 .ml-panels{display:flex;justify-content:center}
 .ml-panels svg{flex:0 1 auto;min-width:0;margin:0}
-.jp-RenderedHTMLCommon>.ml-figure{width:calc(100% + 20px)}
+.jp-RenderedHTMLCommon:has(>.ml-figure){padding-right:0}
 @container (max-width:660px){
 .ml-panels{flex-direction:column;align-items:center;gap:20px}
 .ml-side{font-size:0}
@@ -250,7 +250,7 @@ def panels(figure: Figure, alt: str = "", layout: Layout | None = None) -> str:
     columns = _columns_of(figure) if cuts else [figure.axes]
     height, width = figure.get_figheight() * _DPI, figure.get_figwidth() * _DPI
     edges, drawn = [0.0, *cuts, width], []
-    figure.set_facecolor("none")
+    figure.patch.set_visible(False)  # it is as wide as all panels together, and would lie beside each of them
     for i, column in enumerate(columns):
         for axes in figure.axes:
             axes.set_visible(axes in column)

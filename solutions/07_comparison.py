@@ -305,7 +305,8 @@ clipping_prediction.reveal(int(np.digitize(_of_maml[0] / _of_maml[1], [1.5, 3.0]
 figures.clipping_effect(
     "Clipping cuts the error of MAML and of iMAML on sine curves to about a third",
     "Two plots of the lowest validation error of six methods, without and with clipping. On sine "
-    "curves MAML's and iMAML's errors are about three times as large without clipping; FO-MAML's is a little smaller without it, and the others hardly move. On digits only iMAML moves, a little.",
+    "curves MAML's and iMAML's errors are about three times as large without clipping; FO-MAML's is a little "
+    "smaller without it, and the others hardly move. On digits only iMAML moves, a little.",
 )
 _order = sorted(_gain[figures.SINES], key=lambda method: _gain[figures.SINES][method][0])
 assert _order.index("MAML") == 4  # without clipping, four others are ahead of it
