@@ -470,6 +470,7 @@ print(
 )
 assert drifts["λ = 0.3"][0] > 0.6 and errors["λ = 0.3"][0] > 0.25 and max(drifts["λ = 3"][5], errors["λ = 3"][5]) < 0.05
 assert all(0.3 < value < 1.0 for value in _exponents.values())
+jax.clear_caches()  # frees the memory of the programs above
 assert all(drifts["λ = 0.3"][i] > drifts["λ = 3"][i] and errors["λ = 0.3"][i] > errors["λ = 3"][i] for i in range(6))
 
 # %% [markdown]

@@ -231,6 +231,7 @@ print("after 300 steps:", trained_score)
 
 # %% tags=["fold"]
 assert trained_score.mean > pixel_score.mean + 0.01
+jax.clear_caches()  # frees the memory of the programs above
 
 # %% [markdown]
 # ## What does the gradient do to the features?
