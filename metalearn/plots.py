@@ -43,19 +43,23 @@ _DPI = 100  # CSS pixels an inch
 _ROW = 20  # from one line of text above the axes to the next, in CSS pixels
 _MOST_SVG = 200_000  # characters; a longer drawing is shown as a picture
 _POINT = 72 / _DPI  # a CSS pixel in matplotlib's points
-_CSS = """
+PANELS_CSS = """
+.ml-panels{display:flex;justify-content:center}
+.ml-panels svg{display:block;flex:0 1 auto;min-width:0;max-width:100%;height:auto;margin:0;overflow:visible}
+@container (max-width:660px){.ml-panels{flex-direction:column;align-items:center;gap:20px}}
+"""
+_CSS = (
+    PANELS_CSS
+    + """
 .ml-figure{margin:16px auto;max-width:1120px;padding:16px 18px;container-type:inline-size;
 border:1px solid var(--ml-line);border-radius:12px;
 box-sizing:border-box;background:var(--ml-card);color:var(--ml-text);overflow-x:auto;
 font:14px/1.45 var(--jp-ui-font-family,system-ui,sans-serif)}
 .ml-figure figcaption{margin:0 0 10px;color:var(--ml-muted);font:inherit;text-align:left}
 .ml-figure figcaption strong{display:block;font-size:17px;color:var(--ml-text)}
-.ml-figure>svg,.ml-panels svg{display:block;max-width:100%;height:auto;margin:0 auto;overflow:visible}
-.ml-panels{display:flex;justify-content:center}
-.ml-panels svg{flex:0 1 auto;min-width:0;margin:0}
+.ml-figure>svg{display:block;max-width:100%;height:auto;margin:0 auto;overflow:visible}
 .jp-RenderedHTMLCommon:has(>.ml-figure){padding-right:0}
 @container (max-width:660px){
-.ml-panels{flex-direction:column;align-items:center;gap:20px}
 .ml-side{font-size:0}
 .ml-side::after{content:attr(data-narrow);font-size:14px}
 }
@@ -70,6 +74,7 @@ font:14px/1.45 var(--jp-ui-font-family,system-ui,sans-serif)}
 .ml-figure>:is(svg,.ml-panels)~img{display:none}
 .ml-figure>img{display:block;max-width:100%;height:auto;margin:0 auto}
 """
+)
 
 
 _finished: WeakSet[Figure] = WeakSet()
@@ -363,7 +368,8 @@ def card(content: str, title: str = "", caption: str = "", light: bool = False) 
       caption: what is shown.
       light: keep the light colours in a dark theme, for a picture that has them.
     """
-    heading = f"<strong>{html.escape(title)}</strong>" * bool(title) + _sides(html.escape(caption))
+    said = _sides(html.escape(caption)) if content.count("<svg") > 1 else html.escape(caption)
+    heading = f"<strong>{html.escape(title)}</strong>" * bool(title) + said
     colors = "".join(f"--ml-{name}:{color};" for name, color in PALETTE.items()) if light else ""
     return (
         f'<style>{PALETTE_CSS}{_CSS}</style><figure class="ml-figure" style="{colors}">'

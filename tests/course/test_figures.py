@@ -125,9 +125,11 @@ def test_panels_above_one_another_are_not_taken_apart():
 
 
 def test_a_caption_that_says_left_says_above_where_the_panels_are_stacked():
-    text = plots.card("", caption="Left: one curve. Right, another; what is left of it.")
+    caption = "Left: one curve. Right, another; what is left of it."
+    text = plots.card("<svg></svg><svg></svg>", caption=caption)
     assert 'data-narrow="Above">Left</span>: one' in text and 'data-narrow="Below">Right</span>, another' in text
     assert "what is left of it" in text
+    assert f"{caption}</figcaption>" in plots.card("<svg></svg>", caption=caption)  # nothing is stacked
 
 
 def test_show_gives_a_card_a_picture_for_previews_and_words(shown):

@@ -41,7 +41,7 @@ class Explorer(anywidget.AnyWidget):
     """
 
     _esm = script("explorer")
-    _css = style("explorer")
+    _css = style("explorer") + plots.PANELS_CSS
     title = traitlets.Unicode().tag(sync=True)
     controls: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
     values = traitlets.Dict().tag(sync=True)
