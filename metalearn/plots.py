@@ -255,13 +255,14 @@ def panels(figure: Figure, alt: str = "", layout: Layout | None = None) -> str:
     columns = _columns_of(figure) if cuts else [figure.axes]
     height, width = figure.get_figheight() * _DPI, figure.get_figwidth() * _DPI
     edges, drawn = [0.0, *cuts, width], []
+    shown = {each: each.get_visible() for each in (figure.patch, *figure.axes)}
     figure.patch.set_visible(False)  # it is as wide as all panels together, and would lie beside each of them
     for i, column in enumerate(columns):
         for axes in figure.axes:
-            axes.set_visible(axes in column)
+            axes.set_visible(shown[axes] and axes in column)
         drawn.append(_element(figure, "" if i else alt, edges[i], edges[i + 1], height))
-    for axes in figure.axes:
-        axes.set_visible(True)
+    for each, was in shown.items():  # a picture in pixels needs the ground
+        each.set_visible(was)
     return f'<div class="ml-panels">{"".join(drawn)}</div>'
 
 
@@ -381,10 +382,10 @@ def _sides(caption: str) -> str:
     """A caption that says "Above" for "Left" where the panels do not stand side by side."""
 
     def both(found: re.Match[str]) -> str:
-        narrow = {"Left": "Above", "left": "above", "Right": "Below", "right": "below"}[found[0]]
+        narrow = {"Left": "Above", "Right": "Below"}[found[0]]
         return f'<span class="ml-side" data-narrow="{narrow}">{found[0]}</span>'
 
-    return re.sub(r"\b(?:[Ll]eft|[Rr]ight)\b(?=[:,])", both, caption)
+    return re.sub(r"\b(?:Left|Right)(?=[:,])", both, caption)
 
 
 def table(

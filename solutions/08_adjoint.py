@@ -980,7 +980,6 @@ progress("08")
 #   the way, more survives.
 # - Gradient descent with momentum can be reversed exactly if the bits that rounding removes are stored
 #   (Maclaurin et al., 2015). That takes memory too, but less than the points themselves.
-# - `remat=True` repeats each step of a segment once more than the calculation above, so it costs $5K + 1$ gradients.
 # - The costs count gradients. How many seconds these take depends on the machine and the compiler.
 #
 # ## Go further

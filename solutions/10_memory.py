@@ -162,12 +162,18 @@ _root = np.array(
     [[1.0, 0.5], [-0.3, 0.8]]
 )  # Σ = root rootᵀ; the noise is root times signs, so the mean is a finite sum
 _signs = np.array([[a, b] for a in (-1, 1) for b in (-1, 1)])
-_slope = lambda xi: _g + _A @ xi + np.einsum("ijk,j,k->i", _T, xi, xi) / 2  # noqa: E731
+_factor = np.eye(2) - _at * _H
+
+
+def _estimate(xi):
+    return _factor @ (_g + _A @ xi + np.einsum("ijk,j,k->i", _T, xi, xi) / 2)
+
+
 for _n in (1, 2):  # means of n noises, all combinations
     _means = _signs if _n == 1 else (_signs[:, None] + _signs[None]).reshape(-1, 2) / 2
-    _mean = np.mean([_slope(-_at * _root @ mean) for mean in _means], axis=0)
-    _exact = np.einsum("ijk,jk->i", _T, _root @ _root.T) * _at**2 / _n / 2
-    assert np.allclose(_mean - _g, _exact, atol=1e-13)
+    _mean = np.mean([_estimate(-_at * _root @ mean) for mean in _means], axis=0)
+    _bias = figures.BIAS.reference(_H, _T, _root @ _root.T, _at, _n)
+    assert np.allclose(_mean - _factor @ _g, _bias, atol=1e-13)
 print("the bias is that of line 3, for one example and for two")
 
 # %% [markdown]

@@ -194,6 +194,12 @@ def test_a_folder_of_another_program_is_refused_without_a_word_of_orbax(holds, t
     assert not (tmp_path / "lock").exists()
 
 
+def test_an_older_checkpoint_that_a_killed_run_had_begun_to_drop_stops_nobody(tmp_path):
+    whole = fit(3, tmp_path)
+    (tmp_path / "1" / "state").mkdir(parents=True)
+    assert_same_bits(fit(3, tmp_path), whole)
+
+
 def test_a_damaged_checkpoint_is_refused_without_a_word_of_orbax(tmp_path, capfd):
     fit(3, tmp_path)
     largest = max((tmp_path / "3" / "state").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())

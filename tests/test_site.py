@@ -9,7 +9,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from metalearn.course import syllabus
 from metalearn.course.publishing import page as pages
 from metalearn.course.publishing.site import CHECKED, PAGES, SHOW_ANSWER, WIDGET, to_page
-from metalearn.course.widgets import display
+from metalearn.course.widgets import display, forms
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -54,9 +54,7 @@ def test_a_visitor_is_not_told_what_the_builder_has_passed():
 
 
 def test_the_answer_of_a_prediction_is_folded_and_its_mathematics_set():
-    told = _shown(
-        "p.reveal(1)", "not yet", "**○ No prediction was recorded.** The answer is **4**.\n\nFor $a<b$ it is."
-    )
+    told = _shown("p.reveal(1)", "not yet", f"**{forms.UNANSWERED}** The answer is **4**.\n\nFor $a<b$ it is.")
     assert f"<summary>{SHOW_ANSWER}</summary>" in told and "No prediction" not in told
     assert '<span class="math">\\(a&lt;b\\)</span>' in told
     assert "The answer is <strong>4</strong>" in told and told.count("</details>") == 1

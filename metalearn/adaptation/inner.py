@@ -106,13 +106,13 @@ def update(
     found, expected = ([list(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree)] for tree in (updates, gradient))
     if found != expected:
         raise ValueError(f"{name} must return updates with the shapes of params, {expected}, not {found}.")
-    before = dict(jax.tree_util.tree_leaves_with_path(gradient))
-    for path, leaf in jax.tree_util.tree_leaves_with_path(updates):
-        if leaf is before.get(path):
+    before = jax.tree_util.tree_leaves_with_path(gradient)
+    for (path, old), new in zip(before, jax.tree.leaves(updates), strict=True):
+        if new is old:
             raise ValueError(
                 f"{name} leaves the gradient of params{jax.tree_util.keystr(path)} as it is, so that "
                 "params would climb. optax.masked does so where its mask is False. Use inner.only(select, optimizer), "
-                "or optax.partition with optax.set_to_zero() elsewhere; a lone optax.clip needs optax.sgd after it."
+                "or optax.partition with optax.set_to_zero() elsewhere; where no learning rate is given, add optax.sgd."
             )
     return updates, opt_state
 
@@ -133,7 +133,7 @@ def _explained(name):
     """Says which argument an error of optax is about. Errors of the loss and of this library pass as they are."""
     try:
         yield
-    except Exception as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # others are the machine's
         modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
         roots = [module.partition(".")[0] for module in modules]
         if [root for root in roots if root not in ("jax", "jaxlib")][-1] != "optax":

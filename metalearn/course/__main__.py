@@ -157,6 +157,8 @@ def _badge(options: argparse.Namespace) -> int:
     if repository is None:
         raise ValueError("--repo URL must say where the course is published, as pyproject.toml does not")
     if options.write:
+        if options.branch != "main":
+            raise ValueError("--write puts links to the branch main into the lessons: leave --branch out")
         badges.publish(options.root, repository)
         if not builder.build(options.root, run=False):
             return 1

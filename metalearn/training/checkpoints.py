@@ -80,11 +80,13 @@ class Checkpoints:
         self._versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax")}
         self._saved_at = time.monotonic()
         self._lock = _lock(self._directory)
-        for folder in self._directory.iterdir():
-            # Orbax takes any folder with a number for a name for one of its own, and complains in a log of its own.
-            if folder.name.isdecimal() and folder.is_dir() and not (folder / "_CHECKPOINT_METADATA").is_file():
-                self._lock.close()
-                raise self._damaged(folder)
+        steps = [folder for folder in self._directory.iterdir() if folder.name.isdecimal() and folder.is_dir()]
+        newest = max(steps, key=lambda folder: int(folder.name), default=None)
+        # Orbax takes any folder with a number for a name for one of its own, and complains in a log of its own. An older
+        # one may be what a killed run had begun to drop.
+        if newest and not (newest / "_CHECKPOINT_METADATA").is_file():
+            self._lock.close()
+            raise self._damaged(newest)
         self._manager = ocp.CheckpointManager(self._directory, options=self._options(cleanup_tmp_directories=False))
 
     def __enter__(self) -> "Checkpoints":

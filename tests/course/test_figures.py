@@ -1,11 +1,13 @@
 """Figures, diagrams and tables: they follow the theme, say what they show, and can stand on one page."""
 
 import importlib
+import io
 import re
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from metalearn import plots
 from metalearn.course.widgets import diagrams
@@ -114,6 +116,8 @@ def test_panels_that_stand_side_by_side_are_drawn_apart_and_nothing_is_lost():
     widths = [float(ElementTree.fromstring(svg).get("width")) for svg in drawn]
     assert sum(widths) == plots.WIDTH and min(widths) > plots.WIDTH / 3
     assert all(axes.get_visible() for axes in figure.axes)
+    ground = Image.open(io.BytesIO(plots.png(figure))).getpixel((0, 0))[:3]
+    assert f"#{bytes(ground).hex()}" == plots.PALETTE["card"]
 
 
 def test_panels_above_one_another_are_not_taken_apart():
@@ -125,10 +129,10 @@ def test_panels_above_one_another_are_not_taken_apart():
 
 
 def test_a_caption_that_says_left_says_above_where_the_panels_are_stacked():
-    caption = "Left: one curve. Right, another; what is left of it."
+    caption = "Left: one curve. Right, another; what is left of it, from right to left, is the rest."
     text = plots.card("<svg></svg><svg></svg>", caption=caption)
     assert 'data-narrow="Above">Left</span>: one' in text and 'data-narrow="Below">Right</span>, another' in text
-    assert "what is left of it" in text
+    assert "what is left of it, from right to left, is the rest" in text
     assert f"{caption}</figcaption>" in plots.card("<svg></svg>", caption=caption)  # nothing is stacked
 
 

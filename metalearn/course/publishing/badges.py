@@ -58,6 +58,8 @@ def publish(root: Path, repository: str) -> None:
     else:  # the tables of pyproject.toml may stand in any order
         text = f"{text.rstrip()}\n\n[project.urls]\n{line}\n"
     path.write_text(text, "utf-8")
+    if published(root) != repository:
+        raise ValueError(f"pyproject.toml gives Repository in a form that is not replaced: write {line} there yourself")
 
 
 def install_cell(repository: str) -> str:

@@ -20,6 +20,7 @@ from metalearn.course.exercises.exercise import Guess, Question, prediction_of, 
 from metalearn.course.records import record
 from metalearn.course.widgets.display import inline_html, script, show_card, show_with_stand_in, style
 
+UNANSWERED = "○ No prediction was recorded."  # the website knows an answer by it
 ASLEEP = "To answer, run this cell: its kernel was restarted or is not there."
 CLOSE_ENOUGH = 0.05  # of the answer: a number as near as that is right
 
@@ -95,7 +96,7 @@ class Prediction:
         because = f"\n\n{why or self.guess.why}".rstrip()
         self._close("The answer has been shown.")
         if self.committed is None:
-            show_card("not yet", f"**○ No prediction was recorded.** {answer}{because}")
+            show_card("not yet", f"**{UNANSWERED}** {answer}{because}")
             return
         record.write("predictions", self.guess.id, {"committed": self.committed, "truth": truth})
         if self._is_right(truth):

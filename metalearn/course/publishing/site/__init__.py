@@ -29,7 +29,7 @@ _PICTURE = re.compile(rf"!\[[^]]*\]\(attachment:{page.PICTURE}\)")
 _MATHEMATICS = re.compile(r"\$\$(.+?)\$\$|\$([^$<>]+)\$", re.DOTALL)
 _VERDICT = re.compile(r'<div class="metalearn-card metalearn-(?:passed|done)".*?</div>', re.DOTALL)
 _REVEALED = re.compile(
-    r'<div class="metalearn-card metalearn-not-yet" role="status"><p><strong>○ No prediction was recorded.</strong> '
+    rf'<div class="metalearn-card metalearn-not-yet" role="status"><p><strong>{re.escape(forms.UNANSWERED)}</strong> '
     r"(.*?)</div>",
     re.DOTALL,
 )
