@@ -82,7 +82,7 @@ class Checkpoints:
         self._lock = _lock(self._directory)
         steps = [folder for folder in self._directory.iterdir() if folder.name.isdecimal() and folder.is_dir()]
         newest = max(steps, key=lambda folder: int(folder.name), default=None)
-        # Orbax takes any folder with a number for a name for one of its own, and complains in a log of its own. An older
+        # Orbax takes any folder with a number for a name for one of its own, and complains in its log. An older
         # one may be what a killed run had begun to drop.
         if newest and not (newest / "_CHECKPOINT_METADATA").is_file():
             self._lock.close()

@@ -403,8 +403,9 @@ def test_a_common_factor_is_told():
 
 
 def test_a_factor_is_told_of_the_instances_that_differ_only():
-    message = grade(MEAN, lambda points, scale: (1 if scale == 0.5 else 3) * scaled_mean(points, scale) + 1e-2).message
-    assert "times the target" not in message
+    message = grade(MEAN, lambda points, scale: (1 if scale == 0.5 else 3) * scaled_mean(points, scale)).message
+    assert "Right on 1 of 4 instances." in message
+    assert "On the instances that differ, your result is 3 times the target." in message
     zero = replace(PAIR, reference=lambda x: x, instances=lambda rng: [(np.zeros(2),), (np.ones(2),)])
     assert "Your result is 1.883 times the target" in grade(zero, lambda x: 1.883 * x).message
     right_once = replace(PAIR, reference=lambda x: x, instances=lambda rng: [(np.ones(2),), (3 * np.ones(1),)])
@@ -459,6 +460,17 @@ def test_what_a_result_equals_is_told(function, said):
     verdict = grade(MEAN, function)
     assert said in verdict.relation
     assert verdict.message.endswith(verdict.relation)
+
+
+def test_a_small_part_beside_a_large_one_is_not_the_target():
+    two = replace(PAIR, reference=lambda x: (x[0], 1e6 * x), instances=lambda rng: [(np.arange(1.0, 4.0),)] * 2)
+    message = grade(two, lambda x: (x[0] + 0.1, 1e6 * x)).message
+    assert "All is right but one part: the first part is 1.1 times its target." in message
+    wrong = grade(two, lambda x: (-x[0], 0 * x)).message
+    assert wrong.endswith(
+        "The first part is minus its target, and the second part is 0. Is a sign turned round somewhere? Is a result "
+        "never added to?"
+    )
 
 
 def test_nothing_is_said_of_a_result_that_is_like_nothing():

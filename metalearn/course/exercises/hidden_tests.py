@@ -72,7 +72,7 @@ def _complaint(exercise_id: str, function: Any) -> str | None:
             "folder of the release: its nbgrader_config.py sets it."
         )
     with _unheard():
-        verdict = grade(exercise, function, hidden_seed(secret, exercise_id))
+        verdict = grade(exercise, function, hidden_seed(secret, exercise_id), explain=False)
     if verdict.status == "passed":
         return None
     diagnosis = f" {verdict.message}" if verdict.misconception else ""

@@ -82,6 +82,8 @@ def _of_the_same_form(
     quantities: Callable,
 ) -> str | None:
     ours, yours = [target for target, _ in pairs], [result for _, result in pairs]
+    if all(map(close, ours, yours)):  # what differs is small beside another part
+        return _of_parts(targets, results, _scalars(arguments), close) or _of_places(targets, results, close)
     if any(target.size for target in ours) and not any(result.any() for result in yours):
         return (
             "Every number of yours is 0. Is a derivative taken of something that does not depend on the variable, or "
@@ -112,6 +114,7 @@ def _of_the_same_form(
         or _of_quantities(yours, scalars, close, quantities)
         or _of_other_arguments(arguments, targets, results, close, reference)
         or _of_places(targets, results, close)
+        or _of_some_instances(pairs, close)
         or _of_lengths(targets, results, close)
     )
 
@@ -125,24 +128,16 @@ def _of_answers(arguments: Sequence[dict], targets: Sequence, results: Sequence)
     candidates = [next(iter(given.values())) for given in arguments]
     if not all(map(callable, candidates)):
         return None
-    judged = [type(candidate).__name__ for candidate in candidates]
+    judged = list(zip((type(candidate).__name__ for candidate in candidates), targets, results, strict=True))
+    accepted = ", ".join(name for name, target, result in judged if result and not target)
+    rejected = ", ".join(name for name, target, result in judged if target and not result)
     said = []
-    for right, verb, question in (
-        (
-            False,
-            "accepts",
-            "On which arguments does such a function differ from a right one, and does your test look there?",
-        ),
-        (True, "rejects", "Is your test too strict, or does it expect something else?"),
-    ):
-        wrong = [
-            name
-            for name, target, result in zip(judged, targets, results, strict=True)
-            if bool(target) == right and bool(result) != right
-        ]
-        if wrong:
-            said.append(f"Your test {verb} {', '.join(wrong)}. {question}")
-    return " ".join(said) or None
+    if accepted:
+        question = "On which arguments does such a function differ from a right one, and does your test look there?"
+        said.append(f"Your test accepts {accepted}. {question}")
+    if rejected:
+        said.append(f"Your test rejects {rejected}. Is your test too strict, or does it expect something else?")
+    return " ".join(said)
 
 
 def _of_quantities(yours: list, scalars: list, close: Close, quantities: Callable) -> str | None:
@@ -178,14 +173,14 @@ def quantities(arguments: dict[str, Any]) -> dict[str, Any]:
     count, strength = arguments.get("num_steps"), arguments.get("strength")
     found: dict[str, Any] = {}
     if rate is not None:
-        for pull in (0.0, strength) if strength is not None else (0.0,):
+        for proximal in (0.0, strength) if strength is not None else (0.0,):
             phi = start
             gradient = jax.grad(loss_on(next(iter(sets.values()))))
             for _ in range(1 if count is None else count):
                 phi = jax.tree.map(
-                    lambda p, g, t, pull=pull: p - rate * (g + pull * (p - t)), phi, gradient(phi), start
+                    lambda p, g, t, proximal=proximal: p - rate * (g + proximal * (p - t)), phi, gradient(phi), start
                 )
-            steps = "after the inner steps" + (" of the proximal problem" if pull else "")
+            steps = "after the inner steps" + (" of the proximal problem" if proximal else "")
             points[f"the parameters {steps}"] = phi
             found[f"the parameters {steps}"] = phi
             found[f"the change of the parameters {steps}"] = jax.tree.map(lambda p, t: p - t, phi, start)
@@ -403,11 +398,9 @@ def _factor(
     for number, text in NUMBERS.items():
         if explained(np.full(len(used), number)):
             return f"{text} times " if text != "-1" else "minus "
-    if len(used) < 2 or np.ptp(np.abs(found)) < 1e-6 * np.abs(found).max():
-        size = sum(bases[n].size for n in used)
-        if not exact and size > 1 and explained(np.full(len(used), found[0])):
-            return f"{found[0]:.4g} times "
-        return None
+    if explained(np.full(len(used), found[0])):
+        one_number = sum(bases[n].size for n in used) == 1
+        return None if exact or one_number else f"{found[0]:.4g} times "
     for sign, text, values in _products(scalars):
         if explained(sign * values[used]):
             return f"{'minus ' if sign < 0 else ''}{text} times "
@@ -492,11 +485,10 @@ OF_VECTORS: tuple[tuple[str, str, Callable], ...] = (
     ("the target minus its first number", "Is a change returned in place of a value?", lambda x: x - x[:1]),
     ("the target in reversed order", "Does the loop run backwards?", lambda x: x[::-1]),
     ("the target moved by one place", "Where does the counting begin?", lambda x: np.roll(x, 1)),
-    ("the target moved by one place", "Where does the counting begin?", lambda x: np.roll(x, -1)),
     ("the target's first number, again and again", "Is an index fixed?", lambda x: np.full(x.shape, x[0])),
     ("the target's last number, again and again", "Is an index fixed?", lambda x: np.full(x.shape, x[-1])),
     ("the target with its first number twice", "Where does the counting begin?", lambda x: np.r_[x[:1], x[:-1]]),
-    ("the target without its first number", "Where does the counting begin?", lambda x: x[1:]),
+    ("the target moved by one place", "Where does the counting begin?", lambda x: x[1:]),
 )
 
 
@@ -520,22 +512,28 @@ def _transformed(pairs: list, close: Close) -> str | None:
 def _of_parts(targets: Sequence, results: Sequence, scalars: list, close: Close) -> str | None:
     """Some parts are right, and the others are multiples of their targets."""
     wrong = _wrong_parts(targets, results, close)
-    said = []
+    said: list[str] = []
+    causes: dict[str, None] = {}  # in order, each once
     for name, (ours, yours) in wrong.items():
         pairs = list(zip(ours, yours, strict=True))
         if not any(value.any() for value in yours):
             said.append(f"{name} is 0")
+            causes["Is a result never added to?"] = None
         elif (factor := _factor(ours, yours, scalars, close)) is not None:
             said.append(f"{name} is {factor}its target")
+            causes[_cause_of(factor)] = None
         elif (text := _transformed(pairs, close)) is not None:
-            said.append(text.partition(".")[0].replace("Your result", name).replace("the target", "its target"))
+            what, _, cause = text.partition(". ")
+            said.append(what.replace("Your result", name).replace("the target", "its target").rstrip("."))
+            causes[cause] = None
         else:
             return None
     if not said:
         return None
     others = len(_parts(targets[0])) - len(wrong)
     opening = "All is right but one part: " if len(wrong) == 1 and others else ""
-    return f"{opening}{', and '.join(said)}. {_cause_of('')}"
+    told = f"{opening}{', and '.join(said)}."
+    return " ".join(filter(None, (told[0].upper() + told[1:], *causes)))
 
 
 def _swapped(targets: Sequence, results: Sequence, close: Close) -> str | None:
@@ -562,7 +560,7 @@ def _of_places(targets: Sequence, results: Sequence, close: Close) -> str | None
     if wrong and len(wrong) < number:
         *first, last = wrong
         return f"All is right but {', '.join(first)}{' and ' * bool(first)}{last}."
-    return _of_ends(targets, results, close)
+    return None
 
 
 def _parts(tree: Any) -> dict[str, np.ndarray]:
@@ -577,13 +575,13 @@ def _parts(tree: Any) -> dict[str, np.ndarray]:
     return {f"`{jax.tree_util.keystr(path)}`": np.ravel(leaf) for path, leaf in leaves} if len(leaves) > 1 else {}
 
 
-def _of_ends(targets: Sequence, results: Sequence, close: Close) -> str | None:
-    if not all(isinstance(target, np.ndarray) and target.ndim == 1 and target.size > 1 for target in targets):
+def _of_some_instances(pairs: list, close: Close) -> str | None:
+    """Right on some instances, and one multiple of the target on all others."""
+    differing = [pair for pair in pairs if not close(*pair)]
+    if len(differing) == len(pairs) or sum(target.size for target, _ in differing) < 2:
         return None
-    for word, rest in (("first", slice(1, None)), ("last", slice(None, -1))):
-        if all(close(target[rest], result[rest]) for target, result in zip(targets, results, strict=True)):
-            return f"All numbers are right but the {word} one."
-    return None
+    factor = _factor([target for target, _ in differing], [result for _, result in differing], [], close)
+    return f"On the instances that differ, your result is {factor}the target. {_cause_of(factor)}" if factor else None
 
 
 def _of_lengths(targets: Sequence, results: Sequence, close: Close) -> str | None:

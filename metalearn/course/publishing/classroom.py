@@ -53,7 +53,7 @@ def owner(path: PurePath, lessons: Iterable[str]) -> tuple[str, str] | None:
         return None
     prefix = stem.removesuffix(lesson)
     folders = [part for part in path.parts[:-1] if part != lesson]
-    for name in (*reversed(folders), prefix):
+    for name in (*folders, prefix):
         if moodle := _MOODLE.fullmatch(name):
             return _checked(moodle["student"], lesson)
     if canvas := _CANVAS.fullmatch(prefix.rstrip("_-")):
@@ -102,8 +102,8 @@ class Sanitize(NbGraderPreprocessor):
             if mark.get("grade_id") in seen:
                 del cell.metadata["nbgrader"]
                 cell.source = f"{'# ' if cell.cell_type == 'code' else ''}{COPY}\n\n{cell.source}"
-            elif mark:
-                seen.add(mark.get("grade_id"))
+            elif mark.get("grade_id"):
+                seen.add(mark["grade_id"])
         return nb, resources
 
 

@@ -25,7 +25,7 @@ from metalearn.course.publishing import builder, page
 CONFIG_FILE, SEED_FILE = "nbgrader_config.py", "hidden_seed"
 QUESTION_POINTS = 3  # an exercise is worth its difficulty: 1, 2 or 3
 CONFIG = f'''\
-\"\"\"How nbgrader runs this course. Neither this folder nor any copy of it belongs where students can read it.\"\"\"
+"""How nbgrader runs this course. Neither this folder nor any copy of it belongs where students can read it."""
 
 import os
 from pathlib import Path
