@@ -26,6 +26,12 @@ def gradient_at(loss, params, batch):
     return jax.grad(loss)(params, batch)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def hessian_times(loss, params, batch, vector):
+    """The Hessian-vector product."""
+    return jax.jvp(lambda phi: jax.grad(loss)(phi, batch), (params,), (vector,))[1]
+
+
 @jax.jit
 def wave(params, batch):
     """Mean squared error of a sine curve; params = [amplitude, phase]."""
@@ -86,9 +92,32 @@ def network_params(rng, width):
     return {name: rng.normal(0, 1, width) for name in ("weight", "bias", "readout")}
 
 
+@jax.jit
+def nested(params, batch):
+    """`network` with its parameters in a tuple within a list."""
+    hidden, readout = params
+    return network({"weight": hidden[0], "bias": hidden[1], "readout": readout}, batch)
+
+
+def nested_params(rng):
+    """Random params for `nested`."""
+    flat = network_params(rng, 2)
+    return [(flat["weight"], flat["bias"]), flat["readout"]]
+
+
 def stack(tasks):
     """A batch of tasks."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *tasks)
+
+
+def unstack(trees):
+    """The pytrees that stand along the first axis, as a list."""
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], trees) for i in range(len(jax.tree.leaves(trees)[0]))]
+
+
+def mean_of(trees):
+    """The mean of some pytrees."""
+    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *trees)
 
 
 def move(params, direction, rate):

@@ -12,7 +12,7 @@ from optax.tree import scale as scaled
 import metalearn as ml
 from metalearn import plots
 from metalearn.course.exercises.exercise import Exercise, Guess, Misconception, Question
-from metalearn.course.lessons.adaptation import move
+from metalearn.course.lessons.adaptation import mean_of, move, unstack
 from metalearn.course.widgets import diagrams
 
 # 06.curvature -------------------------------------------------------------------------------------------------------
@@ -251,14 +251,9 @@ def _clip_by(norm):
     return clip
 
 
-def _each_task(gradients):
-    """The gradients of single tasks, as a list of pytrees."""
-    return [jax.tree.map(lambda leaf, i=i: leaf[i], gradients) for i in range(len(jax.tree.leaves(gradients)[0]))]
-
-
 def _clip_each_task(gradients, max_norm):
-    clipped = [scaled(min(1.0, _over(max_norm, _norm(one))), one) for one in _each_task(gradients)]
-    return jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *clipped)
+    clipped = [scaled(min(1.0, _over(max_norm, _norm(one))), one) for one in unstack(gradients)]
+    return mean_of(clipped)
 
 
 def _normalize(gradients, max_norm):
@@ -381,7 +376,7 @@ CLIP = Exercise(
         Misconception(
             "first task",
             lambda gradients, max_norm: scaled(
-                min(1.0, _over(max_norm, _norm(_each_task(gradients)[0]))), _each_task(gradients)[0]
+                min(1.0, _over(max_norm, _norm(unstack(gradients)[0]))), unstack(gradients)[0]
             ),
             "Your result is the clipped gradient of the first task alone. Average over the leading axis first.",
         ),
@@ -487,7 +482,7 @@ def _step(
 
 def _mean_of_units(gradients):
     """Each task's gradient normalized, then averaged."""
-    return jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *map(_unit, _each_task(gradients)))
+    return mean_of([_unit(one) for one in unstack(gradients)])
 
 
 def _without_memory(params, memory, gradients, learning_rate, momentum):

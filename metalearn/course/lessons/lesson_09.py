@@ -19,9 +19,10 @@ from metalearn.course.lessons.adaptation import (
     cosines,
     curve_task,
     gradient_at,
+    mean_of,
     move,
-    network,
-    network_params,
+    nested,
+    nested_params,
     points_task,
     regression,
     wave,
@@ -46,11 +47,7 @@ def _minimum(loss, batch, params, strength):
     return jax.lax.fori_loop(0, 1_500, step, params)
 
 
-def _mean(trees):
-    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *trees)
-
-
-def _envelope_gradient(task_gradient, combine=_mean):
+def _envelope_gradient(task_gradient, combine=mean_of):
     """The mean over tasks of some gradient: (loss, batch, params, phi*, strength) -> a pytree."""
 
     def moreau_gradient(loss, minimize, batches, params, strength):
@@ -91,18 +88,6 @@ def _strong(loss, rng, params, batches, strength):
     return loss, functools.partial(_minimum, loss), batches, params, strength
 
 
-@jax.jit
-def _nested(params, batch):
-    """`network` with its parameters in a tuple within a list."""
-    hidden, readout = params
-    return network({"weight": hidden[0], "bias": hidden[1], "readout": readout}, batch)
-
-
-def _nested_params(rng):
-    flat = network_params(rng, 2)
-    return [(flat["weight"], flat["bias"]), flat["readout"]]
-
-
 MOREAU_GRADIENT = Exercise(
     id="09.moreau_gradient",
     title="The gradient of the mean envelope",
@@ -112,7 +97,7 @@ MOREAU_GRADIENT = Exercise(
     instances=lambda rng: [
         _strong(wave, rng, rng.normal(1, 0.3, 2), [curve_task(rng, n, 1).support for n in (5, 7)], 6.0),
         _strong(cosines, rng, rng.normal(0, 1, 4), [points_task(rng, 4, n, 1).support for n in (3, 5, 4)], 1.7),
-        _strong(_nested, rng, _nested_params(rng), [curve_task(rng, 6, 1).support for _ in range(3)], 9.0),
+        _strong(nested, rng, nested_params(rng), [curve_task(rng, 6, 1).support for _ in range(3)], 9.0),
         _strong(regression, rng, rng.normal(0, 0.5, 3), [curve_task(rng, 8, 1).support], 3.0),
     ],
     misconceptions=(
@@ -201,8 +186,8 @@ MOREAU_GRADIENT = Exercise(
         (
             "the mean gradient of the tasks at the mean of their minima",
             lambda loss, minimize, batches, params, strength: (
-                lambda middle: _mean([gradient_at(loss, middle, batch) for batch in batches])
-            )(_mean([minimize(batch, params, strength) for batch in batches])),
+                lambda middle: mean_of([gradient_at(loss, middle, batch) for batch in batches])
+            )(mean_of([minimize(batch, params, strength) for batch in batches])),
         ),
         (
             "what θ minus the sum of the minima gives, divided by the number of tasks",
@@ -494,7 +479,7 @@ ANCHORED = Exercise(
     instances=lambda rng: [
         (wave, curve_task(rng, 5, 1).support, rng.normal(1, 0.2, 2), 0.15, 3),
         (cosines, points_task(rng, 4, 6, 1).support, rng.normal(0, 1, 4), 0.6, 2),
-        (_nested, curve_task(rng, 6, 1).support, _nested_params(rng), 0.04, 4),
+        (nested, curve_task(rng, 6, 1).support, nested_params(rng), 0.04, 4),
         (regression, curve_task(rng, 6, 1).support, rng.normal(0, 0.5, 3), 0.1, 1),
         (wave, curve_task(rng, 5, 1).support, rng.normal(1, 0.2, 2), 0.2, 0),
     ],

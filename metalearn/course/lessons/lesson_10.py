@@ -18,9 +18,11 @@ from metalearn.course.lessons.adaptation import (
     cosines,
     curve_task,
     gradient_at,
+    hessian_times,
+    mean_of,
     move,
-    network,
-    network_params,
+    nested,
+    nested_params,
     points_task,
     regression,
     stack,
@@ -187,10 +189,6 @@ def _blend(old, new, rate):
     return jax.tree.map(lambda u, p: (1 - rate) * u + rate * p, old, new)
 
 
-def _mean(trees):
-    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *trees)
-
-
 def _sum(trees):
     return jax.tree.map(lambda *leaves: sum(leaves), *trees)
 
@@ -200,7 +198,7 @@ def _moml(
     update=lambda params, old, phi, b: phi if old is None else _blend(old, phi, b),
     judged=lambda old, new, phi: new,
     through=lambda loss, params, new, task, g, a, b, first: _through(loss, params, task.support, g, a),
-    combine=_mean,
+    combine=mean_of,
     absent=lambda u, params, b: u,
     slots=lambda ids: ids,
     scored=lambda task: task.query,
@@ -242,25 +240,8 @@ def _by_the_library(loss, params, memory, ids, tasks, inner_rate, outer_rate, me
 
 def _by_products(loss, params, new, task, gradient, inner_rate, memory_rate, first):
     """An alternative: a Hessian-vector product, forward over reverse."""
-    product = _hessian_times(loss, params, task.support, gradient)
+    product = hessian_times(loss, params, task.support, gradient)
     return jax.tree.map(lambda g, p: g - inner_rate * p, gradient, product)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _hessian_times(loss, params, batch, vector):
-    return jax.jvp(lambda w: jax.grad(loss)(w, batch), (params,), (vector,))[1]
-
-
-@jax.jit
-def _nested(params, batch):
-    """`network` with its parameters in a tuple within a list."""
-    hidden, readout = params
-    return network({"weight": hidden[0], "bias": hidden[1], "readout": readout}, batch)
-
-
-def _nested_params(rng):
-    flat = network_params(rng, 2)
-    return [(flat["weight"], flat["bias"]), flat["readout"]]
 
 
 def _memories(params, rng, visited):
@@ -293,7 +274,7 @@ MOML_STEP = Exercise(
             [4, 0, 2],
             (0.4, 0.5, 0.15),
         ),
-        _situation(rng, _nested, _nested_params(rng), lambda: curve_task(rng, 3, 3), (0, 1, 0), [1], (0.1, 0.2, 0.6)),
+        _situation(rng, nested, nested_params(rng), lambda: curve_task(rng, 3, 3), (0, 1, 0), [1], (0.1, 0.2, 0.6)),
         _situation(
             rng, regression, rng.normal(0, 0.5, 3), lambda: curve_task(rng, 4, 4), (0, 0, 1), [0, 2], (0.1, 0.4, 1.0)
         ),
@@ -398,7 +379,7 @@ MOML_STEP = Exercise(
 
 
 def _mean_of_parameters(ends, params, steps, eta):
-    return _mean([theta for theta, _ in ends])
+    return mean_of([theta for theta, _ in ends])
 
 
 def _local(
@@ -434,7 +415,7 @@ def _lockstep(loss, params, clients, inner_rate, outer_rate, memory_rate):
             memory[c] = _blend(memory[c], _fresh(loss, params, task.support, inner_rate), memory_rate)
             at_memory = gradient_at(loss, memory[c], task.query)
             gradients.append(_through(loss, params, task.support, at_memory, inner_rate))
-        params = move(params, _mean(gradients), outer_rate)
+        params = move(params, mean_of(gradients), outer_rate)
     return params
 
 
@@ -455,7 +436,7 @@ def _standing(loss, params, clients, inner_rate, outer_rate, memory_rate):
             gradient = _through(loss, params, task.support, gradient_at(loss, u, task.query), inner_rate)
             moved = move(moved, gradient, outer_rate)
         total.append(moved)
-    return _mean(total)
+    return mean_of(total)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -476,7 +457,7 @@ def _round(rng, loss, params, make_task, num_clients, num_steps, rates):
 
 def _of_displacements(ends, params, steps, eta):
     """An alternative: the server adds the mean displacement of the clients."""
-    moved = _mean([jax.tree.map(jnp.subtract, theta, params) for theta, _ in ends])
+    moved = mean_of([jax.tree.map(jnp.subtract, theta, params) for theta, _ in ends])
     return jax.tree.map(jnp.add, params, moved)
 
 
@@ -489,7 +470,7 @@ LOCAL_ROUND = Exercise(
     instances=lambda rng: [
         _round(rng, wave, rng.normal(1, 0.3, 2), lambda: curve_task(rng, 4, 3), 3, 3, (0.15, 0.15, 0.4)),
         _round(rng, cosines, rng.normal(0, 1, 3), lambda: points_task(rng, 3, 2, 3), 2, 4, (0.4, 0.3, 0.25)),
-        _round(rng, _nested, _nested_params(rng), lambda: curve_task(rng, 3, 3), 2, 2, (0.05, 0.1, 0.6)),
+        _round(rng, nested, nested_params(rng), lambda: curve_task(rng, 3, 3), 2, 2, (0.05, 0.1, 0.6)),
         _round(rng, regression, rng.normal(0, 0.5, 3), lambda: curve_task(rng, 4, 4), 3, 1, (0.1, 0.3, 0.5)),
     ],
     misconceptions=(
@@ -502,7 +483,7 @@ LOCAL_ROUND = Exercise(
         ),
         Misconception(
             "mean of all gradients",
-            _local(finish=lambda ends, params, steps, eta: move(params, _mean(steps), eta)),
+            _local(finish=lambda ends, params, steps, eta: move(params, mean_of(steps), eta)),
             "Your result equals a single step of the server, with the mean over clients *and* local steps of the "
             "gradients. With $H$ local steps this moves only one $H$-th as far as the mean of the clients' parameters.",
         ),
@@ -558,7 +539,7 @@ LOCAL_ROUND = Exercise(
         ),
         Misconception(
             "memories averaged",
-            _local(finish=lambda ends, params, steps, eta: _mean([u for _, u in ends])),
+            _local(finish=lambda ends, params, steps, eta: mean_of([u for _, u in ends])),
             "Your result is the mean of the clients' memories. These are adapted parameters; the server needs the "
             "initializations $\\theta_i$.",
         ),
@@ -899,10 +880,9 @@ def bus_stop() -> None:
     )
 
 
-def floors(num_support: Any, measured: dict[str, Any], intervals: dict[str, Any]) -> None:
+def floors(num_support: Any, rates: dict[str, float], measured: dict[str, Any], intervals: dict[str, Any]) -> None:
     """Shows the distance from the optimum at the end of training: formula, and measured with intervals."""
     figure, (axes,) = plots.subplots(height=3.6)
-    rates = {"MAML": 1.0, "MOML, b = 0.3": 0.3, "MOML, b = 0.1": 0.1}
     plots.lines(
         num_support,
         {name: floor(np.asarray(num_support), rate) for name, rate in rates.items()},
