@@ -10,14 +10,14 @@ from flax import nnx
 from measure import Row, in_turn, ratio, seconds
 
 import metalearn as ml
-from metalearn import models
+from metalearn.models import networks
 
 INNER_STEPS, INNER_RATE = 5, 0.1
 
 
 def problem() -> tuple:
     """(loss, params, a batch of tasks): noise for pictures, as the time does not depend on them."""
-    params, apply = models.functional(models.ConvNet(rngs=nnx.Rngs(0)))
+    params, apply = networks.functional(networks.ConvNet(rngs=nnx.Rngs(0)))
     random = np.random.default_rng(0)
 
     def batch(num_examples):
@@ -31,7 +31,7 @@ def rows(rounds: int) -> list[Row]:
     """The library's network against XLA's own convolution and pooling, and against PyTorch where it is installed."""
     loss, params, tasks = problem()
     ours = outer_step(loss, params, tasks, tasks_at_once=1)
-    with mock.patch.multiple(models, patch_convolution=jax.lax.conv_general_dilated, _max_pool=xla_max_pool):
+    with mock.patch.multiple(networks, patch_convolution=jax.lax.conv_general_dilated, _max_pool=xla_max_pool):
         xla_loss, *_ = problem()
         xla = outer_step(xla_loss, params, tasks, tasks_at_once=None)  # side by side, where it is faster
         xla()  # compiles while the patch is there

@@ -1,6 +1,7 @@
 """The form of a lesson: what a learner sees is text, pictures, questions and the code that is the lesson."""
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -112,6 +113,20 @@ def faults(path):
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_a_lesson_keeps_the_form(path):
     assert faults(path) == []
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_a_wrong_prediction_is_told_why_and_which_passage_to_read_again(path):
+    text = "\n".join(cell.source for cell in learners(path).cells if cell.cell_type == "markdown")
+    headings = {heading.strip() for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+    guesses = importlib.import_module(f"metalearn.course.lessons.lesson_{path.stem[:2]}").PREDICTIONS
+    assert guesses
+    assert [guess.id for guess in guesses if not guess.why or guess.read not in headings] == []
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_a_lesson_says_what_to_skip_when_short_of_time(path):
+    assert "*Short of time?" in path.read_text("utf-8")
 
 
 TOP = "# %% [markdown]\n# # A lesson\n\n"
