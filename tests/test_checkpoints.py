@@ -392,7 +392,7 @@ from metalearn.training import checkpoints, loop
 import test_checkpoints
 checkpoints.SECONDS_BETWEEN_SAVES = 0.0
 print("ready", flush=True)
-test_checkpoints.fit(300, sys.argv[1])
+test_checkpoints.{fit}(300, sys.argv[1])
 """
 
 
@@ -404,10 +404,11 @@ def wait_for(condition, process):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(never_stopped, tmp_path):
+@pytest.mark.parametrize("run", [fit, fit_batches], ids=["sampler", "iterable"])
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(run, tmp_path):
     """Twice at a random moment, twice while a checkpoint is being written, and once when it has just appeared."""
     rng = np.random.default_rng(0)
-    script = KILLED.format(tests=os.path.dirname(__file__))
+    script = KILLED.format(tests=os.path.dirname(__file__), fit=run.__name__)
     directory = tmp_path / "run"
 
     def steps():
@@ -428,4 +429,4 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(never_stop
         process.kill()
         assert process.wait() == -signal.SIGKILL
     assert max(map(int, steps())) < 300
-    assert_same_bits(fit(300, directory), never_stopped)
+    assert_same_bits(run(300, directory), run(300))

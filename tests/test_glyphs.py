@@ -18,7 +18,7 @@ from matplotlib.path import Path as Outline
 from problems import assert_clear_error
 
 from metalearn import tasks
-from metalearn.tasks import _outlines, glyphs
+from metalearn.tasks import _make_outlines, _outlines, glyphs
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -127,7 +127,7 @@ def test_other_sizes_are_the_same_picture(size):
     """Wide and high characters fit too, and the mean ink is the same up to the pixel that stays free at the border."""
     fonts = [ft2font.FT2Font(Path(matplotlib.get_data_path(), "fonts/ttf", f"{face}.ttf")) for face in glyphs.FACES]
     for character in "HgǙ‰":
-        pictures = glyphs.drawn(_outlines.from_fonts(fonts, [ord(character)]), size)[0]
+        pictures = glyphs.drawn(_make_outlines.from_fonts(fonts, [ord(character)]), size)[0]
         assert pictures.shape == (12, size, size)
         expected = glyphs.images()[index(unicodedata.name(character))].mean((1, 2))
         np.testing.assert_allclose(pictures.mean((1, 2)) / 255, expected, rtol=0.4 if size == 8 else 0.2)
@@ -241,13 +241,13 @@ def test_the_file_is_what_its_script_makes():
     """For every fiftieth character; all of them, and that no other belongs there, by the slow test."""
     held = _outlines.read()
     rows = np.arange(len(held.codes)) % 50 == 0
-    made = _outlines.from_fonts(_outlines.fonts(), held.codes[rows].tolist())
+    made = _make_outlines.from_fonts(_make_outlines.fonts(), held.codes[rows].tolist())
     chex.assert_trees_all_equal(made, held.of(rows))
 
 
 @pytest.mark.slow
 def test_the_whole_file_is_what_its_script_makes():
-    chex.assert_trees_all_equal(_outlines.collect(), _outlines.read())
+    chex.assert_trees_all_equal(_make_outlines.collect(), _outlines.read())
 
 
 def assert_kept_pictures_are_those_drawn(every):
@@ -281,8 +281,8 @@ assert "matplotlib" not in sys.modules
 
 def test_characters_that_look_alike_are_one_class():
     """A, Alpha and the Cyrillic A, in this order."""
-    outlines = _outlines.from_fonts(_outlines.fonts(), [ord(character) for character in "AbΑАq"])
-    assert _outlines.distinct(outlines).tolist() == [True, True, False, False, True]
+    outlines = _make_outlines.from_fonts(_make_outlines.fonts(), [ord(character) for character in "AbΑАq"])
+    assert _make_outlines.distinct(outlines).tolist() == [True, True, False, False, True]
 
 
 def test_pictures_do_not_depend_on_what_is_drawn_beside_them():

@@ -1,6 +1,7 @@
 """What a learner installs, and what may import what."""
 
 import ast
+import graphlib
 import importlib
 import inspect
 import os
@@ -256,6 +257,13 @@ def test_no_room_imports_from_a_later_one():
             found[path.name] = within(imports_of(path), *later, "metalearn.plots", "metalearn.testing")
     assert found
     assert {name: imports for name, imports in found.items() if imports} == {}
+
+
+def test_no_module_needs_one_that_needs_it():
+    """Modules, at any depth of their code; a package gathers what is in it, and is no part of a circle."""
+    modules = {module_name(path): path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}
+    needs = {name: imports_of(path) & modules.keys() - {name} for name, path in modules.items()}
+    assert len(list(graphlib.TopologicalSorter(needs).static_order())) == len(modules)
 
 
 PUBLIC = [ml, ml.evaluate, ml.inner, ml.kernel, ml.losses, ml.models, ml.outer, ml.plots, ml.repurpose, ml.task_weights]

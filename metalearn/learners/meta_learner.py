@@ -113,11 +113,7 @@ def meta_learner(
         value = jnp.mean(query_loss, where=finite)
         updates, opt_state = update(outer, gradient, state.opt_state, state.params, value, no_line_search, "outer")
         params = optax.apply_updates(state.params, updates)
-        params, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(any_left, new, old),
-            (params, opt_state),
-            (state.params, state.opt_state),
-        )
+        params, opt_state = optax.tree.where(any_left, (params, opt_state), (state.params, state.opt_state))
         info = MetaInfo(query_loss, _norm.norm(gradient), finite)
         return MetaState(params, opt_state, state.step + 1), info
 

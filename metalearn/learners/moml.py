@@ -112,9 +112,7 @@ def moml(
         value = jnp.mean(query_loss, where=finite)
         updates, opt_state = update(outer, gradient, state.opt_state, state.params, value, no_line_search, "outer")
         params = optax.apply_updates(state.params, updates)
-        params, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(finite.any(), new, old), (params, opt_state), (state.params, state.opt_state)
-        )
+        params, opt_state = optax.tree.where(finite.any(), (params, opt_state), (state.params, state.opt_state))
 
         # JAX writes equal ids in any order: what is written for them must be equal too.
         same_task = finite & (ids[:, None] == ids)
@@ -178,9 +176,8 @@ def local_moml(
         _check_client_data(data)
         moved, query_loss, gradients = jax.vmap(client, in_axes=(None, 0, 0))(state.params, data.first, data.local)
         finite = jax.vmap(all_finite)((moved, query_loss, gradients))
-        params = jax.tree.map(
-            lambda new, old: jnp.where(finite.any(), mean_where(finite, new), old), moved, state.params
-        )
+        mean = jax.tree.map(lambda leaf: mean_where(finite, leaf), moved)
+        params = optax.tree.where(finite.any(), mean, state.params)
         gradient = jax.tree.map(lambda leaf: mean_where(finite, leaf), gradients)
         info = MetaInfo(query_loss, _norm.norm(gradient), finite)
         return MetaState(params, state.opt_state, state.step + 1), info
