@@ -164,7 +164,7 @@ plots.table(
 # and one for joint training, which lowers the mean loss without adaptation.
 
 # %%
-converged_prediction = predict("03.rest")
+converged_prediction = predict("03.convergence")
 
 # %%
 curvature = np.array([3.0, 0.5])  # of the steep and the flat task

@@ -26,7 +26,7 @@
 # - $\delta$: error of an inner solve
 
 # %% tags=["imports"]
-import functools
+import functools  # this cell loads JAX and the course, which takes a few seconds
 import itertools
 
 import jax
@@ -59,6 +59,8 @@ playground("perturb_the_problem")
 # Three things in these pictures need an explanation: why the slope of the tangent is the meta-gradient, how quickly each
 # chord approaches it, and what ends the improvement. The lesson answers them in this order. Then it asks what remains true
 # when the inner loops have not converged, and proves how close to a stationary point training with such estimates comes.
+#
+# *Short of time? Skip the sections "Rounding does not cancel" and "When −ν removes the minimum".*
 
 # %% [markdown]
 # ## From a linear system to two solves
@@ -79,7 +81,7 @@ playground("perturb_the_problem")
 # meta-gradient. Both depend on the curvature of $h$.
 
 # %%
-curvature_prediction = predict("05.stiffness")
+curvature_prediction = predict("05.curvature")
 
 # %%
 strength_1d = 1.5
@@ -267,7 +269,7 @@ def perturbed(loss, task, params, step_size, num_steps, strength, nu):
     Args:
       loss: function of (params, batch) that returns a scalar.
       task: a pair with task.support and task.query, each a batch.
-      params: theta, any pytree of arrays. Descent begins there.
+      params: θ, any pytree of arrays. Descent begins there.
       step_size: α, the inner learning rate.
       num_steps: K, a whole number, 0 included.
       strength: λ > 0, a number.
@@ -383,6 +385,13 @@ plots.table(
 #
 # So the number of gradients is not what speaks for FO-B-MAML. It does without second derivatives, and without the memory
 # that MAML needs for the steps of the inner loop.
+
+# %% tags=["fold"]
+for _k in (5, 50):
+    _gradients = {name: ml.theory.cost(name, 1, _k, cg_steps=6).gradients for name in ("maml", "imaml", "fo_b_maml")}
+    assert _gradients["maml"] == 3 * _k + 1 and _gradients["imaml"] == _k + 1 + 2 * (6 + 1)
+    assert abs(ml.theory.cost("fo_b_maml", 1, _k, estimator="forward").gradients - 3 * _k) < 1
+    assert abs(_gradients["fo_b_maml"] - 4 * _k) < 1
 
 # %% [markdown]
 # ## Exercise: the symmetric estimator
@@ -520,7 +529,7 @@ lesson_05.show_exponents(accuracies, least, exponents)
 # a random point of its own near θ, while the proximal term stays centred at θ.
 
 # %%
-unconverged_prediction = predict("05.unfinished")
+unconverged_prediction = predict("05.few_steps")
 
 # %%
 num_steps = 60
@@ -611,7 +620,7 @@ def unconverged_fo_b(loss, task, params, step_size, num_steps, strength):
       task: a pair with task.support and task.query, each a batch.
       params: theta, an array of shape [d]. Descent begins there.
       step_size: α, the inner learning rate.
-      num_steps: K, a whole number.
+      num_steps: K, a whole number, 0 included.
       strength: λ > 0, a number.
 
     Returns:
@@ -973,7 +982,7 @@ lesson_05.show_lost_minimum(tried, trap_errors)
 # unperturbed solution. The inner loops converge, so a bias is due to the method and to ν alone.
 
 # %%
-rest_prediction = predict("05.rest")
+rest_prediction = predict("05.stationary")
 
 # %%
 distribution = ml.tasks.Quadratic(dim=5, query_curvature=(0.2, 2.0))

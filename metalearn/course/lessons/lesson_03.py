@@ -97,6 +97,7 @@ FIXED_POINTS = Exercise(
         (*_distinct_tasks(rng, 2), 0.3, 5),
         (*_distinct_tasks(rng, 6), 0.2, 3),
         (*_distinct_tasks(rng, 3), rng.uniform(0.2, 0.4), 1),
+        (*_distinct_tasks(rng, 1), 0.3, 2),
     ],
     misconceptions=(
         Misconception(
@@ -742,7 +743,7 @@ PREDICTIONS = (
         read="What does the backward pass cost?",
     ),
     Guess(
-        "03.rest",
+        "03.convergence",
         "MAML converges near 1.8, close to the flat task's minimum, and joint training near −0.6. Where does Reptile "
         "converge, with this single inner step?",
         (

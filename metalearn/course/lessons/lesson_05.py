@@ -130,13 +130,16 @@ PERTURBED_SOLUTION = Exercise(
     difficulty=2,
     minutes=10,
     reference=_solution(),
-    instances=lambda rng: _arguments(rng, 0.3, -0.4, 0.2),
+    instances=lambda rng: [
+        *_arguments(rng, 0.3, -0.4, 0.2),
+        (wave, curve_task(rng, 4, 5), rng.normal(1, 0.3, 2), 0.1, 0, 1.5, 0.3),
+    ],
     misconceptions=(
         Misconception(
             "no proximal term",
             _solution(factor=0.0),
             "Your result equals that of a loop without a proximal term. Perhaps the term is missing, or its distance "
-            "is measured from the *current* point, where it is zero. From which fixed point should it be measured?",
+            "is measured from the *current* point, where it is zero. From which parameters should it be measured?",
         ),
         Misconception(
             "proximal term twice as strong",
@@ -147,12 +150,14 @@ PERTURBED_SOLUTION = Exercise(
         Misconception(
             "proximal term of the wrong sign",
             _solution(factor=-1.0),
-            "Your proximal term pushes away from the initialization. Look at the sign of the distance.",
+            "Your result is that of a proximal term which pushes away from the initialization. Look at the sign of the "
+            "distance.",
         ),
         Misconception(
             "perturbed by the wrong loss",
             _solution(support=lambda nu: nu, query=lambda nu: 1.0),
-            "You multiply the *support* loss by $\\nu$ and the query loss by one. Which of them is the perturbation?",
+            "Your result has $\\nu$ in front of the *support* loss and one in front of the query loss. Which of them "
+            "is the perturbation?",
         ),
         Misconception(
             "perturbation of the wrong sign",
@@ -167,13 +172,14 @@ PERTURBED_SOLUTION = Exercise(
         Misconception(
             "weighted mean of the losses",
             _solution(support=lambda nu: 1 - nu),
-            "You mix the two losses with weights $1 - \\nu$ and $\\nu$. The perturbed problem takes nothing away from "
-            "the support loss.",
+            "Your result is that of the two losses with weights $1 - \\nu$ and $\\nu$. The perturbed problem takes "
+            "nothing away from the support loss.",
         ),
         Misconception(
             "both losses multiplied",
             _solution(support=lambda nu: nu),
-            "You multiply the support loss by $\\nu$ too. At $\\nu = 0$ only the proximal term would be left.",
+            "Your result has $\\nu$ in front of the support loss too. At $\\nu = 0$ only the proximal term would be "
+            "left.",
         ),
         Misconception(
             "gradients at the initialization",
@@ -333,7 +339,8 @@ SYMMETRIC = Exercise(
         Misconception(
             "not divided by ν",
             _estimator(lambda minus, zero, plus, theta, strength, nu: strength * (minus - plus) / 2),
-            "You halved the difference, and did not divide it by $\\nu$.",
+            "Your result is $\\nu$ times the right one. Perhaps you halved the difference and did not divide it by "
+            "$\\nu$.",
         ),
         Misconception(
             "strength forgotten",
@@ -351,8 +358,8 @@ SYMMETRIC = Exercise(
             lambda loss, task, params, step_size, num_steps, strength, nu: _symmetric_reference(
                 loss, task, params, step_size, num_steps, strength, nu / 2
             ),
-            "You perturb by $\\nu/2$ on each side. That is a fair estimator too, for another $\\nu$. The exercise "
-            "perturbs by the whole of it.",
+            "Your result is that of a perturbation by $\\nu/2$ on each side. That is a fair estimator too, for another "
+            "$\\nu$. The exercise perturbs by the whole of it.",
         ),
         Misconception(
             "second solve continues",
@@ -643,6 +650,7 @@ UNCONVERGED = Exercise(
         (cosines, points_task(rng, 4, 4, 6), rng.normal(0, 1, 4), 0.3, 5, 0.8),
         (regression, line_task(rng, 6, 4), rng.normal(0, 1, 3), 0.1, 1, 2.0),
         (cosines, points_task(rng, 3, 6, 5), rng.normal(3, 0.5, 3), 0.2, 9, 0.4),
+        (wave, curve_task(rng, 4, 5), rng.normal(1, 0.3, 2), 0.1, 0, 1.5),
     ],
     misconceptions=(
         Misconception(
@@ -756,7 +764,7 @@ EXERCISES = (PERTURBED_SOLUTION, SYMMETRIC, BEST_NU, UNCONVERGED)
 
 PREDICTIONS = (
     Guess(
-        "05.stiffness",
+        "05.curvature",
         "Multiply the support loss by four and leave λ as it is. By which factor does the meta-gradient shrink here?",
         options=("by less than four", "by four", "by more than four"),
         why="The formula divides by $h'' + \\lambda$, and λ stays as it is. The minimum also moves away from that of "
@@ -773,7 +781,7 @@ PREDICTIONS = (
         read="Two estimators",
     ),
     Guess(
-        "05.unfinished",
+        "05.few_steps",
         "Both loops stop early, and both begin at θ. What does the symmetric estimator's error do as ν goes to zero?",
         options=("it rises like δ/ν", "it settles at a positive constant", "it goes to zero"),
         why="Both loops stop short by nearly the same vector, so the difference of their errors is proportional to ν. "
@@ -797,7 +805,7 @@ PREDICTIONS = (
         read="When −ν removes the minimum",
     ),
     Guess(
-        "05.rest",
+        "05.stationary",
         "Gradient descent with the forward estimator converges to a point. How does the norm of ∇F there depend on ν?",
         options=("it does not depend on ν", "it is about proportional to ν", "it is about proportional to ν²"),
         why="Where descent stands still, the estimate is zero, so $\\nabla F$ is minus its bias, which is $O(\\nu)$.",
