@@ -74,7 +74,7 @@ assert np.allclose(2.0 * (_theta - _adapted), np.clip(2.0 * _theta, -1, 1), atol
 # the wiggles return.
 #
 # The dotted line on the right is the tangent of $F$. Its slope is the number above the left panel,
-# $\lambda\, (\theta - \phi^*)$. So to know the slope of the envelope it is enough to know where the minimum *is*.
+# $\lambda\, (\theta - \phi^*)$. So to know the gradient of the envelope it is enough to know where the minimum *is*.
 #
 # The absolute value has a kink, and its envelope has none. This envelope is known as the Huber loss, and its gradient
 # is $\lambda\theta$, clipped to the interval from $-1$ to $1$. In several dimensions the norm takes the place of the
@@ -693,7 +693,7 @@ _near = abs(at) < 40
 _slope = 2.0 * (at - phi)
 assert np.abs(np.gradient(_slope, at) - moreau)[_near].max() < 1e-3
 assert np.abs(np.gradient(np.gradient(_objective - _slope**2 / 4, at), at) - prox)[_near].max() < 0.05  # the identity
-assert _largest["iMAML"] > 50 and moreau.max() < 1 and moreau.min() > 0
+assert _largest["iMAML"] > 50 and prox[_near].min() < 0 < moreau.min() and moreau.max() < 1
 _u = np.linspace(-1.5, 2.5, 4_001)  # φ = 1 + u; the curvature is u for positive u, and at most 1
 _bend = np.clip(_u, 0, 1)
 _gradient = 1 + np.where(_u < 1, _bend**2 / 2, _u - 0.5)

@@ -607,10 +607,17 @@ def _split(parts):
     return lambda plateau, num_steps, learning_rate: tuple(parts(plateau, num_steps, learning_rate))
 
 
-def _halved(p, k, eta):
-    whole, half = p(k, eta), p(k, eta / 2)
-    noise = 2 * (whole - half)
-    return whole - noise, noise
+def _with_noise(noise):
+    """An analysis that finds the noise, and takes the rest of the error for the bias."""
+    return _split(lambda p, k, eta: (p(k, eta) - noise(p, k, eta), noise(p, k, eta)))
+
+
+def _noise(p, k, eta):
+    """The right one, from half of the learning rate."""
+    return 2 * (p(k, eta) - p(k, eta / 2))
+
+
+split = _with_noise(_noise)  # the lesson itself uses it, whatever the learner has written
 
 
 def _quartered(p, k, eta):
@@ -624,21 +631,6 @@ def _nearly_zero(p, k, eta):
     """An alternative: a learning rate so small that only the bias is left."""
     bias = p(k, 1e-9 * eta)
     return bias, p(k, eta) - bias
-
-
-def _more_steps(p, k, eta):
-    noise = p(k + 50, eta)
-    return p(k, eta) - noise, noise
-
-
-def _square_root(p, k, eta):
-    noise = (p(k, eta) - p(k, eta / 2)) / (1 - 1 / np.sqrt(2))
-    return p(k, eta) - noise, noise
-
-
-def _quadratic_law(p, k, eta):
-    noise = (p(k, eta) - p(k, eta / 2)) / (1 - 1 / 4)
-    return p(k, eta) - noise, noise
 
 
 def _plateau(rng, bias, noise):
@@ -657,7 +649,7 @@ CONTROL = Exercise(
     title="Design the control: inner accuracy, or noise?",
     difficulty=3,
     minutes=12,
-    reference=_split(_halved),
+    reference=split,
     instances=lambda rng: [
         (_plateau(rng, rng.uniform(1, 2), rng.uniform(1, 2)), 1, 0.2),
         (_plateau(rng, rng.uniform(5, 9), rng.uniform(0.1, 0.2)), 0, 0.4),
@@ -666,106 +658,102 @@ CONTROL = Exercise(
     misconceptions=(
         Misconception(
             "more inner steps",
-            _split(_more_steps),
+            _with_noise(lambda p, k, eta: p(k + 50, eta)),
             "Your noise seems to be the error of a run with many inner steps. But its gradients are others, and so is "
             "their noise. Which setting changes the noise and leaves the bias as it is?",
         ),
         Misconception(
             "one more inner step",
-            _split(lambda p, k, eta: (p(k, eta) - p(k + 1, eta), p(k + 1, eta))),
+            _with_noise(lambda p, k, eta: p(k + 1, eta)),
             "Your noise seems to be the error with one inner step more. That step changes the bias without removing "
             "it, and it changes the noise as well. Which setting changes the noise alone?",
         ),
         Misconception(
             "not doubled",
-            _split(lambda p, k, eta: (p(k, eta / 2), p(k, eta) - p(k, eta / 2))),
+            _with_noise(lambda p, k, eta: _noise(p, k, eta) / 2),
             "Your noise is half of the target, and your bias holds the other half. At half the learning rate half of "
             "the noise is still there.",
         ),
         Misconception(
             "swapped",
-            _split(lambda p, k, eta: _halved(p, k, eta)[::-1]),
+            lambda *run: split(*run)[::-1],
             "You return both parts in the other order: first comes the bias.",
         ),
         Misconception(
             "noise of the smaller rate",
-            _split(lambda p, k, eta: (_halved(p, k, eta)[0], _halved(p, k, eta)[1] / 2)),
+            _split(lambda p, k, eta: (p(k, eta) - _noise(p, k, eta), _noise(p, k, eta) / 2)),
             "Your bias is right. Your noise is half of the target; it may be that of the smaller learning rate.",
         ),
         Misconception(
             "square root",
-            _split(_square_root),
+            _with_noise(lambda p, k, eta: (p(k, eta) - p(k, eta / 2)) / (1 - 1 / np.sqrt(2))),
             "Your result is that of a noise proportional to $\\sqrt\\eta$. The distance grows like this, but here "
             "*squared* distances are measured.",
         ),
         Misconception(
             "square",
-            _split(_quadratic_law),
+            _with_noise(lambda p, k, eta: (p(k, eta) - p(k, eta / 2)) / (1 - 1 / 4)),
             "Your result is that of a noise proportional to $\\eta^2$. This is the mean square of a single step's "
             "displacement. How many of the last displacements still matter?",
         ),
         Misconception(
             "all of it bias",
-            _split(lambda p, k, eta: (p(k, eta), 0.0)),
+            _with_noise(lambda p, k, eta: 0.0),
             "Your result ascribes the whole error to the bias. A run with another learning rate would tell.",
         ),
         Misconception(
             "all of it noise",
-            _split(lambda p, k, eta: (0.0, p(k, eta))),
+            _with_noise(lambda p, k, eta: p(k, eta)),
             "Your result ascribes the whole error to the noise. A run with another learning rate would tell.",
         ),
         Misconception(
             "slope",
-            _split(lambda p, k, eta: (_halved(p, k, eta)[0], _halved(p, k, eta)[1] / eta)),
+            _split(lambda p, k, eta: (p(k, eta) - _noise(p, k, eta), _noise(p, k, eta) / eta)),
             "Your bias is right. In place of the noise you return its rate of growth with $\\eta$.",
         ),
         Misconception(
             "fractions",
-            _split(lambda p, k, eta: np.array(_halved(p, k, eta)) / p(k, eta)),
+            _split(lambda p, k, eta: np.array(split(p, k, eta)) / p(k, eta)),
             "You return fractions of the error. The exercise asks for the parts themselves.",
         ),
     ),
     relatives=(
         (
             "what the run without inner steps gives as bias, and the rest as noise",
-            _split(lambda p, k, eta: (p(0, eta), p(k, eta) - p(0, eta))),
+            _with_noise(lambda p, k, eta: p(k, eta) - p(0, eta)),
         ),
         (
             "what twice the change with twice the inner steps gives as noise",
-            _split(lambda p, k, eta: (p(k, eta) - 2 * (p(k, eta) - p(2 * k, eta)), 2 * (p(k, eta) - p(2 * k, eta)))),
+            _with_noise(lambda p, k, eta: 2 * (p(k, eta) - p(2 * k, eta))),
         ),
         ("the whole error in both parts", _split(lambda p, k, eta: (p(k, eta), p(k, eta)))),
         (
             "what a run gives in which inner steps and learning rate change at once",
-            _split(
-                lambda p, k, eta: (p(k, eta) - 2 * (p(k, eta) - p(2 * k, eta / 2)), 2 * (p(k, eta) - p(2 * k, eta / 2)))
-            ),
+            _with_noise(lambda p, k, eta: 2 * (p(k, eta) - p(2 * k, eta / 2))),
         ),
         (
             "what the noise gives with its sign turned round",
-            _split(lambda p, k, eta: (p(k, eta) + _halved(p, k, eta)[1], -_halved(p, k, eta)[1])),
+            _with_noise(lambda p, k, eta: -_noise(p, k, eta)),
         ),
         (
             "what twice the change to twice the learning rate gives as noise",
-            _split(lambda p, k, eta: (3 * p(k, eta) - 2 * p(k, 2 * eta), 2 * (p(k, 2 * eta) - p(k, eta)))),
+            _with_noise(lambda p, k, eta: 2 * (p(k, 2 * eta) - p(k, eta))),
         ),
         (
             "right in the noise, which is added to the whole where it should be subtracted",
-            _split(lambda p, k, eta: (p(k, eta) + _halved(p, k, eta)[1], _halved(p, k, eta)[1])),
+            _split(lambda p, k, eta: (p(k, eta) + _noise(p, k, eta), _noise(p, k, eta))),
         ),
         (
             "what the change with one more inner step gives as noise",
-            _split(lambda p, k, eta: (p(k + 1, eta), p(k, eta) - p(k + 1, eta))),
+            _with_noise(lambda p, k, eta: p(k, eta) - p(k + 1, eta)),
         ),
         (
             "what a learning rate of a tenth gives as bias, though some noise is left",
-            _split(lambda p, k, eta: (p(k, eta / 10), p(k, eta) - p(k, eta / 10))),
+            _with_noise(lambda p, k, eta: p(k, eta) - p(k, eta / 10)),
         ),
         (
             "what the noise gives as a fraction of the whole",
-            _split(
-                lambda p, k, eta: (p(k, eta) - _halved(p, k, eta)[1] / p(k, eta), _halved(p, k, eta)[1] / p(k, eta))
-            ),
+            _with_noise(lambda p, k, eta: _noise(p, k, eta) / p(k, eta)),
         ),
     ),
     alternatives=(_split(_quartered), _split(_nearly_zero)),
@@ -777,8 +765,6 @@ CONTROL = Exercise(
     ),
     expected="A pair of numbers, whose sum is `plateau(num_steps, learning_rate)`.",
 )
-
-split = _split(_halved)  # the lesson itself uses it, whatever the learner has written
 
 EXERCISES = (MOREAU_GRADIENT, MOREAU_POINT, ANCHORED, CONTROL)
 
