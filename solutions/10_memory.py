@@ -61,24 +61,24 @@ figures.bus_stop()
 
 # %% [markdown]
 # With only a few mornings, the adapted plan is noisy. Below you see forty of them, each adapted to other mornings of
-# one stop, for which $m = 0$. On the right is what training looks at, the derivative of the cost at these plans, its
-# slope. **How does the mean of the slopes compare with the slope at the mean plan, and what do more mornings change?**
-# Move $\theta$ too.
+# one stop, for which $m = 0$. On the right is what training looks at, the gradient of the cost at these plans. **How
+# does the mean of the gradients compare with the gradient at the mean plan, and what do more mornings change?** Move
+# $\theta$ too.
 
 # %%
 controls = {"mornings": (1, 16, 1, 1), "theta": (-2.0, 2.0, 0.2, 0.4)}
 explore(figures.scattered, figures.SEEN, **controls)
 
 # %% [markdown]
-# The mean of the slopes is larger than the slope at the mean plan, because the curve on the right bends upwards: a plan
-# that is a minute later by accident raises the slope by more than a plan that is a minute earlier lowers it. With
-# sixteen mornings the plans lie close together. On a short piece the curve is nearly straight, and the two orange
+# The mean of the gradients is larger than the gradient at the mean plan, because the curve on the right bends upwards.
+# A plan that is a minute later by accident raises the gradient by more than a plan that is a minute earlier lowers it.
+# With sixteen mornings the plans lie close together. On a short piece the curve is nearly straight, and the two orange
 # points nearly meet.
 #
 # *Short of time? Skip the sections "What the paper's second version does" and "On a network".*
 
 # %% [markdown]
-# ## The mean of the slopes is not the slope at the mean
+# ## The mean of the gradients is not the gradient at the mean
 #
 # Suppose for a moment that adaptation were exact: its gradient step uses the true time $m_i$ of stop $i$ in place of
 # the mean of a few mornings. With this exact $\nabla h_i$ the adapted plan is
@@ -591,7 +591,7 @@ assert _best[0] > 2 * _best[1]
 # To compare fairly, give both versions the same mean age in outer steps.
 
 # %% tags=["fold"]
-_M, _B, _b, _pull, _s = 20, 2, 0.3, 1.5, 1.0  # α‖∇h‖ = 1.5 and s = 1
+_M, _B, _b, _step_length, _s = 20, 2, 0.3, 1.5, 1.0  # α‖∇h‖ = 1.5 and s = 1
 _age = (1 - _b) / _b * _M / _B
 _b2 = 1 / (1 + _age)
 
@@ -601,14 +601,14 @@ def _second(key, noise):
     def step(u, key):
         batch_key, noise_key = jax.random.split(key)
         there = jax.random.bernoulli(batch_key, _B / _M, u.shape)
-        pull = _pull + noise * jax.random.normal(noise_key, u.shape)
-        return (1 - _b2) * u - _b2 * _M / _B * pull * there, jnp.array([u.mean(), u.var()])
+        length = _step_length + noise * jax.random.normal(noise_key, u.shape)
+        return (1 - _b2) * u - _b2 * _M / _B * length * there, jnp.array([u.mean(), u.var()])
 
-    return jax.lax.scan(step, jnp.full(4_000, -_pull), jax.random.split(key, 1_200))[1][400:].mean(0)
+    return jax.lax.scan(step, jnp.full(4_000, -_step_length), jax.random.split(key, 1_200))[1][400:].mean(0)
 
 
 def _variance(noise):
-    return _b2 / (2 - _b2) * (_M / _B * noise**2 + (_M / _B - 1) * _pull**2)
+    return _b2 / (2 - _b2) * (_M / _B * noise**2 + (_M / _B - 1) * _step_length**2)
 
 
 _found = {noise: np.asarray(_second(jax.random.key(2), noise)) for noise in (0.0, _s)}
@@ -622,7 +622,7 @@ plots.table(
     caption="Variance of a memory, M = 20, B = 2, b = 0.3 per visit and the matching b per step, α‖∇h‖ = 1.5.",
 )
 for _noise, (_mean, _var) in _found.items():
-    assert abs(_mean + _pull) < 0.05 and abs(_var / _variance(_noise) - 1) < 0.1
+    assert abs(_mean + _step_length) < 0.05 and abs(_var / _variance(_noise) - 1) < 0.1
 assert _variance(_s) - _variance(0.0) > _b / (2 - _b) * _s**2
 
 # %% [markdown]
@@ -760,7 +760,7 @@ assert _left(1) > _left(5) > _left(25) > 0.3 / 1.7
 # %% [markdown]
 # Five local steps need about a fifth of the rounds. With equal clients they cost nothing in accuracy. With different
 # clients, each one moves towards its own optimum between two rounds. Where a client's cost is strongly curved, its
-# slope soon becomes small on the way, and so do its steps, while clients with less curvature go on in longer ones. So
+# gradient soon becomes small on the way, and so do its steps, while clients with less curvature go on in longer ones. So
 # the mean of where they end is not where the mean gradient would have led. This error is called **client drift**. It
 # grows with $H$, and while it is small it is proportional to $\eta$: with five local steps half of the learning rate
 # halves it, with twenty-five not quite.
@@ -865,10 +865,9 @@ assert (
 
 # %% [markdown]
 # The network shows what the bus stops have shown. Look first at the adaptation to a hundred points, which is nearly
-# exact. With one support point at each visit, the memory lowers this loss about half of the way towards that of sixteen
-# support points. And for whoever will have a single point, MAML with one support point remains the right training: the
-# last column estimates $F_1$. With only four runs, the intervals of MAML and MOML with one support point overlap a
-# little.
+# exact. With one support point at each visit, the memory lowers this loss, though not as far as sixteen support points
+# do. And for whoever will have a single point, MAML with one support point remains the right training: the last column
+# estimates $F_1$. There are only four runs, so look at the intervals as well as at the means.
 
 # %% [markdown]
 # ## What to take away

@@ -385,6 +385,7 @@ def _mean_of_parameters(ends, params, steps, eta):
 def _local(
     begin=lambda loss, params, first, a: _fresh(loss, params, first, a),
     remember=lambda old, phi, b: _blend(old, phi, b),
+    at=lambda server, theta: theta,
     through=_through,
     finish=_mean_of_parameters,
 ):
@@ -395,8 +396,9 @@ def _local(
         for first, local in clients:
             theta, u = params, begin(loss, params, first, inner_rate)
             for task in local:
-                u = remember(u, _fresh(loss, theta, task.support, inner_rate), memory_rate)
-                gradient = through(loss, theta, task.support, gradient_at(loss, u, task.query), inner_rate)
+                place = at(params, theta)
+                u = remember(u, _fresh(loss, place, task.support, inner_rate), memory_rate)
+                gradient = through(loss, place, task.support, gradient_at(loss, u, task.query), inner_rate)
                 steps.append(gradient)
                 theta = move(theta, gradient, outer_rate)
             ends.append((theta, u))
@@ -424,19 +426,6 @@ def _in_sequence(loss, params, clients, *rates):
     for client in clients:
         params = _local()(loss, params, [client], *rates)
     return params
-
-
-def _standing(loss, params, clients, inner_rate, outer_rate, memory_rate):
-    """Clients evaluate all their gradients at the server's θ."""
-    total = []
-    for first, local in clients:
-        u, moved = _fresh(loss, params, first, inner_rate), params
-        for task in local:
-            u = _blend(u, _fresh(loss, params, task.support, inner_rate), memory_rate)
-            gradient = _through(loss, params, task.support, gradient_at(loss, u, task.query), inner_rate)
-            moved = move(moved, gradient, outer_rate)
-        total.append(moved)
-    return mean_of(total)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -489,7 +478,7 @@ LOCAL_ROUND = Exercise(
         ),
         Misconception(
             "clients stand still",
-            _standing,
+            _local(at=lambda server, theta: server),
             "Your clients seem to take all their gradients at the server's $\\theta$. Each local step begins where the "
             "last one ended.",
         ),
@@ -519,7 +508,8 @@ LOCAL_ROUND = Exercise(
         Misconception(
             "first-order gradient",
             _local(through=lambda loss, theta, support, direction, a: direction),
-            "Your local steps move against $\\nabla f(u)$ itself. The factor $(I - \\alpha H)$ is missing.",
+            "Your local steps move against $\\nabla f(u)$ itself. The derivative of the inner step is missing, the "
+            "identity minus $\\alpha$ times the Hessian of the support loss.",
         ),
         Misconception(
             "clients in sequence",
@@ -695,7 +685,6 @@ CHOOSE_RATE = Exercise(
 )
 
 choose = _chosen()  # the lesson itself uses it, whatever the learner has written
-round_of = _local()
 
 EXERCISES = (BIAS, MOML_STEP, CHOOSE_RATE, LOCAL_ROUND)
 
@@ -705,8 +694,9 @@ PREDICTIONS = (
         "Training with MAML sees four mornings for each adaptation. Compared with the optimum for an exact adaptation, "
         "where does it end?",
         ("at a smaller θ: you leave earlier", "at the same θ", "at a larger θ: you leave later"),
-        why="The slope of the cost is convex, so noise raises its mean. A higher mean slope pushes θ down.",
-        read="The mean of the slopes is not the slope at the mean",
+        why="The gradient of the cost is a convex function of the plan, so noise raises its mean. A higher mean "
+        "gradient pushes θ down.",
+        read="The mean of the gradients is not the gradient at the mean",
     ),
     Guess(
         "10.steps",
@@ -813,15 +803,6 @@ def floor(num_support: Any, memory_rate: Any = 1.0) -> Any:
     return spread / 2 / (1 - STEP_SIZE)
 
 
-def visits(num_tasks: int = 6, per_step: int = 1, num_steps: int = 40, seed: int = 5) -> _Array:
-    """Which tasks are in the batch of each step, of shape [num_steps, num_tasks]."""
-    rng = np.random.default_rng(seed)
-    met = np.zeros((num_steps, num_tasks), bool)
-    for step in met:
-        step[rng.choice(num_tasks, per_step, replace=False)] = True
-    return met
-
-
 # Figures ------------------------------------------------------------------------------------------------------------
 
 _DRAWN = np.random.default_rng(4).normal(size=(40, 16))
@@ -829,28 +810,31 @@ _PHI = np.linspace(-3.2, 3.2, 321)
 
 SEEN = (
     "Left: the cost of one stop against the planned delay, with adapted parameters from forty support batches as "
-    "points on it. Right: the slope of the cost, with the same points. Their mean lies above the curve, because the "
+    "points on it. Right: the gradient of the cost, with the same points. Their mean lies above the curve, because the "
     "curve bends upwards. With more mornings the points move together, and their mean comes down to the curve."
 )
 
 
 def scattered(mornings: int, theta: float) -> Figure:
-    """The cost and its slope at one stop, and forty adapted parameters."""
+    """The cost and its gradient at one stop, and forty adapted parameters."""
     noise = _DRAWN[:, :mornings].mean(axis=1)
     noise = (noise - noise.mean()) / noise.std() / np.sqrt(mornings)  # mean zero, and the spread that belongs to n
     phi, center = (1 - STEP_SIZE) * theta + STEP_SIZE * NOISE * noise, (1 - STEP_SIZE) * theta
     figure, axes = plots.subplots(2, height=3.6)
     functions = {"f": lambda z: np.exp(z) - z - 1, "f′": lambda z: np.exp(z) - 1}
-    for each, (name, function), what in zip(axes, functions.items(), ("cost", "slope of the cost"), strict=True):
+    for each, (name, function), what in zip(axes, functions.items(), ("cost", "gradient of the cost"), strict=True):
         plots.lines(_PHI, {name: function(_PHI)}, "φ", "", title=what, ylim=(-2.5, 8), axes=each)
         each.plot(phi, function(phi), "o", color=plots.PALETTE["blue"], alpha=0.35, markersize=4.5)
-    orange, slope = plots.PALETTE["orange"], functions["f′"]
-    mean = float(slope(phi).mean())
-    axes[1].plot([center, center], [slope(center), mean], color=orange, linewidth=2.5)
-    for value, what, height in ((mean, "mean slope", mean + 1.1), (slope(center), "slope at the mean", -1.9)):
+    orange, gradient = plots.PALETTE["orange"], functions["f′"]
+    mean = float(gradient(phi).mean())
+    axes[1].plot([center, center], [gradient(center), mean], color=orange, linewidth=2.5)
+    for value, what, x, y in (
+        (mean, "mean gradient", -0.8, mean + 1.1),  # left of the curve
+        (gradient(center), "gradient at the mean", 0.0, -1.9),
+    ):
         axes[1].plot(center, value, "o", color=orange, markersize=7)
         text = f"{what} {plots.number(value, 2)}"
-        axes[1].annotate(text, (center, value), (min(center, 0.8), height), ha="center", color=orange, weight="bold")
+        axes[1].annotate(text, (center, value), (min(center, 0.8) + x, y), ha="center", color=orange, weight="bold")
     return figure
 
 
@@ -960,9 +944,10 @@ def moml_diagram() -> None:
     )
 
 
-def strips(met: _Array, width: float = 470, height: float = 240) -> str:
-    """How old the memory of each task is: a triangle grows from each visit to the next."""
-    num_steps, num_tasks = met.shape
+def strips() -> str:
+    """How old the memory of each of six tasks is: a triangle grows from each visit to the next."""
+    num_steps, num_tasks, width, height = 40, 6, 470, 240
+    met = np.random.default_rng(5).integers(num_tasks, size=num_steps)[:, None] == np.arange(num_tasks)
     d = diagrams.Drawing(width, height)
     left, right, top = 62.0, width - 8, 8.0
     row = (height - 44) / num_tasks
@@ -1092,7 +1077,7 @@ def opening() -> str:
     )
     return diagrams.opening(
         left,
-        strips(visits()),
+        strips(),
         ("A memory of rate b lowers MAML's floor", "The price: memories grow old between visits"),
         (
             "Distance from the optimum at which training ends.",
