@@ -114,13 +114,14 @@ explore(figures.one_point(first, tasks_covariance), figures.SEEN, **controls)
 # %% tags=["fold"]
 _aligned = {name: [figures.alignment(each, tasks_covariance) for each in found] for name, found in kernels.items()}
 plots.table(
-    {name: values for name, values in _aligned.items()},
+    _aligned,
     ["cosine with the tasks' covariance", "seed 0", "seed 1", "seed 2"],
     title="MAML brings the tangent kernel close to the covariance of the tasks",
     caption="Both as matrices on a grid of 81 inputs. 1 would mean proportional.",
     digits=2,
 )
-assert min(_aligned["MAML"]) > 0.6 > 0.2 > max(_aligned["random"])
+assert min(_aligned["MAML"]) > 0.7 > 0.2 > max(_aligned["random"])
+assert min(_aligned["MAML"]) > max(_aligned["closed form"])
 assert min(_aligned["closed form"]) > max(_aligned["random"]) + 0.1
 
 # %% [markdown]
@@ -182,8 +183,8 @@ print(f"G has the shape {G.shape}: n rows, and P columns")
 
 # %%
 delta = jnp.linalg.solve(G.T @ G + lam * jnp.eye(40), G.T @ residual)
-slope = jax.grad(h)(theta + delta, (X, Y)) + lam * delta
-assert jnp.allclose(slope, 0, atol=1e-9)  # line 2
+gradient = jax.grad(h)(theta + delta, (X, Y)) + lam * delta
+assert jnp.allclose(gradient, 0, atol=1e-9)  # line 2
 
 # %% [markdown]
 # ## Exercise: the push-through identity
@@ -468,7 +469,7 @@ print(
     "error falls like width to the power of",
     ", ".join(f"−{value:.2f} for {name}" for name, value in _exponents.items()),
 )
-assert drifts["λ = 0.3"][0] > 0.6 and errors["λ = 0.3"][0] > 0.25 and max(drifts["λ = 3"][5], errors["λ = 3"][5]) < 0.05
+assert 0.8 < drifts["λ = 0.3"][0] < 1.25 and errors["λ = 0.3"][0] > 0.25 and max(drifts["λ = 3"][5], errors["λ = 3"][5]) < 0.05
 assert all(0.3 < value < 1.0 for value in _exponents.values())
 jax.clear_caches()  # frees the memory of the programs above
 assert all(drifts["λ = 0.3"][i] > drifts["λ = 3"][i] and errors["λ = 0.3"][i] > errors["λ = 3"][i] for i in range(6))
@@ -510,7 +511,7 @@ def scores(params):
 
 table = {}
 for name, params in trained.items():
-    table[name] = np.stack([scores(each) for each in figures.each(params)])
+    table[name] = np.stack([scores(each) for each in figures.unstack(params)])
 
 # %% tags=["fold"]
 _mean = {name: values.mean(0) for name, values in table.items()}
@@ -537,8 +538,8 @@ assert _ratio > 2 and _mean["MAML"][2] < _mean["MAML"][0] and _mean["closed form
 # for a time of $2 \alpha K / n$, far less than $t = 1$. The table does not tell which reason weighs more.
 #
 # The reverse is not true. MAML's network works in closed form too, and even better than with the steps that it was
-# trained for. The formula uses the kernel at $\theta$, which MAML has made nearly proportional to the covariance of the
-# tasks. It follows this kernel for a longer time than five steps do, and the kernel cannot move meanwhile. Again the
+# trained for. The formula uses the kernel at $\theta$, which MAML has brought close to the covariance of the tasks. It
+# follows this kernel for a longer time than five steps do, and the kernel cannot move meanwhile. Again the
 # table does not tell which of the two helps more.
 #
 # **So judge a checkpoint by the adaptation that it will be used with.** If you cannot know how others will adapt it,
@@ -584,20 +585,20 @@ assert all(share[0] < 1 < share[-1] for share in gains.values())
 # of one noisy gradient is too large on average.) Does the method then do what its authors report, and beat MAML?
 
 # %%
-strengths = jnp.repeat(jnp.array([1e-9, 3e-4, 1e-3]), 3)  # 1e-9 is joint training
+step_sizes = jnp.repeat(jnp.array([1e-9, 3e-4, 1e-3]), 3)  # 1e-9 is joint training
 three_times = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf, leaf]), inits)
 regularized = figures.train(
-    lambda strength: ml.meta_rkhs_i(loss, strength),
+    lambda step_size: ml.meta_rkhs_i(loss, step_size),
     three_times,
     distribution,
     1_000,
     "Meta-RKHS I",
     6,
-    values=strengths,
+    values=step_sizes,
 )
 
 # %% tags=["fold"]
-_after_ten = np.array([scores(each)[1] for each in figures.each(regularized)]).reshape(3, 3)
+_after_ten = np.array([scores(each)[1] for each in figures.unstack(regularized)]).reshape(3, 3)
 _maml_ten = table["MAML"][:, 1]
 _rows = dict(zip(("joint training", "I, α = 0.0003", "I, α = 0.001"), _after_ten, strict=True))
 plots.table(
@@ -606,7 +607,7 @@ plots.table(
     title="In our runs Meta-RKHS I stays close to joint training",
     caption="Mean squared error on 300 new sine curves after ten gradient steps; three seeds, clipped meta-gradients.",
 )
-assert _after_ten.mean(1).min() > 2 * _maml_ten.mean()
+assert _after_ten.mean(1).min() > (_after_ten[0].mean() + _maml_ten.mean()) / 2
 
 # %% [markdown]
 # In our runs it does not. For both values of $\alpha$ its networks stay much closer to joint training than to MAML. The
@@ -687,7 +688,7 @@ figures.outliers(fractions, distances)
 assert (
     10 * distances["inverse loss"][2] < distances["equal"][2] and 2 * distances["agreement"][2] < distances["equal"][2]
 )
-assert distances["hard tasks"][2] > 1.5 * distances["equal"][2]
+assert 0.4 < distances["hard tasks"][2] / (10 * 3**0.5) < 0.5  # nearly half way to the outliers
 
 # %% [markdown]
 # With equal weights, training is drawn to the outliers in proportion to their fraction. Inverse losses nearly ignore
@@ -699,8 +700,8 @@ assert distances["hard tasks"][2] > 1.5 * distances["equal"][2]
 # %% [markdown]
 # ## What to take away
 #
-# - The tangent kernel says how the whole curve moves when one point does. Meta-training shapes it: MAML's kernel
-#   becomes nearly proportional to the covariance of the tasks.
+# - The tangent kernel says how the whole curve moves when one point does. Meta-training shapes it, and MAML brings it
+#   close to the covariance of the tasks.
 # - For a model that is linear in its parameters, proximal adaptation is kernel regression on the residuals, with a
 #   system of $n$ unknowns in place of $P$. The ridge is $\lambda$ for half of the sum of the squares, and $n\lambda/2$
 #   for their mean.

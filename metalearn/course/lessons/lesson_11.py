@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 import metalearn as ml
 from metalearn import plots
 from metalearn.course.exercises.exercise import Exercise, Guess, Misconception, Question
+from metalearn.course.lessons.adaptation import unstack
 from metalearn.course.process import bar, setup
 from metalearn.course.widgets import diagrams
 
@@ -387,12 +388,9 @@ def _example_by_example(apply, before, after, inputs):
     return _relative(entries(before), entries(after))
 
 
-def _moved(rng, params, distance):
-    return jax.tree.map(lambda leaf: leaf + distance * rng.normal(size=np.shape(leaf)), params)
-
-
-def _drift_instance(rng, apply, params, distance, num_examples):
-    return apply, params, _moved(rng, params, distance), np.sort(rng.uniform(-3, 3, num_examples))
+def _drift_instance(rng, apply, params, distance):
+    moved = jax.tree.map(lambda leaf: leaf + distance * rng.normal(size=np.shape(leaf)), params)
+    return apply, params, moved, np.sort(rng.uniform(-3, 3, 4))
 
 
 DRIFT = Exercise(
@@ -402,9 +400,9 @@ DRIFT = Exercise(
     minutes=8,
     reference=_compared(_relative),
     instances=lambda rng: [
-        _drift_instance(rng, _network, _network_params(rng, 5), 0.4, 4),
-        _drift_instance(rng, _network, _network_params(rng, 5), 1.0, 4),
-        _drift_instance(rng, _linear, _linear_params(rng), 0.5, 4),
+        _drift_instance(rng, _network, _network_params(rng, 5), 0.4),
+        _drift_instance(rng, _network, _network_params(rng, 5), 1.0),
+        _drift_instance(rng, _linear, _linear_params(rng), 0.5),
     ],
     misconceptions=(
         Misconception(
@@ -706,11 +704,10 @@ QUIZ = (
 
 # What the lesson trains ---------------------------------------------------------------------------------------------
 
-NUM_SEEDS = 3
 X = np.linspace(-5, 5, 81)
 
 
-def networks(num_seeds: int = NUM_SEEDS) -> tuple[Any, Callable[..., Any]]:
+def networks(num_seeds: int = 3) -> tuple[Any, Callable[..., Any]]:
     """Random initializations of the lesson's network, stacked along a first axis, and the network as a function."""
     drawn = [
         ml.models.functional(ml.models.MLP((1, 40, 40, 1), activation=jnp.tanh, rngs=nnx.Rngs(seed)))
@@ -756,11 +753,6 @@ def train(
     return states.params
 
 
-def each(params: Any) -> list[Any]:
-    """Stacked parameters, one by one."""
-    return [jax.tree.map(lambda leaf, i=i: leaf[i], params) for i in range(len(jax.tree.leaves(params)[0]))]
-
-
 def covariance(x: Any, distribution: Any) -> _Array:
     """Of the outputs of a random task at x and x', from the moments of its amplitude and phase."""
     (low, high), (left, right) = distribution.amplitude, distribution.phase
@@ -776,9 +768,9 @@ def alignment(a: Any, b: Any) -> float:
 
 
 def over_widths(
-    follow: Any, apply: Any, inputs: Any, widths: Any, strengths: Any, num_seeds: int = 20
+    follow: Any, apply: Any, inputs: Any, widths: Any, strengths: Any
 ) -> tuple[dict[str, _Array], dict[str, _Array]]:
-    """Medians over random initializations of the prediction's error and of the kernel's drift, for each width."""
+    """Medians over 20 random initializations of the prediction's error and of the kernel's drift, for each width."""
 
     def drawn(key, width):
         weight, bias, readout = jax.random.normal(key, (3, width))
@@ -795,14 +787,14 @@ def over_widths(
     errors: dict[str, list[float]] = {f"λ = {strength:g}": [] for strength in strengths}
     drifts: dict[str, list[float]] = {name: [] for name in errors}
     for width, strength in bar([(w, s) for w in widths for s in strengths], "training", seconds=6):
-        params = jax.vmap(functools.partial(drawn, width=width))(jax.random.split(jax.random.key(0), num_seeds))
+        params = jax.vmap(functools.partial(drawn, width=width))(jax.random.split(jax.random.key(0), 20))
         adapted, error = jax.vmap(follow, (0, None))(params, strength)
         errors[f"λ = {strength:g}"].append(float(np.median(error)))
         drifts[f"λ = {strength:g}"].append(float(np.median(jax.vmap(moved)(params, adapted))))
     return as_arrays(errors), as_arrays(drifts)
 
 
-def promised_gains(loss: Any, params: Any, tasks: Any, scales: Any, strengths: Any) -> dict[str, _Array]:
+def promised_gains(loss: Any, params: Any, tasks: Any, scales: Any, step_sizes: Any) -> dict[str, _Array]:
     """The mean of α ‖∇ℓ‖² over tasks, divided by that of ℓ, where the last layer is multiplied by a number."""
 
     @jax.jit
@@ -815,20 +807,18 @@ def promised_gains(loss: Any, params: Any, tasks: Any, scales: Any, strengths: A
         return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradients)) / values.sum()
 
     shares = np.array([float(share(scale)) for scale in scales])
-    return {f"α = {strength:g}": strength * shares for strength in strengths}
+    return {f"α = {a:g}": a * shares for a in step_sizes}
 
 
-def outlier_runs(
-    learners: dict[str, Any], fractions: Any, num_runs: int = 32, num_steps: int = 300
-) -> dict[str, _Array]:
+def outlier_runs(learners: dict[str, Any], fractions: Any) -> dict[str, _Array]:
     """Mean distance from 0 of where outer training ends, for each learner and each fraction of outlier tasks.
 
-    A batch holds ten parabolas of curvature 1 in three dimensions around 0, or 10 further in each coordinate. All
-    learners see the same tasks.
+    There are 32 runs of 300 outer steps. A batch holds ten parabolas of curvature 1 in three dimensions around 0, or 10
+    further in each coordinate. All learners see the same tasks.
     """
     rng = np.random.default_rng(0)
-    minima = rng.normal(size=(num_runs, num_steps, 10, 3))
-    chance = rng.uniform(size=(num_runs, num_steps, 10, 1))
+    minima = rng.normal(size=(32, 300, 10, 3))
+    chance = rng.uniform(size=(32, 300, 10, 1))
 
     def run(learner, minima):
         def step(state, minima):
@@ -851,7 +841,7 @@ def outlier_runs(
 RECORD = Path(__file__).with_name("function_space.json")
 
 
-def bands(predict: Any, params: Any, distribution: Any, num_draws: int = 200) -> _Array:
+def bands(predict: Any, params: Any, distribution: Any) -> _Array:
     """For one sine curve, the 10th, 50th and 90th percentile of the adapted curves of many support sets; [3, 81]."""
     task = functools.partial(distribution.task, amplitude=2.0, phase=1.0)
 
@@ -859,7 +849,7 @@ def bands(predict: Any, params: Any, distribution: Any, num_draws: int = 200) ->
     def curve(key):
         return predict(params, task(key).support, jnp.asarray(X[:, None], jnp.float32))[:, 0]
 
-    drawn = jax.lax.map(curve, jax.random.split(jax.random.key(5), num_draws))
+    drawn = jax.lax.map(curve, jax.random.split(jax.random.key(5), 200))
     return np.percentile(np.asarray(drawn), (10, 50, 90), axis=0)
 
 
@@ -870,7 +860,7 @@ def main() -> None:
     distribution = ml.tasks.Sinusoid(num_support=5, num_query=10)
     trained = train(ml.meta_rkhs_ii(apply, 1.0), inits, distribution, 3_000, "training", 30)
     found = {
-        name: bands(ml.gradient_flow(apply, 1.0), jax.tree.map(lambda leaf: leaf[0], params), distribution)
+        name: bands(ml.gradient_flow(apply, 1.0), unstack(params)[0], distribution)
         for name, params in (("before", inits), ("after", trained))
     }
     rounded = {name: np.round(band, 3).tolist() for name, band in found.items()}
@@ -978,11 +968,11 @@ def by_width(widths: Any, errors: dict[str, Any], drifts: dict[str, Any]) -> Non
     )
 
 
-def unbounded(strengths: Any, scales: Any, gains: dict[str, Any]) -> None:
+def unbounded(step_sizes: Any, scales: Any, gains: dict[str, Any]) -> None:
     """Shows Meta-RKHS I's objective of a parabola, and for a network what it subtracts, as a share of the loss."""
     theta = np.linspace(-2, 2, 101)
     figure, (left, right) = plots.subplots(2, height=3.5)
-    parabolas = {f"α = {a:g}": 0.5 * (1 - 2 * a) * theta**2 for a in strengths}
+    parabolas = {f"α = {a:g}": 0.5 * (1 - 2 * a) * theta**2 for a in step_sizes}
     plots.lines(theta, parabolas, "θ", "objective", title="a parabola, L = 1", axes=left)
     plots.lines(
         scales,
@@ -995,7 +985,7 @@ def unbounded(strengths: Any, scales: Any, gains: dict[str, Any]) -> None:
     )
     plots.show(
         figure,
-        "Left: the objective of Meta-RKHS I for a parabola. For a small strength it is a flatter parabola, for one "
+        "Left: the objective of Meta-RKHS I for a parabola. For a small alpha it is a flatter parabola, for one "
         "half it is constant, and above it is a parabola upside down. Right: what the objective subtracts, divided by "
         "the loss, for a network whose last layer is multiplied by a growing number. Both curves rise and cross one.",
         title="Where the squared gradient outgrows the loss, the objective has no lowest value",
