@@ -469,7 +469,8 @@ print(
     "error falls like width to the power of",
     ", ".join(f"−{value:.2f} for {name}" for name, value in _exponents.items()),
 )
-assert 0.8 < drifts["λ = 0.3"][0] < 1.25 and errors["λ = 0.3"][0] > 0.25 and max(drifts["λ = 3"][5], errors["λ = 3"][5]) < 0.05
+assert 0.8 < drifts["λ = 0.3"][0] < 1.25 and errors["λ = 0.3"][0] > 0.25
+assert max(drifts["λ = 3"][5], errors["λ = 3"][5]) < 0.05
 assert all(0.3 < value < 1.0 for value in _exponents.values())
 jax.clear_caches()  # frees the memory of the programs above
 assert all(drifts["λ = 0.3"][i] > drifts["λ = 3"][i] and errors["λ = 0.3"][i] > errors["λ = 3"][i] for i in range(6))
