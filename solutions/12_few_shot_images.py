@@ -87,7 +87,7 @@ loss = ml.losses.cross_entropy(apply)
 accuracy = ml.losses.accuracy(apply)
 inner = optax.sgd(0.2)
 
-tasks = figures.unseen(num_shots=1, num_tasks=500)
+tasks = figures.unseen(num_tasks=500)
 task = figures.one_task(tasks)
 print("pictures of the support set:", task.support[0].shape)
 print("pictures of the query set:  ", task.query[0].shape)
@@ -112,7 +112,8 @@ assert abs(before - 0.2) < 1e-6 and after > 0.6
 _first = few_shot.first(tasks, 200)
 _guesses = figures.guesses(params, _first)
 _right = (_guesses == _first.query[1]).mean(axis=1)
-_shown = np.array([0, int(_right.argmin())])
+_shown = np.array([0, 61])
+assert (_right > 0.9).mean() > 0.75 and _right[61] < _right.min() + 0.05
 figures.gallery(
     jax.tree.map(lambda leaf: leaf[_shown], _first),
     _guesses[_shown],
@@ -143,6 +144,7 @@ pixel_prediction.reveal(100 * pixel_score.mean)
 figures.pad_accuracy(("network", "nearest"))
 assert network_score.mean - network_score.half_width > pixel_score.mean + pixel_score.half_width
 assert 0.8 < pixel_score.mean < 0.92
+assert 0.2 < (1 - network_score.mean) / (1 - pixel_score.mean) < 0.32
 
 # %% [markdown]
 # The nearest picture is a strong opponent here. The network makes about a quarter as many mistakes. That is a large
@@ -181,12 +183,16 @@ def _mean(entry, shots="1"):
 
 _zero = [_mean(_rows[name]["zeroing"]["test"]) for name in ("MAML", "FO-MAML", "FO-B-MAML")]
 _pixels = figures.record()["baselines"]["pixel nearest neighbour"]
+assert figures.record()["num_classes"]["train"] == 999
 assert max(_zero) < _mean(_joint["centroid"]) < min(_zero) + 0.015 and _mean(_joint["centroid"]) > 0.97
 assert min(_zero) - _mean(_joint["test"]) > 0.035 and max(_zero) - _mean(_joint["test"]) < 0.045
 assert _mean(_rows["FO-MAML"]["plain"]["test"]) < _mean(_pixels) and _mean(_pixels, "5") > 0.965
+assert max(_zero) - _mean(_rows["FO-MAML"]["zeroing"]["test"]) < 0.01
+assert [_rows[name]["zeroing"]["gradients"] for name in ("FO-MAML", "MAML")] == [6, 16]
 assert all(
     _mean(_rows[name]["zeroing"]["test"], "5") > 0.985 for name in ("MAML", "FO-MAML", "FO-B-MAML", "joint training")
 )
+assert _mean(_joint["centroid"], "5") > 0.985
 figures.comparison_table()
 
 # %% [markdown]
@@ -247,11 +253,11 @@ jax.clear_caches()  # frees the memory of the programs above
 # support set has $n$ examples $s$ with labels $y_s$, and $e_y$ is the vector with a 1 in place $y$ and zeros elsewhere.
 # A bias needs no symbol of its own, because it is a row of $W$ for a feature that is always 1.
 #
-# The figure shows where the derivation leads: the gradient in the features of a query example $q$ is a sum of two terms.
-# All arrows belong to the contrastive term. The interference has no arrow, because it may point anywhere.
+# The figure shows where the derivation leads: the gradient in the features of a query example $q$ is a sum of two parts.
+# All arrows belong to the contrastive part. The interference has no arrow, because it may point anywhere.
 
 # %%
-figures.contrastive_pull()
+figures.two_parts()
 
 # %% [markdown]
 # We compute every line of the derivation for a real task, with the features of the drawing pad's network, and with a
@@ -260,8 +266,8 @@ figures.contrastive_pull()
 # %%
 support_x, support_y = (np.asarray(part) for part in task.support)
 query_x, query_y = (np.asarray(part) for part in task.query)
-psi_s = np.asarray(figures.hidden_layers(params, support_x)[-1], float)
-psi_q = np.asarray(figures.hidden_layers(params, query_x)[-1], float)
+psi_s = np.asarray(few_shot.features(params, support_x), float)
+psi_q = np.asarray(few_shot.features(params, query_x), float)
 
 W = np.random.default_rng(0).normal(0, 1 / 8, (64, 5))  # 1 / √64, as before training
 alpha, n, identity = 0.2, len(psi_s), np.eye(5)
@@ -298,16 +304,16 @@ def cross_entropy(features, labels, head):
 
 
 with jax.enable_x64(True):
-    slope = jax.grad(lambda head: cross_entropy(psi_s, support_y, head).mean())(W)
+    in_head = jax.grad(lambda head: cross_entropy(psi_s, support_y, head).mean())(W)
     in_features = jax.grad(lambda psi: cross_entropy(psi, query_y, W1).sum())(psi_q)
-slope, in_features = np.asarray(slope), np.asarray(in_features)
-assert np.allclose(W1, W - alpha * slope, atol=1e-12)
+in_head, in_features = np.asarray(in_head), np.asarray(in_features)
+assert np.allclose(W1, W - alpha * in_head, atol=1e-12)
 assert np.allclose(line_2, in_features, atol=1e-12)
 
 # %% [markdown]
 # ## Exercise: who attracts whom
 #
-# **Line 3** is yours. Put line 1 into line 2. Two terms appear. The first contains $W$, the head as it was before. The
+# **Line 3** is yours. Put line 1 into line 2. Two parts appear. The first contains $W$, the head as it was before. The
 # second is a sum over the support set, in which every $\psi(s)$ is multiplied by a number:
 #
 # $$\frac{\partial \ell_q}{\partial \psi(q)} = W\, \big(p(q) - e_{y_q}\big) + \frac{\alpha}{n} \sum_s c_{qs}\, \psi(s).$$
@@ -352,9 +358,9 @@ check("12.coefficients", coefficients)
 # </details>
 #
 # The outer loop steps *against* the gradient, so a negative coefficient moves $\psi(q)$ along $\psi(s)$: it attracts. A
-# positive one repels. A loss that draws the features of one class together and pushes those of different classes apart
-# is called a **supervised contrastive** loss. So the second term is the gradient of such a loss, if its signs are as
-# they should be. The first term is a different matter. It moves the features along the columns of the old head, whatever
+# positive one repels. A loss that brings the features of one class together and moves those of different classes apart
+# is called a **supervised contrastive** loss. So the second part is the gradient of such a loss, if its signs are as
+# they should be. The first part is a different matter. It moves the features along the columns of the old head, whatever
 # they happen to be, and is called **interference**.
 
 # %% [markdown]
@@ -407,11 +413,11 @@ assert np.allclose(
 # probability to the same third class. (The percentage counts all queries of the task, and the figure shows two of each
 # class.)
 #
-# The next figure has features of two dimensions, so that both terms can be drawn as arrows. Change the size of the old
-# head. **Which of the two terms changes more?**
+# The next figure has features of two dimensions, so that both parts can be drawn as arrows. Change the size of the old
+# head. **Which of the two parts changes more?**
 
 # %%
-explore(figures.pulls, figures.PULLS, head_scale=(0.0, 1.0, 0.05, 0.5))
+explore(figures.arrows, figures.ARROWS, head_scale=(0.0, 1.0, 0.05, 0.5))
 
 # %% [markdown]
 # With `head_scale` at zero each query example moves in the direction in which the support example of its class lies,
@@ -498,6 +504,7 @@ helps_prediction = predict("12.helps")
 # %% tags=["fold"]
 _gain = {name: entry["1"]["mean"] for name, entry in figures.record()["gain"].items()}
 helps_prediction.reveal(100 * _mean(_rows["FO-MAML"]["plain"]["centroid"]))
+assert round(100 * _mean(_rows["FO-MAML"]["plain"]["test"])) == 83
 figures.gains()
 figures.training_curves()
 
@@ -506,9 +513,10 @@ figures.training_curves()
 # initialization, and they gain less than one. Two training runs of one method can differ by as much, which the intervals
 # in the table do not show, and on the validation tasks of the curves MAML is even a little better with a learned head.
 #
-# The row with $K = 1$ is the setting of the derivation, except that the encoder adapts too. It gains more than ten points
-# on average, though its three runs differ widely, and it stays behind the nearest picture. One inner step with a learning
-# rate of our grid is too few for this data.
+# The row with $K = 1$ is the setting of the derivation, except that the encoder adapts too. It was trained with one inner
+# step and tested with ten, like the other rows. It gains more than ten points on average, though its three runs differ
+# widely, and it stays behind the nearest picture. Training with one inner step, with a learning rate of our grid, is not
+# enough for this data.
 #
 # The table also says where the points come from. The features of first-order MAML with a learned head, read by nearest
 # centroids, are four points worse than with a zero head. So a part of the damage is in the features. The larger part is
@@ -525,11 +533,29 @@ figures.training_curves()
 _ends = {name: np.mean([run[-1] for run in _rows[name]["plain"]["interference"]]) for name in ("MAML", "FO-MAML")}
 assert 0.55 < _ends["FO-MAML"] < 0.75 and 0.95 < _ends["MAML"] < 1.25
 assert 0.12 < _gain["FO-MAML"] < 0.14 and 0.1 < _gain["FO-MAML, K = 1"] < 0.11
-assert max(_gain[name] for name in ("MAML", "FO-B-MAML", "ANIL")) < 0.01
+for _name in ("MAML", "FO-B-MAML", "ANIL"):
+    _apart = max(np.ptp(_rows[_name][kind]["test"]["1"]["seeds"]) for kind in ("plain", "zeroing"))
+    assert _gain[_name] < min(_apart, 0.01)
 _read = {kind: _mean(_rows["FO-MAML"][kind]["centroid"]) for kind in ("plain", "zeroing")}
 assert 0.035 < _read["zeroing"] - _read["plain"] < 0.045
-_curve = np.mean(_rows["FO-MAML"]["plain"]["curve"], axis=0)
-assert _curve[0] > _curve[-1] + 0.05
+assert _read["plain"] - _mean(_rows["FO-MAML"]["plain"]["test"]) > 0.08
+_one_step = _rows["FO-MAML, K = 1"]
+assert _mean(_one_step["zeroing"]["test"]) < _mean(_pixels) - 0.04
+assert all(np.ptp(_one_step[kind]["test"]["1"]["seeds"]) > 0.04 for kind in ("plain", "zeroing"))
+_entries = [entry for row in _rows.values() for entry in row.values()]
+assert {entry["test_steps"] for entry in _entries} == {10}
+
+
+def _curve(name, kind):
+    return np.mean(_rows[name][kind]["curve"], axis=0)
+
+
+assert _curve("MAML", "plain")[-1] > _curve("MAML", "zeroing")[-1]
+assert _curve("FO-MAML", "plain").argmax() == 0 and np.ptp(_curve("FO-MAML", "plain")) > 0.05
+# For the box "Limits": fine-tuning too, and where the choices lie in their grids.
+assert _curve("joint training", "zeroing").argmax() == 0 and np.ptp(_curve("joint training", "zeroing")) > 0.03
+assert sum(entry["outer_rate"] == few_shot.SETTINGS.outer_rates[-1] for entry in _entries) == len(_entries) - 1
+assert _joint["own"] == min(few_shot.SETTINGS.tuned_rates)
 
 # %% [markdown]
 # ## Exercise: zero at training and at test
@@ -606,15 +632,16 @@ print("the head alone adapts:", frozen_score)
 
 # %% tags=["fold"]
 _lost = 100 * (network_score.mean - frozen_score.mean)
-assert -0.5 < _lost < 1
+assert -0.3 < _lost < 0.8
+assert abs(_mean(_rows["ANIL"]["zeroing"]["test"]) - _mean(_rows["MAML"]["zeroing"]["test"])) < 0.003
 frozen_prediction.reveal(
     0 if frozen_score.mean < 0.4 else 1 if frozen_score.mean < pixel_score.mean + 0.02 else 2 if _lost > 1 else 3
 )
 
 # %% [markdown]
-# Less than half a percentage point is lost. The hidden layers adapt in every task of training, and at test one can do
-# without. The record of the comparison agrees: ANIL, which adapts the head alone in training and at test, is level with
-# MAML at 1-shot. What is left to the head is little more than the nearest centroid does. By line 1 with $W = 0$, its
+# Less than one percentage point is lost. The hidden layers adapt in every task of training, and at test one can do
+# without. The record of the comparison agrees: ANIL with a zero head, which adapts the head alone in training and at
+# test, is level with MAML at 1-shot. What is left to the head is little more than the nearest centroid does. By line 1 with $W = 0$, its
 # first step ranks the classes by the inner products of $\psi(q)$ with their centroids.
 
 # %% [markdown]
@@ -664,7 +691,8 @@ for _name, _start in _starts.items():
     _similar[_name] = [np.mean([figures.cka(x, y) for x, y in zip(*pair, strict=True)]) for pair in _pairs]
 figures.similarity(_similar)
 _left = {name: 1 - values[-1] for name, values in _similar.items()}
-assert _left["meta-learned"] < 0.05 and 2.5 < _left["untrained"] / _left["meta-learned"] < 5
+assert _similar["meta-learned"][1] > 0.99 and _left["meta-learned"] < 0.05
+assert 3 < _left["untrained"] / _left["meta-learned"] < 5
 
 # %% [markdown]
 # The first hidden layer of the meta-learned network is practically the same after adaptation as before, and the second
@@ -677,10 +705,10 @@ assert _left["meta-learned"] < 0.05 and 2.5 < _left["untrained"] / _left["meta-l
 # projects their features to the plane in which they vary most.
 
 # %% tags=["fold"]
-_sixty = figures.one_task(figures.unseen(1, 20, num_query=11), 3)
+_sixty = figures.one_task(figures.unseen(20, num_query=11), 3)
 _phi = ml.adapt(loss, inner, params, _sixty.support, 10)
 _pictures, _labels = (np.concatenate([np.asarray(a), np.asarray(b)]) for a, b in zip(*_sixty, strict=True))
-_before, _after = (np.asarray(figures.hidden_layers(each, _pictures)[-1], float) for each in (params, _phi))
+_before, _after = (np.asarray(few_shot.features(each, _pictures), float) for each in (params, _phi))
 _mean_feature, _plane = figures.principal_plane(_before)
 figures.feature_map((_before - _mean_feature) @ _plane, (_after - _mean_feature) @ _plane, _labels)
 
@@ -709,7 +737,7 @@ def report(tasks):
 
 
 try:
-    report(figures.omniglot(folder, num_shots=1))
+    report(figures.omniglot(folder))
 except FileNotFoundError as missing:
     print("Omniglot is not here, and nothing is lost if you go on without it.")
     print("To run this cell:", *textwrap.wrap(str(missing), 70), sep="\n")
@@ -745,8 +773,9 @@ progress("12")
 #   particular, fine-tuning chose the smallest $\alpha$ and the larger number of steps, so a wider grid may bring it
 #   closer to the meta-learned networks.
 # - All methods had the same number of outer steps, not of gradients. Lesson 07 compares at equal cost. Nor was
-#   there early stopping. It might have helped first-order MAML with a learned head, whose curve is highest at its start.
-#   That curve is measured after five inner steps, and was not measured after ten.
+#   there early stopping. It might have helped first-order MAML with a learned head, and fine-tuning: the validation
+#   accuracy of both is highest at the first of ten measurements and falls as training goes on. It is measured after five
+#   inner steps, and was not measured after ten.
 # - The derivation freezes the encoder in the inner loop and takes one step. With more steps of all layers, as in the
 #   comparison, it explains why zeroing can help first-order MAML, and not how much.
 # - The intervals are over test tasks, for the mean of three training runs. They do not contain the spread of the runs,

@@ -39,6 +39,23 @@ def test_printed_characters_take_the_same_room():
     assert largest.max() <= draw_five.INK and (largest >= draw_five.INK - 1).mean() > 0.95
 
 
+def test_a_task_shows_no_drawing_twice_and_every_class_as_often():
+    # Every picture is a number of its own, written in its first two pixels.
+    pictures = np.zeros((7, 6, 14, 14), np.uint8)
+    pictures[..., 0, 0], pictures[..., 0, 1] = np.arange(7)[:, None], np.arange(6)
+    tasks = draw_five.episodes(pictures, num_shots=2, num_query=3, num_tasks=40)
+    (support, labels), (query, truth) = tasks
+    assert support.shape == (40, 10, 196) and query.shape == (40, 15, 196)
+    np.testing.assert_array_equal(labels[0], np.repeat(np.arange(5), 2))
+    np.testing.assert_array_equal(truth[0], np.repeat(np.arange(5), 3))
+    both = np.rint(255 * np.concatenate([support, query], axis=1)[..., :2]).astype(int)
+    known = np.concatenate([labels, truth], axis=1)
+    for numbers, classes in zip(both, known, strict=True):
+        assert len({tuple(number) for number in numbers}) == 25
+        assert all(len({*numbers[classes == c, 0]}) == 1 for c in range(5))
+        assert len({*numbers[:, 0]}) == 5
+
+
 def test_the_nearest_picture_is_found():
     support = np.eye(5, 196, dtype=np.float32)[None]
     query = support[:, [0, 1, 1]] + 0.1

@@ -31,23 +31,6 @@ def test_no_script_is_in_two_of_training_validation_and_test():
     assert len(set().union(*parts)) == sum(map(len, parts))
 
 
-def test_a_task_shows_no_drawing_twice_and_every_class_as_often():
-    # Every picture is a number of its own, written in its first two pixels.
-    pictures = np.zeros((7, 6, 14, 14), np.uint8)
-    pictures[..., 0, 0], pictures[..., 0, 1] = np.arange(7)[:, None], np.arange(6)
-    tasks = few_shot.episodes(pictures, num_shots=2, num_query=3, num_tasks=40)
-    (support, labels), (query, truth) = tasks
-    assert support.shape == (40, 10, 196) and query.shape == (40, 15, 196)
-    np.testing.assert_array_equal(labels[0], np.repeat(np.arange(5), 2))
-    np.testing.assert_array_equal(truth[0], np.repeat(np.arange(5), 3))
-    both = np.rint(255 * np.concatenate([support, query], axis=1)[..., :2]).astype(int)
-    known = np.concatenate([labels, truth], axis=1)
-    for numbers, classes in zip(both, known, strict=True):
-        assert len({tuple(number) for number in numbers}) == 25
-        assert all(len({*numbers[classes == c, 0]}) == 1 for c in range(5))
-        assert len({*numbers[:, 0]}) == 5
-
-
 def test_a_drawing_of_any_size_is_fitted():
     large = np.zeros((2, 105, 105), np.uint8)
     large[0, 10:70, 20:40] = 255  # 60 x 20: it becomes 12 x 4, in the middle

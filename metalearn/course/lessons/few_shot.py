@@ -140,35 +140,10 @@ def training_pictures(scripts: tuple[str, ...], num_drawings: int) -> np.ndarray
     return np.concatenate(drawn, axis=1)[:, :num_drawings]
 
 
-def episodes(
-    pictures: UInt8[np.ndarray, "num_classes num_drawings s s"],
-    num_shots: int,
-    num_query: int,
-    num_tasks: int,
-    seed: int = 0,
-) -> Task:
-    """Tasks of five classes from pictures by class; a class never shows one drawing in both sets.
-
-    Returns:
-      A batch of tasks: pictures [num_tasks, examples, 196] from 0 to 1 and labels 0 ... 4, both sets sorted by class.
-    """
-    rng = np.random.default_rng(seed)
-    classes = np.stack([rng.permutation(len(pictures))[:WAYS] for _ in range(num_tasks)])
-    drawings = rng.permuted(np.tile(np.arange(pictures.shape[1]), (num_tasks, WAYS, 1)), axis=-1)
-    drawn = pictures[classes[..., None], drawings[..., : num_shots + num_query]] / np.float32(255)
-
-    def batch(chosen):
-        labels = np.broadcast_to(np.arange(WAYS)[:, None], chosen.shape[:3])
-        flat = chosen.reshape(num_tasks, -1, PICTURE), labels.reshape(num_tasks, -1)
-        return jax.tree.map(np.ascontiguousarray, flat)
-
-    return Task(batch(drawn[:, :, :num_shots]), batch(drawn[:, :, num_shots:]))
-
-
 @functools.cache
 def tasks_of(scripts: tuple[str, ...], num_shots: int, num_query: int, num_tasks: int, seed: int = 0) -> Task:
     """Tasks of five printed characters, undistorted."""
-    return episodes(draw_five.printed(scripts), num_shots, num_query, num_tasks, seed)
+    return draw_five.episodes(draw_five.printed(scripts), num_shots, num_query, num_tasks, seed)
 
 
 def fitted(drawings: UInt8[np.ndarray, "*batch size size"]) -> UInt8[np.ndarray, "*batch {SIDE} {SIDE}"]:
@@ -197,9 +172,9 @@ def _extent(inked):
     return jnp.argmax(inked), len(inked) - jnp.argmax(inked[::-1])
 
 
-def validation_tasks(settings: Settings, num_shots: int = 1) -> Task:
+def validation_tasks(settings: Settings) -> Task:
     """Those by which everything is chosen."""
-    return tasks_of(settings.validation, num_shots, settings.num_query, settings.validation_tasks, seed=1)
+    return tasks_of(settings.validation, 1, settings.num_query, settings.validation_tasks, seed=1)
 
 
 def test_tasks(settings: Settings, num_shots: int) -> Task:
@@ -212,12 +187,18 @@ def network(seed: int, num_classes: int = WAYS) -> tuple[Params, Callable]:
     return ml.models.functional(ml.models.MLP((*SIZES[:-1], num_classes), rngs=nnx.Rngs(seed)))
 
 
-def features(params: Params, pictures: Any) -> Any:
-    """What the head sees: the outputs of the last hidden layer, shape [..., 64]."""
+def hidden_layers(params: Params, pictures: Any) -> list[Any]:
+    """The pictures, and the outputs of both hidden layers."""
+    outputs = [pictures]
     for i in range(len(SIZES) - 2):
         layer = params["layers"][i]
-        pictures = jax.nn.relu(pictures @ layer["kernel"][...] + layer["bias"][...])
-    return pictures
+        outputs.append(jax.nn.relu(outputs[-1] @ layer["kernel"][...] + layer["bias"][...]))
+    return outputs
+
+
+def features(params: Params, pictures: Any) -> Any:
+    """What the head sees: the outputs of the last hidden layer, shape [..., 64]."""
+    return hidden_layers(params, pictures)[-1]
 
 
 def with_head(params: Params, other: Params) -> Params:
@@ -543,12 +524,9 @@ def main(settings: Settings = SETTINGS, to: Path = RECORD, methods: Sequence[str
         # A new head has to be put in anyway; zeros know no class, as in the zeroing trick.
         record["rows"]["joint training"] = {"zeroing": run(settings, "joint training", True, bar)[0]}
     tasks = {shots: test_tasks(settings, shots) for shots in SHOTS}
-    untrained = ml.zero_head(network(0)[0], head)
-    rate, steps = settings.tuned_rates[-1], settings.test_steps[-1]
     record["baselines"] = {
         "pixel nearest neighbour": {str(s): summary([nearest_neighbour(tasks[s])]) for s in SHOTS},
         "pixel nearest centroid": {str(s): summary([nearest_centroid(tasks[s])]) for s in SHOTS},
-        "untrained network": {str(s): summary([accuracies(untrained, tasks[s], steps, rate)]) for s in SHOTS},
     }
     record["minutes"] = round((time.process_time() - started) / 60, 1)
     to.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -17,7 +17,7 @@ import metalearn as ml
 from metalearn import plots
 from metalearn.course.exercises.exercise import Exercise, Guess, Misconception, Question
 from metalearn.course.lessons import few_shot
-from metalearn.course.widgets import diagrams, draw_five
+from metalearn.course.widgets import diagrams, draw_five, playgrounds
 from metalearn.task import Params, Task
 
 _Array = Float[np.ndarray, "..."]
@@ -58,12 +58,11 @@ def _with_loops(p_support, labels_support, p_query, labels_query):
 
 def _as_errors(p_support, labels_support, p_query, labels_query):
     """An alternative: minus the inner product of two errors."""
-    errors = [jnp.asarray(p).at[jnp.arange(len(p)), labels].add(-1.0) for p, labels in _pairs(locals())]
-    return -jnp.einsum("qc,sc->qs", errors[1], errors[0])
 
+    def error(p, labels):
+        return jnp.asarray(p).at[jnp.arange(len(p)), labels].add(-1.0)
 
-def _pairs(given):
-    return (given["p_support"], given["labels_support"]), (given["p_query"], given["labels_query"])
+    return -jnp.einsum("qc,sc->qs", error(p_query, labels_query), error(p_support, labels_support))
 
 
 def _one_side(p_support, labels_support, p_query, labels_query):
@@ -218,8 +217,8 @@ def _by_automatic_differentiation(psi_support, y_support, psi_query, y_query, he
     def losses(features, weights, labels):
         return optax.softmax_cross_entropy_with_integer_labels(features @ weights, labels)
 
-    slope = jax.grad(lambda weights: losses(psi_support, weights, y_support).mean())(jnp.asarray(head))
-    adapted = head - learning_rate * slope
+    gradient = jax.grad(lambda weights: losses(psi_support, weights, y_support).mean())(jnp.asarray(head))
+    adapted = head - learning_rate * gradient
     whole = jax.grad(lambda features: losses(features, adapted, y_query).sum())(jnp.asarray(psi_query))
     errors = jax.nn.softmax(psi_query @ adapted) - jnp.eye(head.shape[1])[y_query]
     interference = errors @ head.T
@@ -309,14 +308,15 @@ SPLIT = Exercise(
             "argument, and $p(s)$ follows from it.",
         ),
         Misconception(
-            "nothing of the labels of the query set",
+            "label of the query example missing",
             _split_of(
-                lambda error, head, step: (
-                    (error - error.min(axis=1, keepdims=True) * (error == error.min(axis=1, keepdims=True))) @ head.T,
+                lambda error, head, step: (  # the one negative entry of an error is that of the label
+                    (error + (error == error.min(axis=1, keepdims=True))) @ head.T,
                     error @ step.T,
                 )
             ),
-            "Your contrastive part is right. In the interference the label of the query example seems to be missing.",
+            "Your contrastive part is right. Your interference equals $W\\, p(q)$, in which the label is missing: from "
+            "$p(q)$ the vector $e_{y_q}$ has to be subtracted.",
         ),
     ),
     alternatives=(_split_of(), _by_automatic_differentiation),
@@ -342,7 +342,7 @@ def _toy_adapt(params, support):
     """Two inner steps."""
     for _ in range(2):
         gradient = _toy_gradient(params, support)
-        params = jax.tree.map(lambda leaf, slope: leaf - 0.1 * slope, params, gradient)
+        params = jax.tree.map(lambda leaf, change: leaf - 0.1 * change, params, gradient)
     return params
 
 
@@ -787,15 +787,13 @@ RATE, STEPS = draw_five.INNER_LEARNING_RATE, draw_five.NUM_TEST_STEPS
 
 def pad_network() -> tuple[Params, Any]:
     """(params, apply) of the network behind the drawing pad, its head zero."""
-    packed = json.loads(draw_five.DATA.read_text("utf-8"))["layers"]
+    packed = playgrounds._data()["draw_five_symbols"]["layers"]
     return draw_five.unpack(packed), draw_five.network()[1]
 
 
-def unseen(num_shots: int, num_tasks: int, num_query: int = 5) -> Task:
-    """Tasks of five Armenian and Georgian characters, [num_tasks, examples, 196]."""
-    settings = few_shot.SETTINGS
-    tasks = few_shot.tasks_of(settings.test, num_shots, num_query, num_tasks, seed=2)
-    return jax.tree.map(jnp.asarray, tasks)
+def unseen(num_tasks: int, num_query: int = 5) -> Task:
+    """Tasks of five Armenian and Georgian characters with one support picture each, [num_tasks, examples, 196]."""
+    return few_shot.tasks_of(few_shot.SETTINGS.test, 1, num_query, num_tasks, seed=2)
 
 
 def one_task(tasks: Task, number: int = 0) -> Task:
@@ -822,15 +820,6 @@ def record() -> dict[str, Any]:
     return json.loads(few_shot.RECORD.read_text("utf-8"))
 
 
-def hidden_layers(params: Params, pictures: Any) -> list[Any]:
-    """The pictures, and the outputs of both hidden layers."""
-    outputs = [pictures]
-    for i in range(len(draw_five.SIZES) - 2):
-        layer = params["layers"][i]
-        outputs.append(jax.nn.relu(outputs[-1] @ layer["kernel"][...] + layer["bias"][...]))
-    return outputs
-
-
 def guesses(params: Params, tasks: Task) -> _Array:
     """The class that is guessed for every query picture after ten inner steps, [num_tasks, num_query]."""
     apply = draw_five.network()[1]
@@ -855,7 +844,7 @@ def layers_before_and_after(params: Params, tasks: Task) -> list[tuple[_Array, _
     def of_all(tasks):
         def one(task):
             adapted = ml.inner.descend(lambda phi: loss(phi, task.support), optax.sgd(RATE), STEPS, params)
-            return hidden_layers(params, task.query[0]), hidden_layers(adapted, task.query[0])
+            return tuple(few_shot.hidden_layers(each, task.query[0]) for each in (params, adapted))
 
         return jax.lax.map(one, tasks, batch_size=25)
 
@@ -863,15 +852,16 @@ def layers_before_and_after(params: Params, tasks: Task) -> list[tuple[_Array, _
     return list(zip(before, after, strict=True))
 
 
-def omniglot(directory: str | Path, num_shots: int, num_tasks: int = 500) -> Task:
-    """Tasks of five characters of Omniglot's evaluation set, whose 20 alphabets no lesson trains on.
+def omniglot(directory: str | Path, num_tasks: int = 500) -> Task:
+    """Tasks of five characters of Omniglot's evaluation set with one support picture each.
+
+    One of its 20 alphabets, Old Church Slavonic, is Cyrillic, of which the network has seen printed characters.
 
     Raises:
       FileNotFoundError: if the directory does not hold images_evaluation.zip; the message says where to get it.
     """
     drawings = ml.tasks.omniglot.drawings(directory, "evaluation", 56)
-    tasks = few_shot.episodes(few_shot.fitted(drawings), num_shots, 5, num_tasks, seed=2)
-    return jax.tree.map(jnp.asarray, tasks)
+    return draw_five.episodes(few_shot.fitted(drawings), 1, 5, num_tasks, seed=2)
 
 
 # Figures ------------------------------------------------------------------------------------------------------------
@@ -880,6 +870,7 @@ BLUE, ORANGE, TEXT, MUTED, LINE, CARD = (
     plots.PALETTE[name] for name in ("blue", "orange", "text", "muted", "line", "card")
 )
 CLASSES = "ABCDE"
+GAP = 3  # pixels between two pictures
 
 
 def percent(mean: float, half_width: float | None = None) -> str:
@@ -889,7 +880,7 @@ def percent(mean: float, half_width: float | None = None) -> str:
 
 def pad_accuracy(who: Sequence[str] = ("network",)) -> None:
     """Shows what the drawing pad's network was measured to reach, and with "nearest" its baseline."""
-    measured = json.loads(draw_five.DATA.read_text("utf-8"))["measured"]
+    measured = playgrounds._data()["draw_five_symbols"]["measured"]
     names = {"scripts": "printed Armenian and Georgian characters", "hand": "random symbols, drawn again with jitter"}
     columns = {"network": "the network", "nearest": "nearest picture"}
     baseline = " The nearest picture is that of the pixels." if "nearest" in who else ""
@@ -903,28 +894,28 @@ def pad_accuracy(who: Sequence[str] = ("network",)) -> None:
     )
 
 
-def _sheet(rows: list[list[Any]], gap: int = 3) -> _Array:
+def _sheet(rows: list[list[Any]]) -> _Array:
     """Pictures 14 x 14 in rows, as one image with gaps; None leaves a place free."""
     side, height, width = draw_five.SIDE, len(rows), max(map(len, rows))
-    sheet = np.zeros((height * (side + gap) - gap, width * (side + gap) - gap))
+    sheet = np.zeros((height * (side + GAP) - GAP, width * (side + GAP) - GAP))
     for i, row in enumerate(rows):
         for j, picture in enumerate(row):
             if picture is not None:
-                top, left = i * (side + gap), j * (side + gap)
+                top, left = i * (side + GAP), j * (side + GAP)
                 sheet[top : top + side, left : left + side] = np.asarray(picture).reshape(side, side)
     return sheet
 
 
-def _draw_sheet(axes: Any, rows: list[list[Any]], frames: dict[tuple[int, int], str], gap: int = 3) -> None:
+def _draw_sheet(axes: Any, rows: list[list[Any]], frames: dict[tuple[int, int], str]) -> None:
     """Draws pictures with a coloured frame around some of them."""
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.patches import Rectangle
 
     ink = LinearSegmentedColormap.from_list("ink", [CARD, TEXT])
-    axes.imshow(_sheet(rows, gap), cmap=ink, vmin=0, vmax=1, interpolation="nearest")
+    axes.imshow(_sheet(rows), cmap=ink, vmin=0, vmax=1, interpolation="nearest")
     side = draw_five.SIDE
     for (i, j), color in frames.items():
-        corner = (j * (side + gap) - 1.2, i * (side + gap) - 1.2)
+        corner = (j * (side + GAP) - 1.2, i * (side + GAP) - 1.2)
         axes.add_patch(
             Rectangle(corner, side + 1.4, side + 1.4, fill=False, edgecolor=color, linewidth=1.6, clip_on=False)
         )
@@ -944,7 +935,7 @@ def gallery(tasks: Task, guesses: _Array, title: str) -> None:
     """
     number = len(guesses)
     figure, panels = plots.subplots(number, height=3.5)
-    side, gap = draw_five.SIDE, 3
+    side = draw_five.SIDE
     for axes, task, guessed in zip(panels, (one_task(tasks, i) for i in range(number)), guesses, strict=True):
         (support, _), (query, truth) = jax.tree.map(np.asarray, task)
         each = len(truth) // few_shot.WAYS
@@ -955,18 +946,18 @@ def gallery(tasks: Task, guesses: _Array, title: str) -> None:
                 i, j = divmod(place, each)
                 frames[i, j + 2] = ORANGE
                 axes.text(
-                    (j + 2) * (side + gap) - 0.4,
-                    i * (side + gap) - 0.6,
+                    (j + 2) * (side + GAP) - 0.4,
+                    i * (side + GAP) - 0.6,
                     CLASSES[guess],
                     color=ORANGE,
                     fontweight="bold",
                     fontsize="small",
                     va="top",
                 )
-        _draw_sheet(axes, rows, frames, gap)
+        _draw_sheet(axes, rows, frames)
         for i in range(few_shot.WAYS):
             axes.text(
-                -4, i * (side + gap) + side / 2, CLASSES[i], color=BLUE, fontweight="bold", ha="right", va="center"
+                -4, i * (side + GAP) + side / 2, CLASSES[i], color=BLUE, fontweight="bold", ha="right", va="center"
             )
         wrong = int((np.asarray(guessed) != truth).sum())
         axes.set_title(f"{len(truth) - wrong} of {len(truth)} right", color=MUTED, fontsize="medium")
@@ -977,17 +968,8 @@ def gallery(tasks: Task, guesses: _Array, title: str) -> None:
         "was guessed.",
         title=title,
         caption="Blue: the support picture of a class. Orange: a wrong guess, with the class that was guessed. Left "
-        "the first test task, right the worst of the first 200.",
+        "the first test task, right one of the hardest of the first 200.",
     )
-
-
-_NAMES = {
-    "MAML": "MAML",
-    "FO-MAML": "FO-MAML",
-    "FO-B-MAML": "FO-B-MAML",
-    "FO-MAML, K = 1": "FO-MAML, K = 1",
-    "ANIL": "ANIL",
-}
 
 
 def comparison() -> None:
@@ -1026,7 +1008,7 @@ def comparison() -> None:
         figure,
         "Accuracy of MAML, FO-B-MAML and FO-MAML, each with a zero head and with a learned one, of fine-tuning from "
         "joint training, and of nearest centroids and nearest neighbours, with one and with five support pictures.",
-        title=_winner(),
+        title="With one support picture, the features of an ordinary classifier win",
         caption=f"Armenian and Georgian characters, {settings['test_tasks']:,} tasks with 95 % intervals, mean of "
         f"{len(settings['seeds'])} training runs whose single accuracies are the small dots.",
     )
@@ -1045,11 +1027,6 @@ def _interval(axes: Any, entry: dict[str, Any], place: float, color: str, marker
             markersize=3,
             linestyle="none",
         )
-
-
-def _winner() -> str:
-    """The finding of the comparison, as the record has it."""
-    return "An ordinary classifier's features win, and a zero head rescues first-order MAML"
 
 
 def comparison_table() -> None:
@@ -1096,10 +1073,10 @@ def gains() -> None:
             for name in few_shot.METHODS
         },
         ("", "gain, 1-shot", "gain, 5-shot", "features, learned head", "features, zero head"),
-        title="Zeroing lifts first-order MAML by more than ten points, the others by less than one",
+        title="With one support picture, zeroing lifts first-order MAML by more than ten points",
         caption="Gain: accuracy with a zero head minus accuracy with a learned head, in percentage points, with 95 % "
-        "intervals over the same test tasks. Features: 1-shot accuracy of the nearest centroid in the features, "
-        "without any adaptation.",
+        "intervals over the same test tasks. Every row adapts by ten inner steps at test; training has five, or one "
+        "where K = 1. Features: 1-shot accuracy of the nearest centroid in the features, without any adaptation.",
     )
 
 
@@ -1155,7 +1132,7 @@ def coefficient_matrices(matrices: dict[str, _Array]) -> None:
     """Shows matrices c_qs: blue attracts, orange repels."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    colors = LinearSegmentedColormap.from_list("pull", [BLUE, CARD, ORANGE])
+    colors = LinearSegmentedColormap.from_list("sign", [BLUE, CARD, ORANGE])
     figure, panels = plots.subplots(len(matrices), height=3.6)
     for axes, (name, every) in zip(panels, matrices.items(), strict=True):
         matrix = every.reshape(few_shot.WAYS, -1, few_shot.WAYS)[:, :2].reshape(-1, few_shot.WAYS)
@@ -1196,14 +1173,14 @@ def _plane():
     return support, np.arange(3), query, np.repeat(np.arange(3), 2), head
 
 
-PULLS = (
+ARROWS = (
     "Features of two dimensions. Large open marks: support examples of three classes; small: query examples. From each "
     "query example a blue arrow shows the step of the contrastive part, and an orange one that of the interference, "
     "both at 0.6 of their length."
 )
 
 
-def pulls(head_scale: float) -> Figure:
+def arrows(head_scale: float) -> Figure:
     """Both parts of a gradient step on the features of each query example, for a head of some size."""
     support, labels, query, truth, head = _plane()
     split = ml.theory.contrastive_split(support, labels, query, truth, head_scale * head, 1.0)
@@ -1298,8 +1275,8 @@ def principal_plane(features: _Array) -> tuple[_Array, _Array]:
     return mean, np.linalg.svd(features - mean, full_matrices=False)[2][:2].T
 
 
-def contrastive_pull() -> None:
-    """Shows the two terms of the gradient in the feature space."""
+def two_parts() -> None:
+    """Shows the two parts of the gradient in the feature space."""
     d = diagrams.Drawing(900, 250)
     _attracted(d)
     d.text(520, 60, "contrastive", BLUE, "start", bold=True)
@@ -1311,9 +1288,9 @@ def contrastive_pull() -> None:
     d.text(520, 208, "where the old head happens to point; zero with a zero head", MUTED, "start", size=13)
     diagrams.show(
         d.svg(),
-        "A query example in the feature space. It is pulled towards the support example of its class, pushed away from "
-        "those of others, and moved by the old head in a direction that has nothing to do with either.",
-        title="Two forces act on the features of a query example",
+        "A query example in the feature space. It is attracted by the support example of its class, repelled by those "
+        "of others, and moved by the old head in a direction that has nothing to do with either.",
+        title="The gradient in the features of a query example has two parts",
         caption="The gradient step that first-order MAML makes with the encoder, split in two.",
     )
 
@@ -1341,7 +1318,7 @@ def _pixels(d: diagrams.Drawing, picture: Any, left: float, top: float, size: fl
 def _guessed() -> tuple[Any, Any, list[int], list[int]]:
     """Support pictures, query pictures, their classes and the guesses of the pad's network, of one task."""
     params, apply = pad_network()
-    task = one_task(unseen(1, 200))
+    task = one_task(unseen(200))
     adapted = ml.adapt(ml.losses.cross_entropy(apply), optax.sgd(RATE), params, task.support, STEPS)
     (support, _), (query, truth) = jax.tree.map(np.asarray, task)
     chosen = np.array([7, 22, 1, 16, 13])  # one of each class, in some order
@@ -1365,7 +1342,7 @@ def _new_characters() -> str:
 
 
 def _attracted(d: diagrams.Drawing) -> None:
-    """A query example, pulled by the support example of its class and pushed by those of others."""
+    """A query example, attracted by the support example of its class and repelled by those of others."""
     d.band(0, 0, 470, 196)
     q, own, others = (215, 78), (70, 158), ((415, 50), (372, 160))
     d.arrow((q[0] - 21, q[1] + 12), (own[0] + 22, own[1] - 13), BLUE)
@@ -1401,6 +1378,6 @@ def opening() -> str:
         ),
         "Left: above five characters of scripts that training has not seen, one picture each; below, a new picture of "
         "each in another typeface, with an arrow to the one that the network guesses after ten gradient steps. Right: "
-        "in the feature space a query example is drawn to the support example of its class and pushed away from those "
+        "in the feature space a query example is attracted by the support example of its class and repelled by those "
         "of other classes.",
     )

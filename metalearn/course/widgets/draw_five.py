@@ -265,29 +265,40 @@ def hand_like(num_tasks: int, seed: int = 0) -> Task:
     return _task(pictures)
 
 
-def unseen_scripts(num_tasks: int, seed: int = 0) -> Task:
-    """Tasks of five Armenian and Georgian characters, each in one typeface for the support set."""
-    pictures = printed(glyphs.TEST_SCRIPTS)
+def episodes(
+    pictures: UInt8[np.ndarray, "num_classes num_drawings s s"],
+    num_shots: int,
+    num_query: int,
+    num_tasks: int,
+    seed: int = 0,
+) -> Task:
+    """Tasks of five classes from pictures by class; a class never shows one drawing in both sets.
+
+    Returns:
+      A batch of tasks: pictures [num_tasks, examples, 196] from 0 to 1 and labels 0 ... 4, both sets sorted by class.
+    """
     rng = np.random.default_rng(seed)
     classes = np.stack([rng.permutation(len(pictures))[:NUM_WAYS] for _ in range(num_tasks)])
-    faces = rng.permuted(np.tile(np.arange(12), (num_tasks, NUM_WAYS, 1)), axis=-1)[..., : 1 + NUM_QUERY]
-    return _task(pictures[classes[..., None], faces] / np.float32(255))
+    drawings = rng.permuted(np.tile(np.arange(pictures.shape[1]), (num_tasks, NUM_WAYS, 1)), axis=-1)
+    drawn = pictures[classes[..., None], drawings[..., : num_shots + num_query]] / np.float32(255)
+    return _task(drawn, num_shots)
 
 
-def _task(pictures: np.ndarray) -> Task:
-    """A batch of tasks from pictures [num_tasks, num_ways, 1 + num_query, side, side]."""
+def _task(pictures: np.ndarray, num_shots: int = 1) -> Task:
+    """A batch of tasks from pictures [num_tasks, num_ways, num_shots + num_query, side, side]."""
 
     def batch(chosen):
         labels = np.broadcast_to(np.arange(NUM_WAYS)[:, None], chosen.shape[:3])
         return jnp.asarray(chosen.reshape(len(chosen), -1, SIZES[0])), jnp.asarray(labels.reshape(len(chosen), -1))
 
-    return Task(batch(pictures[:, :, :1]), batch(pictures[:, :, 1:]))
+    return Task(batch(pictures[:, :, :num_shots]), batch(pictures[:, :, num_shots:]))
 
 
 def nearest(tasks: Task) -> Float[np.ndarray, " num_tasks"]:
     """Accuracy of the nearest picture by Euclidean distance; with one drawing of each, also of the nearest centroid."""
     (support, labels), (query, truth) = jax.tree.map(np.asarray, tasks)
-    distances = np.square(query[:, :, None] - support[:, None]).sum(axis=-1)
+    # |q - s|² without |q|², which is the same for all s
+    distances = np.square(support).sum(axis=-1)[:, None] - 2 * query @ support.transpose(0, 2, 1)
     return (np.take_along_axis(labels, distances.argmin(axis=-1), axis=1) == truth).mean(axis=1)
 
 
@@ -297,7 +308,8 @@ def measure(params: Params, num_tasks: int = NUM_TEST_TASKS) -> dict[str, dict[s
     loss, metric = ml.losses.cross_entropy(apply), ml.losses.accuracy(apply)
     sgd = optax.sgd(INNER_LEARNING_RATE)
     measured = {}
-    for name, tasks in {"scripts": unseen_scripts(num_tasks), "hand": hand_like(num_tasks)}.items():
+    unseen = episodes(printed(glyphs.TEST_SCRIPTS), 1, NUM_QUERY, num_tasks)
+    for name, tasks in {"scripts": unseen, "hand": hand_like(num_tasks)}.items():
         ours = ml.evaluate.meta_test(loss, sgd, params, tasks, NUM_TEST_STEPS, metric)
         pixels = ml.evaluate.score(nearest(tasks))
         scores = {"network": ours, "nearest": pixels}
