@@ -22,7 +22,7 @@ from metalearn import _require
 
 
 class ContrastiveSplit(NamedTuple):
-    """The gradient of each query example's loss in its own features, as a sum of two terms. Float64 numpy.
+    """The gradient of each query example's loss in its own features, as a sum of two parts. Float64 numpy.
 
     Attributes:
       interference: shape [num_query, num_features].
