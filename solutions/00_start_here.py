@@ -34,6 +34,8 @@
 # training becomes smaller. To answer, we have to differentiate a whole training run. In this lesson you will do that,
 # for a model with only two parameters.
 #
+# *Short of time? Skip the section on `jit` and the last exercise.*
+#
 # **How a lesson works.** `Shift`+`Enter` runs a cell and moves on to the next.
 #
 # - *Predict.* Before a result is shown, you commit to a guess. A wrong guess tells you which passage to read again.
@@ -433,7 +435,7 @@ def square_root(number):
 
 
 last, history = square_root(2.0)
-print("guesses:", history)
+print("guesses:", *(f"{guess:.6f}" for guess in history))
 
 # %% tags=["fold"]
 guess = 1.0
@@ -534,7 +536,7 @@ figures.run_as_a_function()
 # five steps?
 
 # %%
-higher_start = predict("00.higher_start")
+initial_amplitude = predict("00.initial_amplitude")
 
 
 # %%
@@ -557,7 +559,7 @@ assert b < phase_after(a) < truth["phase"] and central_difference(phase_after, a
 assert jax.grad(objective)(ml.inner.descend(objective, optax.sgd(0.1), 5, theta))["amplitude"] < 0
 second_opinion = central_difference(lambda amplitude: final_loss({**theta, "amplitude": amplitude}), a)
 assert np.isclose(after["amplitude"], second_opinion, atol=1e-2)
-higher_start.reveal("makes it larger" if after["amplitude"] > 0 else "makes it smaller")
+initial_amplitude.reveal("makes it larger" if after["amplitude"] > 0 else "makes it smaller")
 amplitudes = jnp.linspace(0.0, 1.2, 61)
 along = {"amplitude": amplitudes, "phase": jnp.full(61, b)}
 figures.before_and_after(amplitudes, jax.vmap(objective)(along), jax.vmap(final_loss)(along), a, before, after)
@@ -569,8 +571,8 @@ figures.before_and_after(amplitudes, jax.vmap(objective)(along), jax.vmap(final_
 # is a worse place to stay, and a better place to *learn from*.
 #
 # **The gradient of the loss after learning, with respect to the initialization, is the central object of this course.**
-# It is called the **meta-gradient**. Taking `grad` of a `scan` is one way to compute it, and most later lessons look
-# for cheaper ones.
+# It is called the **meta-gradient**; papers on bilevel optimization call it the hypergradient. Taking `grad` of a `scan`
+# is one way to compute it, and most later lessons look for cheaper ones.
 
 # %% [markdown]
 # ## jit
@@ -739,7 +741,7 @@ plots.table(
 # takes the first one, or the one that `argnums` names, counted from 0.
 
 
-# %% tags=["exercise"] exercise="00.step_size_slope"
+# %% tags=["exercise"] exercise="00.learning_rate_derivative"
 def learning_rate_gradient(
     objective: Callable[[Params], jax.Array],
     theta: Params,
@@ -768,7 +770,7 @@ def learning_rate_gradient(
 
 
 # %%
-check("00.step_size_slope", learning_rate_gradient)
+check("00.learning_rate_derivative", learning_rate_gradient)
 
 # %% [markdown]
 # Here is a second opinion on this derivative, for five steps at three learning rates. The first number below should

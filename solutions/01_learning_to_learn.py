@@ -461,7 +461,7 @@ assert _held_out.min() > floor
 # Run A overfits to its two training tasks. More tasks are the best remedy. If no more can be had, one can stop the run where
 # the loss on the *validation* tasks is lowest, which is called **early stopping**. It is one kind of **regularization**,
 # which is the general name for everything that keeps a model from fitting its training data too closely. Another kind
-# pulls the parameters towards some fixed values, and lesson 04 will use it for adaptation.
+# adds a penalty for the distance of the parameters from some fixed values, and lesson 04 will use it for adaptation.
 #
 # Neither more tasks nor regularization gets the loss on new tasks below the floor. For that, the model has to adapt.
 

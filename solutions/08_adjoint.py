@@ -15,7 +15,7 @@
 #
 # - **derive** the adjoint equation from the product of factors $I - \alpha H_k$,
 # - **implement** its integration along a stored trajectory, and **measure** its order,
-# - **predict** when a trajectory that is integrated backwards is lost,
+# - **predict** when a trajectory that is integrated backwards is lost, and **diagnose** where,
 # - **choose** checkpoints, and say what they cost.
 #
 # **New symbols**
@@ -54,6 +54,8 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # One task with two parameters is enough. Its support loss is a curved valley. The valley floor is the circle of radius 1
 # and descends gently towards the angle of $0$ degrees, while the walls are steep, with a curvature of $L = 20$. The query
 # loss is the same valley, descending towards $130$ degrees.
+#
+# *Short of time? Skip the exercise on the proximal term and the section on cost.*
 
 # %%
 jax.config.update("jax_enable_x64", True)  # so that a check can be strict
@@ -77,13 +79,13 @@ theta, T = jnp.asarray(1.2 * unit(140.0)[0]), 2.0
 
 # %%
 def velocity(phi):
-    """-grad h(phi), in the precision of phi."""
+    """-∇h(φ), in the precision of φ."""
     return -jax.grad(valley)(phi, jnp.asarray(task.support, phi.dtype))
 
 
 @functools.partial(jax.jit, static_argnums=2)
 def inner_loop(theta, alpha, num_steps):
-    """phi_0, ..., phi_K of gradient descent on the support loss, shape [K + 1, 2]."""
+    """φ₀, ..., φ_K of gradient descent on the support loss, shape [K + 1, 2]."""
 
     def step(phi, _):
         return phi + alpha * velocity(phi), phi
@@ -187,7 +189,7 @@ diagrams.show(
 
 # %%
 def hessian_at(phi):
-    """H(phi), shape [2, 2]."""
+    """H(φ), shape [2, 2]."""
     return jax.hessian(valley)(phi, task.support)
 
 
@@ -239,7 +241,7 @@ def position(t):
 
 @jax.jit
 def adjoint(t):
-    """Gradient of the final query loss with respect to phi(t), by jax.grad."""
+    """Gradient of the final query loss with respect to φ(t), by jax.grad."""
 
     def final_loss(phi):
         return valley(runge_kutta(velocity, phi, T - t, 1_000)[-1], task.query)
@@ -326,9 +328,10 @@ def flow_gradient(
       support_hessian: H, symmetric, shape [d, d]; eigenvalues of any
         sign.
       support_minimum: m, shape [d].
-      query_hessian: A, symmetric, shape [d, d].
+      query_hessian: A, symmetric, shape [d, d]; eigenvalues of any
+        sign.
       query_minimum: q, shape [d].
-      initialization: theta, shape [d].
+      initialization: θ, shape [d].
       training_time: T > 0, a number.
 
     Returns:
@@ -401,7 +404,7 @@ assert np.allclose(p_start, closed.task_gradients(start)[0])
 
 
 # %% tags=["exercise"] exercise="08.adjoint_sweep"
-def adjoint_sweep(loss, task, path, step_size):
+def adjoint_sweep(loss, task, path, learning_rate):
     """The meta-gradient, by Heun steps for the adjoint equation from
     the end of a stored trajectory to its beginning.
 
@@ -409,9 +412,9 @@ def adjoint_sweep(loss, task, path, step_size):
       loss: function of (params, batch) that returns a scalar.
       task: a pair with task.support and task.query; each is a batch for
         `loss`.
-      path: array of shape [K + 1, d], the points at times 0, alpha,
-        ..., K alpha, with K >= 0.
-      step_size: alpha, a number.
+      path: array of shape [K + 1, d], the points at times 0, α, ...,
+        Kα, with K >= 0.
+      learning_rate: α, a number.
 
     Returns:
       An array of shape [d], the adjoint p(0).
@@ -424,8 +427,8 @@ def adjoint_sweep(loss, task, path, step_size):
     p = jax.grad(loss)(path[-1], task.query)
     for k in reversed(range(len(path) - 1)):
         a = hessian_times(path[k + 1], p)
-        b = hessian_times(path[k], p - step_size * a)
-        p = p - step_size * (a + b) / 2
+        b = hessian_times(path[k], p - learning_rate * a)
+        p = p - learning_rate * (a + b) / 2
     return p
     ### END SOLUTION
 
@@ -517,7 +520,7 @@ lost_prediction = predict("08.lost")
 
 # %%
 def there_and_back(LT, dtype):
-    """Relative error of theta after both formulas; m = 1, theta = 2."""
+    """Relative error of θ after both formulas; m = 1, θ = 2."""
     minimum, start, growth = dtype(1), dtype(2), np.exp(dtype(LT))
     end = minimum + (start - minimum) / growth
     back = minimum + (end - minimum) * growth
@@ -559,7 +562,7 @@ path_prediction = predict("08.path")
 # %%
 returned = runge_kutta(velocity, flow[-1], -T)[::-1]  # from time 0 to T, like `flow`
 distance = np.linalg.norm(returned - flow, axis=1)
-leaves = not distance[200] < 0.1  # before it comes to theta; "not <": it may be NaN
+leaves = not distance[200] < 0.1  # before it comes to θ; "not <": it may be NaN
 path_prediction.reveal(int(not distance[0] < 0.1) + int(leaves))
 
 # %% tags=["fold"]
@@ -649,7 +652,7 @@ quadratic_prediction = predict("08.quadratic")
 # %%
 @functools.partial(jax.jit, static_argnums=0)
 def stores_nothing(loss, theta, T):
-    """(theta recovered, its adjoint, exact gradient)."""
+    """(θ as recovered, its adjoint, exact gradient)."""
 
     def end_of_flow(phi):
         return runge_kutta(lambda phi: -jax.grad(loss)(phi, task.support), phi, T)[-1]
@@ -673,7 +676,7 @@ def quadratic(phi, batch):
 
 # %%
 def errors_without_storing(loss, LT):
-    """(distance from theta, relative error of the gradient)."""
+    """(distance from θ, relative error of the gradient)."""
     phi, p, exact = stores_nothing(loss, theta, LT / L)
     miss = np.linalg.norm(p - exact) / np.linalg.norm(exact)
     return float(np.linalg.norm(phi - theta)), float(miss)
@@ -717,15 +720,15 @@ assert on_quadratic[0] > 0.5 and on_quadratic[1] < 1e-6
 # tolerance?
 
 
-# %% tags=["exercise"] exercise="08.longest_horizon"
+# %% tags=["exercise"] exercise="08.longest_training_time"
 def longest_training_time(hessian, error, tolerance):
-    """The longest T at which no error of that size in phi(T) becomes
+    """The longest T at which no error of that size in φ(T) becomes
     larger than the tolerance at time 0.
 
     Args:
       hessian: symmetric, shape [d, d]; at least one eigenvalue is
         positive.
-      error: size of the error in phi(T), a positive number.
+      error: size of the error in φ(T), a positive number.
       tolerance: size of the error allowed at time 0, larger than
         `error`.
 
@@ -739,7 +742,7 @@ def longest_training_time(hessian, error, tolerance):
 
 
 # %%
-check("08.longest_horizon", longest_training_time)
+check("08.longest_training_time", longest_training_time)
 
 # %% [markdown]
 # ## Checkpoints
@@ -833,10 +836,114 @@ assert jnp.allclose(*with_and_without)  # the same gradient
 # of them for the intermediate results of one step.
 
 # %% [markdown]
+# ## Exercise: diagnose a lost trajectory
+#
+# A backward pass that has lost its trajectory raises no error, so you have to look for it. In a test, where memory does not
+# matter, let the backward pass record every point at which it evaluates a Hessian. Below you get such records of several
+# runs, all with the same inner loop, and each with as many points as the inner loop has. A run may be right, up to rounding.
+# It may have integrated the trajectory backwards, recomputed a segment from the wrong checkpoint, or overflowed. Find out
+# which runs have lost their trajectory, and where each of them met its first wrong point, on its way from $\phi_K$ back to
+# $\phi_0$.
+
+
+# %% tags=["exercise"] exercise="08.lost_trajectory"
+def lost_from(loss, task, theta, learning_rate, runs, tolerance):
+    """For each run, the largest k at which it is farther from φ_k
+    than the tolerance.
+
+    Args:
+      loss: function of (params, batch) that returns a scalar.
+      task: a pair with task.support and task.query; each is a batch for
+        `loss`.
+      theta: the initialization, shape [d].
+      learning_rate: α, of the gradient steps of the inner loop.
+      runs: shape [num_runs, K + 1, d]; runs[i, k] is what run i took
+        for φ_k. NaN, where a run overflowed, is not within the
+        tolerance. K >= 0.
+      tolerance: the largest distance of a point that is right.
+
+    Returns:
+      An array of whole numbers, shape [num_runs]; -1 for a run that is
+      right everywhere.
+    """
+    ### BEGIN SOLUTION
+    phi, found = theta, np.full(len(runs), -1)
+    for k in range(runs.shape[1]):
+        distance = np.linalg.norm(runs[:, k] - phi, axis=1)
+        found[~(distance <= tolerance)] = k  # `~`: a comparison with NaN is false
+        phi = phi - learning_rate * jax.grad(loss)(phi, task.support)
+    return found
+    ### END SOLUTION
+
+
+# %%
+check("08.lost_trajectory", lost_from)
+
+# %% [markdown]
+# Here are three such runs in the valley, with 400 gradient steps in the same inner training time. One recomputes the
+# trajectory from its checkpoints, one has integrated it backwards, and one takes a wrong checkpoint once. The second one
+# goes back as carefully as possible: it finds each point from the next by solving the equation of the gradient step.
+
+# %% tags=["fold"]
+alpha, spacing, tolerance = T / 400, 20, 1e-3
+trajectory = np.asarray(inner_loop(theta, alpha, 400))
+mistaken = trajectory.copy()
+mistaken[300:320] = trajectory[280:300]  # the checkpoint before the right one
+reversed_steps = figures.integrated_backwards(valley, task.support, jnp.asarray(trajectory[-1]), alpha, 400)
+recorded = {
+    "right checkpoints": trajectory,
+    "integrated backwards": np.asarray(reversed_steps),
+    "wrong checkpoint": mistaken,
+}
+
+
+@jax.jit
+def gradient_along(points):
+    """The backward pass of MAML with its Hessians at these points."""
+
+    def back(p, H):
+        return p - alpha * H @ p, None
+
+    return jax.lax.scan(back, query_gradient(trajectory[-1]), jax.vmap(hessian_at)(points[:-1]), reverse=True)[0]
+
+
+points = np.stack(list(recorded.values()))
+first_lost = figures.lost_trajectory(valley, task, theta, alpha, points, tolerance)
+broken = figures.broken_steps(valley, task.support, alpha, points).max(axis=1)
+gradients = np.array([gradient_along(run) for run in points])
+exact_one = jax.jit(ml.maml(valley, optax.sgd(alpha), 400))(theta, task)[1]
+wrong_by = np.linalg.norm(gradients - exact_one, axis=1) / np.linalg.norm(exact_one)
+figures.recorded(dict(zip(recorded, np.linalg.norm(points - trajectory, axis=2), strict=True)), first_lost, tolerance)
+plots.table(
+    {
+        name: [
+            "nowhere" if k < 0 else f"k = {k}",
+            plots.number(step, 1),
+            plots.number(error, 1) if error < 0.5 else "useless",
+        ]
+        for name, k, step, error in zip(recorded, first_lost, broken, wrong_by, strict=True)
+    },
+    ["run", "lost from", "largest gap to a gradient step", "relative error of ∇F"],
+    title="Every step of the second run is right, and its trajectory is lost",
+    caption="Gap: the distance of a point from where a gradient step from the point before it leads. Useless: above 0.5.",
+)
+assert first_lost[0] == -1 and 20 < first_lost[1] < 250 and first_lost[2] == 319
+assert wrong_by[0] < 1e-9 and not wrong_by[1] < 0.5 and 0.001 < wrong_by[2] < 0.3
+assert not broken[1] > 1e-9 and broken[2] > tolerance
+
+# %% [markdown]
+# The two mistakes look different. A wrong checkpoint puts one segment in the wrong place, and the next checkpoint puts it
+# right, so the gradient is wrong but may look plausible. Integrated backwards, the trajectory drifts away, at first by less
+# than anyone would notice, and then by ever more. A test of single steps does not find this, because the run obeys the
+# equation of the gradient step everywhere. It is a trajectory, but that of another initialization, and only a comparison
+# with the forward trajectory shows it.
+
+# %% [markdown]
 # ## Exercise: with a proximal term, the flow leads to iMAML
 #
-# Lesson 04 added a proximal term, which pulls the adapted parameters back to $\theta$. The flow can have one too, and then
-# $\theta$ acts at all times, not only at the beginning. Derive the meta-gradient for a quadratic support loss.
+# Lesson 04 added a proximal term, a penalty for the distance of the adapted parameters from $\theta$. The flow can have one
+# too, and then $\theta$ acts at all times, not only at the beginning. Derive the meta-gradient for a quadratic support
+# loss.
 #
 # - **Line 1.** The flow is $d\phi/dt = -\nabla h(\phi) - \lambda (\phi - \theta)$. The proximal objective, which it descends,
 #   has the Hessian $H + \lambda I$, so the adjoint equation becomes $dp/dt = (H + \lambda I)\, p$ with
@@ -854,11 +961,11 @@ def proximal_flow(hessian, query_gradient, proximal_strength, duration):
     a support loss with a constant Hessian.
 
     Args:
-      hessian: H, symmetric, shape [d, d]; H + lambda I is invertible,
-        its eigenvalues may have any sign.
+      hessian: H, symmetric, shape [d, d]; H + λI is invertible, its
+        eigenvalues may have any sign.
       query_gradient: the query gradient at the end of the flow, shape
         [d].
-      proximal_strength: lambda >= 0, a number.
+      proximal_strength: λ >= 0, a number.
       duration: T, the inner training time > 0, a number.
 
     Returns:
@@ -895,7 +1002,7 @@ proximal_strength = 0.5
 
 
 def proximal_end(start, T):
-    """phi(T); the initialization is part of the state, and does not move."""
+    """φ(T); the initialization is part of the state, and does not move."""
 
     def derivative(state):
         phi, start = state
@@ -923,26 +1030,38 @@ assert apart[-1] < 1e-4 < apart[0]
 # %% [markdown]
 # ## When is the adjoint method worth its cost?
 #
-# Count gradients again, with a Hessian-vector product as two. MAML takes $3K$. The Euler sweep takes $6K$ and the Heun sweep
-# $8K$, of which $4K$ are for the trajectory by the Runge-Kutta method. `ml.a_maml` takes $30K$. Each of its steps has six
-# gradients, which are computed three times, once in the forward pass and twice from a checkpoint, and six Hessian-vector
-# products. The table says how many gradients each method needs for a given relative error.
+# Count gradients again, with a Hessian-vector product as two. In each step MAML takes a gradient and a Hessian-vector
+# product. A sweep takes four gradients for the Runge-Kutta step of its trajectory, and one or two Hessian-vector products.
+# A step of `ml.a_maml` has six gradients, which are computed three times, once in the forward pass and twice from a
+# checkpoint, and six Hessian-vector products. The table adds this up, and says how many gradients each method needs for a
+# given relative error.
 
 # %% tags=["fold"]
 targets = (1e-2, 1e-4, 1e-6)
+per_step = {"MAML": 1 + 2, "Euler sweep": 4 + 2, "Heun sweep": 4 + 2 * 2, "ml.a_maml": 6 * 3 + 6 * 2}
 needed = {
-    name: [cost * 1_024 * (errors[name][-1] / target) ** (1 / round(orders[name])) for target in targets]
-    for name, cost in {"MAML": 3, "Euler sweep": 6, "Heun sweep": 8}.items()
+    name: [per_step[name] * 1_024 * (errors[name][-1] / target) ** (1 / round(orders[name])) for target in targets]
+    for name in errors
 }
 a_maml_order = np.log2(a_maml_errors[0] / a_maml_errors[1])
-needed["ml.a_maml"] = [30 * max(14, 64 * (a_maml_errors[1] / target) ** (1 / a_maml_order)) for target in targets]
+needed["ml.a_maml"] = [
+    per_step["ml.a_maml"] * max(14, 64 * (a_maml_errors[1] / target) ** (1 / a_maml_order)) for target in targets
+]
 plots.table(
-    {name: [f"{float(f'{number:.1e}'):,.0f}" for number in row] for name, row in needed.items()},
-    ["gradients for a relative error of", "1 %", "0.01 %", "0.0001 %"],
+    {
+        name: [f"{per_step[name]}", *(f"{float(f'{number:.1e}'):,.0f}" for number in row)]
+        for name, row in needed.items()
+    },
+    ["gradients", "for each step", "for an error of 1 %", "0.01 %", "0.0001 %"],
     title="For an accurate gradient of the flow, a method of high order is far cheaper",
-    caption="Extrapolated with the measured orders; for ml.a_maml with at least 14 steps, each within 3/L.",
+    caption="Relative errors, extrapolated with the measured orders; for ml.a_maml with at least 14 steps, each within "
+    "3/L.",
 )
-assert needed["MAML"][2] > 100 * needed["ml.a_maml"][2]
+for name, method in {"MAML": "maml", "ml.a_maml": "a_maml"}.items():
+    few, many = (ml.theory.cost(method, num_params=1, num_steps=K).gradients for K in (1, 2))
+    assert many - few == per_step[name]  # the library counts the same
+assert needed["MAML"][2] > 100 * needed["ml.a_maml"][2] and needed["MAML"][0] < 20 * needed["ml.a_maml"][0]
+assert L * T < 14 * 3 and 3 < figures.stability_limit() < 3.6  # so that each sixth of a step is within 0.6 / L
 
 # %% [markdown]
 # If you want an accurate gradient of the flow, a method of high order is far cheaper than many small gradient steps. At an

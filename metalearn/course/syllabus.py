@@ -134,7 +134,7 @@ LESSONS = (
         title="Adjoint method: the inner loop as an ODE",
         claim="An inner loop of many small steps follows an ordinary differential equation, and its meta-gradient "
         "another one, integrated backwards along a stored trajectory.",
-        minutes=60,
+        minutes=75,
         part="Long inner loops",
         needs=("02", "04"),
         core=False,

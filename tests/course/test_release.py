@@ -325,12 +325,12 @@ def careless():
     """A right lesson with one cell that never ends, one test cell deleted, and words on standard error."""
     solved = right(TERM[0])
     end_of_docstring, noise = '    """\n', "    import sys\n\n    print('careful', file=sys.stderr)\n"
-    noisy = solved["00-step_size_slope"].replace(end_of_docstring, end_of_docstring + noise)
+    noisy = solved["00-learning_rate_derivative"].replace(end_of_docstring, end_of_docstring + noise)
     assert noise in noisy
     return solved | {
         "00-per_task_losses": "while True:\n    pass",
         "00-gradient_descent-check": None,
-        "00-step_size_slope": noisy,
+        "00-learning_rate_derivative": noisy,
     }
 
 
@@ -548,7 +548,7 @@ class TestTerm:
         assert feedback(term, "copied").count(squeezed("the last one counts")) == 2
 
     def test_who_ends_the_kernel_keeps_what_was_earned_before(self, term):
-        later = {"00-gradient_descent-check", "00-step_size_slope-check"}
+        later = {"00-gradient_descent-check", "00-learning_rate_derivative-check"}
         first = {name: points for name, points in POINTS.items() if name.startswith("00")}
         assert later < first.keys()
         assert self.scores(term, "quitter") == first | dict.fromkeys(later, 0)

@@ -39,6 +39,13 @@ def _difference_by_vectors(function, point, direction, step):
     return 0.5 * (values[0] - values[1]) / step
 
 
+def _difference_along_a_line(function, point, direction, step):
+    def along(distance):
+        return function(jax.tree.map(lambda p, d: p + distance * d, point, direction))
+
+    return (along(step) - along(-step)) / step / 2
+
+
 def _forward(function, point, direction, step):
     return (function(optax.tree.add_scale(point, step, direction)) - function(point)) / step
 
@@ -148,7 +155,7 @@ def _loss_of_each_example(loss, params, batches):
 
 
 def _task_batches(rng):
-    """A mean of squares, a largest error (which no pooling can imitate), and as many tasks as examples."""
+    """A mean of squares and a largest error, which no pooling can imitate; one task; as many tasks as examples."""
 
     def wave(params, batch):
         x, y = batch
@@ -157,11 +164,25 @@ def _task_batches(rng):
     def largest_error(weights, batch):
         return jnp.max(jnp.abs(batch["inputs"] @ weights - batch["targets"]))
 
+    def two_outputs(params, batch):
+        (slope, (offset,)), (inputs, (first, second)) = params["layers"], batch
+        hidden = jnp.tanh(slope * inputs + offset)
+        return jnp.mean((hidden - first) ** 2 + (hidden * params["scale"] - second) ** 2)
+
     one_wave = {"amplitude": rng.uniform(1, 3), "phase": rng.uniform(0, 3)}
     points = (rng.uniform(-5, 5, (6, 10)), rng.normal(size=(6, 10)))
     table = {"inputs": rng.normal(size=(3, 4, 2)), "targets": rng.normal(size=(3, 4))}
     square = (rng.uniform(-5, 5, (5, 5)), rng.normal(size=(5, 5)))
-    return [(wave, one_wave, points), (largest_error, rng.normal(size=2), table), (wave, one_wave, square)]
+    one_task = (rng.uniform(-5, 5, (1, 7)), rng.normal(size=(1, 7)))
+    layers = {"layers": [rng.uniform(0.5, 2), (rng.normal(),)], "scale": rng.normal()}
+    nested = (rng.normal(size=(4, 6)), [rng.normal(size=(4, 6)), rng.normal(size=(4, 6))])
+    return [
+        (wave, one_wave, points),
+        (largest_error, rng.normal(size=2), table),
+        (wave, one_wave, square),
+        (wave, one_wave, one_task),
+        (two_outputs, layers, nested),
+    ]
 
 
 # --- 00.gradient_descent ---------------------------------------------------------------------------------------
@@ -176,6 +197,13 @@ def _descent_by_loop(objective, theta, learning_rate, num_steps):
     for _ in range(num_steps):
         theta = optax.tree.add_scale(theta, -learning_rate, jax.grad(objective)(theta))
     return theta
+
+
+def _descent_by_recursion(objective, theta, learning_rate, num_steps):
+    if num_steps == 0:
+        return theta
+    before = _descent_by_recursion(objective, theta, learning_rate, num_steps - 1)
+    return jax.tree.map(lambda p, g: p - learning_rate * g, before, jax.grad(objective)(before))
 
 
 def _uphill(objective, theta, learning_rate, num_steps):
@@ -241,7 +269,7 @@ def _losses_to_descend(rng):
     ]
 
 
-# --- 00.step_size_slope ----------------------------------------------------------------------------------------
+# --- 00.learning_rate_derivative -------------------------------------------------------------------------------
 
 
 def learning_rate_gradient(objective, theta, learning_rate, num_steps):
@@ -322,13 +350,14 @@ def _other_sign(objective, theta, learning_rate, num_steps):
 
 
 def _losses_with_rates(rng):
-    """A parabola, a product whose Hessian changes along the way, and a single step; none of them arrives."""
-    bowl, product, valley = (objective for objective, *_ in _losses_to_descend(rng)[:3])
+    """A parabola, a product whose Hessian changes along the way, a single step, and nesting; none of them arrives."""
+    bowl, product, valley, _, nested = (objective for objective, *_ in _losses_to_descend(rng))
     pair = (rng.uniform(0.8, 1.2, (2, 3)), rng.uniform(0.2, 0.8, 2))
     return [
         (bowl, rng.uniform(1, 2, 3), 0.2, 3),
         (product, {"left": rng.uniform(1.0, 1.5), "right": rng.uniform(1.5, 2)}, 0.03, 3),
         (valley, pair, 0.02, 1),
+        (nested, {"layers": [rng.uniform(1, 2, 2), (rng.uniform(1, 2),)]}, 0.04, 2),
     ]
 
 
@@ -429,7 +458,7 @@ EXERCISES = (
                 ),
             ),
         ),
-        alternatives=(_difference_by_vectors,),
+        alternatives=(_difference_by_vectors, _difference_along_a_line),
         hints=(
             "Two points are needed: one ahead of `point`, one behind it, both `step` times `direction` away from it.",
             "`jax.tree.map(lambda p, d: ..., point, direction)` builds one of them leaf by leaf. The same line "
@@ -590,7 +619,7 @@ EXERCISES = (
                 ),
             ),
         ),
-        alternatives=(_descent_by_loop,),
+        alternatives=(_descent_by_loop, _descent_by_recursion),
         hints=(
             "The carry is what one step hands to the next: the parameters. There is nothing to stack, so the "
             "step function may return `None` as its second value.",
@@ -602,7 +631,7 @@ EXERCISES = (
         "$0.25$.",
     ),
     Exercise(
-        id="00.step_size_slope",
+        id="00.learning_rate_derivative",
         title="The derivative with respect to the learning rate",
         difficulty=2,
         minutes=6,
@@ -775,7 +804,7 @@ PREDICTIONS = (
         read="A second opinion",
     ),
     Guess(
-        "00.higher_start",
+        "00.initial_amplitude",
         "Take five steps of gradient descent with learning rate 0.1. What does a slightly higher wave at the "
         "initialization do to the loss after these steps?",
         ("makes it larger", "makes it smaller", "does not change it"),

@@ -40,6 +40,7 @@ FLOOR = Exercise(
         (rng.normal(0, 2, (6, 4)) + np.array([0.0, 1.0, 3.0, -2.0]),),
         (rng.normal(0, 1, (3, 9)) + rng.normal(0, 2, 9),),
         (rng.uniform(-1, 5, (2, 1)),),
+        (rng.normal(1, 2, (1, 5)),),  # one function fits a single task
     ],
     misconceptions=(
         Misconception(
@@ -62,7 +63,7 @@ FLOOR = Exercise(
         ),
         Misconception(
             "n - 1",
-            lambda targets: targets.var(axis=0, ddof=1).mean(),
+            lambda targets: jnp.var(targets, axis=0, ddof=1).mean(),  # NaN for one task, without a warning
             "Your result divides by the number of tasks minus one, which estimates the floor for *new* tasks. "
             "The error on *these* tasks is a plain mean.",
         ),
@@ -482,8 +483,8 @@ PREDICTIONS = (
             "A: adaptation. B: more steps. C: more training tasks",
         ),
         why="A growing distance between the losses on training and validation tasks means overfitting. Two losses that "
-        "still fall together mean that training has not finished. Two losses that stay together at the floor mean that "
-        "no training without adaptation will help.",
+        "still fall together mean that training has not converged. Two losses that stay together at the floor mean "
+        "that no training without adaptation will help.",
         read="How many training tasks?",
     ),
     Guess(

@@ -22,6 +22,7 @@ from metalearn.course.lessons.adaptation import (
     wave,
 )
 from metalearn.course.widgets import diagrams
+from metalearn.meta_gradients.a_maml import TSITOURAS
 from metalearn.task import Task
 from metalearn.tasks.quadratic import QuadraticBatch
 
@@ -65,6 +66,11 @@ def _with_absolute_curvatures(matrix):
     return (vectors * np.exp(-np.abs(eigenvalues))) @ vectors.T
 
 
+def _absolute(matrix):
+    eigenvalues, vectors = np.linalg.eigh(matrix)
+    return (vectors * np.abs(eigenvalues)) @ vectors.T
+
+
 def _one_time_unit(support_hessian, support_minimum, query_hessian, query_minimum, initialization, training_time):
     return _flow()(support_hessian, support_minimum, query_hessian, query_minimum, initialization, 1.0)
 
@@ -98,13 +104,14 @@ def _symmetric(rng, eigenvalues):
     return (basis * eigenvalues) @ basis.T
 
 
-def _quadratic_instance(rng, dim, training_time, lowest=0.2):
-    def curved(lowest=0.2):
+def _quadratic_instance(rng, dim, training_time, lowest=0.2, lowest_query=0.2):
+    def curved(lowest):
         curvatures = rng.uniform(0.2, 1.5, dim)
         curvatures[0] = lowest
         return _symmetric(rng, curvatures)
 
-    return curved(lowest), rng.normal(0, 1, dim), curved(), rng.normal(0, 1, dim), rng.normal(0, 1, dim), training_time
+    minima = rng.normal(0, 1, (3, dim))  # of the support loss, of the query loss, and the initialization
+    return curved(lowest), minima[0], curved(lowest_query), minima[1], minima[2], training_time
 
 
 FLOW_GRADIENT = Exercise(
@@ -115,9 +122,9 @@ FLOW_GRADIENT = Exercise(
     reference=_by_theory,
     instances=lambda rng: [
         _quadratic_instance(rng, 2, 0.7),
-        _quadratic_instance(rng, 3, 2.0, lowest=-0.4),
+        _quadratic_instance(rng, 3, 2.0, lowest=-0.4, lowest_query=-0.7),
         _quadratic_instance(rng, 1, 1.3),
-        _quadratic_instance(rng, 6, float(rng.uniform(0.4, 0.9)), lowest=0.0),
+        _quadratic_instance(rng, 6, float(rng.uniform(0.4, 0.9)), lowest=0.0, lowest_query=-0.3),
     ],
     misconceptions=(
         Misconception(
@@ -208,6 +215,10 @@ FLOW_GRADIENT = Exercise(
             _flow(carry=lambda J, A, offset: J @ J @ (A @ offset)),
         ),
         (
+            "what the query Hessian gives with the absolute values of its curvatures",
+            lambda H, m, A, q, initialization, T: _flow()(H, m, _absolute(A), q, initialization, T),
+        ),
+        (
             "what the exponentials of the eigenvalues give on the diagonal, without the eigenvectors",
             _flow(exponential=lambda matrix: np.diag(np.exp(np.linalg.eigvalsh(matrix)[::-1]))),
         ),
@@ -259,18 +270,18 @@ def _sweep(
 ):
     """The sweep from its parts, each of which a misconception may replace."""
 
-    def sweep(loss, task, path, step_size):
+    def sweep(loss, task, path, learning_rate):
         p = np.asarray(final(loss, task, path))
         for later, earlier in ends(path):
             hessians = (np.asarray(_hessian(loss, u, hessian_of(task))) for u in (later, earlier))
-            p = step(*hessians, p, step_size)
+            p = step(*hessians, p, learning_rate)
         return p
 
     return sweep
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _by_scan(loss, task, path, step_size):
+def _by_scan(loss, task, path, learning_rate):
     """An alternative: one scan, with Hessian-vector products as derivatives of an inner product."""
 
     def times(u, vector):
@@ -278,32 +289,32 @@ def _by_scan(loss, task, path, step_size):
 
     def back(p, ends):
         earlier, later = ends
-        guess = p - step_size * times(later, p)
-        return (p + guess - step_size * times(earlier, guess)) / 2, None
+        guess = p - learning_rate * times(later, p)
+        return (p + guess - learning_rate * times(earlier, guess)) / 2, None
 
     return jax.lax.scan(back, jax.grad(loss)(path[-1], task.query), (path[:-1], path[1:]), reverse=True)[0]
 
 
-def _with_matrices(loss, task, path, step_size):
-    """An alternative: the matrix of each step, multiplied from the start."""
+def _with_matrices(loss, task, path, learning_rate):
+    """An alternative: the matrix of each step, multiplied from the first to the last."""
     product = np.eye(path.shape[1])
     for earlier, later in itertools.pairwise(path):
-        before, after = (step_size * _hessian(loss, u, task.support) for u in (earlier, later))
+        before, after = (learning_rate * _hessian(loss, u, task.support) for u in (earlier, later))
         product = product @ (np.eye(path.shape[1]) - (before + after) / 2 + before @ after / 2)
     return product @ gradient_at(loss, path[-1], task.query)
 
 
-def _stored(rng, loss, task, start, step_size, num_steps):
+def _stored(rng, loss, task, start, learning_rate, num_steps):
     """A stored trajectory: gradient steps, each a little off, since the sweep must work along any trajectory."""
-    path = np.array(path_of(loss, task.support, start, step_size, num_steps))
-    return loss, task, path + rng.normal(0, 0.05, path.shape), step_size
+    path = np.array(path_of(loss, task.support, start, learning_rate, num_steps))
+    return loss, task, path + rng.normal(0, 0.05, path.shape), learning_rate
 
 
-def _midpoint(loss, task, path, step_size):
+def _midpoint(loss, task, path, learning_rate):
     p = np.asarray(gradient_at(loss, path[-1], task.query))
     for later, earlier in _intervals(path):
         hessian = np.asarray(_hessian(loss, (later + earlier) / 2, task.support))
-        p = p - step_size * hessian @ (p - step_size / 2 * hessian @ p)
+        p = p - learning_rate * hessian @ (p - learning_rate / 2 * hessian @ p)
     return p
 
 
@@ -407,7 +418,7 @@ ADJOINT_SWEEP = Exercise(
     relatives=(
         (
             "what the midpoint rule gives, with Hessians half way between two points",
-            lambda loss, task, path, step_size: _midpoint(loss, task, path, step_size),
+            lambda loss, task, path, learning_rate: _midpoint(loss, task, path, learning_rate),
         ),
         (
             "what Heun's rule gives with a guess in the other direction",
@@ -418,15 +429,15 @@ ADJOINT_SWEEP = Exercise(
             _sweep(step=lambda later, earlier, p, h: _heun(later, earlier, lambda p, a, h: p - h * a / 2, p, h)),
         ),
         (
-            "what steps give that add the slopes after a right guess",
+            "what steps give that add the derivatives after a right guess",
             _sweep(step=lambda later, earlier, p, h: p + h * (later @ p + earlier @ (p - h * (later @ p))) / 2),
         ),
         (
-            "what the second slope alone gives",
+            "what the second derivative alone gives",
             _sweep(step=lambda later, earlier, p, h: p - h * (earlier @ (p - h * (later @ p)))),
         ),
         (
-            "what Heun's rule gives if the mean of the slopes is applied to the guess",
+            "what Heun's rule gives if the mean of the derivatives is applied to the guess",
             _sweep(
                 step=lambda later, earlier, p, h: (
                     (p - h * (later @ p)) - h * (later @ p + earlier @ (p - h * (later @ p))) / 2
@@ -434,11 +445,11 @@ ADJOINT_SWEEP = Exercise(
             ),
         ),
         (
-            "what the mean of the slopes gives without the step α",
+            "what the mean of the derivatives gives without the step α",
             _sweep(step=lambda later, earlier, p, h: p - (later @ p + earlier @ (p - h * (later @ p))) / 2),
         ),
         (
-            "what a whole step with the first slope and half a step with the second give",
+            "what a whole step with the first derivative and half a step with the second give",
             _sweep(step=lambda later, earlier, p, h: (p - h * (later @ p)) - h * (earlier @ (p - h * (later @ p))) / 2),
         ),
     ),
@@ -452,10 +463,10 @@ ADJOINT_SWEEP = Exercise(
     expected="An array like one point of the trajectory. For small $\\alpha$ it approaches the gradient of the flow.",
 )
 
-# 08.longest_horizon -------------------------------------------------------------------------------------------------
+# 08.longest_training_time -------------------------------------------------------------------------------------------
 
 
-def _horizon(rate=lambda eigenvalues: eigenvalues[-1], span=lambda error, tolerance: np.log(tolerance / error)):
+def _longest(rate=lambda eigenvalues: eigenvalues[-1], span=lambda error, tolerance: np.log(tolerance / error)):
     """The time from its two parts: how fast errors grow, and by how many powers of e they may."""
 
     def longest(hessian, error, tolerance):
@@ -470,12 +481,24 @@ def _by_growth(hessian, error, tolerance):
     return 0.01 * (math.log(tolerance) - math.log(error)) / math.log(growth)
 
 
-LONGEST_HORIZON = Exercise(
-    id="08.longest_horizon",
+def _by_inverting(hessian, error, tolerance):
+    """An alternative: the largest T at which the error, integrated backwards, is still below the tolerance."""
+    curvatures = np.linalg.eigvalsh(hessian)
+    low, high = 0.0, 1.0
+    while error * np.exp(high * curvatures).max() < tolerance:
+        high *= 2
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if error * np.exp(middle * curvatures).max() < tolerance else (low, middle)
+    return low
+
+
+LONGEST_TRAINING_TIME = Exercise(
+    id="08.longest_training_time",
     title="How long may the inner training time be?",
     difficulty=1,
     minutes=5,
-    reference=_horizon(),
+    reference=_longest(),
     instances=lambda rng: [
         (np.diag([20.0, 1.0]), 2e-16, 1.0),
         (_symmetric(rng, rng.uniform(0.5, 4, 3)), 1e-7, float(rng.uniform(0.01, 0.1))),
@@ -485,50 +508,50 @@ LONGEST_HORIZON = Exercise(
     misconceptions=(
         Misconception(
             "smallest curvature",
-            _horizon(rate=lambda eigenvalues: eigenvalues[0]),
+            _longest(rate=lambda eigenvalues: eigenvalues[0]),
             "Your result is the one with the smallest eigenvalue. In which direction does an error grow fastest?",
         ),
         Misconception(
             "largest absolute value",
-            _horizon(rate=lambda eigenvalues: np.abs(eigenvalues).max()),
+            _longest(rate=lambda eigenvalues: np.abs(eigenvalues).max()),
             "Your result is the one with the largest *absolute* eigenvalue. Where the curvature is negative, the flow "
             "pushes points apart. What does integrating it backwards do to an error there?",
         ),
         Misconception(
             "mean curvature",
-            _horizon(rate=np.mean),
+            _longest(rate=np.mean),
             "Your result is the one with the mean eigenvalue. The error has an unknown direction, so plan for the "
             "worst.",
         ),
         Misconception(
             "trace",
-            _horizon(rate=np.sum),
+            _longest(rate=np.sum),
             "Your result is the one with the trace, which says how *volumes* grow. One error grows in one direction.",
         ),
         Misconception(
             "no logarithm",
-            _horizon(span=lambda error, tolerance: tolerance / error),
+            _longest(span=lambda error, tolerance: tolerance / error),
             "Your result contains the ratio of tolerance and error itself. Errors grow exponentially with $T$, so what "
             "has to be done with the ratio?",
         ),
         Misconception(
             "powers of ten",
-            _horizon(span=lambda error, tolerance: np.log10(tolerance / error)),
+            _longest(span=lambda error, tolerance: np.log10(tolerance / error)),
             "Your result counts powers of ten. Errors grow by powers of $e$.",
         ),
         Misconception(
             "tolerance forgotten",
-            _horizon(span=lambda error, tolerance: -np.log(error)),
+            _longest(span=lambda error, tolerance: -np.log(error)),
             "Your result is right for a tolerance of 1. How much may *this* error grow?",
         ),
         Misconception(
             "sign",
-            _horizon(span=lambda error, tolerance: np.log(error / tolerance)),
+            _longest(span=lambda error, tolerance: np.log(error / tolerance)),
             "Your result is negative. Which of the two sizes is the larger one?",
         ),
         Misconception(
             "loss instead of distance",
-            _horizon(rate=lambda eigenvalues: 2 * eigenvalues[-1]),
+            _longest(rate=lambda eigenvalues: 2 * eigenvalues[-1]),
             "Your result is half of the target, as if errors grew like $e^{2LT}$. That is how fast a *loss* grows, "
             "because it is quadratic in the distance.",
         ),
@@ -540,15 +563,15 @@ LONGEST_HORIZON = Exercise(
         ),
     ),
     relatives=(
-        ("what the smallest absolute curvature gives", _horizon(rate=lambda eigenvalues: np.abs(eigenvalues).min())),
-        ("what the Frobenius norm of the Hessian gives as curvature", _horizon(rate=np.linalg.norm)),
+        ("what the smallest absolute curvature gives", _longest(rate=lambda eigenvalues: np.abs(eigenvalues).min())),
+        ("what the Frobenius norm of the Hessian gives as curvature", _longest(rate=np.linalg.norm)),
         (
             "what tolerance minus error gives in place of the logarithm",
-            _horizon(span=lambda error, tolerance: tolerance - error),
+            _longest(span=lambda error, tolerance: tolerance - error),
         ),
         (
             "what a ratio of logarithms gives, where a difference belongs",
-            _horizon(span=lambda error, tolerance: np.log(tolerance) / np.log(error)),
+            _longest(span=lambda error, tolerance: np.log(tolerance) / np.log(error)),
         ),
         (
             "what the first number of the Hessian gives as curvature",
@@ -556,23 +579,335 @@ LONGEST_HORIZON = Exercise(
         ),
         (
             "what the smallest positive curvature gives",
-            _horizon(rate=lambda eigenvalues: eigenvalues[eigenvalues > 0].min()),
+            _longest(rate=lambda eigenvalues: eigenvalues[eigenvalues > 0].min()),
         ),
-        ("what the largest minus the smallest curvature gives", _horizon(rate=np.ptp)),
-        ("what the square of the curvature gives", _horizon(rate=lambda eigenvalues: eigenvalues[-1] ** 2)),
+        ("what the largest minus the smallest curvature gives", _longest(rate=np.ptp)),
+        ("what the square of the curvature gives", _longest(rate=lambda eigenvalues: eigenvalues[-1] ** 2)),
         (
             "what the largest number on the diagonal gives as curvature",
             lambda hessian, error, tolerance: np.log(tolerance / error) / np.diag(hessian).max(),
         ),
-        ("what log(1 + tolerance / error) gives", _horizon(span=lambda error, tolerance: np.log1p(tolerance / error))),
+        ("what log(1 + tolerance / error) gives", _longest(span=lambda error, tolerance: np.log1p(tolerance / error))),
     ),
-    alternatives=(_by_growth,),
+    alternatives=(_by_growth, _by_inverting),
     hints=(
         "Integrated backwards, an error along an eigenvector is multiplied by the exponential of $T$ times its "
         "eigenvalue. Which eigenvalue is the worst?",
         "Write down the equation: the error, times its largest growth, equals the tolerance. Solve it for $T$.",
     ),
     expected="One number. For curvatures 20 and 1, an error of 2e-16 and a tolerance of 1 it is near 1.8.",
+)
+
+# 08.lost_trajectory -------------------------------------------------------------------------------------------------
+
+
+@jax.jit
+def _bowl(params, batch):
+    """A convex loss whose curvatures lie between 1.5 and 3, and differ from place to place."""
+    away = params - batch
+    return jnp.mean(jnp.sum(0.75 * away**2 + 1.5 * jnp.log(jnp.cosh(away)), axis=-1))
+
+
+def _largest_lost(lost):
+    """The largest index in each row that is true, -1 where none is."""
+    return np.array([max(np.flatnonzero(row), default=-1) for row in lost])
+
+
+def _distances(points):
+    return np.linalg.norm(points, axis=-1)
+
+
+def _lost(
+    far=lambda distance, tolerance: ~(distance <= tolerance),  # true for NaN
+    measure=lambda runs, trajectory: _distances(runs - trajectory),
+    answer=lambda lost, distance: _largest_lost(lost),
+    adapt_on=lambda task: task.support,
+    skip=0,
+):
+    """The diagnosis from its parts, each of which a misconception may replace."""
+
+    def lost_from(loss, task, theta, learning_rate, runs, tolerance):
+        num_steps = runs.shape[1] - 1 + skip
+        trajectory = np.array(path_of(loss, adapt_on(task), theta, learning_rate, num_steps))[skip:]
+        distance = measure(runs, trajectory)
+        return answer(far(distance, tolerance), distance)
+
+    return lost_from
+
+
+lost_trajectory = _lost()
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _stepped(loss, points, batch, learning_rate):
+    """A gradient step from each of some points, shape [..., d]."""
+    step = jnp.vectorize(lambda phi: phi - learning_rate * jax.grad(loss)(phi, batch), signature="(d)->(d)")
+    return step(points)
+
+
+def broken_steps(loss, batch, learning_rate, runs):
+    """How far the next point is from a gradient step, for each point of some trajectories but the last."""
+    return _distances(np.asarray(_stepped(loss, runs[:, :-1], batch, learning_rate)) - runs[:, 1:])
+
+
+def _single_steps(loss, task, theta, learning_rate, runs, tolerance):
+    return _largest_lost(~(broken_steps(loss, task.support, learning_rate, runs) <= tolerance))
+
+
+def _compared_with(pick):
+    """Compares the runs with one made from them, and with no trajectory."""
+
+    def lost_from(loss, task, theta, learning_rate, runs, tolerance):
+        return _largest_lost(~(_distances(runs - pick(runs)) <= tolerance))
+
+    return lost_from
+
+
+def _by_scanning(loss, task, theta, learning_rate, runs, tolerance):
+    """An alternative: the trajectory by one scan, and the first lost point of the reversed runs."""
+
+    def step(phi, _):
+        return phi - learning_rate * jax.grad(loss)(phi, task.support), phi
+
+    _, trajectory = jax.lax.scan(step, jnp.asarray(theta), length=runs.shape[1])
+    right = jnp.sum((runs - trajectory) ** 2, axis=-1) <= tolerance**2
+    backwards = ~right[:, ::-1]
+    return jnp.where(backwards.any(axis=1), runs.shape[1] - 1 - backwards.argmax(axis=1), -1)
+
+
+def _run_by_run(loss, task, theta, learning_rate, runs, tolerance):
+    """An alternative: each run by itself, from its end to its beginning."""
+    trajectory = path_of(loss, task.support, theta, learning_rate, runs.shape[1] - 1)
+    found = []
+    for run in runs:
+        k = len(run) - 1
+        while k >= 0 and math.dist(run[k], trajectory[k]) <= tolerance:
+            k -= 1
+        found.append(k)
+    return np.array(found)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def integrated_backwards(loss, batch, last, learning_rate, num_steps):
+    """Points whose gradient steps end at `last`, each found from the next by Newton's method: [num_steps + 1, d]."""
+
+    def one_back(after, _):
+        def improved(_, phi):
+            gap = phi - learning_rate * jax.grad(loss)(phi, batch) - after
+            return phi - jnp.linalg.solve(jnp.eye(len(phi)) - learning_rate * jax.hessian(loss)(phi, batch), gap)
+
+        before = jax.lax.fori_loop(0, 12, improved, after)
+        return before, before
+
+    points = jax.lax.scan(one_back, last, length=num_steps)[1][::-1]
+    return jnp.concatenate([points, last[None]])
+
+
+def _unit(rng, *shape):
+    vectors = rng.normal(size=shape)
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+class _Runs:
+    """Recorded runs of one inner loop, right ones and others."""
+
+    def __init__(self, rng, loss, task, theta, learning_rate, num_steps, tolerance):
+        self.rng, self.tolerance = rng, tolerance
+        self.given = loss, task, theta, learning_rate
+        self.trajectory = np.array(path_of(loss, task.support, theta, learning_rate, num_steps))
+
+    def right(self):
+        """Rounded, by less than the tolerance."""
+        return self.trajectory + 0.6 * self.tolerance * _unit(self.rng, *self.trajectory.shape)
+
+    def backwards(self, k):
+        """A trajectory that obeys every gradient step, and is lost from step k; for `_bowl` and learning rate 0.2."""
+        loss, task, _, learning_rate = self.given
+        dim = self.trajectory.shape[1]
+        signs = self.rng.choice([-1.0, 1.0], dim) / np.sqrt(dim)  # no coordinate alone is far off
+        there = self.trajectory[k] + 1.2 * self.tolerance * signs
+        after = path_of(loss, task.support, there, learning_rate, len(self.trajectory) - 1 - k)
+        return np.concatenate([integrated_backwards(loss, task.support, there, learning_rate, k), after[1:]])
+
+    def wrong_checkpoint(self, first, last):
+        """The points from `first` to `last` were recomputed from the checkpoint before."""
+        points, length = self.trajectory.copy(), last - first + 1
+        points[first : last + 1] = self.trajectory[first - length : first]
+        return points
+
+    def moved(self, k):
+        """One point is off."""
+        points = self.right()
+        points[k] = self.trajectory[k] + 3 * self.tolerance * _unit(self.rng, points.shape[1])
+        return points
+
+    def overflow(self, k):
+        """Not a number from step k on."""
+        points = self.right()
+        points[: k + 1] = np.nan
+        return points
+
+    def instance(self, *runs):
+        runs = np.stack([runs[i] for i in self.rng.permutation(len(runs))])
+        distance = _distances(runs - self.trajectory) / self.tolerance
+        assert not (np.abs(distance - 1) < 0.02).any(), "a point that rounding could put on either side"
+        return *self.given, runs, self.tolerance
+
+
+def _in_a_bowl(rng, dim, num_steps, tolerance):
+    task = Task(rng.normal(0, 0.7, (5, dim)), rng.normal(1, 0.7, (4, dim)))
+    theta = 2.5 * _unit(rng, dim) + 0.5
+    return _Runs(rng, _bowl, task, theta, 0.2, num_steps, tolerance)
+
+
+def _recorded(rng):
+    plane, space = _in_a_bowl(rng, 2, 8, 0.02), _in_a_bowl(rng, 4, 11, 1e-3)
+    line, none = _in_a_bowl(rng, 1, 5, 0.05), _in_a_bowl(rng, 3, 0, 0.1)
+    wave_runs = _Runs(rng, wave, curve_task(rng, 6, 4), np.array([2.0, 1.0]) + rng.normal(0, 0.1, 2), 0.1, 4, 0.01)
+    return [
+        plane.instance(plane.right(), plane.backwards(5), plane.wrong_checkpoint(2, 3), plane.overflow(4)),
+        space.instance(space.backwards(7), space.wrong_checkpoint(4, 7), space.right(), space.moved(11)),
+        line.instance(line.backwards(3)),
+        none.instance(none.right(), none.moved(0)),
+        wave_runs.instance(wave_runs.moved(2), wave_runs.right(), wave_runs.moved(0)),
+    ]
+
+
+LOST_TRAJECTORY = Exercise(
+    id="08.lost_trajectory",
+    title="Diagnose a lost trajectory",
+    difficulty=2,
+    minutes=12,
+    reference=lost_trajectory,
+    instances=_recorded,
+    misconceptions=(
+        Misconception(
+            "single steps",
+            _single_steps,
+            "Your result is that of a test of single steps: does a gradient step lead from each recorded point to the "
+            "next? A trajectory that was integrated backwards passes this test at every step, wherever it goes. With "
+            "what else can a point be compared?",
+        ),
+        Misconception(
+            "NaN taken for right",
+            _lost(far=lambda distance, tolerance: distance > tolerance),
+            "Your result is right but for the runs with NaN. Every comparison with NaN is false, so NaN is not above "
+            "your tolerance either. Which comparison is true only where a point is right?",
+        ),
+        Misconception(
+            "lowest step",
+            _lost(answer=lambda lost, distance: np.where(lost.any(1), lost.argmax(1), -1)),
+            "Your result is the *lowest* number of a lost point. The backward pass begins at $\phi_K$. Which of the "
+            "lost points does it meet first?",
+        ),
+        Misconception(
+            "0 for a right run",
+            _lost(answer=lambda lost, distance: np.maximum(_largest_lost(lost), 0)),
+            "Your result is 0 for runs that are right everywhere, as if they were lost at $\phi_0$. What does the "
+            "docstring want for them?",
+        ),
+        Misconception(
+            "last right point",
+            _lost(answer=lambda lost, distance: np.where(lost.any(1), _largest_lost(lost) + 1, -1)),
+            "Your numbers are one too large for the runs that are lost. Do you count the last point that is right, and "
+            "not the first that is lost?",
+        ),
+        Misconception(
+            "steps of the backward pass",
+            _lost(answer=lambda lost, distance: np.where(lost.any(1), lost[:, ::-1].argmax(1), -1)),
+            "Your result is the number of steps that the backward pass has taken when it is lost. The exercise asks "
+            "for the $k$ of the point that it has then reached.",
+        ),
+        Misconception(
+            "number of lost points",
+            _lost(answer=lambda lost, distance: lost.sum(1)),
+            "Your result is the number of lost points of each run. Which point is the first of them in the backward "
+            "pass?",
+        ),
+        Misconception(
+            "yes or no",
+            _lost(answer=lambda lost, distance: lost.any(1).astype(int)),
+            "Your result is 1 for each run that has lost its trajectory, and 0 for the others. From which step on?",
+        ),
+        Misconception(
+            "largest distance",
+            _lost(answer=lambda lost, distance: np.where(lost.any(1), distance.argmax(1), -1)),
+            "Your result is the step at which a lost run is *farthest* from the trajectory. When did it first leave "
+            "it?",
+        ),
+        Misconception(
+            "lost for good",
+            _lost(answer=lambda lost, distance: np.logical_and.accumulate(lost, axis=1).sum(1) - 1),
+            "Your result leaves out runs that are right again later in their backward pass. One wrong segment makes "
+            "the meta-gradient wrong, even if the next checkpoint is a good one.",
+        ),
+        Misconception(
+            "only the initialization",
+            _lost(answer=lambda lost, distance: np.where(lost[:, 0], 0, -1)),
+            "Your result is that of a comparison at $\phi_0$ alone. A run can end at the initialization and have left "
+            "the trajectory before.",
+        ),
+        Misconception(
+            "largest coordinate",
+            _lost(measure=lambda runs, trajectory: np.abs(runs - trajectory).max(-1)),
+            "Your result is the one for the largest difference of a *coordinate*. The tolerance is for the distance, "
+            "the norm of the difference.",
+        ),
+        Misconception(
+            "squared distance",
+            _lost(measure=lambda runs, trajectory: _distances(runs - trajectory) ** 2),
+            "Your result is the one for the *square* of the distance. Is a root missing?",
+        ),
+        Misconception(
+            "relative distance",
+            _lost(measure=lambda runs, trajectory: _distances(runs - trajectory) / _distances(trajectory)),
+            "Your result is the one for a distance divided by the norm of $\phi_k$. The tolerance is for the distance "
+            "itself.",
+        ),
+        Misconception(
+            "first run taken for the truth",
+            _compared_with(lambda runs: runs[:1]),
+            "Your result is that of a comparison with the first run, which may itself be lost. From what can you "
+            "compute the trajectory anew?",
+        ),
+        Misconception(
+            "query set in the inner loop",
+            _lost(adapt_on=lambda task: task.query),
+            "Your result is the one for an inner loop on the query set. Which set does adaptation use?",
+        ),
+        Misconception(
+            "one step ahead",
+            _lost(skip=1),
+            "Your result is the one for a comparison of each recorded point with the point *after* it on the "
+            "trajectory. Where does the trajectory begin, before the first step or after it?",
+        ),
+    ),
+    relatives=(
+        (
+            "what the sum of the differences of all coordinates gives in place of the distance",
+            _lost(measure=lambda runs, trajectory: np.abs(runs - trajectory).sum(-1)),
+        ),
+        ("what a comparison with the median of all runs gives", _compared_with(lambda runs: np.median(runs, axis=0))),
+        ("what a comparison with the last run gives", _compared_with(lambda runs: runs[-1:])),
+        (
+            "what the distance from the initialization gives",
+            _lost(measure=lambda runs, trajectory: _distances(runs - trajectory[0])),
+        ),
+        ("what half of the tolerance gives", _lost(far=lambda distance, tolerance: ~(distance <= tolerance / 2))),
+        (
+            "the largest step at which a run is right",
+            _lost(answer=lambda lost, distance: _largest_lost(~lost)),
+        ),
+    ),
+    alternatives=(_by_scanning, _run_by_run),
+    hints=(
+        "The initialization, the loss and the learning rate are known. So $\phi_0, \dots, \phi_K$ can be computed "
+        "forwards once more, and forwards an error shrinks.",
+        "Compare all runs with $\phi_k$ as soon as you have it. If you note $k$ for every run that is too far away "
+        "there, and later ones overwrite earlier ones, which number is left in the end?",
+    ),
+    expected="An array of whole numbers, one for each run. A run that is right everywhere gets −1, and one that is "
+    "lost only at $\phi_0$ gets 0.",
 )
 
 # 08.proximal_flow_gradient ------------------------------------------------------------------------------------------
@@ -768,7 +1103,7 @@ PROXIMAL_FLOW_GRADIENT = Exercise(
     "the gradient of iMAML if the curvatures of $H + \\lambda I$ are positive.",
 )
 
-EXERCISES = (FLOW_GRADIENT, ADJOINT_SWEEP, LONGEST_HORIZON, PROXIMAL_FLOW_GRADIENT)
+EXERCISES = (FLOW_GRADIENT, ADJOINT_SWEEP, LONGEST_TRAINING_TIME, LOST_TRAJECTORY, PROXIMAL_FLOW_GRADIENT)
 
 
 PREDICTIONS = (
@@ -1042,7 +1377,7 @@ def lost(loss, task, theta, trajectory, returned, times):
 
 
 def round_trip(loss, task, theta, forward, back, products, misses, epsilon, product):
-    """The way back for one LT, and how far from θ it ends for each."""
+    """Forwards and backwards for one LT, and how far from θ the latter ends for each."""
     figure, (left, right) = plots.subplots(2, height=3.7)
     _valley(left, loss, task.support, theta, {"forward": (forward, (0, 0.12)), "backward": (back, (0, -0.2))})
     right.plot(products, misses, color=plots.PALETTE["orange"], linestyle="--", label="measured")
@@ -1059,6 +1394,54 @@ def round_trip(loss, task, theta, forward, back, products, misses, epsilon, prod
         axes=right,
     )
     return figure
+
+
+def recorded(distances, lost_from, tolerance):
+    """How far recorded runs are from the trajectory at each step, and where each is lost first.
+
+    Args:
+      distances: name of a run -> the distance of each of its points, shape [K + 1].
+      lost_from: the step from which each of them is lost in the order of the backward pass, -1 if none is.
+      tolerance: the largest distance of a point that is right.
+    """
+    figure, (axes,) = plots.subplots(height=3.4)
+    for (name, distance), k, color, dash in zip(distances.items(), lost_from, plots.COLORS, plots.DASHES, strict=False):
+        axes.plot(np.maximum(distance, 1e-17), color=color, linestyle=dash, label=name)
+        if k >= 0:
+            axes.plot(k, distance[k], "o", color=color, markersize=7)
+    axes.axhline(tolerance, color=plots.PALETTE["muted"], linestyle=":", linewidth=1.5)
+    axes.annotate(
+        "tolerance",
+        (0, tolerance),
+        (4, 4),
+        textcoords="offset points",
+        color=plots.PALETTE["muted"],
+    )
+    axes.set(yscale="log", ylim=(3e-18, 1e2))
+    plots.label(axes, "step k", "distance from φ_k")
+    plots.show(
+        figure,
+        alt="Distance from the trajectory against the step, on a logarithmic axis, for three runs; the backward pass "
+        "reads it from right to left. The run with right checkpoints is at the bottom everywhere. The run that was "
+        "integrated backwards rises steadily from right to left and crosses the tolerance on its way. The run with a "
+        "wrong checkpoint is above the tolerance for the steps of one segment only.",
+        title="One run drifts away from its trajectory, the other leaves it for one segment",
+        caption="Three recorded backward passes in the valley, read from right to left. Marks: the first point beyond "
+        "the tolerance.",
+    )
+
+
+def stability_limit() -> float:
+    """The largest product of step and curvature for which a step of `ml.a_maml` does not grow on a quadratic."""
+
+    def growth(product):
+        derivatives = []
+        for weights in TSITOURAS[:6]:
+            derivatives.append(-product * (1 + np.dot(weights[: len(derivatives)], derivatives)))
+        return abs(1 + np.dot(TSITOURAS[6], derivatives))
+
+    products = np.linspace(0.01, 5, 500)
+    return float(products[np.argmax([growth(product) > 1 for product in products])])
 
 
 def memory(counts, copies):
