@@ -735,10 +735,12 @@ class _Runs:
         points[first : last + 1] = self.trajectory[first - length : first]
         return points
 
-    def moved(self, k):
-        """One point is off."""
+    def moved(self, *steps):
+        """Some points are off, the first of them farthest."""
         points = self.right()
-        points[k] = self.trajectory[k] + 3 * self.tolerance * _unit(self.rng, points.shape[1])
+        for number, k in enumerate(steps):
+            far = (3 - 0.5 * number) * self.tolerance
+            points[k] = self.trajectory[k] + far * _unit(self.rng, points.shape[1])
         return points
 
     def overflow(self, k):
@@ -754,22 +756,23 @@ class _Runs:
         return *self.given, runs, self.tolerance
 
 
-def _in_a_bowl(rng, dim, num_steps, tolerance):
-    task = Task(rng.normal(0, 0.7, (5, dim)), rng.normal(1, 0.7, (4, dim)))
+def _in_a_bowl(rng, dim, num_steps, tolerance, same_sets=False):
+    support, query = rng.normal(0, 0.7, (5, dim)), rng.normal(1, 0.7, (4, dim))
+    task = Task(support, support if same_sets else query)
     theta = 2.5 * _unit(rng, dim) + 0.5
     return _Runs(rng, _bowl, task, theta, 0.2, num_steps, tolerance)
 
 
 def _recorded(rng):
     plane, space = _in_a_bowl(rng, 2, 8, 0.02), _in_a_bowl(rng, 4, 11, 1e-3)
-    line, none = _in_a_bowl(rng, 1, 5, 0.05), _in_a_bowl(rng, 3, 0, 0.1)
+    line, none = _in_a_bowl(rng, 1, 5, 0.05, same_sets=True), _in_a_bowl(rng, 3, 0, 0.1)
     wave_runs = _Runs(rng, wave, curve_task(rng, 6, 4), np.array([2.0, 1.0]) + rng.normal(0, 0.1, 2), 0.1, 4, 0.01)
     return [
         plane.instance(plane.right(), plane.backwards(5), plane.wrong_checkpoint(2, 3), plane.overflow(4)),
         space.instance(space.backwards(7), space.wrong_checkpoint(4, 7), space.right(), space.moved(11)),
         line.instance(line.backwards(3)),
         none.instance(none.right(), none.moved(0)),
-        wave_runs.instance(wave_runs.moved(2), wave_runs.right(), wave_runs.moved(0)),
+        wave_runs.instance(wave_runs.moved(3, 1), wave_runs.moved(1, 2), wave_runs.right(), wave_runs.moved(0)),
     ]
 
 
