@@ -1421,7 +1421,7 @@ def recorded(distances, lost_from, tolerance):
         color=plots.PALETTE["muted"],
     )
     axes.set(yscale="log", ylim=(3e-18, 1e2))
-    plots.label(axes, "step k", "distance from φ_k")
+    plots.label(axes, "step k", "distance from the trajectory")
     plots.show(
         figure,
         alt="Distance from the trajectory against the step, on a logarithmic axis, for three runs; the backward pass "
