@@ -618,9 +618,9 @@ def unconverged_fo_b(loss, task, params, step_size, num_steps, strength):
     Args:
       loss: function of (params, batch) that returns a scalar.
       task: a pair with task.support and task.query, each a batch.
-      params: theta, an array of shape [d]. Descent begins there.
+      params: θ, an array of shape [d]. Descent begins there.
       step_size: α, the inner learning rate.
-      num_steps: K, a whole number, 0 included.
+      num_steps: K, a whole number >= 1.
       strength: λ > 0, a number.
 
     Returns:

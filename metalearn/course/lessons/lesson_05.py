@@ -650,7 +650,6 @@ UNCONVERGED = Exercise(
         (cosines, points_task(rng, 4, 4, 6), rng.normal(0, 1, 4), 0.3, 5, 0.8),
         (regression, line_task(rng, 6, 4), rng.normal(0, 1, 3), 0.1, 1, 2.0),
         (cosines, points_task(rng, 3, 6, 5), rng.normal(3, 0.5, 3), 0.2, 9, 0.4),
-        (wave, curve_task(rng, 4, 5), rng.normal(1, 0.3, 2), 0.1, 0, 1.5),
     ],
     misconceptions=(
         Misconception(
