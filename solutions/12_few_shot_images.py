@@ -44,16 +44,17 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # %% [markdown]
 # ## Draw five symbols
 #
-# Draw a symbol into each of the five boxes: letters of an alphabet that you know, letters that you make up, or small
+# Draw a symbol in each of the five boxes: letters of an alphabet that you know, letters that you make up, or small
 # pictures. **One drawing of each is enough.** Then draw one of the five again in the large box. A small network adapts
-# to your five drawings by ten gradient steps, here in your browser, and says which one you have drawn.
+# to your five drawings in ten gradient steps, here in your browser, and says which one you have drawn.
 
 # %%
 playground("draw_five_symbols")
 
 # %% [markdown]
-# The network has never seen your symbols, and nothing was sent anywhere: the ten steps take a few milliseconds. Try to
-# fool it. Which pairs of symbols does it confuse, and does it help to draw one of the five differently?
+# The network has never seen your drawings, and they were not sent anywhere, because the ten steps take only a few
+# milliseconds in your browser. Try to fool it. Which pairs of symbols does it confuse, and does it help to draw one of
+# the five differently?
 #
 # How often is it right? Here is what was measured, on characters of two scripts that it was not trained on, and on
 # random symbols that a program draws again and again with a shaky hand.
@@ -62,8 +63,8 @@ playground("draw_five_symbols")
 figures.pad_accuracy()
 
 # %% [markdown]
-# This lesson shows how such a network is made, how much of this the meta-learning is responsible for, and what exactly
-# the training does to the network's features.
+# This lesson shows how such a network is made, how much of its accuracy is due to meta-learning, and what exactly the
+# training does to the network's features.
 #
 # *Short of time? Skip the sections "Train it yourself" and "Omniglot".*
 
@@ -147,8 +148,9 @@ assert 0.8 < pixel_score.mean < 0.92
 assert 0.2 < (1 - network_score.mean) / (1 - pixel_score.mean) < 0.32
 
 # %% [markdown]
-# The nearest picture is a strong opponent here. The network makes about a quarter as many mistakes. That is a large
-# gain, but a report that leaves the baseline out would make it look larger still.
+# The nearest picture is a strong opponent here. On the printed characters the network makes about a quarter as many
+# mistakes. That is a large gain, but a report that leaves the baseline out would make it look larger still. On the
+# random symbols the gain is much smaller.
 #
 # Now for a fair comparison of meta-gradients. Its runs take too long for a notebook, so they were made by a script of
 # the course, `few_shot.py`, and their record comes with the course. The rules are those of lesson 07:
@@ -166,8 +168,8 @@ assert 0.2 < (1 - network_score.mean) / (1 - pixel_score.mean) < 0.32
 #
 # The strongest baseline trains the same network, on the same number of pictures, as an ordinary classifier of all 999
 # training characters. For a new task it gets a zero head of five classes and is fine-tuned on the support set. This is
-# **fine-tuning from joint training**. Or its features are used without any fine-tuning: every feature vector is scaled
-# to norm 1, and a query gets the class whose **centroid**, the mean of its support features, is nearest.
+# **fine-tuning from joint training**. Alternatively, its features are used without any fine-tuning: every feature vector
+# is scaled to norm 1, and a query gets the class whose **centroid**, the mean of its support features, is nearest.
 
 # %%
 figures.comparison()
@@ -202,13 +204,13 @@ figures.comparison_table()
 # meta-learning on photographs. Our thousand training characters are enough to learn features without any episodes.
 #
 # But *fine-tuning* the same classifier, with the ten gradient steps that the meta-learned networks take, is four points
-# worse than they are. So what meta-learning provides here does not seem to be better features. It is an initialization
-# from which a few gradient steps make good use of one picture. With five support pictures all of these are close to
+# worse than they are. So what meta-learning provides here seems to be not better features, but an initialization from
+# which a few gradient steps make good use of one picture. With five support pictures all of these are close to
 # 99 %, and even the pixels reach 97 %. An accuracy of 95 % at 5-way 5-shot, which sounds impressive, would be a failure
 # on this data.
 #
 # One row stands out. First-order MAML with a learned head is worse than the nearest picture. With a zero head it is about
-# level with MAML, for 6 gradients of a task in place of 16. The rest of this lesson is about this difference.
+# level with MAML, at a cost of 6 gradients per task instead of 16. The rest of this lesson is about this difference.
 
 # %% [markdown]
 # ## Train it yourself
@@ -370,7 +372,8 @@ check("12.coefficients", coefficients)
 # $-(1 - p_y(q))(1 - p_y(s)) - \sum_{c \ne y} p_c(q)\, p_c(s)$, so such a pair never repels, whatever the head is. If
 # their classes differ, the sign depends on the probabilities.
 #
-# Now put $W = 0$. All logits of the support set are zero, and $p(s)$ is uniform.
+# We compare two heads: the random one of the derivation, and $W = 0$, with which all logits of the support set are zero
+# and $p(s)$ is uniform.
 
 # %%
 sign_prediction = predict("12.signs")
@@ -413,8 +416,9 @@ assert np.allclose(
 # probability to the same third class. (The percentage counts all queries of the task, and the figure shows two of each
 # class.)
 #
-# The next figure has features of two dimensions, so that both parts can be drawn as arrows. Change the size of the old
-# head. **Which of the two parts changes more?**
+# The next figure has features of two dimensions, so that both parts can be drawn as arrows. Its *wrong signs* are the
+# percentage of pairs of different classes that attract each other. Change the size of the old head. **Which of the two
+# parts changes more?**
 
 # %%
 explore(figures.arrows, figures.ARROWS, head_scale=(0.0, 1.0, 0.05, 0.5))
@@ -490,8 +494,9 @@ assert np.abs(zero_head.interference).max() == 0 and zero_head.wrong_signs() == 
 # %% [markdown]
 # The numbers of this head are as small as those of any layer before training, and still the interference is three times
 # as large as the part that teaches something, and nearly one in five pairs of different classes has the wrong sign.
-# This is the noise in the title of the paper, *MAML is a noisy contrastive learner*. It is not hopeless: classes are
-# numbered anew in every task, so the interference points elsewhere each time, and the outer loop averages over tasks.
+# This is the noise in the title of the paper, *MAML is a noisy contrastive learner*. Even so, training is not
+# hopeless, because classes are numbered anew in every task. So the interference points elsewhere each time, and the
+# outer loop averages over tasks.
 
 # %% [markdown]
 # ## Where zeroing helps, and where it does not
@@ -514,7 +519,7 @@ figures.training_curves()
 # in the table do not show, and on the validation tasks of the curves MAML is even a little better with a learned head.
 #
 # The row with $K = 1$ is the setting of the derivation, except that the encoder adapts too. It was trained with one inner
-# step and tested with ten, like the other rows. It gains more than ten points on average, though its three runs differ
+# step but tested, like the other rows, with ten. It gains more than ten points on average, though its three runs differ
 # widely, and it stays behind the nearest picture. Training with one inner step, with a learning rate of our grid, is not
 # enough for this data.
 #
@@ -523,11 +528,12 @@ figures.training_curves()
 # that ten steps from the learned head do not make use of them.
 #
 # The curves show that first-order MAML with a learned head does not merely learn more slowly. It learns at first, and
-# then it loses again a part of what it had learned. (Do not compare the curves with the table: they are measured on
-# other tasks, and after the five inner steps of training, while the table has ten.) Is the interference
-# the cause? It may be, but the split alone does not prove it. In the networks at the end of training the
-# interference is about two thirds as large as the contrastive part with first-order MAML, and about as large with MAML,
-# which is not harmed. For MAML these two are not the whole gradient.
+# then it loses a part of what it had learned. (Do not compare the curves with the table: they are measured on
+# other tasks, and after the five inner steps of training, while the table has ten.)
+#
+# Is the interference the cause? It may be, but the split alone does not prove it. At the end of training with
+# first-order MAML, the interference is about two thirds as large as the contrastive part. With MAML, which is not harmed,
+# the two are about equally large, but for MAML they are not the whole gradient.
 
 # %% tags=["fold"]
 _ends = {name: np.mean([run[-1] for run in _rows[name]["plain"]["interference"]]) for name in ("MAML", "FO-MAML")}
@@ -639,10 +645,10 @@ frozen_prediction.reveal(
 )
 
 # %% [markdown]
-# Less than one percentage point is lost. The hidden layers adapt in every task of training, and at test one can do
-# without. The record of the comparison agrees: ANIL with a zero head, which adapts the head alone in training and at
-# test, is level with MAML at 1-shot. What is left to the head is little more than the nearest centroid does. By line 1 with $W = 0$, its
-# first step ranks the classes by the inner products of $\psi(q)$ with their centroids.
+# Less than one percentage point is lost. The hidden layers adapted in every task of training, and yet at test they need
+# not. The record of the comparison agrees: ANIL with a zero head, which adapts the head alone in training and at test, is
+# level with MAML at 1-shot. The head has to do little more than find the nearest centroid. Indeed, by line 1 with
+# $W = 0$, after its first step it ranks the classes by the inner products of $\psi(q)$ with their centroids.
 
 # %% [markdown]
 # ## Exercise: how similar are two layers?
@@ -698,7 +704,10 @@ assert 3 < _left["untrained"] / _left["meta-learned"] < 5
 # The first hidden layer of the meta-learned network is practically the same after adaptation as before, and the second
 # nearly so. In the untrained network the same ten steps change the second layer more than three times as much. So it is
 # not the small number of steps that keeps the features where they are. For this network and these tasks the answer is
-# **feature reuse**, as Raghu et al. found it for MAML on photographs.
+# **feature reuse**, as Raghu et al. found for MAML on photographs.
+#
+# This agrees with the comparison. Read by nearest centroids, the features of MAML were no better than those of the
+# ordinary classifier, but ten gradient steps from a zero head make good use of them.
 
 # %% [markdown]
 # You can see it in the features themselves. The map below takes all sixty pictures of one task's five characters, and
@@ -714,15 +723,15 @@ figures.feature_map((_before - _mean_feature) @ _plane, (_after - _mean_feature)
 
 # %% [markdown]
 # Before adaptation the pictures of most characters lie together already, and each group contains the one picture that
-# the network may adapt to. The network was never trained on these characters. Ten steps move the groups apart along the
-# directions that matter to this task, and few points change the group to which they belong.
+# the network may adapt to. The network was never trained on these characters. Ten steps move the groups a little further
+# apart, and few points change the group to which they belong.
 
 # %% [markdown]
 # ## Omniglot
 #
 # Few-shot papers report their results on *Omniglot*: 1,623 characters of 50 alphabets, each drawn by 20 people. Its files
 # do not come with this course. If you have them, name their folder below. The same network, which has seen printed
-# characters and scribbles only, is then tested on the 20 alphabets of its evaluation set, with the function that
+# characters and scribbles only, is then tested on the 20 alphabets of Omniglot's evaluation set, with the function that
 # evaluated the printed characters.
 
 # %%
@@ -752,8 +761,8 @@ except FileNotFoundError as missing:
 #   head as it was before adaptation.
 # - With a zero head the interference is zero, $c_{qs} = p_{y_s}(q) - 1[y_s = y_q]$, and first-order MAML is a
 #   supervised contrastive learner. The trick belongs in training *and* test.
-# - It lifts first-order MAML from below the nearest picture to the level of MAML. Methods that account for the inner loop
-#   gain little.
+# - Zeroing lifts first-order MAML from below the nearest picture to the level of MAML. Methods that account for the
+#   inner loop gain little.
 # - Most of what a new task needs is in the features before adaptation: feature reuse.
 
 # %%
