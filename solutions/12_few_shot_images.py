@@ -104,7 +104,7 @@ before_prediction = predict("12.before")
 adapted = ml.adapt(loss, inner, params, task.support, num_steps=10)
 before = accuracy(params, task.query)
 after = accuracy(adapted, task.query)
-print(f"right before adaptation: {100 * before:.0f} %")
+print(f"correct before adaptation: {100 * before:.0f} %")
 print(f"right after ten steps:   {100 * after:.0f} %")
 
 # %% tags=["fold"]
@@ -118,7 +118,7 @@ assert (_right > 0.9).mean() > 0.75 and _right[61] < _right.min() + 0.05
 figures.gallery(
     jax.tree.map(lambda leaf: leaf[_shown], _first),
     _guesses[_shown],
-    "Most tasks are solved, and the worst shows why one picture may not be enough",
+    "Most tasks are solved, and a hard one shows why one picture may not be enough",
 )
 
 # %% [markdown]

@@ -116,7 +116,7 @@ def drawings(
     path = Path(directory).expanduser() / name
     source = f'the folder "python" of https://github.com/brendenlake/omniglot, unchanged, and put it at {path}'
     if not path.is_file():
-        raise FileNotFoundError(f"directory holds no {name}. Get it from {source}.")
+        raise FileNotFoundError(f"There is no {name} in the directory. Get it from {source}.")
     content = path.read_bytes()
     checksum = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if checksum != CHECKSUMS[name]:

@@ -772,7 +772,7 @@ QUIZ = (
         1,
         (
             "It adapts, but from another point than in all of training, and only for a few steps.",
-            "Yes: its gradient was zero in every step of training, so it is what it was drawn as.",
+            "Yes: its gradient was zero in every step of training, so it still has its random initial values.",
             "All parameters adapt, as before.",
             "The support set is the same.",
         ),
