@@ -186,14 +186,16 @@ print("the bias is that of line 3, for one example and for two")
 #
 # $$\mathbb{E}\, \hat g_i = (1 - \alpha)\, \big(e^{\phi_i - m_i + s^2/2} - 1\big), \qquad s^2 = \frac{\alpha^2 \sigma^2}{n} .$$
 #
-# Without noise there would be no $s^2/2$. MAML behaves as if every adapted plan were later by $s^2/2$ than it is. A
-# change of $\theta$ moves $\phi_i$ by only $1 - \alpha$ times as much. So to make up for it, training ends where
+# Without noise there would be no $s^2/2$. MAML behaves as if every adapted plan were later by $s^2/2$ than it is. To
+# make up for this, the adapted plans have to come earlier by $s^2/2$. A change of $\theta$ moves $\phi_i$ by only
+# $1 - \alpha$ times as much, so $\theta$ itself has to come earlier by more, and training ends where
 #
 # $$\boxed{\;\theta = \theta^* - \frac{s^2}{2\, (1 - \alpha)}\;}$$
 #
 # with the optimum $\theta^*$ of $F$. In our example $\alpha \sigma = 1$, so this distance is $1/n$ minutes. Does
 # training really end there? Here is MAML on the twenty stops, two of them in every outer step. The outer learning rate
-# falls slowly, so that the noise of the single steps dies out.
+# falls slowly, so that the noise of the single steps dies out. The runs come in pairs whose noise has opposite signs
+# (`sign` in the code), because the mean of such a pair is more precise.
 
 # %%
 jax.config.update("jax_enable_x64", True)  # so that checks can be strict
@@ -311,18 +313,19 @@ assert abs(float(jax.grad(cost)(figures.OPTIMUM - figures.floor(1), 1.0))) < 1e-
 assert abs(float(jax.grad(cost)(figures.OPTIMUM, np.inf))) < 1e-12
 
 # %% [markdown]
-# The second column is a meta-objective too. Let $F_n$ be the expected cost after adapting to $n$ random mornings. Its
-# gradient is the expectation of the gradient for given mornings, and this one is MAML's estimate. So MAML with $n$
-# support examples is an unbiased method for $F_n$, and ends at its optimum.
+# The second column is a meta-objective too. Let $F_n$ be the expected cost after adapting to $n$ random mornings. MAML's
+# estimate is the gradient of the cost for the mornings at hand, and its expectation is the gradient of $F_n$. So MAML
+# with $n$ support examples is an unbiased method for $F_n$, and ends at its optimum.
 #
-# Before you call MAML biased, then, ask **what a task will have when it is used**. If every task is new and brings a
-# few examples, $F_n$ is your objective, and MAML is right: a plan that is made from one bad clock should be cautious.
+# Before you call MAML biased, then, ask **how many examples of a task you will have when training is over**. If every
+# task is new and brings a few examples, $F_n$ is your objective, and MAML is right: a plan that is made from one bad
+# clock should be cautious.
 #
 # There is another situation. The tasks are a finite population, such as the bus stops of your town or the phones of
 # your users, and the same ones come back again and again. Each visit brings only a few examples, because more do not
 # fit into one step, but over all visits they are many, and when training is over each task is adapted to all of its
-# examples. Then $F$ is the objective, and each visit of training knows too little. The rest of this lesson is about
-# this situation.
+# examples. Then $F$ is the objective, but in training MAML adapts to the few examples of one visit, and so its estimate
+# of the gradient is biased. The rest of this lesson is about this situation.
 
 # %% [markdown]
 # ## Remember each task's adapted parameters
@@ -469,10 +472,10 @@ for _name, _b in _rates.items():
 
 # %% [markdown]
 # Each point is the distance to the end of runs with exact adaptation that visit the same stops, so it shows what the
-# noise alone does; the intervals are smaller than the points. The points lie on the lines, which are the formula for
-# the end of MAML, $\theta = \theta^* - s^2/(2(1-\alpha))$, with $b\, s^2/(2-b)$ in place of $s^2$. With $b = 0.1$ and
-# one morning, MOML ends where MAML would end with nineteen. So **a memory of rate $b$ is worth a support batch that is
-# $(2-b)/b$ times as large**, and a small enough $b$ makes the bias as small as you like.
+# noise alone does; the intervals are smaller than the points. The lines are MAML's distance $s^2/(2(1-\alpha))$ with
+# $b\, s^2/(2-b)$ in place of $s^2$, and the points lie on them. With $b = 0.1$ and one morning, MOML ends where MAML
+# would end with nineteen. So **a memory of rate $b$ is worth a support batch that is $(2-b)/b$ times as large**, and a
+# small enough $b$ makes the bias as small as you like.
 #
 # ## Stale memories
 #
@@ -568,15 +571,16 @@ assert _best[0] > 2 * _best[1]
 
 # %% [markdown]
 # At the beginning of training, when $\theta$ moves fast, a large $b$ is better. Towards the end a small one is. A
-# larger population has the same effect as a faster training, because only the product of $M/B$ and $d$ counts. In
+# larger population has the same effect as faster training, because only the product of $M/B$ and $d$ counts. In
 # practice one chooses $b$ together with the outer learning rate, since $d$ is proportional to it.
 
 # %% [markdown]
 # ## What the paper's second version does
 #
-# One can also move *all* memories in every outer step. The second version of MOML in the paper draws absent tasks
-# towards $\theta$, and gives the gradient of a task that is present more weight, so that on average its memory still
-# holds the adapted parameters $\theta - \alpha \nabla h_i(\theta)$:
+# One can also move *all* memories in every outer step. The second version of MOML in the paper draws every memory
+# towards $\theta$, whether its task is in the batch or not. Only the tasks of the batch have a gradient to add, and it
+# counts $M/B$ times, so that on average a memory still holds the adapted parameters
+# $\theta - \alpha \nabla h_i(\theta)$:
 #
 # $$u_i \leftarrow (1 - b)\, u_i + b\, \theta - b\, \frac MB\, \alpha \nabla h_i(\theta) \cdot
 # \begin{cases} 1 & \text{if } i \text{ is in the batch} \\ 0 & \text{otherwise.} \end{cases}$$
@@ -635,7 +639,8 @@ assert _variance(_s) - _variance(0.0) > _b / (2 - _b) * _s**2
 #
 # Now let the tasks be phones, or *clients*, and let a server train one initialization for all of them, from which each
 # phone will adapt to its owner. The data stay on the phones. This is called **personalized federated learning**. What
-# costs most is not computing but communication, and so clients take several steps alone before they report.
+# costs most is not computing but communication, and so each client takes $H$ steps alone before it reports. (Here $H$
+# counts steps, as in the literature on federated learning; elsewhere it is a Hessian.)
 
 # %% tags=["fold"]
 figures.local_diagram()
@@ -644,7 +649,7 @@ figures.local_diagram()
 # In **LocalMOML** every client of a round begins with the server's $\theta$ and with a new memory: $\theta$ adapted to
 # one of its support sets. Then it takes $H$ steps of MOML on its own $\theta_i$ and $u_i$, each with new examples. The
 # server's new $\theta$ is the mean of the $\theta_i$. A client keeps nothing between rounds, so a new one can take part
-# at any time. (Here $H$ counts steps, as in the literature on federated learning; elsewhere it is a Hessian.)
+# at any time.
 
 # %% [markdown]
 # ## Exercise: a round of LocalMOML
@@ -761,9 +766,9 @@ assert _left(1) > _left(5) > _left(25) > 0.3 / 1.7
 # Five local steps need about a fifth of the rounds. With equal clients they cost nothing in accuracy. With different
 # clients, each one moves towards its own optimum between two rounds. Where a client's cost is strongly curved, its
 # gradient soon becomes small on the way, and so do its steps, while clients with less curvature go on in longer ones. So
-# the mean of where they end is not where the mean gradient would have led. This error is called **client drift**. It
-# grows with $H$, and while it is small it is proportional to $\eta$: with five local steps half of the learning rate
-# halves it, with twenty-five not quite.
+# the mean of where they end is not where the mean gradient would have led. The distance from the optimum that remains
+# is called **client drift**. It grows with $H$, and while it is small it is proportional to $\eta$: with five local
+# steps, half the learning rate leaves half the drift, and with twenty-five a little more.
 #
 # The last column holds a surprise. A LocalMOML memory lives only for one round, so it has little time to average. With
 # one local step it holds two support sets, and with $b = 0.3$ more than half of the noise is left, far more than the
@@ -772,10 +777,10 @@ assert _left(1) > _left(5) > _left(25) > 0.3 / 1.7
 # %% [markdown]
 # ## On a network
 #
-# The bus stops were made so that everything can be calculated. Do we find the same on the sine curves of lesson 02? As
-# in the authors' experiment, the population is 25 of them, with five amplitudes and five phases, a visit brings **one**
-# support point, the network has two hidden layers of 40 units, and $\alpha = 0.01$. We take five curves in each outer
-# step, ten query points of each, and clip the meta-gradient (lesson 06).
+# The bus stops were made so that everything can be calculated. Do we find the same on the sine curves of lesson 02? We
+# follow an experiment of MOML's authors. The population consists of 25 curves, with five amplitudes and five phases,
+# and a visit brings **one** support point. The network has two hidden layers of 40 units, and $\alpha = 0.01$. The rest
+# is ours: five curves in each outer step, ten query points of each, and a clipped meta-gradient (lesson 06).
 
 # %%
 jax.config.update("jax_enable_x64", False)
@@ -872,9 +877,9 @@ assert (
 # %% [markdown]
 # ## What to take away
 #
-# - The mean of a curved function is not the function at the mean. So a noisy adaptation biases MAML's gradient by
-#   $I - \alpha H$ times half of the query loss's third derivatives, summed against the covariance of the noise. The
-#   bias falls like $1/n$, and no number of outer steps removes it.
+# - The mean of a curved function is not the function at the mean. So a noisy adaptation biases MAML's gradient. The bias
+#   comes from the third derivatives of the query loss and the covariance of the noise. It falls like $1/n$, and no
+#   number of outer steps removes it.
 # - It is a bias for the objective with exact adaptation. For the cost after adapting to $n$ examples, MAML with $n$
 #   examples is unbiased.
 # - A memory of rate $b$ leaves $\frac{b}{2-b}$ of the variance, and so it is worth $\frac{2-b}{b}$ times as many
@@ -894,7 +899,8 @@ progress("10")
 # ## Limits
 #
 # - The bus stops have one parameter, a quadratic support loss and normal noise, so that every floor has a formula. On
-#   other problems the formulas hold to second order in the noise.
+#   other problems line 3 gives the bias of the gradient to second order in the noise, and there is no such
+#   formula for the floor.
 # - We assumed that noise does not enter the Hessian. Where the same examples give $\hat\phi$ and $H$, their correlation
 #   adds to the bias, also on a quadratic query loss.
 # - The floors are those of small outer steps. With a constant outer learning rate $\theta$ jitters, which adds a
@@ -904,7 +910,7 @@ progress("10")
 # - The second version is compared by the variance of its memories while $\theta$ stands still, and not in training. The
 #   proofs of the paper are about rates of convergence, which we do not measure.
 # - The network was trained four times with each method, in our settings, and with the better one of two outer learning
-#   rates that we tried. It shows the two effects, and is no comparison of methods.
+#   rates that we tried. It shows the two effects, and is not a comparison of methods.
 # - Drift was measured without noise and with all clients in every round.
 # - MOML needs a memory for each task, as large as the model. LocalMOML needs none between rounds.
 #

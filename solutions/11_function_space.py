@@ -52,7 +52,7 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # network for every input. In this lesson we ask how the curve changes, and we will see that the parameters can be left
 # out of the calculation.
 #
-# We need some networks to look at. All of them have two hidden layers of 40 units. One set is random. Another one is
+# We need some networks to look at. All of them have two hidden layers of 40 units. One set stays random. Another one is
 # trained with MAML on sine curves, five support points each. The third one is trained for the closed form that this
 # lesson derives. Each kind has three random seeds, which train side by side.
 
@@ -94,8 +94,8 @@ explore(figures.one_point(first, tasks_covariance), figures.SEEN, **controls)
 # %% [markdown]
 # In the random network, a support point on the left lifts the whole left half of the curve by about the same amount,
 # and the right half falls. The points of one side move together, and nothing repeats with the period of a sine curve.
-# In MAML's network the same kind of step changes the curve by a wave, in which the points one period away move along,
-# and those half a period away move in the opposite direction. This is nearly what the task distribution suggests.
+# In MAML's network the change is a wave. The points one period away move along, and those half a period away move in
+# the opposite direction. This is nearly what the task distribution suggests.
 # **Meta-training has taught the network which changes of its curve belong together.**
 #
 # Where does this change come from? Let $u_\theta(x)$ be the output of the network. The gradient of the squared error
@@ -106,10 +106,10 @@ explore(figures.one_point(first, tasks_covariance), figures.SEEN, **controls)
 #
 # The gradients are with respect to the parameters. The function
 # $k(x, x') = \langle \nabla u_\theta(x), \nabla u_\theta(x') \rangle$ is called the **tangent kernel** of the model
-# (Jacot, Gabriel and Hongler 2018 call it the neural tangent kernel). What you have moved around in the figure is a
-# column of it. The second curve is a column of another matrix, the covariance of the tasks, which says how the values
-# of a random sine curve at two inputs vary together. The table compares the two matrices by the cosine of the angle
-# between them, each read as one long vector.
+# (Jacot, Gabriel and Hongler 2018 call it the neural tangent kernel). Its values on a grid of inputs form a matrix, and
+# the curve "kernel" in the figure is a column of this matrix, scaled. The curve "tasks" is a column of another matrix, the
+# covariance of the tasks, which says how the values of a random sine curve at two inputs vary together. The table
+# compares the two matrices by the cosine of the angle between them, each read as one long vector.
 
 # %% tags=["fold"]
 _aligned = {name: [figures.alignment(each, tasks_covariance) for each in found] for name, found in kernels.items()}
@@ -301,7 +301,8 @@ assert max(_off.values()) < 1e-7 and _meta < 1e-6
 # that makes it, and call this number $\lVert u - u_\theta \rVert_k$. With this norm the space is a *reproducing kernel
 # Hilbert space* (RKHS), and adaptation minimizes
 # $\frac12 \lVert u(X) - Y \rVert^2 + \frac\lambda2 \lVert u - u_\theta \rVert_k^2$ over all curves $u$ whose change is
-# in it. For the solution, $\lVert u - u_\theta \rVert_k^2 = \lVert G^\top c \rVert^2 = c^\top k(X, X)\, c$.
+# in it. The solution has the displacement $G^\top c$. As a combination of gradients, it is the smallest one that makes
+# its change, so $\lVert u - u_\theta \rVert_k^2 = \lVert G^\top c \rVert^2 = c^\top k(X, X)\, c$.
 
 # %% tags=["fold"]
 _c = np.linalg.solve(G @ G.T + lam * np.eye(5), residual)
@@ -355,8 +356,9 @@ check("11.closed_form", closed_form)
 #
 # $$\frac{d}{dt}\, u(X) = G\, \dot\phi = -k(X, X)\, \big(u(X) - Y\big) ,$$
 #
-# so the residual there decays like $e^{-t\, k(X, X)}$. At another input $x$ the output changes at the rate
-# $-k(x, X)\, \big(u(X) - Y\big)$, for the same reason. Integrated from $0$ to $t$, this gives the curve at time $t$:
+# so after a time $t$ the residual there has been multiplied by $e^{-t\, k(X, X)}$. At another input $x$ the output
+# changes at the rate $-k(x, X)\, \big(u(X) - Y\big)$, for the same reason. We put the decaying residual into this rate,
+# integrate from $0$ to $t$, and get the curve at time $t$:
 #
 # $$u_t(x) = u_\theta(x) + k(x, X)\, k(X, X)^{-1} \big(I - e^{-t\, k(X, X)}\big) \big(Y - u_\theta(X)\big) .$$
 #
@@ -375,9 +377,9 @@ _steps = jax.jit(lambda: ml.inner.descend(lambda phi: h(phi, (X, Y)), optax.sgd(
 assert np.abs(waves(_steps, x)[:, 0] - _exact).max() < 0.01  # 1,000 small steps are nearly the flow to t = 1
 
 # %% [markdown]
-# The two never differ by more than about 0.2, and for large and for small eigenvalues they agree. Directions with a
-# large eigenvalue are learned, those with a small one are left as they are, and in both cases a single number says
-# where the border lies.
+# With $\lambda = 1/t$ the two never differ by more than about 0.2, and for large and small eigenvalues they agree.
+# Directions with a large eigenvalue are learned, those with a small one are left as they are, and in both cases a single
+# number says where the border lies.
 #
 # The formula as it stands has an inverse and an exponential of a matrix, and the inverse does not exist if an input
 # comes twice. The library avoids both by taking eight *implicit* steps. Such a step uses the gradient at the point
@@ -388,10 +390,10 @@ assert np.abs(waves(_steps, x)[:, 0] - _exact).max() < 0.01  # 1,000 small steps
 # ## When the kernel moves
 #
 # A network is not linear in its parameters. While it adapts, its gradients change, and so does its kernel. Line 4 uses
-# the kernel at $\theta$, and it errs because that kernel has moved meanwhile. When does it stand still? The theory
-# says: when the network is wide. The outputs are sums over many units, so that each unit has to move only a little. We
-# are going to let networks with one hidden layer adapt to ten points, and compare the curve that they reach with the
-# one that line 4 predicts.
+# the kernel at $\theta$, so its prediction is wrong if the kernel moves meanwhile. When does the kernel stand still?
+# According to the theory, when the network is wide, because the outputs are then sums over many units, and each unit
+# has to move only a little. We are going to let networks with one hidden layer adapt to ten points, and compare the
+# curve that they reach with the one that line 4 predicts.
 
 # %%
 width_prediction = predict("11.width")
@@ -492,8 +494,8 @@ assert all(drifts["λ = 0.3"][i] > drifts["λ = 3"][i] and errors["λ = 0.3"][i]
 # adaptation by the formula, with the kernel at $\theta$, and train for that. This is what Meta-RKHS II does. Its
 # formula gives $u_t$, the curve after a gradient flow for a time $t$, which is close to line 4 with $\lambda = 1/t$.
 # Its outer loop differentiates the query loss of $u_t$ with respect to $\theta$, through the kernel. One of our sets
-# of networks was trained in this way, with $t = 1$, and another one with MAML, for five gradient steps. Now exchange
-# the two.
+# of networks was trained in this way, with $t = 1$, and another one with MAML, for five gradient steps. Now let each
+# adapt in the way of the other.
 
 # %%
 crossed_prediction = predict("11.crossed")
@@ -538,10 +540,10 @@ assert _ratio > 2 and _mean["MAML"][2] < _mean["MAML"][0] and _mean["closed form
 # near which the kernel changes quickly. And five small steps are short: on half of the sum of the squares they last
 # for a time of $2 \alpha K / n$, far less than $t = 1$. The table does not tell which reason weighs more.
 #
-# The reverse is not true. MAML's network works in closed form too, and even better than with the steps that it was
-# trained for. The formula uses the kernel at $\theta$, which MAML has brought close to the covariance of the tasks. It
-# follows this kernel for a longer time than five steps do, and the kernel cannot move meanwhile. Again the
-# table does not tell which of the two helps more.
+# In the other direction the exchange does no harm. MAML's network works in closed form too, and even better than with
+# the steps that it was trained for. The formula uses the kernel at $\theta$, which MAML has brought close to the
+# covariance of the tasks. It follows this kernel for a longer time than five steps do, and the kernel cannot move
+# meanwhile. Again the table does not tell which of the two helps more.
 #
 # **So judge a checkpoint by the adaptation that it will be used with.** If you cannot know how others will adapt it,
 # train for steps.
@@ -576,14 +578,14 @@ assert all(share[0] < 1 < share[-1] for share in gains.values())
 # %% [markdown]
 # On a parabola, $\nabla \ell = L \theta$ and so $F_\text{I} = \frac12 L (1 - 2 \alpha L)\, \theta^2$. For
 # $\alpha < 1/(2L)$ this is a flatter parabola with the same minimum, and for $\alpha > 1/(2L)$ it is one upside down.
-# A real step never makes the loss negative, but its expansion can. The same happens to a network, for any $\alpha$.
+# The loss after a real step is never negative, but its expansion can be. The same happens to a network, for any $\alpha$.
 # Multiply its last layer by a large number. The errors and the gradients of the outputs both grow in proportion to it,
 # so the loss grows like its square, but the squared norm of the gradient of the loss like its fourth power.
 #
 # `ml.meta_rkhs_i` therefore lets the promised gain be at most 90 % of the loss. With this cap the objective is at
 # least a tenth of the loss, and never negative. (In the library, one of the two gradients in
 # $\lVert \nabla \ell \rVert^2$ is that of the support set and the other one that of the query set, because the square
-# of one noisy gradient is too large on average.) Does the method then do what its authors report, and beat MAML?
+# of one noisy gradient is too large on average.) Does the method then beat MAML, as its authors report?
 
 # %%
 step_sizes = jnp.repeat(jnp.array([1e-9, 3e-4, 1e-3]), 3)  # 1e-9 is joint training
@@ -706,8 +708,8 @@ assert 0.4 < distances["hard tasks"][2] / (10 * 3**0.5) < 0.5  # nearly half way
 # - For a model that is linear in its parameters, proximal adaptation is kernel regression on the residuals, with a
 #   system of $n$ unknowns in place of $P$. The ridge is $\lambda$ for half of the sum of the squares, and $n\lambda/2$
 #   for their mean.
-# - For a network this holds as long as its kernel stands still during adaptation, because it is wide or stays close to
-#   $\theta$.
+# - For a network this holds as long as its kernel stands still during adaptation, because the network is wide or its
+#   parameters stay close to $\theta$.
 # - A network that was trained for the closed form needs it; MAML's network can be adapted either way.
 # - A first-order expansion of the loss after a step can fall without bound, though the loss itself cannot.
 # - Weights for hard tasks do harm when there are outliers.
@@ -721,8 +723,7 @@ progress("11")
 # %% [markdown]
 # ## Limits
 #
-# - Line 4 needs squared errors. For classification one regresses on coded labels, or gives the closed form
-#   up.
+# - Line 4 needs squared errors. For classification one regresses on coded labels, or does without the closed form.
 # - The kernel of a network costs one gradient for each output of each example, so many outputs make it expensive, and
 #   a large support set makes the solve expensive.
 # - The experiment with the width has one task and one way to scale the outputs. In other scalings a wide network need

@@ -447,7 +447,8 @@ DRIFT = Exercise(
         Misconception(
             "diagonal only",
             _compared(lambda a, b: _relative(np.diag(a), np.diag(b))),
-            "Your result compares the diagonals $k(x, x)$ alone. How one point acts on the others stands elsewhere.",
+            "Your result compares the diagonals $k(x, x)$ alone. How one point acts on the others stands off the "
+            "diagonal.",
         ),
         Misconception(
             "entry by entry",
@@ -552,8 +553,8 @@ TASK_WEIGHTS = Exercise(
         Misconception(
             "divided by the number of tasks",
             _weighed(_inverse, total=len),
-            "Your result is the weighted sum, divided by the number of tasks. With weights that do not sum to it, this "
-            "is not a mean.",
+            "Your result is the weighted sum, divided by the number of tasks. It is a mean only if the weights sum to "
+            "that number.",
         ),
         Misconception(
             "plain mean",
@@ -568,7 +569,7 @@ TASK_WEIGHTS = Exercise(
         Misconception(
             "offset outside",
             _weighed(lambda losses, gradients, offset: offset + 1 / losses),
-            "Your weights equal $1 / \\ell_i + e$. Without bound for a small loss, and $e$ for a large one: the offset "
+            "Your weights equal $1 / \\ell_i + e$, which grows without bound as the loss goes to zero. The offset "
             "belongs below the fraction bar.",
         ),
         Misconception(
@@ -663,7 +664,7 @@ QUIZ = (
         (
             "This is the definition of proximal adaptation; line 4 is equal to it.",
             "This is line 4.",
-            "Yes: it adds a curve that fits Y to the curve that is already there.",
+            "Yes: it explains all of Y anew, and adds the result to the curve that is already there.",
             "This is line 2, from which line 4 follows by the push-through identity.",
         ),
     ),
