@@ -1060,7 +1060,7 @@ def rounds(number: Any, same: dict[str, Any], different: dict[str, Any]) -> None
         "Distance from the optimum against rounds of communication, on a logarithmic axis. With equal clients more "
         "local steps need fewer rounds, and all curves fall without end. With different clients the curves for five "
         "and twenty-five local steps level off, the latter higher.",
-        title="Local steps save rounds, and different clients make them inexact",
+        title="Local steps save rounds, but with different clients they end away from the optimum",
         caption="Bus stops without noise; every stop takes part in every round. H local steps, η = 0.2.",
     )
 
