@@ -393,7 +393,7 @@ def test_long_arrays_are_cut_and_neither_long_nor_short_ones_are_drawn():
 
 def test_a_common_factor_is_told():
     message = grade(MEAN, lambda points, scale: -1.883 * scaled_mean(points, scale)).message
-    assert "Your result is -1.883 times the target. A sum for a mean, or" in message
+    assert "Your result is minus 1.883 times the target. A sum for a mean, or" in message
     message = grade(MEAN, lambda points, scale: -scaled_mean(points, scale)).message
     assert "Your result is minus the target. Is a sign turned round" in message
     other = grade(MEAN, lambda points, scale: (-2 if scale < 1 else -3) * scaled_mean(points, scale))
@@ -442,7 +442,7 @@ INNER = replace(
     [
         (lambda points, scale: jnp.mean(points, axis=0), "(1 / `scale`) times the target"),
         (lambda points, scale: scale * jnp.sum(points, axis=0) * scale, "(the length of `points` * `scale`) times the"),
-        (lambda points, scale: 0 * points[0], "Every number of yours is 0."),
+        (lambda points, scale: 0 * points[0], "Your result is zero."),
         (lambda points, scale: scaled_mean(points, scale) ** 2, "Your result is the square of the target."),
         (lambda points, scale: scaled_mean(points, scale)[::-1], "Your result is the target in reversed order."),
         (lambda points, scale: scaled_mean(points, scale)[None], "only the form in which you return them differs"),
@@ -451,7 +451,7 @@ INNER = replace(
         (lambda points, scale: scaled_mean(points, scale).sum(), "Your result is the sum of the target."),
         (
             lambda points, scale: scale * points[0],
-            "what the right function returns given only the first entry of `poin",
+            "the right result given only the first entry of `poin",
         ),
     ],
 )
@@ -467,8 +467,9 @@ def test_a_small_part_beside_a_large_one_is_not_the_target():
     assert "All is right but one part: the first part is 1.1 times its target." in message
     wrong = grade(two, lambda x: (-x[0], 0 * x)).message
     assert wrong.endswith(
-        "The first part is minus its target, and the second part is 0. Is a sign turned round somewhere? Is a result "
-        "never added to?"
+        "In your result, the first part is minus its target, and the second part is zero. Is a sign turned round "
+        "somewhere? Is a derivative taken of something that does not depend on the variable, or is a result never "
+        "added to?"
     )
 
 
@@ -479,7 +480,7 @@ def test_nothing_is_said_of_a_result_that_is_like_nothing():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda t, p, a, k: (t, p, a, k + 1), "what the right function returns for `num_steps + 1`."),
+        (lambda t, p, a, k: (t, p, a, k + 1), "the right result for `num_steps + 1`."),
         (lambda t, p, a, k: (t, p, a, max(k - 1, 0)), "for `num_steps - 1`."),
         (lambda t, p, a, k: (Task(t.query, t.support), p, a, k), "with support and query set exchanged."),
         (lambda t, p, a, k: (Task(t.query, t.query), p, a, k), "with the query set in both roles."),
@@ -527,7 +528,10 @@ def test_parts_are_told_apart():
         "All is right but one part: the second part is 2 times its target."
         in grade(toy, lambda x: (x[0] ** 2, 2 * x[1] ** 3)).message
     )
-    assert "The two parts of your result have changed places." in grade(toy, lambda x: (x[1] ** 3, x[0] ** 2)).message
+    assert (
+        "Of your result, the first part and the second part have changed places."
+        in grade(toy, lambda x: (x[1] ** 3, x[0] ** 2)).message
+    )
     assert grade(toy, lambda x: (x[0] ** 2, x[1] + 7)).message.endswith("All is right but the second part.")
 
 

@@ -6,21 +6,21 @@ function does. The function runs in a thread of its own, so that an endless loop
 
 import contextlib
 import ctypes
-import functools
 import inspect
 import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import jax
 import numpy as np
 
-from metalearn.course.exercises import relations
+from metalearn.course.exercises.candidates import Arguments, Candidate, candidates
 from metalearn.course.exercises.exercise import Exercise
+from metalearn.course.exercises.relations import Case, alike, relation
 
 DRAWABLE = range(4, 201)  # fewer numbers are read faster than a figure; more make it slow
 PATIENCE = 12  # times the limit of processor time, for a function that only waits, or a machine that is very busy
@@ -89,13 +89,13 @@ def grade(exercise: Exercise, function: Any, seed: int = 0, timeout: float = 10.
                 return Verdict("failed", misconception.diagnosis, misconception.name)
         if exercise.judge:
             return Verdict("failed", run.results[verdicts.index(False)][1])
-        relation = _relation(exercise, seed, instances, targets, results) if explain else None
-    return _explain_difference(exercise, instances, targets, results, verdicts, relation)
+        said = _relation(exercise, seed, targets, results) if explain else None
+    return _explain_difference(exercise, instances, targets, results, verdicts, said)
 
 
 def _judged(exercise: Exercise, function: Callable[..., Any]) -> Callable[..., Any]:
     """What is run: the function, or the exercise's judge of it."""
-    return functools.partial(exercise.judge, function) if exercise.judge else function
+    return partial(exercise.judge, function) if exercise.judge else function
 
 
 def _result(exercise: Exercise, returned: Any) -> Any:
@@ -194,48 +194,30 @@ def _answer(exercise: Exercise, seed: int, function: Callable[..., Any], number:
     return _result(exercise, _call(_judged(exercise, function), _instances(exercise, seed)[number]))
 
 
-@lru_cache(maxsize=4096)
-def _altered_answer(exercise: Exercise, seed: int, place: int, text: str, number: int) -> Any:
-    """The right result on one instance with arguments altered: what the text says, on the arguments of an instance."""
-    names, instances = inspect.signature(exercise.reference).parameters, _instances(exercise, seed)
-    listed = relations.alterations(dict(zip(names, instances[place], strict=True)))
-    change = next(alteration for alteration in listed if alteration.text == text).change
-    return _call(exercise.reference, tuple(change(dict(zip(names, instances[number], strict=True))).values()))
-
-
-@lru_cache(maxsize=512)
-def _quantities(exercise: Exercise, seed: int, number: int) -> dict[str, Any]:
-    """What a result may equal, by name: quantities of the inner loop, and the results of the exercise's relatives."""
-    found: dict[str, Any] = {}
-    for text, function in exercise.relatives:
-        if text.startswith("right "):  # a multiple of it is not
-            continue
-        with contextlib.suppress(Exception):  # it may make no sense on this instance
-            found[text] = _answer(exercise, seed, function, number)
+@lru_cache(maxsize=64)
+def _arguments(exercise: Exercise, seed: int) -> list[Arguments]:
     names = inspect.signature(exercise.reference).parameters
-    with contextlib.suppress(Exception):  # an exercise whose `loss` or `params` is something else
-        found |= relations.quantities(dict(zip(names, _instances(exercise, seed)[number], strict=True)))
-    return found
+    return [dict(zip(names, instance, strict=True)) for instance in _instances(exercise, seed)]
 
 
-def _relation(exercise: Exercise, seed: int, instances: Sequence[tuple], targets: list, results: list) -> str | None:
+@lru_cache(maxsize=64)
+def _candidates(exercise: Exercise, seed: int) -> list[Candidate]:
+    """What a result may equal, the exercise's own relatives first."""
+    relatives = [Candidate(text, "", partial(_answer, exercise, seed, other)) for text, other in exercise.relatives]
+    arguments = _arguments(exercise, seed)
+    return [*relatives, *candidates(lambda given: _call(exercise.reference, tuple(given.values())), arguments)]
+
+
+def _relation(exercise: Exercise, seed: int, targets: list, results: list) -> str | None:
     for text, function in exercise.relatives:
         if _agrees(exercise, seed, function, results):
             return f"Your result is {text}."
-    names = inspect.signature(exercise.reference).parameters
 
     def close(target: np.ndarray, yours: np.ndarray) -> bool:
         return target.shape == yours.shape and bool(_close(exercise, target, yours).all())
 
-    def answer(number: int, alteration: relations.Alteration) -> Any:
-        return _altered_answer(exercise, seed, first, alteration.text, number)
-
-    pairs = zip(targets, results, strict=True)
-    first = next(number for number, pair in enumerate(pairs) if not _same(exercise, *pair))
-    arguments = [dict(zip(names, instance, strict=True)) for instance in instances]
-    return relations.relation(
-        arguments, targets, results, close, answer, lambda number: _quantities(exercise, seed, number)
-    )
+    case = Case(_arguments(exercise, seed), targets, results, close, _candidates(exercise, seed))
+    return relation(case)
 
 
 # --- comparing -----------------------------------------------------------------------------------------------
@@ -270,11 +252,7 @@ def _same(exercise: Exercise, target: Any, yours: Any) -> bool:
 
 def _fits(target: Any, yours: Any) -> bool:
     """Same structure, same shapes, and numbers in every leaf."""
-    same_structure: bool = jax.tree.structure(target) == jax.tree.structure(yours)  # type: ignore[operator]
-    return same_structure and all(
-        _is_numeric(theirs) and leaf.shape == theirs.shape
-        for leaf, theirs in zip(jax.tree.leaves(target), jax.tree.leaves(yours), strict=True)
-    )
+    return alike(target, yours) and all(map(_is_numeric, jax.tree.leaves(yours)))
 
 
 def _is_numeric(leaf: Any) -> bool:

@@ -718,7 +718,7 @@ CONTROL = Exercise(
             ),
         ),
         (
-            "right in its first part, with a second part divided by the curvature of the run with more steps",
+            "the right first part, with a second part divided by the curvature of the run with more steps",
             lambda curvature, a, k, c: (
                 curvature(a / c, k * c) / curvature(a, k),
                 curvature(a * c, k) / curvature(a / c, k * c),

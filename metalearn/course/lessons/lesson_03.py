@@ -291,12 +291,15 @@ SMALL_STEPS = Exercise(
     ),
     relatives=(
         (
-            "right for FO-MAML; for Reptile it is a quarter of the number of steps",
+            "the right fraction for FO-MAML, and a quarter of the number of steps for Reptile",
             _fractions(reptile=lambda k: k / 4),
         ),
-        ("right for FO-MAML; for Reptile it is what is missing to ¼", _fractions(reptile=lambda k: 1 / (4 * k))),
         (
-            "right for Reptile; FO-MAML is given twice Reptile's fraction",
+            "the right fraction for FO-MAML, and for Reptile what is missing to ¼",
+            _fractions(reptile=lambda k: 1 / (4 * k)),
+        ),
+        (
+            "the right fraction for Reptile, and twice as much for FO-MAML",
             _fractions(fo_maml=lambda k: (k - 1) / (2 * k)),
         ),
     ),

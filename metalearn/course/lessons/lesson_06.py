@@ -608,23 +608,23 @@ SNGDM = Exercise(
     ),
     relatives=(
         (
-            "right in the memory; the step is divided by the norm of the mean gradient",
+            "the right memory, with a step divided by the norm of the mean gradient",
             lambda params, memory, gradients, learning_rate, momentum: _step(
                 direction=lambda new: scaled(1 / _norm(_mean(gradients)), new)
             )(params, memory, gradients, learning_rate, momentum),
         ),
         (
-            "right in the memory; the step is clipped to norm 1, where it should have norm 1",
+            "the right memory, with a step that is clipped to norm 1, where it should have norm 1",
             _step(direction=lambda new: scaled(min(1.0, 1 / _norm(new)), new)),
         ),
         (
-            "right in the memory; the step goes along the mean gradient, divided by the memory's norm",
+            "the right memory, with a step along the mean gradient, divided by the memory's norm",
             lambda params, memory, gradients, learning_rate, momentum: _step(
                 direction=lambda new: scaled(1 / _norm(new), _mean(gradients))
             )(params, memory, gradients, learning_rate, momentum),
         ),
         (
-            "right in the memory; in place of the new parameters stands the change of them",
+            "the right memory, with the change of the parameters in place of the new parameters",
             lambda params, *args: (
                 jax.tree.map(np.subtract, _step()(params, *args)[0], params),
                 _step()(params, *args)[1],

@@ -471,7 +471,7 @@ CONTROL = Exercise(
     ),
     relatives=(
         (
-            "right for the first run; the second one's rate is multiplied by the norm of clipping",
+            "the right first number, and a second one from a run whose rate is multiplied by the norm of clipping",
             lambda train, outer_rate, max_norm: _control_of(lambda rate, plain, clipped: rate * max_norm)(
                 train, outer_rate, max_norm
             ),
@@ -492,21 +492,21 @@ CONTROL = Exercise(
             )(train(outer_rate, max_norm), train(outer_rate, np.inf)[1]),
         ),
         (
-            "right for the first run; in the second number the unclipped run is divided by the slower one",
+            "the right first number, and a second one in which the unclipped run is divided by the slower one",
             lambda train, outer_rate, max_norm: (lambda pair: np.array([pair[0], pair[0] / pair[1]]))(
                 _control_of(_matched)(train, outer_rate, max_norm)
             ),
         ),
         (
-            "right for the first run; the second one's rate is the ratio of the lengths alone",
+            "the right first number, and a second one from a run whose rate is the ratio of the lengths alone",
             _control_of(lambda rate, plain, clipped: clipped / plain),
         ),
         (
-            "right for the first run; the second one's rate has the root of the ratio",
+            "the right first number, and a second one from a run whose rate has the root of the ratio",
             _control_of(lambda rate, plain, clipped: rate * np.sqrt(clipped / plain)),
         ),
         (
-            "right for the first run; the second one's rate is multiplied by both lengths",
+            "the right first number, and a second one from a run whose rate is multiplied by both lengths",
             _control_of(lambda rate, plain, clipped: rate * clipped * plain),
         ),
         (
@@ -518,7 +518,7 @@ CONTROL = Exercise(
             )(train(outer_rate, max_norm), train(outer_rate, 1.0)),
         ),
         (
-            "right for the first run; the second number compares with a clipped run whose rate is raised",
+            "the right first number, and a second one that compares with a clipped run whose rate is raised",
             lambda train, outer_rate, max_norm: (
                 lambda clipped, plain: np.array(
                     [plain[0] / clipped[0], plain[0] / train(outer_rate * plain[1] / clipped[1], max_norm)[0]]

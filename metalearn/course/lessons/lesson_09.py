@@ -740,7 +740,7 @@ CONTROL = Exercise(
             _with_noise(lambda p, k, eta: 2 * (p(k, 2 * eta) - p(k, eta))),
         ),
         (
-            "right in the noise, which is added to the whole where it should be subtracted",
+            "the right noise, with a bias in which it is added to the whole and not subtracted",
             _split(lambda p, k, eta: (p(k, eta) + _noise(p, k, eta), _noise(p, k, eta))),
         ),
         (

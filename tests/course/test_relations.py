@@ -1,0 +1,92 @@
+"""What a wrong result equals: every row of the tables is told, in its own words."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from toy import PAIR
+
+from metalearn.course.exercises.candidates import alterations
+from metalearn.course.exercises.grading import grade
+from metalearn.course.exercises.relations import OF_NUMBERS, OF_VECTORS, REDUCTIONS
+from metalearn.task import Task
+
+ROWS = pytest.mark.parametrize(
+    ("text", "cause", "function"), OF_NUMBERS + OF_VECTORS, ids=[text for text, *_ in OF_NUMBERS + OF_VECTORS]
+)
+REDUCED = pytest.mark.parametrize(("text", "function"), REDUCTIONS, ids=[text for text, _ in REDUCTIONS])
+
+
+def told(targets, results):
+    """Of an exercise that has these targets; its argument, a word, is like none of them."""
+    words = [f"instance {number}" for number in range(len(targets))]
+    right, wrong = dict(zip(words, targets, strict=True)), dict(zip(words, results, strict=True))
+    toy = replace(PAIR, reference=lambda word: right[word], instances=lambda rng: [(word,) for word in words])
+    return grade(toy, lambda word: wrong[word]).relation
+
+
+def made_of(function):
+    """Vectors, and what a function makes of them; where it makes too few numbers, others follow."""
+    rng = np.random.default_rng(0)
+    targets = [rng.normal(size=size) for size in (3, 5)]
+    with np.errstate(invalid="ignore"):
+        if not all(np.isfinite(function(target)).all() for target in targets):  # roots and logarithms
+            targets = list(map(np.abs, targets))
+    return targets, [np.append(made := function(one), rng.normal(size=one.size - made.size)) for one in targets]
+
+
+@ROWS
+def test_what_is_made_of_the_target_is_told(text, cause, function):
+    assert told(*made_of(function)) == f"Your result is {text.format('the target')}. {cause}"
+
+
+@ROWS
+def test_what_is_made_of_a_part_is_told(text, cause, function):
+    targets, results = ([(one, -1.7) for one in side] for side in made_of(function))
+    said = f"the first part is {text.format('its target')}"
+    assert told(targets, results) == f"All is right but one part: {said}. {cause}"
+
+
+@REDUCED
+def test_a_step_that_is_missing_or_too_much_is_told(text, function):
+    rng = np.random.default_rng(0)
+    long = [rng.normal(size=shape) for shape in ((3, 4), (2, 5))]
+    short = list(map(function, long))
+    assert told(short, long) == f"The {text} of your result equals the target. Is a last step missing?"
+    question = "What does the docstring say about its form?"
+    assert told(long, short) == f"Your result is the {text} of the target. {question}"
+
+
+# --- other arguments -----------------------------------------------------------------------------------------
+
+
+def mixed(task, num_steps, rate, strength, hessian, other, params, tree, one, two, words):
+    """Three numbers that depend on every number of the arguments, each in a way of its own."""
+    leaves = jax.tree.leaves((task, num_steps, rate, strength, hessian, other, params, tree, words))
+    leaves += [one(0.3), two(0.3)]
+    sums = [np.ravel(leaf) @ np.cos(1 + place + np.arange(np.size(leaf))) for place, leaf in enumerate(leaves)]
+    return np.sin(np.outer([1, 2, 3], sums) + np.arange(len(sums))).sum(axis=1)
+
+
+def arguments(rng, num_steps, rate, size):
+    task = Task(*rng.normal(size=(2, size)))
+    matrices = rng.normal(size=(2, 3, 3))
+    trees = ({"a": rng.normal(size=(2, size))} for _ in range(2))
+    functions = (np.cos, np.sqrt)
+    return (task, num_steps, rate, rng.normal(), *matrices, *trees, *functions, [rng.normal(size=2) for _ in range(3)])
+
+
+INSTANCES = [arguments(np.random.default_rng(n), *given) for n, given in enumerate([(4, 0.3, 2), (0, -0.7, 3)])]
+INSTANCES.append(arguments(np.random.default_rng(2), 3, 0.2, 4))
+NAMES = mixed.__code__.co_varnames[: mixed.__code__.co_argcount]
+MIXED = replace(PAIR, reference=mixed, instances=lambda rng: INSTANCES)
+CHANGES = list(alterations(dict(zip(NAMES, INSTANCES[0], strict=True))))
+
+
+@pytest.mark.parametrize(("text", "cause", "change"), CHANGES, ids=[text for text, *_ in CHANGES])
+def test_the_right_result_for_other_arguments_is_told(text, cause, change):
+    def function(*given):
+        return mixed(**change(dict(zip(NAMES, given, strict=True))))
+
+    assert grade(MIXED, function).relation == f"Your result is the right result {text}. {cause}"
