@@ -904,13 +904,13 @@ LOST_TRAJECTORY = Exercise(
     ),
     alternatives=(_by_scanning, _run_by_run),
     hints=(
-        "The initialization, the loss and the learning rate are known. So $\phi_0, \dots, \phi_K$ can be computed "
+        "The initialization, the loss and the learning rate are known. So $\\phi_0, \dots, \phi_K$ can be computed "
         "forwards once more, and forwards an error shrinks.",
-        "Compare all runs with $\phi_k$ as soon as you have it. If you note $k$ for every run that is too far away "
+        "Compare all runs with $\\phi_k$ as soon as you have it. If you note $k$ for every run that is too far away "
         "there, and later ones overwrite earlier ones, which number is left in the end?",
     ),
     expected="An array of whole numbers, one for each run. A run that is right everywhere gets −1, and one that is "
-    "lost only at $\phi_0$ gets 0.",
+    "lost only at $\\phi_0$ gets 0.",
 )
 
 # 08.proximal_flow_gradient ------------------------------------------------------------------------------------------
