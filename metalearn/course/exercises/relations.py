@@ -170,7 +170,7 @@ def quantities(arguments: dict[str, Any]) -> dict[str, Any]:
     start = jax.tree.map(np.asarray, start)
     points = {"the initialization" if name != "adapted" else "the adapted parameters": start}
     rate = arguments.get("learning_rate", arguments.get("step_size"))
-    count, strength = arguments.get("num_steps"), arguments.get("strength")
+    count, strength = arguments.get("num_steps"), arguments.get("proximal_strength", arguments.get("strength"))
     found: dict[str, Any] = {}
     if rate is not None:
         for proximal in (0.0, strength) if strength is not None else (0.0,):
