@@ -882,7 +882,8 @@ for _, _, _g in _found.values():
 # %% [markdown]
 # We ran all three on the sine task with $\lambda = 2$. Each of their meta-gradients points so much in the right direction
 # that a small outer step against it lowers $F_\text{prox}$. A falling loss would therefore not give the bug away.
-#
+
+# %% [markdown]
 # ## Exercise: find the bug
 #
 # Every line of the derivation is an equation. Put in what an implementation has found, and what is left over is the

@@ -768,7 +768,8 @@ assert 1.2 < exponent < 2 and correlation > 0.7 and norms.max() > 1e3 * norms.mi
 # clipping changes its steps in two respects. They get another **length**, and, because a huge gradient no longer dominates
 # Adam's averages over time, they get another **direction**. A run with a smaller learning rate cannot tell the two
 # explanations apart. It changes the length of all steps by the same factor, which clipping does not do.
-#
+
+# %% [markdown]
 # ## Exercise: design the control
 #
 # The two explanations need two control runs. In both, Adam works out two steps at each outer step, from the same
