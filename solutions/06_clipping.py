@@ -870,13 +870,14 @@ plots.table(
     digits=2,
 )
 assert min(others[:3]) > 2 * clipped and not any(near)
-assert final[4].max() > 10 > 10 * final[0].max()  # the control with the old directions goes astray
+assert final[4].max() > 10  # the control with the old directions goes astray
 assert np.median(norms[2, 0]) < 20 and norms[2, 0].max() > 100 * np.median(norms[2, 0])
 assert (norms[0] > 1).mean() > 0.5 and norms[0].max() > 100
 
 # %% [markdown]
-# The clipped runs end at a loss less than half of what any unclipped learning rate reaches: with the smaller ones the runs
-# become slow without becoming good. On the right you see what clipping removes. Most meta-gradients have a norm of a few
+# Compare the medians, for single runs scatter widely, and now and then even a clipped one goes astray. The clipped runs end
+# at a loss less than half of what any unclipped learning rate reaches. With the smaller ones the runs become slow without
+# becoming good. On the right you see what clipping removes. Most meta-gradients have a norm of a few
 # units, but now and then one is hundreds or thousands of times larger. Clipping at norm 1 shortens more than half of all
 # gradients. That in itself changes little, because Adam divides a factor common to all gradients out again, but
 # afterwards none of them is much larger than the others.
@@ -978,7 +979,7 @@ progress("06")
 #   argument needs more care (Zhang et al., and Cutkosky and Mehta for momentum).
 # - The runs of the network have 500 steps, five seeds, one network and our settings. Longer runs or a warm-up of the
 #   learning rate could bring unclipped Adam nearer. The clipped runs meet huge gradients too, and
-#   recover from them. Lesson 07 tunes clipping for every method.
+#   most of them recover. Lesson 07 tunes clipping for every method.
 #
 # ## Go further
 #

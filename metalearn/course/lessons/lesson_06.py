@@ -1149,7 +1149,7 @@ def rescue(losses, norms):
             plots.label(axes, "outer step", "norm of the meta-gradient", name)
     plots.show(
         figure,
-        alt="Left: query loss against outer steps, on a logarithmic axis. Clipped Adam falls to a few tenths. "
+        alt="Left: query loss against outer steps, on a logarithmic axis. Clipped Adam falls below one. "
         "Unclipped Adam stays above one with each of three learning rates. Right: the norm of the meta-gradient in an "
         "unclipped run lies around a few units, with rare spikes that are hundreds to thousands of times larger.",
         title="Clipping rescues MAML, and a smaller learning rate does not",
