@@ -13,10 +13,10 @@
 # %% [markdown] tags=["opening"]
 # **Afterwards you can**
 #
-# - **explain** what a proximal term does to adaptation, and how its strength corresponds to early stopping,
-# - **derive** the meta-gradient by implicit differentiation, for one strength and for one per parameter,
-# - **implement** it with a matrix, and with Hessian-vector products alone,
-# - **predict** when a Neumann series diverges, and how many products conjugate gradients need,
+# - **explain** what a proximal term does to adaptation, and how it corresponds to early stopping,
+# - **derive** the meta-gradient by implicit differentiation, for one proximal strength and for one per parameter,
+# - **implement** it with a matrix, and **find the bug** in an implementation without one,
+# - **predict** when a Neumann series diverges, and how many steps conjugate gradients need,
 # - **recognize** when an implicit gradient cannot be trusted.
 #
 # **New symbols**
@@ -27,7 +27,7 @@
 # - $J$: derivative of $\phi^*$ with respect to $\theta$
 
 # %% tags=["imports"]
-import functools
+import functools  # this cell loads JAX and the course, which takes a few seconds
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,10 @@ from metalearn.course import bar, check, explore, predict, progress, quiz, setup
 from metalearn.course.lessons import lesson_04
 
 setup()  # settings with which the many small programs of a lesson start quickly
+
+# %% [markdown]
+# *Short of time? Skip the sections "What a proximal term does to a fit" (but run its cells) and "iMAML", and the middle
+# exercise.*
 
 # %% [markdown]
 # ## What is left of the initialization
@@ -67,14 +71,14 @@ survives_prediction = predict("04.survives")
 curvature, alpha = 1.0, 0.1
 
 
-def change_left(strength, num_steps):
+def change_left(proximal_strength, num_steps):
     """What is left of a change of 1 to the initialization, after 0, 1, ... steps.
 
-    With the minimum of h at 0, this is phi itself, started from theta = 1.
+    With the minimum of h at 0, this is φ itself, started from θ = 1.
     """
     left = [1.0]
     for _ in range(num_steps):
-        gradient = curvature * left[-1] + strength * (left[-1] - 1)
+        gradient = curvature * left[-1] + proximal_strength * (left[-1] - 1)
         left.append(left[-1] - alpha * gradient)
     return np.array(left)
 
@@ -89,10 +93,11 @@ assert round(100 * left["no proximal term"][5]) == 59 and left["no proximal term
 lesson_04.show_change_left(left)
 
 # %% [markdown]
-# Without a proximal term the inner loop forgets where it began. With one, the fraction that is left tends to a fixed
-# number. Where the loop has converged, the gradients of the two terms cancel, and that happens at the fraction
-# $\lambda / (\lambda + a)$, here one third. This number contains neither $\alpha$ nor $K$. It belongs to the minimum and
-# not to the steps that led there, and this is the idea of the whole lesson.
+# Without a proximal term the inner loop forgets where it began. With one, the fraction that is left tends to
+# $\lambda / (\lambda + a)$, here one third. There the gradients of the two terms cancel, so that the next inner step changes
+# nothing. Such a point is called a **fixed point** of the step and a **stationary point** of the objective. The fraction
+# contains neither $\alpha$ nor $K$. It belongs to the minimum and not to the steps that led there, and this is the idea of
+# the whole lesson.
 
 # %% [markdown]
 # ## Exercise: adaptation with a proximal term
@@ -100,28 +105,35 @@ lesson_04.show_change_left(left)
 # Write gradient descent on the proximal objective, from $\phi_0 = \theta$.
 
 
-# %% tags=["exercise"] exercise="04.pulled_descent"
-def adapt_proximal(loss, batch, params, step_size, num_steps, strength):
+# %% tags=["exercise"] exercise="04.proximal_descent"
+def adapt_proximal(
+    loss,
+    batch,
+    params,
+    learning_rate,
+    num_steps,
+    proximal_strength,
+):
     """The adapted parameters: gradient descent on the loss plus a
     proximal term.
 
     Args:
       loss: function of (params, batch) that returns a scalar.
       batch: the support set, a batch for `loss`.
-      params: theta, the initialization, any pytree of arrays.
-      step_size: alpha, the inner learning rate.
+      params: θ, the initialization, any pytree of arrays.
+      learning_rate: α, of the inner steps.
       num_steps: K, a whole number, 0 included.
-      strength: lambda, a positive number.
+      proximal_strength: λ, a positive number.
 
     Returns:
-      phi_K, a pytree with the structure and shapes of `params`.
+      φ_K, a pytree with the structure and shapes of `params`.
     """
     ### BEGIN SOLUTION
     phi = params
     for _ in range(num_steps):
         gradient = jax.grad(loss)(phi, batch)
         phi = jax.tree.map(
-            lambda p, g, t: p - step_size * (g + strength * (p - t)),
+            lambda p, g, t: p - learning_rate * (g + proximal_strength * (p - t)),
             phi,
             gradient,
             params,
@@ -131,10 +143,10 @@ def adapt_proximal(loss, batch, params, step_size, num_steps, strength):
 
 
 # %%
-check("04.pulled_descent", adapt_proximal)
+check("04.proximal_descent", adapt_proximal)
 
 # %% [markdown]
-# The library has the objective as `ml.inner.proximal(objective, params, strength)`.
+# The library has the objective as `ml.inner.proximal(objective, params, proximal_strength)`.
 #
 # ## Early stopping acts like a proximal term
 #
@@ -148,11 +160,11 @@ check("04.pulled_descent", adapt_proximal)
 # far does the agreement reach?
 
 # %%
-inner_steps, strength = 20, 1 / (alpha * 20)
+inner_steps, proximal_strength = 20, 1 / (alpha * 20)
 curvatures = np.linspace(0, 4, 161)
 kept = {
     "early stopping": (1 - alpha * curvatures) ** inner_steps,
-    "proximal term": strength / (strength + curvatures),
+    "proximal term": proximal_strength / (proximal_strength + curvatures),
 }
 lesson_04.show_early_stopping(curvatures, kept)
 
@@ -160,7 +172,7 @@ lesson_04.show_early_stopping(curvatures, kept)
 gap = kept["proximal term"] - kept["early stopping"]
 tiny = 1e-6
 assert np.isclose(((1 - alpha * tiny) ** inner_steps - 1) / tiny, -alpha * inner_steps, rtol=1e-4)
-assert np.isclose((strength / (strength + tiny) - 1) / tiny, -alpha * inner_steps, rtol=1e-4)
+assert np.isclose((1 / (1 + tiny / proximal_strength) - 1) / tiny, -alpha * inner_steps, rtol=1e-4)
 assert gap.min() > -1e-12 and 0.15 < gap.max() < 0.25
 
 # %% [markdown]
@@ -174,7 +186,8 @@ assert gap.min() > -1e-12 and 0.15 < gap.max() < 0.25
 # ## What a proximal term does to a fit
 #
 # For sine curves we learn an initialization with MAML, as in lesson 02. Then come 20 new tasks, each with six support
-# points, to whose values we add noise of standard deviation 1. The query points have no noise.
+# points, to whose values we add noise of standard deviation 1. The query points have no noise. The next two cells train
+# and adapt for some seconds, with a bar.
 
 # %%
 distribution = ml.tasks.Sinusoid(num_support=10, num_query=10)
@@ -197,32 +210,32 @@ noise = jax.random.normal(jax.random.key(8), support_y.shape)
 noisy_tasks = ml.Task((support_x, support_y + noise), new_tasks.query)
 
 # %%
-strengths = 10.0 ** np.arange(-3, 3.01, 0.5)
+proximal_strengths = 10.0 ** np.arange(-3, 3.01, 0.5)
 
 
 @jax.jit
-def adapt_all(strength):
-    """Adapted parameters and query loss of every task, for one strength."""
+def adapt_all(proximal_strength):
+    """Adapted parameters and query loss of every task, for one λ."""
 
     def adapt(task):
         def support_loss(phi):
             return loss(phi, task.support)
 
-        objective = ml.inner.proximal(support_loss, initialization, strength)
-        sgd = optax.sgd(1 / (200 + strength))
+        objective = ml.inner.proximal(support_loss, initialization, proximal_strength)
+        sgd = optax.sgd(1 / (200 + proximal_strength))
         adapted = ml.inner.descend(objective, sgd, 2_000, initialization)
         return adapted, loss(adapted, task.query)
 
     return jax.vmap(adapt)(noisy_tasks)
 
 
-results = [adapt_all(strength) for strength in bar(strengths, "adapting", seconds=4)]
+results = [adapt_all(each) for each in bar(proximal_strengths, "adapting", seconds=4)]
 adapted = [parameters for parameters, _ in results]
 query_losses = np.stack([losses for _, losses in results])
 best = int(query_losses.mean(axis=1).argmin())
 
 # %% [markdown]
-# Move the strength from left to right, on several tasks. **Where does the adapted curve stop following the noise, and
+# Move $\lambda$ from left to right, on several tasks. **Where does the adapted curve stop following the noise, and
 # where does it stop adapting?**
 
 # %% tags=["fold"]
@@ -238,11 +251,11 @@ true_curves = np.stack(
     ]
 )
 mean_loss = query_losses.mean(axis=1)
-assert 0 < best < len(strengths) - 1 and mean_loss[best] < 0.7 * min(mean_loss[0], mean_loss[-1])
+assert 0 < best < len(proximal_strengths) - 1 and mean_loss[best] < 0.7 * min(mean_loss[0], mean_loss[-1])
 explore(
     functools.partial(
         lesson_04.draw_fit,
-        strengths=strengths,
+        proximal_strengths=proximal_strengths,
         query_losses=query_losses,
         curves={
             "θ": lambda i, task: initial_curve,
@@ -252,19 +265,19 @@ explore(
         support=tuple(np.asarray(leaf[..., 0]) for leaf in noisy_tasks.support),
     ),
     "Left: the curve of the learned initialization, the curve adapted to six noisy points with the chosen proximal "
-    "strength, and the true curve. Right: query loss against the strength, of this task and the mean of twenty, which is "
-    "lowest in between.",
-    log10_strength=(-3.0, 3.0, 0.5, -3.0),
+    "strength, and the true curve. Right: query loss against the proximal strength, of this task and the mean of twenty, "
+    "which is lowest in between.",
+    log10_proximal_strength=(-3.0, 3.0, 0.5, -3.0),
     task=(0, 19, 1, 4),
 )
 
 # %% [markdown]
-# With a small strength the curve bends to meet the noise, which is **overfitting**. With a large one it stays at the
+# With a small $\lambda$ the curve bends to meet the noise, which is **overfitting**. With a large one it stays at the
 # initialization. In between, on average over the tasks, it adapts and yet smooths the noise out, because the
-# initialization supplies what six points cannot. The proximal term is a **regularization**, and its strength has to be
+# initialization supplies what six points cannot. The proximal term is a **regularization**, and $\lambda$ has to be
 # tuned for the task distribution.
 #
-# At the smallest strengths the mean hardly changes. There $\lambda$ is well below $1 / (\alpha K)$, with the learning rate
+# At the smallest values the mean hardly changes. There $\lambda$ is well below $1 / (\alpha K)$, with the learning rate
 # and the 2,000 steps of `adapt_all`, so what still holds the curve back is early stopping and not the proximal term.
 
 # %% [markdown]
@@ -277,10 +290,10 @@ one_minimum_prediction = predict("04.one_minimum")
 
 
 # %%
-def num_minima(strength, theta):
-    """The number of minima of 1 - cos(phi) + strength / 2 (phi - theta)^2."""
+def num_minima(proximal_strength, theta):
+    """The number of minima of 1 - cos φ + λ/2 (φ - θ)²."""
     phi = np.linspace(-12, 18, 30_001)
-    gradient = np.sin(phi) + strength * (phi - theta)
+    gradient = np.sin(phi) + proximal_strength * (phi - theta)
     return int(((gradient[:-1] < 0) & (gradient[1:] >= 0)).sum())
 
 
@@ -295,14 +308,14 @@ assert smallest == 1 and not any(single[:9]) and all(single[9:])
 explore(
     lesson_04.draw_minimum,
     "Left: the proximal objective, with the initialization and the point that gradient descent from it reaches. Right: "
-    "that point for every initialization. With a strength below one the curve on the right jumps at pi; from one on it "
-    "does not.",
+    "that point for every initialization. With a proximal strength below one the curve on the right jumps at pi; from one "
+    "on it does not.",
     theta=(0.0, 6.2, 0.1, 2.6),
-    strength=(0.2, 2.0, 0.2, 0.2),
+    proximal_strength=(0.2, 2.0, 0.2, 0.2),
 )
 
 # %% [markdown]
-# Start with a small strength and move $\theta$ past $\pi$: the point that descent reaches jumps from one minimum to the
+# Start with a small $\lambda$ and move $\theta$ past $\pi$: the point that descent reaches jumps from one minimum to the
 # other, and no derivative describes a jump. Then raise $\lambda$ until $h'' + \lambda$ is positive everywhere. The proximal
 # objective is now **strongly convex**, which means that its curvature is at least some positive number everywhere. It has
 # one minimum, and gradient descent with a small learning rate finds it from anywhere. This minimum moves smoothly with
@@ -336,14 +349,15 @@ f = jax.jit(lambda phi: sine_loss(phi, task.query))
 
 
 @jax.jit
-def minimum(theta, lam):
-    """phi*, by many gradient steps."""
-    objective = ml.inner.proximal(h, theta, lam)
-    return ml.inner.descend(objective, optax.sgd(1 / (4.5 + lam)), 400, theta)
+def minimum(theta, proximal_strength):
+    """φ*, by many gradient steps."""
+    objective = ml.inner.proximal(h, theta, proximal_strength)
+    sgd = optax.sgd(1 / (4.5 + proximal_strength))
+    return ml.inner.descend(objective, sgd, 400, theta)
 
 
-theta, lam = jnp.array([1.0, 0.3]), 0.5
-phi_star = minimum(theta, lam)
+theta, proximal_strength = jnp.array([1.0, 0.3]), 0.5
+phi_star = minimum(theta, proximal_strength)
 
 # %% [markdown]
 # **Line 1: stationarity.** At the minimum the gradient of the proximal objective is zero:
@@ -351,7 +365,7 @@ phi_star = minimum(theta, lam)
 # $$\nabla h(\phi^*) + \lambda\, (\phi^* - \theta) = 0 .$$
 
 # %% tags=["nbval-check-output"]
-assert jnp.allclose(jax.grad(h)(phi_star), lam * (theta - phi_star))
+assert jnp.allclose(jax.grad(h)(phi_star), proximal_strength * (theta - phi_star))
 print("line 1 holds")
 
 # %% [markdown]
@@ -365,10 +379,16 @@ print("line 1 holds")
 
 # %% tags=["nbval-check-output"]
 H, identity, small = jax.hessian(h)(phi_star), jnp.eye(2), 1e-5
-forward = jnp.stack([minimum(theta + small * e, lam) for e in identity], axis=1)
-backward = jnp.stack([minimum(theta - small * e, lam) for e in identity], axis=1)
-J = (forward - backward) / (2 * small)
-assert jnp.allclose(H @ J + lam * (J - identity), 0, atol=1e-7)
+
+
+def minima(shift):
+    """φ* after θ has moved along each axis, shape [2, 2]."""
+    moved = [minimum(theta + shift * e, proximal_strength) for e in identity]
+    return jnp.stack(moved, axis=1)
+
+
+J = (minima(small) - minima(-small)) / (2 * small)
+assert jnp.allclose(H @ J + proximal_strength * (J - identity), 0, atol=1e-7)
 print("line 2 holds")
 
 # %% [markdown]
@@ -379,19 +399,20 @@ print("line 2 holds")
 # On a quadratic in one dimension this is the $\lambda / (\lambda + a)$ of the first figure.
 
 # %% tags=["nbval-check-output"]
-assert jnp.linalg.eigvalsh(H + lam * identity).min() > 0
-assert jnp.allclose(J, jnp.linalg.inv(identity + H / lam), atol=1e-7)
+assert jnp.linalg.eigvalsh(H + proximal_strength * identity).min() > 0
+assert jnp.allclose(J, jnp.linalg.inv(identity + H / proximal_strength), atol=1e-7)
 print("line 3 holds")
 
 # %% [markdown]
 # **Line 4: the chain rule.** $\nabla F_\text{prox}(\theta) = J^\top \nabla f(\phi^*)$. Since $H$ is symmetric, $J$ is
-# symmetric too, and the meta-gradient $g = \nabla F_\text{prox}(\theta)$ is the solution of one linear system:
+# symmetric too, and the meta-gradient $g = \nabla F_\text{prox}(\theta)$, which papers on bilevel optimization call the
+# **hypergradient**, is the solution of one linear system:
 #
 # $$\boxed{\;\Big(I + \frac{1}{\lambda} H\Big)\, g = \nabla f(\phi^*)\;}$$
 
 # %%
-g = jnp.linalg.solve(identity + H / lam, jax.grad(f)(phi_star))
-unrolled = jax.grad(lambda theta: f(minimum(theta, lam)))(theta)
+g = jnp.linalg.solve(identity + H / proximal_strength, jax.grad(f)(phi_star))
+unrolled = jax.grad(lambda theta: f(minimum(theta, proximal_strength)))(theta)
 assert jnp.allclose(g, unrolled)
 
 # %% [markdown]
@@ -408,7 +429,7 @@ optimizers = {
 }
 rows = {}
 for name, optimizer in optimizers.items():
-    by_library = jax.jit(ml.imaml(sine_loss, optimizer, 3_000, lam, cg_steps=2))(theta, task)[1]
+    by_library = jax.jit(ml.imaml(sine_loss, optimizer, 3_000, proximal_strength, cg_steps=2))(theta, task)[1]
     assert jnp.allclose(by_library, g, atol=1e-5)
     rows[name] = [float(value) for value in by_library]
 plots.table(
@@ -421,7 +442,7 @@ plots.table(
 # %% [markdown]
 # ### What if we leave out the solve?
 #
-# Then $\nabla f(\phi^*)$ is left, which is the direction of **FO-MAML** at this adapted point: it pretends that $J$ is the
+# Then $\nabla f(\phi^*)$ is left, which is the gradient of **FO-MAML** at this adapted point: it pretends that $J$ is the
 # identity. One is tempted to say that FO-MAML is the limit of an infinitely strong proximal term, because $H / \lambda$
 # vanishes. But $\phi^*$ changes with $\lambda$ as well. The table shows where it goes.
 
@@ -441,7 +462,7 @@ plots.table(
     rows,
     ["λ", "distance of φ* from θ", "error of ∇f(φ*)", "error of ∇f(θ)"],
     "A strong proximal term prevents adaptation",
-    "Relative errors of two gradients as stand-ins for the meta-gradient, for growing strength.",
+    "Relative errors of two gradients as stand-ins for the meta-gradient, for growing proximal strength.",
     digits=2,
 )
 
@@ -452,35 +473,35 @@ plots.table(
 # %% [markdown]
 # ## Exercise: a derivation to finish
 #
-# Give each parameter its own strength: replace the proximal term by
+# Give each parameter its own proximal strength: replace the proximal term by
 # $\frac12 \sum_j \lambda_j (\phi_j - \theta_j)^2$, and let $\Lambda$ be the diagonal matrix of the $\lambda_j$. The first
 # two lines become
 #
 # $$\nabla h(\phi^*) + \Lambda\, (\phi^* - \theta) = 0, \qquad H J + \Lambda\, (J - I) = 0 .$$
 #
-# Derive lines 3 and 4 on paper, and write a function that computes the meta-gradient from $\phi^*$ and the strengths. One
+# Derive lines 3 and 4 on paper, and write a function that computes the meta-gradient from $\phi^*$ and $\Lambda$. One
 # property that we used above no longer holds.
 
 
 # %% tags=["exercise"] exercise="04.implicit_gradient"
-def implicit_gradient(loss, task, adapted, strengths):
+def implicit_gradient(loss, task, adapted, proximal_strengths):
     """The meta-gradient at the minimum of the support loss plus a
-    proximal term with one strength for each parameter.
+    proximal term with one proximal strength for each parameter.
 
     Args:
       loss: function of (params, batch) that returns a scalar.
       task: a pair with task.support and task.query; each is a batch for
         `loss`.
-      adapted: phi*, the minimum of the inner problem, shape [d].
-      strengths: lambda_1, ..., lambda_d, positive, shape [d].
+      adapted: φ*, the minimum of the inner problem, shape [d].
+      proximal_strengths: λ_1, ..., λ_d, positive, shape [d].
 
     Returns:
       An array of shape [d].
     """
     ### BEGIN SOLUTION
-    matrix = jax.hessian(loss)(adapted, task.support) + jnp.diag(strengths)
+    matrix = jax.hessian(loss)(adapted, task.support) + jnp.diag(proximal_strengths)
     query_gradient = jax.grad(loss)(adapted, task.query)
-    return strengths * jnp.linalg.solve(matrix, query_gradient)
+    return proximal_strengths * jnp.linalg.solve(matrix, query_gradient)
     ### END SOLUTION
 
 
@@ -491,8 +512,9 @@ check("04.implicit_gradient", implicit_gradient)
 # ## Solve without a matrix
 #
 # A network with a million parameters has a Hessian with $10^{12}$ entries, which nobody stores. What we can have is a
-# **Hessian-vector product** $H v$, for the price of about two gradients. Two methods use nothing else. Write
-# $b = \nabla f(\phi^*)$ and $S = I + H / \lambda$, so that the system is $S g = b$.
+# **Hessian-vector product** $H v$, for the price of about two gradients: it is the derivative of the gradient along $v$, in
+# code `jax.jvp(gradient, (phi,), (v,))[1]`. Two methods use nothing else. Write $b = \nabla f(\phi^*)$ and
+# $S = I + H / \lambda$, so that the system is $S g = b$.
 #
 # The **Neumann series** is the geometric series for matrices. Where it converges,
 #
@@ -510,20 +532,27 @@ check("04.implicit_gradient", implicit_gradient)
 # 2. *In which direction next?* Downhill, along $r_+$, but without spoiling what was gained along $p$. A step along
 #    $p_+ = r_+ + c p$ leaves $q$ lowest along $p$ if $p_+^\top S p = 0$ (the directions are then called conjugate), so
 #    $c = - r_+^\top S p / p^\top S p$.
-# 3. *Without another product.* Let $p_-$ be the direction before $p$, so that $p = r + c_- p_-$. Step 1 makes every
-#    residual orthogonal to the direction just used, so $r_+ \perp p$ and, one step earlier, $r \perp p_-$. Step 2 made
-#    $S p \perp p_-$, so $r_+ = r - t S p$ is orthogonal to $p_-$ as well. Now multiply $p = r + c_- p_-$ by $r$ and by
-#    $r_+$: this gives $p^\top r = r^\top r$ and $r_+^\top r = 0$. With $S p = (r - r_+) / t$ we get
-#    $t = r^\top r / p^\top S p$ and $c = r_+^\top r_+ / r^\top r$.
+# 3. *Without another Hessian-vector product.* The steps so far make $r_+$ orthogonal to $r$ and to $p$, and
+#    $p^\top r = r^\top r$ (folded below). With $S p = (r - r_+) / t$ we get $t = r^\top r / p^\top S p$ and
+#    $c = r_+^\top r_+ / r^\top r$.
 #
-# One can show by induction that each direction is conjugate to *all* earlier ones. So after $m$ products CG has found the
+# <details><summary>Why they are orthogonal</summary>
+#
+# Let $p_-$ be the direction before $p$, so that $p = r + c_- p_-$. Step 1 makes every residual orthogonal to the direction
+# just used, so $r_+ \perp p$ and, one step earlier, $r \perp p_-$. Step 2 made $S p \perp p_-$, so $r_+ = r - t S p$ is
+# orthogonal to $p_-$ as well. Now multiply $p = r + c_- p_-$ by $r$ and by $r_+$: this gives $p^\top r = r^\top r$ and
+# $r_+^\top r = 0$.
+#
+# </details>
+#
+# One can show by induction that each direction is conjugate to *all* earlier ones. So after $m$ steps CG has found the
 # lowest $q$ among all combinations of $b, S b, \ldots, S^{m-1} b$. The Neumann series combines such vectors too, but its
 # coefficients are fixed in advance. The three steps are the body of this loop:
 
 
 # %%
 def cg_path(times, b, num_products):
-    """CG on g + times(g) = b: its g after 0, 1, ..., num_products products."""
+    """CG on g + times(g) = b: its g after 0, 1, ..., num_products steps."""
     g, r, p = np.zeros_like(b), b, b
     path = [g]
     for _ in range(num_products):
@@ -565,16 +594,17 @@ neumann_prediction.reveal(round(np.log2(growth[0.5])) + 1)
 lesson_04.show_solvers(errors)
 
 # %% [markdown]
-# Along an eigenvector with eigenvalue $a$, each product multiplies Neumann's error by $-a/\lambda$. The eigenvalue of
+# Along an eigenvector with eigenvalue $a$, each Hessian-vector product multiplies Neumann's error by $-a/\lambda$. The eigenvalue of
 # largest size decides, here $L$: **the series converges when $\lambda > L$ and diverges when $\lambda < L$**. CG works
 # whenever $S$ is positive definite, which is the same as $H + \lambda I$ positive definite. One can show that its relative
-# error after $m$ products is at most $2 \sqrt\kappa \, \big((\sqrt\kappa - 1)/(\sqrt\kappa + 1)\big)^m$, with the condition
+# error after $m$ steps is at most $2 \sqrt\kappa \, \big((\sqrt\kappa - 1)/(\sqrt\kappa + 1)\big)^m$, with the condition
 # number $\kappa = (\lambda + L) / (\lambda + \mu)$, where $\mu$ is the smallest eigenvalue of $H$.
 #
-# That bound is often pessimistic, because it knows only the two extreme eigenvalues. After $m$ products $g$ is a polynomial
+# That bound is often pessimistic, because it knows only the two extreme eigenvalues. After $m$ steps $g$ is a polynomial
 # in $S$, of degree $m - 1$, times $b$. The residual is then $P(S)\, b$ with a polynomial $P$ of degree $m$ and $P(0) = 1$,
 # and CG finds the one with the lowest $q$. If $S$ has only $m$ different eigenvalues, one such $P$ is zero at all of them, and CG is
-# exact. How many products does the network of the slider need, on task 4 and with the strength that was best on average?
+# exact. How many Hessian-vector products does the network of the slider need, on task 4 and with the $\lambda$ that was best
+# on average?
 
 # %%
 in_float64 = functools.partial(jax.tree.map, lambda leaf: leaf.astype(jnp.float64))
@@ -595,19 +625,19 @@ b_net = np.asarray(net_gradient(phi_net, task_net.query))
 cg_prediction = predict("04.cg_products")
 
 # %% tags=["fold"]
-strength = strengths[best]
+proximal_strength = proximal_strengths[best]
 curvatures = np.linalg.eigh(hessian_net)[0]  # faster than eigvalsh
-exact = np.linalg.solve(np.eye(len(b_net)) + hessian_net / strength, b_net)
+exact = np.linalg.solve(np.eye(len(b_net)) + hessian_net / proximal_strength, b_net)
 net_errors = {
-    name: np.linalg.norm(method(lambda v: hessian_net @ v / strength, b_net, 14) - exact, axis=1)
+    name: np.linalg.norm(method(lambda v: hessian_net @ v / proximal_strength, b_net, 14) - exact, axis=1)
     / np.linalg.norm(exact)
     for name, method in (("Neumann", lesson_04.neumann_path), ("CG", cg_path))
 }
 needed = int(np.argmax(net_errors["CG"] < 0.01))
 cg_prediction.reveal(needed)
-assert -strength < curvatures[0] and curvatures[-1] > 10 * strength
+assert -proximal_strength < curvatures[0] and curvatures[-1] > 10 * proximal_strength
 assert needed == 7 and net_errors["Neumann"][needed] > 1e3 and len(b_net) == 481
-lesson_04.show_spectrum(curvatures, strength, net_errors)
+lesson_04.show_spectrum(curvatures, proximal_strength, net_errors)
 
 # %% [markdown]
 # Why so few? The loss is the mean of $e_i^2$ over six points, where $e_i$ is prediction minus target. The Hessian of such a
@@ -617,9 +647,9 @@ lesson_04.show_spectrum(curvatures, strength, net_errors)
 # \frac{2}{6} \sum_{i=1}^{6} e_i\, \nabla^2 e_i .$$
 #
 # With the first part alone, $S$ has at most seven different eigenvalues: six from the support points, and 1 for all other
-# directions. CG is then exact after seven products, whatever the number of parameters. The second part blurs this. Here its largest
-# eigenvalue is about as large as $\lambda$, so seven products leave a small error instead of none, and other tasks need a
-# few products more or fewer. The next cell separates the parts.
+# directions. CG is then exact after seven steps, whatever the number of parameters. The second part blurs this. Here its
+# largest eigenvalue is about as large as $\lambda$, so seven steps leave a small error instead of none, and other tasks need
+# a few more or fewer. The next cell separates the parts.
 
 
 # %%
@@ -630,75 +660,27 @@ def predicted(phi):
 
 jacobian = np.asarray(jax.jacobian(predicted)(phi_net))  # shape [6, 481]
 gauss_newton = 2 / 6 * jacobian.T @ jacobian
-system = np.eye(481) + gauss_newton / strength
-by_cg = cg_path(lambda v: gauss_newton @ v / strength, b_net, 7)[-1]
+system = np.eye(481) + gauss_newton / proximal_strength
+by_cg = cg_path(lambda v: gauss_newton @ v / proximal_strength, b_net, 7)[-1]
 error = np.linalg.norm(by_cg - np.linalg.solve(system, b_net)) / np.linalg.norm(by_cg)
 print(f"rank of the Gauss-Newton part: {np.linalg.matrix_rank(gauss_newton)}")
-print(f"CG's error after 7 products, with this part alone: {error:.0e}")
+print(f"CG's error after 7 steps, with this part alone: {error:.0e}")
 
 # %% tags=["fold"]
 assert np.linalg.matrix_rank(gauss_newton) == 6 and error < 1e-6
 second_part = np.abs(np.linalg.eigh(hessian_net - gauss_newton)[0]).max()
-assert 0.5 < second_part / strength < 2
+assert 0.5 < second_part / proximal_strength < 2
 products = []
 for i in range(20):
     each = in_float64(jax.tree.map(lambda leaf, i=i: leaf[i], noisy_tasks))
     point = ravel_pytree(in_float64(jax.tree.map(lambda leaf, i=i: leaf[i], adapted[best])))[0]
-    matrix = np.asarray(net_hessian(point, each.support)) / strength
+    matrix = np.asarray(net_hessian(point, each.support)) / proximal_strength
     right_side = np.asarray(net_gradient(point, each.query))
     exact = np.linalg.solve(np.eye(481) + matrix, right_side)
     path = cg_path(lambda v, matrix=matrix: matrix @ v, right_side, 40)
     products.append(int(np.argmax(np.linalg.norm(path - exact, axis=1) < 0.01 * np.linalg.norm(exact))))
-print(f"products for an error of one per cent, over all tasks: {min(products)} to {max(products)}")
+print(f"steps for an error of one per cent, over all tasks: {min(products)} to {max(products)}")
 assert min(products) >= 3 and max(products) <= 12
-
-# %% [markdown]
-# ## Exercise: the Neumann series by Hessian-vector products
-#
-# Write the Neumann series for any pytree of parameters. A Hessian-vector product is the derivative of the gradient along a
-# vector: `jax.jvp(gradient, (phi,), (v,))[1]`.
-
-
-# %% tags=["exercise"] exercise="04.neumann_series"
-def neumann_series(
-    loss,
-    batch,
-    adapted,
-    vector,
-    strength,
-    num_products,
-):
-    """The Neumann series for (I + H / strength)^-1 vector, cut off
-    after `num_products` products.
-
-    Args:
-      loss: function of (params, batch) that returns a scalar.
-      batch: the support set; H is the Hessian of the loss on it.
-      adapted: where H is taken, any pytree of arrays.
-      vector: what the inverse is applied to, a pytree like `adapted`.
-      strength: lambda, a positive number.
-      num_products: the number of Hessian-vector products, at least 1;
-        the sum has one term more.
-
-    Returns:
-      A pytree like `adapted`.
-    """
-
-    ### BEGIN SOLUTION
-    def gradient(phi):
-        return jax.grad(loss)(phi, batch)
-
-    total = term = vector
-    for _ in range(num_products):
-        product = jax.jvp(gradient, (adapted,), (term,))[1]
-        term = jax.tree.map(lambda p: -p / strength, product)
-        total = jax.tree.map(jnp.add, total, term)
-    return total
-    ### END SOLUTION
-
-
-# %%
-check("04.neumann_series", neumann_series)
 
 # %% [markdown]
 # ## iMAML
@@ -708,8 +690,8 @@ check("04.neumann_series", neumann_series)
 # seen its result in the table of three optimizers.
 #
 # What does it cost? Count a Hessian-vector product as two gradients, as in lesson 03. The proximal term costs no gradient.
-# So iMAML with $m$ products costs $K + 1 + 2m$ gradients, and MAML $3K + 1$. The library's CG spends one product more than
-# it takes steps. And how much must be remembered? We ask the compiler how many bytes each program needs besides its inputs
+# So iMAML with $m$ Hessian-vector products costs $K + 1 + 2m$ gradients, and MAML $3K + 1$. (The library's CG spends one
+# of them more than it takes steps.) And how much must be remembered? We ask the compiler how many bytes each program needs besides its inputs
 # and outputs.
 
 # %%
@@ -721,7 +703,11 @@ for num_steps in (20, 200):
     sgd = optax.sgd(0.005)
     for name, meta_gradient, gradients in (
         ("MAML", ml.maml(net_loss, sgd, num_steps), 3 * num_steps + 1),
-        ("iMAML", ml.imaml(net_loss, sgd, num_steps, strength, cg_steps), num_steps + 1 + 2 * (cg_steps + 1)),
+        (
+            "iMAML",
+            ml.imaml(net_loss, sgd, num_steps, proximal_strength, cg_steps),
+            num_steps + 1 + 2 * (cg_steps + 1),
+        ),
     ):
         cost[name, num_steps] = gradients
         program = jax.jit(meta_gradient).lower(theta_net, task_net).compile()
@@ -733,7 +719,7 @@ plots.table(
     {f"{name}, K = {k}": [cost[name, k], round(memory[name, k] / 1e3)] for k in (20, 200) for name in growth},
     ["method", "cost in gradients", "working memory (kB)"],
     "MAML stores every inner step, iMAML only the minimum",
-    "One task of the network with 481 parameters. iMAML solves with ten products.",
+    "One task of the network with 481 parameters. iMAML solves with ten Hessian-vector products.",
 )
 
 # %% [markdown]
@@ -753,23 +739,24 @@ unconverged_prediction = predict("04.unconverged")
 
 # %%
 @functools.partial(jax.jit, static_argnums=1)
-def through_the_loop(strength, num_steps):
+def through_the_loop(proximal_strength, num_steps):
     """The exact gradient of the query loss after K steps, and phi_K."""
 
     def support_loss(phi):
         return net_loss(phi, task_net.support)
 
     def query_loss(theta):
-        objective = ml.inner.proximal(support_loss, theta, strength)
+        objective = ml.inner.proximal(support_loss, theta, proximal_strength)
         phi = ml.inner.descend(objective, optax.sgd(0.004), num_steps, theta)
         return net_loss(phi, task_net.query), phi
 
     return jax.grad(query_loss, has_aux=True)(theta_net)
 
 
-def by_the_system(phi, strength):
+def by_the_system(phi, proximal_strength):
     """The implicit gradient at phi, and whether the system is positive definite."""
-    system = np.eye(481) + np.asarray(net_hessian(phi, task_net.support)) / strength
+    hessian = np.asarray(net_hessian(phi, task_net.support))
+    system = np.eye(481) + hessian / proximal_strength
     g = np.linalg.solve(system, net_gradient(phi, task_net.query))
     try:
         np.linalg.cholesky(system)  # exists only for a positive definite matrix
@@ -801,7 +788,7 @@ assert definite[300][wrong[300] < 0.1].all()
 lesson_04.show_trust(tested, wrong, definite)
 
 # %% [markdown]
-# After five steps and with a small strength, the error is about as large as the gradient itself, and at the worst several
+# After five steps and with a small $\lambda$, the error is about as large as the gradient itself, and at the worst several
 # times as large. There are two reasons.
 #
 # - The loop has not converged. The formula is the derivative of a minimum, and we are not at one.
@@ -811,7 +798,7 @@ lesson_04.show_trust(tested, wrong, definite)
 #
 # At a minimum the proximal objective has no negative curvature, so an indefinite system proves that the loop has not
 # reached one. A definite system does not prove that it has, as the five-step curve shows right of its last mark. A stronger
-# proximal term helps. More steps help too, but at the smallest strength even three hundred leave the system indefinite, and
+# proximal term helps. More steps help too, but at the smallest $\lambda$ even three hundred leave the system indefinite, and
 # nothing then bounds the error.
 #
 # From the returned vector alone you cannot tell these cases apart. What tells them apart is the **norm of the gradient of
@@ -837,7 +824,148 @@ plots.table(
 # %% [markdown]
 # Before you trust an implicit gradient, look at this norm. If the curvature of the proximal objective is at least $c > 0$
 # everywhere, the minimum is no farther away than the norm divided by $c$. A small $\lambda$ leaves only a small $c$, so the
-# norm must then be smaller still. `ml.evaluate.convergence` measures it, and the residual of CG beside it, for a batch of tasks.
+# norm must then be smaller still. `ml.evaluate.convergence` measures it, and the residual of CG beside it, for a batch of
+# tasks.
+
+# %% [markdown]
+# ## Find the bug
+#
+# Here are three implementations of iMAML. Each returns the adapted parameters $\phi$, the gradient $b$ of the query loss,
+# and the meta-gradient $g$. Read them, but do not decide yet.
+
+
+# %%
+def candidate_a(loss, task, params, proximal_strength):
+    def objective(phi):
+        distance = jnp.sum((phi - params) ** 2)
+        return loss(phi, task.support) + proximal_strength * distance
+
+    phi = ml.inner.descend(objective, optax.sgd(0.1), 400, params)
+    b = jax.grad(loss)(phi, task.query)
+    H = jax.hessian(loss)(phi, task.support)
+    return phi, b, jnp.linalg.solve(jnp.eye(len(b)) + H / proximal_strength, b)
+
+
+def candidate_b(loss, task, params, proximal_strength):
+    def support_loss(phi):
+        return loss(phi, task.support)
+
+    objective = ml.inner.proximal(support_loss, params, proximal_strength)
+    phi = ml.inner.descend(objective, optax.sgd(0.1), 400, params)
+    b = jax.grad(loss)(phi, task.query)
+    H = jax.hessian(support_loss)(params)
+    return phi, b, jnp.linalg.solve(jnp.eye(len(b)) + H / proximal_strength, b)
+
+
+# %%
+def candidate_c(loss, task, params, proximal_strength):
+    def support_loss(phi):
+        return loss(phi, task.support)
+
+    def product(v):
+        Hv = jax.jvp(jax.grad(support_loss), (phi,), (v,))[1]
+        return Hv + proximal_strength * v
+
+    objective = ml.inner.proximal(support_loss, params, proximal_strength)
+    phi = ml.inner.descend(objective, optax.sgd(0.05, momentum=0.5), 400, params)
+    b = jax.grad(loss)(phi, task.query)
+    return phi, b, jax.scipy.sparse.linalg.cg(product, proximal_strength * b)[0]
+
+
+# %% tags=["fold"]
+_exact = jnp.linalg.solve(identity + jax.hessian(h)(minimum(theta, 2.0)) / 2.0, jax.grad(f)(minimum(theta, 2.0)))
+_candidates = {"A": candidate_a, "B": candidate_b, "C": candidate_c}
+_found = {name: jax.jit(each, static_argnums=0)(sine_loss, task, theta, 2.0) for name, each in _candidates.items()}
+for _, _, _g in _found.values():
+    assert jnp.vdot(_g, _exact) > 0.5 * jnp.vdot(_exact, _exact)  # a small step against it lowers the meta-objective
+
+# %% [markdown]
+# We ran all three on the sine task with $\lambda = 2$. Each of their meta-gradients points so much in the right direction
+# that a small outer step against it lowers $F_\text{prox}$. A falling loss would therefore not give the bug away.
+
+# %% [markdown]
+# ## Exercise: find the bug
+#
+# Every line of the derivation is an equation. Put in what an implementation has found, and what is left over is the
+# **residual** of that line: zero if the line holds. Write a function that returns the norms of three residuals, so that
+# the first one that is not zero shows where the bug is. The check tries it on these candidates and on others that you do
+# not see.
+
+
+# %% tags=["exercise"] exercise="04.find_the_bug"
+def residuals(candidate, loss, task, params, proximal_strength):
+    """What is left of three equations, for an implementation of iMAML.
+
+    Args:
+      candidate: function of (loss, task, params, proximal_strength)
+        that returns φ, b and g, three arrays of shape [d].
+      loss: function of (params, batch) that returns a scalar.
+      task: a pair with task.support and task.query.
+      params: θ, the initialization, shape [d].
+      proximal_strength: λ, a positive number.
+
+    Returns:
+      An array of three numbers, each the norm of left side minus right
+      side: of line 1 at φ; of b being the query gradient at φ; of the
+      boxed system for g, with H at φ and the candidate's own b.
+    """
+
+    ### BEGIN SOLUTION
+    def support_gradient(phi):
+        return jax.grad(loss)(phi, task.support)
+
+    phi, b, g = candidate(loss, task, params, proximal_strength)
+    Hg = jax.jvp(support_gradient, (phi,), (g,))[1]
+    left_over = [
+        support_gradient(phi) + proximal_strength * (phi - params),
+        b - jax.grad(loss)(phi, task.query),
+        g + Hg / proximal_strength - b,
+    ]
+    return jnp.array([jnp.linalg.norm(each) for each in left_over])
+    ### END SOLUTION
+
+
+# %%
+check("04.find_the_bug", residuals)
+
+# %% [markdown]
+# Once it passes, add a cell with `residuals(candidate_a, sine_loss, task, theta, 2.0)`, do the same for B and C, and give
+# your verdict.
+
+# %%
+candidates_prediction = predict("04.candidates")
+
+# %% tags=["fold"]
+_rows = {
+    name: [
+        *lesson_04.residuals(lambda *_, name=name: _found[name], sine_loss, task, theta, 2.0),
+        float(jnp.linalg.norm(_found[name][2] - _exact) / jnp.linalg.norm(_exact)),
+    ]
+    for name in _candidates
+}
+_wrong = {name: [value > 1e-3 for value in row] for name, row in _rows.items()}
+assert _wrong["C"] == [False] * 4 and _wrong["A"][3] and _wrong["B"][3]
+assert _wrong["A"][1:3] == [False, False] and _wrong["B"][:2] == [False, False]
+candidates_prediction.reveal([_wrong["A"][2], _wrong["A"][0], not _wrong["A"][3]].index(True))
+plots.table(
+    {name: [f"{value:.3f}" for value in row] for name, row in _rows.items()},
+    ["candidate", "line 1", "b = ∇f(φ)", "boxed system", "error of g"],
+    "The first residual that is not zero shows where the bug is",
+    "Norms of the residuals, and relative error of the meta-gradient, on the sine task with λ = 2.",
+)
+
+# %% [markdown]
+# <details><summary>What each candidate does</summary>
+#
+# **A** leaves out the ½ of the proximal term, so its inner loop converges to the minimum for $2 \lambda$. Everything after
+# that is right, at the wrong point. **B** takes the Hessian at the initialization instead of at $\phi^*$. **C** is right,
+# although it looks least like the box: it never forms a matrix, and its system is the boxed one multiplied by $\lambda$.
+#
+# </details>
+#
+# The residual of the linear system alone would have passed A, which solves its system exactly. Check every line, and
+# give each the results of the lines before it, so that one bug shows in one place. The three residuals need two
+# gradients and one Hessian-vector product, so they can be computed for a network of any size.
 
 # %% [markdown]
 # ## What to take away
@@ -847,10 +975,10 @@ plots.table(
 # - In directions of small curvature, early stopping after $K$ steps keeps about as much of the initialization as a
 #   proximal term with $\lambda = 1 / (\alpha K)$.
 # - The meta-gradient needs only the minimum: $(I + H/\lambda)\, g = \nabla f(\phi^*)$, whatever the inner optimizer.
-# - The Neumann series needs $\lambda > L$. Conjugate gradients need $H + \lambda I$ positive definite, and few products
-#   where few curvatures are large.
-# - If the inner loop has not converged, the error of an implicit gradient can be several times the gradient itself, and
-#   nothing in the returned vector shows it.
+# - The Neumann series needs $\lambda > L$. Conjugate gradients need $H + \lambda I$ positive definite, and few steps where
+#   few curvatures are large.
+# - If the inner loop has not converged, the error of an implicit gradient can be several times the gradient itself.
+#   Nothing in the returned vector shows this or any bug, but the residuals of the equations do.
 #
 # iMAML needs Hessian-vector products and a solver. Can the same meta-gradient be had from gradients alone?
 
@@ -865,10 +993,12 @@ progress("04")
 #
 # - The formula assumes that the inner loop has converged. For a loop that stops early it is not the meta-gradient.
 # - The correspondence $\lambda \approx 1/(\alpha K)$ was derived for a quadratic and is close only for small curvatures.
-# - That about seven products suffice is due to the six support points. More points, or another loss than the squared
+# - That about seven steps of CG suffice is due to the six support points. More points, or another loss than the squared
 #   error, change the number of large curvatures.
-# - One network was used to compare errors, memory and products, and one task for the first two. The numbers are ours; they are not a
-#   comparison of trained models, which lesson 07 makes.
+# - A residual of zero proves that an equation holds, not that the system is positive definite, and a small residual means
+#   a small error only if no eigenvalue of the system is close to zero.
+# - One network was used to compare errors, memory and steps of CG, and one task for the first two. The numbers are ours;
+#   they are not a comparison of trained models, which lesson 07 makes.
 #
 # ## Go further
 #

@@ -94,7 +94,7 @@ LESSONS = (
         title="Bilevel optimization: iMAML and implicit differentiation",
         claim="With a proximal term adaptation is a minimum, and its meta-gradient is one linear solve, whatever the "
         "inner optimizer.",
-        minutes=70,
+        minutes=60,
         part="Meta-gradients",
         needs=("03",),
     ),

@@ -104,8 +104,9 @@ def _adapted(loss: inner.Objective, start: Any, arguments: Arguments) -> dict[st
     ends = {}
     if rate is not None:
         ends["the parameters after the inner steps"] = inner.descend(loss, optax.sgd(rate), num_steps, start)
-    if rate is not None and "strength" in arguments:
-        proximal = inner.proximal(loss, start, arguments["strength"])
+    strength = arguments.get("proximal_strength", arguments.get("strength"))
+    if rate is not None and strength is not None:
+        proximal = inner.proximal(loss, start, strength)
         end = inner.descend(proximal, optax.sgd(rate), num_steps, start)
         ends["the parameters after the inner steps of the proximal problem"] = end
     return ends

@@ -1,5 +1,6 @@
 """Lesson 04, bilevel optimization: its exercises, predictions, quiz and figures."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ from metalearn.course.lessons.adaptation import (
     cosines,
     curve_task,
     gradient_at,
+    hessian_times,
     line_task,
     move,
     network,
@@ -42,23 +44,23 @@ def _nested_params(rng):
     return network_params(rng, 2), (np.asarray(rng.normal()), np.asarray(rng.normal()))
 
 
-# 04.pulled_descent --------------------------------------------------------------------------------------------------
+# 04.proximal_descent ------------------------------------------------------------------------------------------------
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def _proximal_descent(loss, batch, params, step_size, num_steps, strength):
+def _proximal_descent(loss, batch, params, learning_rate, num_steps, proximal_strength):
     """By the library."""
-    objective = ml.inner.proximal(lambda phi: loss(phi, batch), params, strength)
-    return ml.inner.descend(objective, optax.sgd(step_size), num_steps, params)
+    objective = ml.inner.proximal(lambda phi: loss(phi, batch), params, proximal_strength)
+    return ml.inner.descend(objective, optax.sgd(learning_rate), num_steps, params)
 
 
 def _by_step(step, fewer=0):
-    """A descent whose step is a function of (gradient, phi, initialization, learning rate, strength)."""
+    """A descent whose step is a function of (gradient, phi, initialization, learning rate, proximal strength)."""
 
-    def descent(loss, batch, params, step_size, num_steps, strength):
+    def descent(loss, batch, params, learning_rate, num_steps, proximal_strength):
         phi = params
         for _ in range(num_steps - fewer):
-            phi = sub(phi, step(gradient_at(loss, phi, batch), phi, params, step_size, strength))
+            phi = sub(phi, step(gradient_at(loss, phi, batch), phi, params, learning_rate, proximal_strength))
         return phi
 
     return descent
@@ -69,29 +71,29 @@ def _proximal_step(factor):
     return lambda g, phi, theta, a, s: scaled(a, add_scale(g, factor * s, sub(phi, theta)))
 
 
-def _corrected_at_the_end(loss, batch, params, step_size, num_steps, strength):
-    end = adapt(loss, batch, params, step_size, num_steps)
-    return add_scale(end, -step_size * strength, sub(end, params))
+def _corrected_at_the_end(loss, batch, params, learning_rate, num_steps, proximal_strength):
+    end = adapt(loss, batch, params, learning_rate, num_steps)
+    return add_scale(end, -learning_rate * proximal_strength, sub(end, params))
 
 
-def _gradient_at_the_initialization(loss, batch, params, step_size, num_steps, strength):
+def _gradient_at_the_initialization(loss, batch, params, learning_rate, num_steps, proximal_strength):
     gradient, phi = gradient_at(loss, params, batch), params
     for _ in range(num_steps):
-        phi = sub(phi, _proximal_step(1.0)(gradient, phi, params, step_size, strength))
+        phi = sub(phi, _proximal_step(1.0)(gradient, phi, params, learning_rate, proximal_strength))
     return phi
 
 
-def _by_averaging(loss, batch, params, step_size, num_steps, strength):
+def _by_averaging(loss, batch, params, learning_rate, num_steps, proximal_strength):
     """An alternative: a step on the support loss alone, from a weighted mean of phi and the initialization."""
-    phi, share = params, step_size * strength
+    phi, share = params, learning_rate * proximal_strength
     for _ in range(num_steps):
         between = add_scale(scaled(1 - share, phi), share, params)
-        phi = move(between, gradient_at(loss, phi, batch), step_size)
+        phi = move(between, gradient_at(loss, phi, batch), learning_rate)
     return phi
 
 
 PROXIMAL_DESCENT = Exercise(
-    id="04.pulled_descent",
+    id="04.proximal_descent",
     title="Adaptation with a proximal term",
     difficulty=1,
     minutes=8,
@@ -118,8 +120,8 @@ PROXIMAL_DESCENT = Exercise(
         Misconception(
             "wrong sign",
             _by_step(_proximal_step(-1.0)),
-            "Your proximal term pushes away from the initialization. Write down its gradient, and then the direction "
-            "of a descent step.",
+            "Your result is that of a proximal term with a minus sign, which pushes away from the initialization. "
+            "Write down the gradient of the proximal term, and then the direction of a descent step.",
         ),
         Misconception(
             "no proximal term",
@@ -130,24 +132,26 @@ PROXIMAL_DESCENT = Exercise(
         Misconception(
             "strength multiplies the loss",
             _by_step(lambda g, phi, theta, a, s: scaled(a, add_scale(sub(phi, theta), s, g))),
-            "Your $\\lambda$ multiplies the gradient of the support loss instead of that of the proximal term.",
+            "Your result is that of steps in which $\\lambda$ multiplies the gradient of the support loss instead of "
+            "that of the proximal term.",
         ),
         Misconception(
             "strength inverted",
             _by_step(lambda g, phi, theta, a, s: scaled(a, add_scale(g, 1 / s, sub(phi, theta)))),
-            "Your proximal term has the strength $1/\\lambda$. Some texts write it with $1/(2\\lambda)$; this course "
-            "writes $\\lambda/2$.",
+            "Your result is that of the proximal strength $1/\\lambda$. Some texts write the term with "
+            "$1/(2\\lambda)$; this course writes $\\lambda/2$.",
         ),
         Misconception(
             "proximal term without the learning rate",
             _by_step(lambda g, phi, theta, a, s: add_scale(scaled(a, g), s, sub(phi, theta))),
-            "The learning rate multiplies the gradient of the loss, but not that of the proximal term. Both are parts "
-            "of one objective.",
+            "Your result is that of steps in which the learning rate multiplies the gradient of the loss, but not that "
+            "of the proximal term. Both are parts of one objective.",
         ),
         Misconception(
             "weight decay",
             _by_step(lambda g, phi, theta, a, s: scaled(a, add_scale(g, s, phi))),
-            "Your proximal term pulls towards zero, which is weight decay. Towards which point should it pull?",
+            "Your result is that of a proximal term around zero, which is weight decay. From which point should the "
+            "distance be measured?",
         ),
         Misconception(
             "one correction at the end",
@@ -158,12 +162,13 @@ PROXIMAL_DESCENT = Exercise(
         Misconception(
             "gradient at the initialization",
             _gradient_at_the_initialization,
-            "The gradient of your loss is always taken at the initialization. Where does each step begin?",
+            "Your result is that of steps which all take the gradient of the loss at the initialization. Where does "
+            "each step begin?",
         ),
         Misconception(
             "ascent",
             _by_step(lambda g, phi, theta, a, s: scaled(-a, add_scale(g, s, sub(phi, theta)))),
-            "Your steps go uphill: the objective grows. Which sign has a descent step?",
+            "Your result is that of steps uphill, along which the objective grows. Which sign has a descent step?",
         ),
         Misconception(
             "one step too few",
@@ -179,12 +184,14 @@ PROXIMAL_DESCENT = Exercise(
     relatives=(
         (
             "what descent gives with a proximal term at the previous step's parameters",
-            lambda loss, batch, params, step_size, num_steps, strength: functools.reduce(
+            lambda loss, batch, params, learning_rate, num_steps, proximal_strength: functools.reduce(
                 lambda pair, _: (
                     pair[1],
                     sub(
                         pair[1],
-                        _proximal_step(1.0)(gradient_at(loss, pair[1], batch), pair[1], pair[0], step_size, strength),
+                        _proximal_step(1.0)(
+                            gradient_at(loss, pair[1], batch), pair[1], pair[0], learning_rate, proximal_strength
+                        ),
                     ),
                 ),
                 range(num_steps),
@@ -193,9 +200,9 @@ PROXIMAL_DESCENT = Exercise(
         ),
         (
             "what a step on the loss and then a step on the proximal term gives, each time",
-            lambda loss, batch, params, step_size, num_steps, strength: functools.reduce(
-                lambda phi, _: (lambda moved: add_scale(moved, -step_size * strength, sub(moved, params)))(
-                    move(phi, gradient_at(loss, phi, batch), step_size)
+            lambda loss, batch, params, learning_rate, num_steps, proximal_strength: functools.reduce(
+                lambda phi, _: (lambda moved: add_scale(moved, -learning_rate * proximal_strength, sub(moved, params)))(
+                    move(phi, gradient_at(loss, phi, batch), learning_rate)
                 ),
                 range(num_steps),
                 params,
@@ -207,9 +214,10 @@ PROXIMAL_DESCENT = Exercise(
         ),
         (
             "what descent gives if each step starts from the initialization",
-            lambda loss, batch, params, step_size, num_steps, strength: functools.reduce(
+            lambda loss, batch, params, learning_rate, num_steps, proximal_strength: functools.reduce(
                 lambda phi, _: sub(
-                    params, _proximal_step(1.0)(gradient_at(loss, phi, batch), phi, params, step_size, strength)
+                    params,
+                    _proximal_step(1.0)(gradient_at(loss, phi, batch), phi, params, learning_rate, proximal_strength),
                 ),
                 range(num_steps),
                 params,
@@ -217,24 +225,26 @@ PROXIMAL_DESCENT = Exercise(
         ),
         (
             "what the iteration φ ← θ - ∇h(φ)/λ gives",
-            lambda loss, batch, params, step_size, num_steps, strength: functools.reduce(
-                lambda phi, _: move(params, gradient_at(loss, phi, batch), 1 / strength), range(num_steps), params
+            lambda loss, batch, params, learning_rate, num_steps, proximal_strength: functools.reduce(
+                lambda phi, _: move(params, gradient_at(loss, phi, batch), 1 / proximal_strength),
+                range(num_steps),
+                params,
             ),
         ),
         (
             "one step of the proximal term too many, at the end",
-            lambda loss, batch, params, step_size, num_steps, strength: (
-                lambda end: add_scale(end, -step_size * strength, sub(end, params))
-            )(_proximal_descent(loss, batch, params, step_size, num_steps, strength)),
+            lambda loss, batch, params, learning_rate, num_steps, proximal_strength: (
+                lambda end: add_scale(end, -learning_rate * proximal_strength, sub(end, params))
+            )(_proximal_descent(loss, batch, params, learning_rate, num_steps, proximal_strength)),
         ),
     ),
     alternatives=(_by_averaging, _by_step(_proximal_step(1.0))),
     hints=(
         "Keep two points apart: `params`, which stays as it is, and the one that your loop changes.",
         "Each step subtracts the learning rate times a sum. One part is the gradient of the loss, the other one is a "
-        "strength times a difference of parameters.",
+        "number times a difference of parameters.",
     ),
-    expected="A pytree like `params`. With a very small strength it is close to plain gradient descent.",
+    expected="A pytree like `params`. With a very small $\\lambda$ it is close to plain gradient descent.",
 )
 
 # 04.implicit_gradient -----------------------------------------------------------------------------------------------
@@ -246,11 +256,11 @@ def _hessian(loss, params, batch):
 
 
 def _from_parts(formula, hessian_on="support", gradient_on="query"):
-    """A gradient from a formula: (Hessian, gradient, strengths) -> result."""
+    """A gradient from a formula: (Hessian, gradient, proximal strengths) -> result."""
 
-    def gradient(loss, task, adapted, strengths):
+    def gradient(loss, task, adapted, proximal_strengths):
         hessian = np.asarray(_hessian(loss, adapted, getattr(task, hessian_on)))
-        return formula(hessian, np.asarray(gradient_at(loss, adapted, getattr(task, gradient_on))), strengths)
+        return formula(hessian, np.asarray(gradient_at(loss, adapted, getattr(task, gradient_on))), proximal_strengths)
 
     return gradient
 
@@ -261,7 +271,7 @@ def _many_strengths(hessian, gradient, strengths):
 
 IMPLICIT_GRADIENT = Exercise(
     id="04.implicit_gradient",
-    title="A derivation to finish: one strength for each parameter",
+    title="A derivation to finish: one proximal strength for each parameter",
     difficulty=2,
     minutes=12,
     reference=_from_parts(_many_strengths),
@@ -279,13 +289,13 @@ IMPLICIT_GRADIENT = Exercise(
         Misconception(
             "no solve",
             _from_parts(lambda H, b, s: b),
-            "This is $\\nabla f(\\phi^*)$, FO-MAML's direction at the adapted parameters. $J$ is still missing.",
+            "This is $\\nabla f(\\phi^*)$, FO-MAML's gradient at the adapted parameters. $J$ is still missing.",
         ),
         Misconception(
             "J not transposed",
             _from_parts(lambda H, b, s: np.linalg.solve(H + np.diag(s), s * b)),
-            "This is $J\\, \\nabla f$. The chain rule asks for $J^\\top \\nabla f$, and with several strengths $J$ is "
-            "not symmetric any more: transpose line 3, factor by factor.",
+            "This is $J\\, \\nabla f$. The chain rule asks for $J^\\top \\nabla f$, and with several proximal "
+            "strengths $J$ is not symmetric any more: transpose line 3, factor by factor.",
         ),
         Misconception(
             "strengths missing",
@@ -301,52 +311,59 @@ IMPLICIT_GRADIENT = Exercise(
         Misconception(
             "mean strength",
             _from_parts(lambda H, b, s: np.linalg.solve(np.eye(len(b)) + H / s.mean(), b)),
-            "This is the gradient for one strength, the mean of those given. Each parameter has its own.",
+            "This is the gradient for one proximal strength, the mean of those given. Each parameter has its own.",
         ),
         Misconception(
             "multiplied instead of solved",
             _from_parts(lambda H, b, s: b + H @ (b / s)),
-            "This is $(I + H \\Lambda^{-1})\\, \\nabla f$: the matrix is right, but you multiplied by it.",
+            "This is $(I + H \\Lambda^{-1})\\, \\nabla f$: the product with the matrix of a system, where its solution "
+            "belongs.",
         ),
         Misconception(
             "first terms of the series",
             _from_parts(lambda H, b, s: b - H @ (b / s)),
-            "This is $(I - H \\Lambda^{-1})\\, \\nabla f$, which is near the solution only if all strengths are large.",
+            "This is $(I - H \\Lambda^{-1})\\, \\nabla f$, which is near the solution only if all $\\lambda_j$ are "
+            "large.",
         ),
         Misconception(
             "wrong sign",
             _from_parts(lambda H, b, s: s * np.linalg.solve(np.diag(s) - H, b)),
-            "Your $H$ has a minus sign. Differentiate line 1 once more: which sign does $H J$ get?",
+            "Your result is that of a system with $-H$. Differentiate line 1 once more: which sign does $H J$ get?",
         ),
         Misconception(
             "strengths upside down",
             _from_parts(lambda H, b, s: np.linalg.solve(np.eye(len(b)) + H * s, b)),
-            "Your strengths multiply the Hessian. With very large strengths, what should be left of the solve?",
+            "Your result is that of a system in which $\\Lambda$ multiplies the Hessian. With very large $\\lambda_j$, "
+            "what should be left of the solve?",
         ),
         Misconception(
             "strengths in the right side only",
             _from_parts(lambda H, b, s: s * np.linalg.solve(H, b)),
-            "Your matrix is the Hessian alone. What does the proximal term add to the curvature?",
+            "Your result is that of a system whose matrix is the Hessian alone. What does the proximal term add to the "
+            "curvature?",
         ),
         Misconception(
             "identity in place of the strengths",
             _from_parts(lambda H, b, s: np.linalg.solve(np.eye(len(b)) + H, b)),
-            "This is the solution for strengths that are all 1. Are yours used?",
+            "This is the solution for $\\lambda_j$ that are all 1. Is `proximal_strengths` used?",
         ),
         Misconception(
             "Hessian of the query loss",
             _from_parts(_many_strengths, hessian_on="query"),
-            "This uses the Hessian of the query loss. Which loss does the inner problem minimise?",
+            "Your result is that of a system with the Hessian of the query loss. Which loss does the inner problem "
+            "minimise?",
         ),
         Misconception(
             "support gradient",
             _from_parts(_many_strengths, gradient_on="support"),
-            "This uses the gradient of the support loss. Which loss judges the adapted parameters?",
+            "Your result is that of a system with the gradient of the support loss on its right side. Which loss "
+            "judges the adapted parameters?",
         ),
         Misconception(
             "support and query swapped",
             _from_parts(_many_strengths, hessian_on="query", gradient_on="support"),
-            "Support and query have changed places, in the Hessian and in the gradient.",
+            "Your result is right for a task whose support and query set have changed places. Which of them is adapted "
+            "to?",
         ),
     ),
     relatives=(
@@ -356,20 +373,20 @@ IMPLICIT_GRADIENT = Exercise(
             _from_parts(lambda H, b, s: s * ((H + np.diag(s)) @ b)),
         ),
         (
-            "what the strengths give if they are added to every row of the Hessian",
+            "what the λⱼ give if they are added to every row of the Hessian",
             _from_parts(lambda H, b, s: s * np.linalg.solve(H + s, b)),
         ),
         (
-            "what the roots of the strengths on both sides of the inverse give",
+            "what the roots of the λⱼ on both sides of the inverse give",
             _from_parts(lambda H, b, s: np.sqrt(s) * np.linalg.solve(H + np.diag(s), np.sqrt(s) * b)),
         ),
         ("what only the diagonal of the Hessian gives", _from_parts(lambda H, b, s: s * b / (np.diag(H) + s))),
         (
-            "what half of the strengths gives in the matrix",
+            "what half of each λⱼ gives in the matrix",
             _from_parts(lambda H, b, s: s * np.linalg.solve(H + np.diag(s) / 2, b)),
         ),
         (
-            "what twice the strengths gives in the matrix",
+            "what twice each λⱼ gives in the matrix",
             _from_parts(lambda H, b, s: s * np.linalg.solve(H + 2 * np.diag(s), b)),
         ),
         (
@@ -377,11 +394,11 @@ IMPLICIT_GRADIENT = Exercise(
             _from_parts(lambda H, b, s: s * np.linalg.solve(H + np.diag(s) + np.eye(len(s)), b)),
         ),
         (
-            "what the first strength gives for all parameters",
+            "what the first λⱼ gives for all parameters",
             _from_parts(lambda H, b, s: s[0] * np.linalg.solve(H + s[0] * np.eye(len(s)), b)),
         ),
         (
-            "a solve whose result is divided by the strengths, not multiplied",
+            "a solve whose result is divided by the λⱼ, not multiplied",
             _from_parts(lambda H, b, s: np.linalg.solve(H + np.diag(s), b) / s),
         ),
         (
@@ -399,178 +416,270 @@ IMPLICIT_GRADIENT = Exercise(
         "`jax.hessian(loss)` differentiates with respect to the first argument, as `jax.grad` does. `jnp.diag` makes a "
         "diagonal matrix, and `jnp.linalg.solve` takes the matrix and the right side.",
     ),
-    expected="An array of shape `[d]`. If all strengths are equal, it solves the boxed system above.",
+    expected="An array of shape `[d]`. If all $\\lambda_j$ are equal, it solves the boxed system above.",
 )
 
-# 04.neumann_series --------------------------------------------------------------------------------------------------
+# 04.find_the_bug ----------------------------------------------------------------------------------------------------
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _product(loss, params, batch, vector):
-    """The Hessian-vector product."""
-    return jax.jvp(lambda phi: jax.grad(loss)(phi, batch), (params,), (vector,))[1]
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """What an implementation of iMAML has found on a task, and what the equations are made of."""
+
+    loss: Callable
+    task: ml.Task
+    theta: np.ndarray
+    strength: float
+    phi: np.ndarray
+    b: np.ndarray
+    g: np.ndarray
+
+    def gradient(self, batch: str, at: str = "phi") -> np.ndarray:
+        """Of the loss on the support or the query set, at φ or θ."""
+        return np.asarray(gradient_at(self.loss, getattr(self, at), getattr(self.task, batch)))
+
+    def product(self, batch: str = "support", at: str = "phi") -> np.ndarray:
+        """The Hessian of the loss times g."""
+        return np.asarray(hessian_times(self.loss, getattr(self, at), getattr(self.task, batch), self.g))
 
 
-def _series(factor, extra=0, total_of=sum):
-    """A series whose terms have the factor: (number of the term, strength) -> factor of the next product."""
-
-    def series(loss, batch, adapted, vector, strength, num_products):
-        terms = [vector]
-        for number in range(1, num_products + extra + 1):
-            terms.append(scaled(factor(number, strength), _product(loss, adapted, batch, terms[-1])))
-        return jax.tree.map(lambda *leaves: total_of(leaves), *terms)
-
-    return series
+def _stationary(found, factor=1.0, batch="support", at="phi"):
+    return found.gradient(batch, at) + factor * found.strength * (found.phi - found.theta)
 
 
-def _right_factor(number, strength):
-    return -1 / strength
+def _right_side(found, batch="query", at="phi"):
+    return found.b - found.gradient(batch, at)
 
 
-_neumann = _series(_right_factor)
+def _system(found, **where):
+    return found.g + found.product(**where) / found.strength - found.b
 
 
-def _same_product_each_time(loss, batch, adapted, vector, strength, num_products):
-    return add_scale(vector, -num_products / strength, _product(loss, adapted, batch, vector))
+def _residuals(line=_stationary, right=_right_side, system=_system, size=np.linalg.norm, order=(0, 1, 2)):
+    """A learner's function from its three residuals, what is reported of each, and their order."""
+
+    def residuals(candidate, loss, task, params, proximal_strength):
+        parts = map(np.asarray, candidate(loss, task, params, proximal_strength))
+        found = _Found(loss, task, params, proximal_strength, *parts)
+        left_over = [line(found), right(found), system(found)]
+        return np.array([size(left_over[place]) for place in order])
+
+    return residuals
 
 
-def _scaled_after_one_product(loss, batch, adapted, vector, strength, num_products):
-    first = scaled(-1 / strength, _product(loss, adapted, batch, vector))
-    return add_scale(vector, sum((-1 / strength) ** j for j in range(num_products)), first)
+residuals = _residuals()
 
 
-def _divided_once(loss, batch, adapted, vector, strength, num_products):
-    """Every product has its sign, and the sum of them is divided once."""
-    undivided = _series(lambda number, strength: -1.0)(loss, batch, adapted, vector, strength, num_products)
-    return add_scale(vector, 1 / strength, sub(undivided, vector))
+def _with_a_matrix(candidate, loss, task, params, proximal_strength):
+    """An alternative: with the Hessian, and the norms as roots of sums of squares."""
+    phi, b, g = map(np.asarray, candidate(loss, task, params, proximal_strength))
+    matrix = np.eye(len(g)) + np.asarray(_hessian(loss, phi, task.support)) / proximal_strength
+    gradients = [np.asarray(gradient_at(loss, phi, batch)) for batch in task]
+    rows = np.stack([gradients[0] - proximal_strength * (params - phi), gradients[1] - b, b - matrix @ g])
+    return np.sqrt((rows**2).sum(axis=1))
 
 
-def _divided_at_the_end(loss, batch, adapted, vector, strength, num_products):
-    return scaled(1 / strength, _neumann(loss, batch, adapted, vector, strength, num_products))
+def _by_autodiff(candidate, loss, task, params, proximal_strength):
+    """An alternative: the gradient of the proximal objective by the library's own objective."""
+    phi, b, g = candidate(loss, task, params, proximal_strength)
+    inner = jax.grad(ml.inner.proximal(lambda at: loss(at, task.support), params, proximal_strength))
+    stationary, turned = jax.jvp(inner, (jnp.asarray(phi),), (jnp.asarray(g),))  # the second one is (H + λI) g
+    left_over = (stationary, gradient_at(loss, phi, task.query) - b, turned / proximal_strength - b)
+    return jnp.array([optax.tree.norm(each) for each in left_over])
 
 
-def _by_iteration(loss, batch, adapted, vector, strength, num_products):
-    """An alternative: g <- vector - H g / strength."""
-    g = vector
-    for _ in range(num_products):
-        g = add_scale(vector, -1 / strength, _product(loss, adapted, batch, g))
-    return g
+def _boxed(hessian, b, strength):
+    return np.linalg.solve(np.eye(len(b)) + hessian / strength, b)
 
 
-def _solved(loss, batch, adapted, vector, strength, num_products):
-    """The limit of the series."""
-    phi, unravel = jax.flatten_util.ravel_pytree(jax.tree.map(np.asarray, adapted))
-    hessian = jax.hessian(lambda flat: loss(unravel(flat), batch))(phi)
-    right = jax.flatten_util.ravel_pytree(vector)[0]
-    return unravel(jnp.linalg.solve(jnp.eye(len(phi)) + hessian / strength, right))
+def _imaml(factor=1.0, num_steps=600, gradient=("query", "phi"), hessian=("support", "phi"), solve=_boxed):
+    """An implementation of iMAML from its parts: inner loop, where gradient and Hessian are taken, and solve."""
+
+    def candidate(loss, task, params, proximal_strength):
+        phi = _proximal_descent(loss, task.support, params, 0.05, num_steps, factor * proximal_strength)
+        points = {"phi": phi, "theta": params}
+        b = np.asarray(gradient_at(loss, points[gradient[1]], getattr(task, gradient[0])))
+        curvature = np.asarray(_hessian(loss, points[hessian[1]], getattr(task, hessian[0])))
+        return phi, b, solve(curvature, b, proximal_strength)
+
+    return candidate
 
 
-NEUMANN_SERIES = Exercise(
-    id="04.neumann_series",
-    title="The Neumann series by Hessian-vector products",
+_CANDIDATES = (
+    _imaml(factor=2.0),  # A
+    _imaml(hessian=("support", "theta")),  # B
+    _imaml(solve=lambda H, b, s: np.linalg.solve(H + s * np.eye(len(b)), s * b)),  # C, which is right
+    _imaml(),
+    _imaml(num_steps=3),
+    _imaml(factor=-0.1),
+    _imaml(gradient=("support", "phi")),
+    _imaml(gradient=("query", "theta")),
+    _imaml(hessian=("query", "phi")),
+    _imaml(solve=lambda H, b, s: np.linalg.solve(H + s * np.eye(len(b)), b)),
+    _imaml(solve=lambda H, b, s: b),
+    _imaml(num_steps=3, gradient=("query", "theta"), solve=lambda H, b, s: b - H @ b / s),
+)
+
+
+def _bug_instances(rng):
+    problems = (
+        lambda: (wave, curve_task(rng, 5, 5), rng.normal(1, 0.3, 2), float(rng.uniform(2.2, 4))),
+        lambda: (cosines, points_task(rng, 4, 6, 5), rng.normal(0, 1, 4), float(rng.uniform(1.5, 3))),
+        lambda: (regression, line_task(rng, 6, 4), rng.normal(0, 1, 3), float(rng.uniform(2, 5))),
+    )
+    return [(_CANDIDATES[i], *problems[n % 3]()) for n, i in enumerate(rng.permutation(len(_CANDIDATES)))]
+
+
+FIND_THE_BUG = Exercise(
+    id="04.find_the_bug",
+    title="Find the bug: which equation does not hold?",
     difficulty=3,
     minutes=10,
-    reference=_neumann,
-    instances=lambda rng: [
-        (wave, curve_task(rng, 5, 5).support, rng.normal(1, 0.3, 2), rng.normal(0, 1, 2), 2.5, 3),
-        (cosines, points_task(rng, 4, 6, 5).support, rng.normal(0, 1, 4), rng.normal(0, 1, 4), 1.7, 4),
-        (_nested, curve_task(rng, 6, 4).support, _nested_params(rng), _nested_params(rng), 6.0, 2),
-        (cosines, points_task(rng, 3, 6, 5).support, rng.normal(3, 0.3, 3), rng.normal(0, 1, 3), 0.6, 1),
-    ],
+    reference=residuals,
+    instances=_bug_instances,
     misconceptions=(
         Misconception(
-            "no alternating sign",
-            _series(lambda number, strength: 1 / strength),
-            "Your result is the sum with plus signs only, which is the series of $(I - H/\\lambda)^{-1}$.",
+            "no proximal term",
+            _residuals(line=lambda found: _stationary(found, 0.0)),
+            "Your first number is the norm of the support gradient alone, and at the minimum of the proximal objective "
+            "that is not zero. What does line 1 add to it?",
         ),
         Misconception(
-            "last term only",
-            _series(_right_factor, total_of=lambda leaves: leaves[-1]),
-            "This is the last term alone. The series is the sum of all of them.",
+            "proximal term twice",
+            _residuals(line=lambda found: _stationary(found, 2.0)),
+            "Your first number is zero where the proximal strength is *twice* what was asked for, so it accepts "
+            "candidate A. What becomes of the $\\frac12$ when the square is differentiated?",
         ),
         Misconception(
-            "first term missing",
-            _series(_right_factor, total_of=lambda leaves: sum(leaves[1:])),
-            "Your sum begins with the first product. Which term comes before it?",
+            "half of the proximal term",
+            _residuals(line=lambda found: _stationary(found, 0.5)),
+            "Your first number has half of the proximal term's gradient. The $\\frac12$ belongs to the objective; what "
+            "becomes of it when the square is differentiated?",
         ),
         Misconception(
-            "same product each time",
-            _same_product_each_time,
-            "This equals a sum in which every term is the same product, $-H/\\lambda$ times the vector. Each should be "
-            "a product with the term before it.",
+            "wrong sign in line 1",
+            _residuals(line=lambda found: _stationary(found, -1.0)),
+            "Your first number *subtracts* the gradient of the proximal term. At the minimum the two gradients cancel: "
+            "which sign does $\\phi - \\theta$ have in line 1?",
         ),
         Misconception(
-            "strength forgotten",
-            _series(lambda number, strength: -1.0),
-            "Your terms are not divided by the strength.",
+            "query set in line 1",
+            _residuals(line=lambda found: _stationary(found, batch="query")),
+            "Your first number has the gradient of the query loss. Which loss does the inner problem minimise?",
         ),
         Misconception(
-            "divided once",
-            _divided_once,
-            "This is divided by $\\lambda$ once. In the $j$-th term, how often does $\\lambda$ occur?",
+            "line 1 at the initialization",
+            _residuals(line=lambda found: _stationary(found, at="theta")),
+            "Your first number has the support gradient at the initialization. At which point does line 1 hold?",
         ),
         Misconception(
-            "multiplied by the strength",
-            _series(lambda number, strength: -strength),
-            "Your terms are multiplied by the strength. A larger strength should make the later terms smaller.",
+            "support set on the right side",
+            _residuals(right=lambda found: _right_side(found, batch="support")),
+            "Your second number compares $b$ with the gradient of the *support* loss. Which loss judges the adapted "
+            "parameters?",
+        ),
+        Misconception(
+            "query gradient at the initialization",
+            _residuals(right=lambda found: _right_side(found, at="theta")),
+            "Your second number compares $b$ with the query gradient at the *initialization*. Where does line 4 take "
+            "it?",
+        ),
+        Misconception(
+            "Hessian at the initialization",
+            _residuals(system=lambda found: _system(found, at="theta")),
+            "Your third number is zero where the Hessian is taken at the *initialization*, so it accepts candidate B. "
+            "At which point does line 2 take it?",
+        ),
+        Misconception(
+            "Hessian of the query loss",
+            _residuals(system=lambda found: _system(found, batch="query")),
+            "Your third number has the Hessian of the query loss. Which loss does the inner problem minimise?",
         ),
         Misconception(
             "another system",
-            _divided_at_the_end,
-            "Your result is the right one divided by $\\lambda$: it solves with $H + \\lambda I$. The series asked for "
-            "begins with the vector itself.",
+            _residuals(system=lambda found: found.product() + found.strength * found.g - found.b),
+            "Your third number is zero for $(H + \\lambda I)\\, g = b$, whose solution lacks a factor $\\lambda$. "
+            "Compare with the box.",
         ),
         Misconception(
-            "exponential series",
-            _series(lambda number, strength: -1 / (number * strength)),
-            "Your $j$-th term is divided by $j!$, as in the exponential series. The geometric series has no factorial.",
+            "no proximal strength in the system",
+            _residuals(system=lambda found: found.g + found.product() - found.b),
+            "Your third number is zero for $(I + H)\\, g = b$. Where does $\\lambda$ belong?",
         ),
         Misconception(
-            "one product, then scaling",
-            _scaled_after_one_product,
-            "Only your first term has a product with $H$; the later ones are that term times $-1/\\lambda$ again. Each "
-            "term needs a product of its own.",
+            "box times the proximal strength",
+            _residuals(system=lambda found: found.strength * _system(found)),
+            "Your third number is $\\lambda$ times the residual of the boxed system. It is zero in the right places, "
+            "but the exercise asks for the system as it stands in the box.",
         ),
         Misconception(
-            "one product too few",
-            _series(_right_factor, extra=-1),
-            "Your sum has one product too few. With one product it has two terms.",
+            "wrong sign of the Hessian",
+            _residuals(system=lambda found: found.g - found.product() / found.strength - found.b),
+            "Your third number is zero for a system with $-H$. Which sign does $H$ have in the box?",
         ),
         Misconception(
-            "one product too many",
-            _series(_right_factor, extra=1),
-            "Your sum has one product too many. With one product it has two terms.",
+            "no Hessian",
+            _residuals(system=lambda found: found.g - found.b),
+            "Your third number is the distance of $g$ from $b$, which is zero for FO-MAML. Where is the Hessian?",
+        ),
+        Misconception(
+            "own right side",
+            _residuals(system=lambda found: _system(found) + _right_side(found)),
+            "Your third number has your own query gradient on the right side. A wrong $b$ then shows in two numbers, "
+            "and a right solve looks like a second bug. Take the candidate's own $b$.",
+        ),
+        Misconception(
+            "squared norms",
+            _residuals(size=lambda vector: vector @ vector),
+            "Your numbers are the *squares* of the norms.",
+        ),
+        Misconception(
+            "largest entries",
+            _residuals(size=lambda vector: np.abs(vector).max()),
+            "Your numbers are the largest entries of the residuals. The exercise asks for norms, the roots of the sums "
+            "of squares.",
+        ),
+        Misconception(
+            "sums",
+            _residuals(size=np.sum),
+            "Your numbers are the sums of the entries, in which errors of opposite sign cancel. The exercise asks for "
+            "norms.",
+        ),
+        Misconception(
+            "order",
+            _residuals(order=(1, 0, 2)),
+            "Your first two numbers have changed places: line 1 comes first, then $b$.",
         ),
     ),
     relatives=(
+        ("what root mean squares give, in place of norms", _residuals(size=lambda v: np.sqrt(np.mean(v**2)))),
+        ("what sums of absolute values give, in place of norms", _residuals(size=lambda v: np.abs(v).sum())),
         (
-            "what the series gives with the Hessian at zero parameters",
-            lambda loss, batch, adapted, *args: _neumann(loss, batch, jax.tree.map(np.zeros_like, adapted), *args),
-        ),
-        (
-            "what the series gives if each term is subtracted",
-            _series(lambda number, strength: 1 / strength, total_of=lambda leaves: 2 * leaves[0] - sum(leaves)),
-        ),
-        ("the mean of the terms", _series(_right_factor, total_of=lambda leaves: sum(leaves) / len(leaves))),
-        (
-            "the limit of the series, the result of the linear solve",
-            _solved,
+            "right in its first two parts; the third compares g with the solution of the boxed system",
+            _residuals(
+                system=lambda found: (
+                    found.g
+                    - _boxed(np.asarray(_hessian(found.loss, found.phi, found.task.support)), found.b, found.strength)
+                )
+            ),
         ),
     ),
-    alternatives=(_by_iteration,),
+    alternatives=(_with_a_matrix, _by_autodiff),
     hints=(
-        "Keep two pytrees: the last term, and the sum so far. Both are the vector at first.",
-        "The next term is the product of $-H/\\lambda$ with the last one. $H$ is always taken at `adapted`.",
+        "Call the candidate once. Then take line 1, the definition of $b$ and the box in turn, bring everything to one "
+        "side, and put in what the candidate returned, also where it may be wrong.",
+        "For the third number you need $H$ only in the product $H g$. `jax.jvp(gradient, (phi,), (g,))[1]` is this "
+        "product, if `gradient` is the gradient of the support loss as a function of the parameters alone.",
     ),
-    expected="A pytree like `adapted`. With a large strength and many products it solves the boxed system.",
+    expected="Three numbers, all of them zero up to rounding for an implementation that is right.",
 )
 
-EXERCISES = (PROXIMAL_DESCENT, IMPLICIT_GRADIENT, NEUMANN_SERIES)
+EXERCISES = (PROXIMAL_DESCENT, IMPLICIT_GRADIENT, FIND_THE_BUG)
 
 PREDICTIONS = (
     Guess(
         "04.survives",
-        "A quadratic of curvature 1 and a proximal term of strength 0.5. After very many inner steps, which fraction "
+        "A quadratic of curvature 1, and a proximal term with λ = 0.5. After very many inner steps, which fraction "
         "of a change to the initialization is left in the adapted parameter?",
         unit="of the change",
         why="Let the minimum of $h$ be at 0. Where the two gradients cancel, $a\\,\\phi = \\lambda(\\theta - \\phi)$, "
@@ -579,24 +688,23 @@ PREDICTIONS = (
     ),
     Guess(
         "04.one_minimum",
-        "Above which strength does the proximal objective have a single minimum, whatever the initialization?",
+        "Above which proximal strength does the proximal objective have a single minimum, whatever the initialization?",
         why="The most negative curvature of $1 - \\cos\\phi$ is $-1$, and the proximal term adds $\\lambda$ to "
         "it everywhere.",
         read="How strong must the proximal term be?",
     ),
     Guess(
         "04.neumann",
-        "λ is half the largest curvature. After many products, what does one more do to the error of the Neumann "
-        "series?",
+        "λ is half the largest curvature. After many terms of the Neumann series, what does one more do to its error?",
         options=("it halves the error", "it leaves the error as it is", "it doubles the error"),
-        why="Along an eigenvector of curvature $a$ each product multiplies the error by $-a/\\lambda$. For the largest "
+        why="Along an eigenvector of curvature $a$ each term multiplies the error by $-a/\\lambda$. For the largest "
         "curvature that is $-2$.",
         read="Solve without a matrix",
     ),
     Guess(
         "04.cg_products",
-        "481 unknowns, six support points. How many products do conjugate gradients need for an error of one per cent?",
-        unit="products",
+        "481 unknowns, six support points. How many steps do conjugate gradients need for an error of one per cent?",
+        unit="steps",
         why="Each support point gives the curvature of one direction, so at most six eigenvalues of $S$ are large. All "
         "others lie near 1 and count, roughly, as a seventh.",
         read="Solve without a matrix",
@@ -610,18 +718,30 @@ PREDICTIONS = (
     ),
     Guess(
         "04.unconverged",
-        "iMAML with five inner steps, for strengths from small to large. At the worst of these strengths, how large is "
+        "iMAML with five inner steps, for proximal strengths from small to large. At the worst of them, how large is "
         "the error of its gradient?",
         options=("some per cent of the gradient", "about half of the gradient", "several times the gradient"),
         why="Far from a minimum $H + \\lambda I$ can have eigenvalues close to zero, and the solve divides by them.",
         read="Can this gradient be trusted?",
+    ),
+    Guess(
+        "04.candidates",
+        "Which equations hold for which candidate?",
+        options=(
+            "the boxed system fails for A, line 1 for B; all hold for C",
+            "line 1 fails for A, the boxed system for B; all hold for C",
+            "all hold for A; something fails for B and for C",
+        ),
+        why="The gradient of $\\lambda \\lVert \\phi - \\theta \\rVert^2$ is $2 \\lambda (\\phi - \\theta)$. The "
+        "Hessian changes between $\\theta$ and $\\phi^*$. Both sides of a system may be multiplied by $\\lambda$.",
+        read="The derivation, line by line",
     ),
 )
 
 QUIZ = (
     Question(
         "The curvatures of the support loss are spread evenly between 0 and 50, in a thousand dimensions. You raise λ "
-        "from 1 to 100. How many products do conjugate gradients then need for the same accuracy?",
+        "from 1 to 100. How many steps do conjugate gradients then need for the same accuracy?",
         (
             "far fewer",
             "far more",
@@ -637,14 +757,14 @@ QUIZ = (
         ),
     ),
     Question(
-        "The curvatures of the support loss lie between 0 and 50, and you choose λ = 200. After five products, about "
+        "The curvatures of the support loss lie between 0 and 50, and you choose λ = 200. After five steps, about "
         "how much of the error of the Neumann series is left in the steepest direction?",
         ("a quarter", "a twentieth", "a thousandth", "more than at the beginning"),
         2,
         (
-            "That is what one product leaves.",
-            "The factor is the same for every product. Do factors add or multiply?",
-            "Each product multiplies the error by $50 / 200$, and $4^{-5}$ is about a thousandth.",
+            "That is what one step leaves.",
+            "The factor is the same for every step. Do factors add or multiply?",
+            "Each step multiplies the error by $50 / 200$, and $4^{-5}$ is about a thousandth.",
             "The error grows only where the curvature exceeds λ.",
         ),
     ),
@@ -687,8 +807,8 @@ def show_change_left(left: dict[str, np.ndarray]) -> None:
     steps = np.arange(len(next(iter(left.values()))))
     plots.show(
         plots.lines(steps, left, "inner steps K", "fraction that is left", ylim=(0, 1.05)),
-        "Fraction of a change against inner steps. Without a proximal term it falls to zero; with one of strength one "
-        "half it levels off at one third.",
+        "Fraction of a change against inner steps. Without a proximal term it falls to zero; with one of "
+        "proximal strength one half it levels off at one third.",
         "With a proximal term the initialization is not forgotten",
         "Part of a small change to θ that is still there after K inner steps, on a quadratic of curvature 1.",
     )
@@ -706,24 +826,24 @@ def show_early_stopping(curvatures: np.ndarray, kept: dict[str, np.ndarray]) -> 
 
 
 def draw_fit(
-    log10_strength: float,
+    log10_proximal_strength: float,
     task: int,
-    strengths: np.ndarray,
+    proximal_strengths: np.ndarray,
     query_losses: np.ndarray,
     curves: dict[str, Callable[[int, int], np.ndarray]],
     support: tuple[np.ndarray, np.ndarray],
 ):
-    """One task's curve after adaptation, and the query loss against the strength.
+    """One task's curve after adaptation, and the query loss against the proximal strength.
 
     Args:
-      log10_strength: of the strength to show; the nearest one is taken.
+      log10_proximal_strength: of the proximal strength to show; the nearest one is taken.
       task: number of the task.
-      strengths: shape [s].
+      proximal_strengths: shape [s].
       query_losses: shape [s, tasks].
-      curves: name -> function of (index of the strength, task) to values on a grid from -5 to 5.
+      curves: name -> function of (index of the proximal strength, task) to values on a grid from -5 to 5.
       support: (x, y), each of shape [tasks, points].
     """
-    i = int(np.abs(np.log10(strengths) - log10_strength).argmin())
+    i = int(np.abs(np.log10(proximal_strengths) - log10_proximal_strength).argmin())
     figure, (left, right) = plots.subplots(2, height=3.5)
     values = {name: np.asarray(curve(i, task)) for name, curve in curves.items()}
     plots.lines(
@@ -732,16 +852,16 @@ def draw_fit(
         "x",
         "y",
         points={"support (noisy)": (support[0][task], support[1][task])},
-        title=f"task {task}, λ = {strengths[i]:.2g}",
+        title=f"task {task}, λ = {proximal_strengths[i]:.2g}",
         ylim=(-7, 9),
         axes=left,
     )
     plots.lines(
-        np.log10(strengths),
+        np.log10(proximal_strengths),
         {"mean": query_losses.mean(1), "this task": query_losses[:, task]},
         "log₁₀ λ",
         "squared error",
-        points={"λ": (np.log10(strengths[i]), query_losses[i, task])},
+        points={"λ": (np.log10(proximal_strengths[i]), query_losses[i, task])},
         title="query loss",
         ylim=(0, 1.05 * max(6, query_losses[:, task].max())),
         axes=right,
@@ -749,16 +869,16 @@ def draw_fit(
     return figure
 
 
-def draw_minimum(theta: float, strength: float):
+def draw_minimum(theta: float, proximal_strength: float):
     """The proximal objective of 1 - cos φ with the point that descent from θ reaches, and that point for every θ."""
     grid, window = np.linspace(0, 2 * np.pi, 201), np.linspace(-1.5, 7.5, 181)
     ends = np.append(grid, theta)
     starts = ends
     for _ in range(400):
-        ends = ends - 0.4 * (np.sin(ends) + strength * (ends - starts))
+        ends = ends - 0.4 * (np.sin(ends) + proximal_strength * (ends - starts))
 
     def objective(phi):
-        return 1 - np.cos(phi) + strength / 2 * (phi - theta) ** 2
+        return 1 - np.cos(phi) + proximal_strength / 2 * (phi - theta) ** 2
 
     figure, (left, right) = plots.subplots(2, height=3.5)
     plots.lines(
@@ -772,7 +892,7 @@ def draw_minimum(theta: float, strength: float):
         axes=left,
     )
     ends, reached = ends[:-1], ends[-1]
-    jumps = np.flatnonzero(np.abs(np.diff(ends)) > 0.8)  # at strength 1 the curve is steep, but it does not jump
+    jumps = np.flatnonzero(np.abs(np.diff(ends)) > 0.8)  # at λ = 1 the curve is steep, but it does not jump
     plots.lines(
         np.insert(grid, jumps + 1, np.nan),
         {"reached": np.insert(ends, jumps + 1, np.nan)},
@@ -805,11 +925,11 @@ def show_solvers(errors: dict[tuple[str, float], np.ndarray]) -> None:
         )
     plots.show(
         figure,
-        "Relative error against Hessian-vector products, logarithmic. Left, with a strength twice the largest "
+        "Relative error against Hessian-vector products, logarithmic. Left, with λ twice the largest "
         "curvature, both methods converge, conjugate gradients faster, down to rounding. Right, with half the largest "
         "curvature, the error of the Neumann series grows and that of conjugate gradients falls.",
         "The Neumann series needs λ > L, conjugate gradients do not",
-        "A quadratic in 30 dimensions with largest curvature L. Left a strength of twice L, right of half L.",
+        "A quadratic in 30 dimensions with largest curvature L. Left λ is twice L, right half of L.",
     )
 
 
@@ -840,16 +960,16 @@ def show_spectrum(curvatures: np.ndarray, strength: float, errors: dict[str, np.
     )
     plots.show(
         figure,
-        "Left: the thirty curvatures of largest size, divided by the strength, on a logarithmic scale. Four are above "
+        "Left: the thirty curvatures of largest size, divided by λ, on a logarithmic scale. Four are above "
         "one, the fifth is close to it, and all others lie below one half. Right: the error of the Neumann series "
-        "grows with every product, that of conjugate gradients falls.",
-        "Few large curvatures, so few products",
-        "The network of the slider on one task, with the strength that was best on average.",
+        "grows with every Hessian-vector product, that of conjugate gradients falls.",
+        "Few large curvatures, so few steps of CG",
+        "The network of the slider on one task, with the λ that was best on average.",
     )
 
 
 def show_trust(strengths: np.ndarray, errors: dict[int, np.ndarray], definite: dict[int, np.ndarray]) -> None:
-    """Errors of implicit gradients against the strength.
+    """Errors of implicit gradients against the proximal strength.
 
     Args:
       strengths: shape [s].

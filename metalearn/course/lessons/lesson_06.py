@@ -122,24 +122,26 @@ CURVATURE = Exercise(
         Misconception(
             "query gradient at the initialization",
             _curvature(lambda j, f1, f2, h3, a, y, x: j**2 * f2(y) - a * h3 * f1(x)),
-            "Your term with $h'''$ takes the query gradient at the initialization θ. Where does line 1 take it?",
+            "Your result is what the query gradient at the initialization θ gives in the term with $h'''$. Where does "
+            "line 1 take it?",
         ),
         Misconception(
             "query curvature at the initialization",
             _curvature(lambda j, f1, f2, h3, a, y, x: j**2 * f2(x) - a * h3 * f1(y)),
-            "You take $f''$ at the initialization θ. Line 1 takes the query gradient at $\\phi_1$, so its "
-            "derivative is taken there too.",
+            "Your result is what $f''$ at the initialization θ gives. Line 1 takes the query gradient at $\\phi_1$, so "
+            "its derivative is taken there too.",
         ),
         Misconception(
             "factor on both terms",
             _curvature(lambda j, f1, f2, h3, a, y, x: j**2 * f2(y) - a * h3 * j * f1(y)),
-            "Your term with $h'''$ still holds a factor $1 - \\alpha h''(\\theta)$. In this term it is that factor "
-            "that was differentiated. Is anything of it left?",
+            "In your result the term with $h'''$ still holds a factor $1 - \\alpha h''(\\theta)$. In this term it is "
+            "that factor that was differentiated. Is anything of it left?",
         ),
         Misconception(
             "third derivative of the query loss",
             _third_of_the_query,
-            "Your third derivative is that of the query loss. Which loss did the inner step descend?",
+            "Your result is what the third derivative of the *query* loss gives in the second term. Which loss did the "
+            "inner step descend?",
         ),
         Misconception(
             "support and query swapped",
@@ -360,8 +362,8 @@ CLIP = Exercise(
                 max(1.0, _over(max_norm, _norm(_mean(gradients)))) if _norm(_mean(gradients)) else math.nan,
                 _mean(gradients),
             ),
-            "Your function enlarges small gradients and leaves large ones as they are. Is it the smaller or the larger "
-            "of the two numbers?",
+            "Your result is what one gets by enlarging small gradients and leaving large ones as they are. Is it the "
+            "smaller or the larger of the two numbers?",
         ),
         Misconception(
             "clipped to one",
@@ -524,6 +526,8 @@ SNGDM = Exercise(
         ),
         _sngdm_instance(rng, 5, _LAYERS, float(rng.uniform(0.1, 0.8)), float(rng.uniform(0.2, 0.4)), 0.1),
         _sngdm_instance(rng, 2, _TWO, 1.5, 0.7, 3.0, nested=True),
+        _sngdm_instance(rng, 4, _LAYERS, 0.4, 0.0, float(rng.uniform(2, 20))),
+        _sngdm_instance(rng, 1, _LAYERS, 0.2, 0.5, float(rng.uniform(2, 20))),
     ],
     misconceptions=(
         Misconception(
@@ -645,169 +649,171 @@ SNGDM = Exercise(
     "`learning_rate`.",
 )
 
-# 06.spike -----------------------------------------------------------------------------------------------------------
+# 06.control ---------------------------------------------------------------------------------------------------------
 
 
-def _by_running_adam(num_steps, beta1, beta2):
-    """Adam's moments after a spike of 7, step by step."""
-    first, second, distance = 0.0, 0.0, 0.0
-    for step in range(num_steps):
-        gradient = 7.0 if step == 0 else 0.0
-        first = beta1 * first + (1 - beta1) * gradient
-        second = beta2 * second + (1 - beta2) * gradient**2
-        distance += first / np.sqrt(second)
-    return distance
+def _controls_from(
+    first=lambda plain, clipped, norm: scaled(norm(clipped) / norm(plain), plain), second=None, norm=_norm
+):
+    """The steps of two control runs: each from (plain, clipped, norm). The second one is the first, roles exchanged."""
+
+    def controls(plain, clipped):
+        other = second or (lambda plain, clipped, norm: first(clipped, plain, norm))
+        return first(plain, clipped, norm), other(plain, clipped, norm)
+
+    return controls
 
 
-def _geometric(first, ratio, num_steps):
-    return first * sum(ratio**step for step in range(num_steps))
+exchanged = _controls_from(norm=optax.tree.norm)
 
 
-def _closed_form(num_steps, beta1, beta2):
-    ratio = beta1 / np.sqrt(beta2)
-    return (1 - beta1) / np.sqrt(1 - beta2) * (1 - ratio**num_steps) / (1 - ratio)
+def _by_each(function):
+    """Controls that are made number by number."""
+    return _controls_from(lambda plain, clipped, norm: jax.tree.map(function, plain, clipped))
 
 
-SPIKE = Exercise(
-    id="06.spike",
-    title="How far does one spike carry Adam?",
-    difficulty=3,
-    minutes=12,
-    reference=_by_running_adam,
+def _with_flat_vectors(plain, clipped):
+    """An alternative."""
+    (one, unravel), (other, _) = map(jax.flatten_util.ravel_pytree, (plain, clipped))
+    ratio = jnp.sqrt(jnp.vdot(other, other) / jnp.vdot(one, one))
+    return unravel(ratio * one), unravel(other / ratio)
+
+
+def _units_first(plain, clipped):
+    """An alternative: directions of norm 1, then the lengths."""
+    directions = [scaled(1 / optax.tree.norm(step), step) for step in (plain, clipped)]
+    return scaled(_norm(clipped), directions[0]), scaled(_norm(plain), directions[1])
+
+
+def _steps(rng, shapes, length, clipped_length, nested=False):
+    """Two steps with these norms."""
+    pair = []
+    for norm in (length, clipped_length):
+        step = {name: rng.normal(0.3, scale, shape) for name, (shape, scale) in shapes.items()}
+        step = scaled(norm / _norm(step), step)
+        pair.append((step["first"], [step["second"]]) if nested else step)
+    return tuple(pair)
+
+
+def _root_mean_square_of_each(tree):
+    return sum(np.sqrt(np.mean(np.square(leaf))) for leaf in jax.tree.leaves(tree))
+
+
+CONTROL = Exercise(
+    id="06.control",
+    title="Design the control: other lengths, or other directions?",
+    difficulty=2,
+    minutes=10,
+    reference=exchanged,
     instances=lambda rng: [
-        (200, 0.9, 0.999),
-        (int(rng.integers(4, 9)), float(rng.uniform(0.7, 0.9)), float(rng.uniform(0.95, 0.99))),
-        (int(rng.integers(10, 30)), float(rng.uniform(0.3, 0.6)), float(rng.uniform(0.5, 0.8))),
-        (1, 0.8, 0.98),
-        (0, 0.9, 0.99),
-        (5, 0.0, 0.9),
+        _steps(rng, _TWO, 0.5, float(rng.uniform(1.5, 4))),
+        _steps(rng, _LAYERS, float(rng.uniform(3, 6)), float(rng.uniform(0.2, 0.6))),
+        _steps(rng, _TWO, float(rng.uniform(0.02, 0.05)), float(rng.uniform(0.3, 0.6)), nested=True),
+        _steps(rng, _LAYERS, 1.0, float(rng.uniform(0.3, 0.7))),
     ],
     misconceptions=(
         Misconception(
-            "all steps for ever",
-            lambda num_steps, beta1, beta2: (1 - beta1) / np.sqrt(1 - beta2) / (1 - beta1 / np.sqrt(beta2)),
-            "Your result equals the distance after infinitely many steps. Where does `num_steps` enter?",
+            "changed places",
+            lambda plain, clipped: exchanged(plain, clipped)[::-1],
+            "Your two steps have changed places. The first one should keep the direction of `plain`, the second one "
+            "its length.",
         ),
         Misconception(
-            "one step",
-            lambda num_steps, beta1, beta2: (1 - beta1) / np.sqrt(1 - beta2),
-            "Your result equals the length of the step in which the spike is seen. Adam goes on moving afterwards, "
-            "because $m$ is not zero yet.",
+            "nothing exchanged",
+            lambda plain, clipped: (plain, clipped),
+            "You return the two steps as they are. Each control should differ from the unclipped run in *one* respect; "
+            "`clipped` differs from it in two, and `plain` in none.",
         ),
         Misconception(
-            "last step",
-            lambda num_steps, beta1, beta2: (
-                (1 - beta1) / np.sqrt(1 - beta2) * (beta1 / np.sqrt(beta2)) ** (num_steps - 1)
+            "clipped run as the second control",
+            _controls_from(second=lambda plain, clipped, norm: clipped),
+            "Your first step is right, and your second one is that of the clipped run itself. It differs from the "
+            "unclipped run in two respects, so it cannot tell which of them helps. Which length should it have?",
+        ),
+        Misconception(
+            "only shortened",
+            _controls_from(lambda plain, clipped, norm: scaled(min(1.0, norm(clipped) / norm(plain)), plain)),
+            "Your result is what one gets by shortening a step that is longer than the other one and leaving a shorter "
+            "one as it is. With Adam the step after clipping may well be the longer one.",
+        ),
+        Misconception(
+            "ratio turned round",
+            _controls_from(lambda plain, clipped, norm: scaled(norm(plain) / norm(clipped), plain)),
+            "Your result is what the ratio of the two lengths gives when it is turned round. If the other step is "
+            "shorter, should the factor be above or below 1?",
+        ),
+        Misconception(
+            "unit length",
+            _controls_from(lambda plain, clipped, norm: scaled(1 / norm(plain), plain)),
+            "Your steps have norm 1, so both runs would take steps of one fixed length. Which length should each have?",
+        ),
+        Misconception(
+            "old length kept in the factor",
+            _controls_from(lambda plain, clipped, norm: scaled(norm(clipped), plain)),
+            "Your result is each step times the length of the other one. How long is that, when the step has a length "
+            "of its own?",
+        ),
+        Misconception(
+            "each leaf alone",
+            _controls_from(
+                lambda plain, clipped, norm: jax.tree.map(lambda p, c: p * (_norm(c) / _norm(p)), plain, clipped)
             ),
-            "Your result equals the length of the last step alone. The exercise asks for the sum of all of them.",
+            "Your result is what one gets by exchanging the length of each leaf by itself. That changes the direction "
+            "of the whole step too, because the leaves get different factors.",
         ),
         Misconception(
-            "one step too many",
-            lambda num_steps, beta1, beta2: _by_running_adam(num_steps + 1, beta1, beta2),
-            "Your result is right for one step more. The step in which the spike is seen counts as the first.",
+            "each number alone",
+            _by_each(lambda p, c: np.sign(p) * np.abs(c)),
+            "Your result is what one gets by exchanging the signs of single numbers. That changes how the numbers of a "
+            "step are to each other, and thus its direction. The length of a step is one number, its norm.",
         ),
         Misconception(
-            "one step too few",
-            lambda num_steps, beta1, beta2: _by_running_adam(max(num_steps - 1, 0), beta1, beta2),
-            "Your result is right for one step fewer. The step in which the spike is seen counts as the first.",
+            "squared norms",
+            _controls_from(norm=lambda tree: _norm(tree) ** 2),
+            "Your result is what the ratio of the *squared* norms gives. Is a square root missing?",
         ),
         Misconception(
-            "no square root in the ratio",
-            lambda num_steps, beta1, beta2: _geometric((1 - beta1) / np.sqrt(1 - beta2), beta1 / beta2, num_steps),
-            "In your result each step is $\\beta_1 / \\beta_2$ times the one before. Adam divides by the *root* of "
-            "$v$.",
+            "norms of the leaves added up",
+            _controls_from(norm=lambda tree: sum(map(_norm, jax.tree.leaves(tree)))),
+            "Your result is what one gets by adding up the norms of the leaves. How do the norms of parts combine to "
+            "the norm of the whole?",
         ),
         Misconception(
-            "second moment does not decay",
-            lambda num_steps, beta1, beta2: _geometric((1 - beta1) / np.sqrt(1 - beta2), beta1, num_steps),
-            "In your result each step is $\\beta_1$ times the one before, as if $v$ stayed what it was at the spike.",
-        ),
-        Misconception(
-            "first moment does not decay",
-            lambda num_steps, beta1, beta2: _geometric((1 - beta1) / np.sqrt(1 - beta2), 1.0, num_steps),
-            "In your result all steps have the same length. What happens to $m$ and to $v$ when the gradient is zero?",
-        ),
-        Misconception(
-            "no square root in the first step",
-            lambda num_steps, beta1, beta2: _geometric((1 - beta1) / (1 - beta2), beta1 / np.sqrt(beta2), num_steps),
-            "Your first step is $(1 - \\beta_1) / (1 - \\beta_2)$. Adam divides by the *root* of $v$.",
-        ),
-        Misconception(
-            "both roots",
-            lambda num_steps, beta1, beta2: _geometric(
-                np.sqrt((1 - beta1) / (1 - beta2)), np.sqrt(beta1 / beta2), num_steps
-            ),
-            "Your result takes the root of $m$ as well as of $v$. Adam takes that of $v$ only.",
-        ),
-        Misconception(
-            "first step of one",
-            lambda num_steps, beta1, beta2: _geometric(1.0, beta1 / np.sqrt(beta2), num_steps),
-            "Your first step is one learning rate long, as if $m = s$ and $v = s^2$. That holds for the very first "
-            "step of a run, where the moments are corrected for their bias. Which weights does the spike get in $m$ "
-            "and in $v$?",
-        ),
-        Misconception(
-            "betas swapped",
-            lambda num_steps, beta1, beta2: _geometric(
-                (1 - beta2) / np.sqrt(1 - beta1), beta2 / np.sqrt(beta1) if beta1 else math.inf, num_steps
-            ),
-            "Your result has $\\beta_1$ and $\\beta_2$ the other way round. Which of the two belongs to $v$?",
+            "half way",
+            _by_each(lambda p, c: (p + c) / 2),
+            "Your result is the mean of the two steps. It differs from `plain` in its length and in its direction, so "
+            "it cannot tell which of them helps.",
         ),
     ),
     relatives=(
         (
-            "the distance with Adam's bias correction",
-            lambda num_steps, beta1, beta2: sum(
-                (1 - beta1)
-                * beta1**k
-                / (1 - beta1 ** (k + 1))
-                / np.sqrt((1 - beta2) * beta2**k / (1 - beta2 ** (k + 1)))
-                for k in range(num_steps)
-            ),
+            "what the largest number of each step gives in place of its norm",
+            _controls_from(norm=lambda tree: max(np.abs(leaf).max() for leaf in jax.tree.leaves(tree))),
         ),
         (
-            "a sum that begins with the first power of the ratio",
-            lambda num_steps, beta1, beta2: _geometric(
-                (1 - beta1) / np.sqrt(1 - beta2) * beta1 / np.sqrt(beta2), beta1 / np.sqrt(beta2), num_steps
-            ),
+            "what sums of absolute values give in place of norms",
+            _controls_from(norm=lambda tree: sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(tree))),
         ),
         (
-            "the sum of the first moments, which nothing divides",
-            lambda num_steps, beta1, beta2: _geometric(1 - beta1, beta1, num_steps),
+            "what the root mean squares of the leaves, added up, give in place of norms",
+            _controls_from(norm=_root_mean_square_of_each),
         ),
         (
-            "the length of the step after the last one",
-            lambda num_steps, beta1, beta2: (1 - beta1) / np.sqrt(1 - beta2) * (beta1 / np.sqrt(beta2)) ** num_steps,
-        ),
-        (
-            "what the second moment gives without any root",
-            lambda num_steps, beta1, beta2: _geometric((1 - beta1) / (1 - beta2), beta1 / beta2, num_steps),
-        ),
-        (
-            "what a root of β₁, not of β₂, gives",
-            lambda num_steps, beta1, beta2: _geometric(
-                (1 - beta1) / np.sqrt(1 - beta2), np.sqrt(beta1) / beta2, num_steps
-            ),
-        ),
-        (
-            "the target without its factor 1 - β₁",
-            lambda num_steps, beta1, beta2: _geometric(1 / np.sqrt(1 - beta2), beta1 / np.sqrt(beta2), num_steps),
+            "right in its first part; the second step is that of the unclipped run",
+            _controls_from(second=lambda plain, clipped, norm: plain),
         ),
     ),
-    alternatives=(
-        _closed_form,
-        lambda num_steps, beta1, beta2: _geometric((1 - beta1) / np.sqrt(1 - beta2), beta1 / np.sqrt(beta2), num_steps),
-    ),
+    alternatives=(_with_flat_vectors, _units_first),
     hints=(
-        "With lines 1 and 2, write down $m_0 / \\sqrt{v_0}$. By which factor does the ratio change from one step to "
-        "the next?",
-        "The steps form a geometric series whose ratio is $\\beta_1 / \\sqrt{\\beta_2}$. It has `num_steps` terms. If "
-        "there are none, the sum is zero.",
+        "Write down, for the unclipped run, the clipped run and your two controls, whose direction and whose length "
+        "each step has. Between the unclipped run and a control only one entry may differ.",
+        "A step has the direction of `plain` if it is `plain` times one positive number, the same for all leaves. "
+        "`optax.tree.norm` gives the length of a step, over all leaves.",
     ),
-    expected="`displacement(1, 0.9, 0.999)` is about 3.16.",
+    expected="A pair of pytrees like `plain`. The norms of the two are those of `clipped` and of `plain`.",
 )
 
-EXERCISES = (CURVATURE, CLIP, SNGDM, SPIKE)
+EXERCISES = (CURVATURE, CLIP, SNGDM, CONTROL)
 
 PREDICTIONS = (
     Guess(
@@ -858,12 +864,16 @@ PREDICTIONS = (
     ),
     Guess(
         "06.control",
-        "Perhaps clipping helps only because its steps are shorter. As a control, take unclipped Adam with a smaller "
-        "learning rate. Does it come as low as clipped Adam does in 500 outer steps?",
-        ("yes, already with a third of the learning rate", "only with a tenth of it", "no, with neither"),
-        why="A smaller learning rate shortens all steps alike. After clipping none of the gradients is much larger "
-        "than the others.",
-        read="What clipping buys",
+        "Which of your two controls, with the learning rate 0.01, comes as low as the clipped runs, give or take a "
+        "third?",
+        (
+            "the one that takes only the length from the clipped steps",
+            "the one that takes only their direction",
+            "neither",
+        ),
+        why="A huge gradient first turns Adam's steps, and afterwards it makes them too short. Each control mends one "
+        "of the two and keeps the other.",
+        read="Clipping rescues MAML",
     ),
 )
 
@@ -1139,11 +1149,11 @@ def rescue(losses, norms):
             plots.label(axes, "outer step", "norm of the meta-gradient", name)
     plots.show(
         figure,
-        alt="Left: query loss against outer steps, on a logarithmic axis. Clipped Adam falls to a few tenths. "
+        alt="Left: query loss against outer steps, on a logarithmic axis. Clipped Adam falls below one. "
         "Unclipped Adam stays above one with each of three learning rates. Right: the norm of the meta-gradient in an "
         "unclipped run lies around a few units, with rare spikes that are hundreds to thousands of times larger.",
         title="Clipping rescues MAML, and a smaller learning rate does not",
-        caption="Left: medians over three seeds and 20 steps, MAML with ten inner steps on sine curves. Right: one run "
+        caption="Left: medians over five seeds and 20 steps, MAML with ten inner steps on sine curves. Right: one run "
         "at learning rate 0.003.",
     )
 

@@ -800,13 +800,13 @@ LOST_TRAJECTORY = Exercise(
         Misconception(
             "lowest step",
             _lost(answer=lambda lost, distance: np.where(lost.any(1), lost.argmax(1), -1)),
-            "Your result is the *lowest* number of a lost point. The backward pass begins at $\phi_K$. Which of the "
+            "Your result is the *lowest* number of a lost point. The backward pass begins at $\\phi_K$. Which of the "
             "lost points does it meet first?",
         ),
         Misconception(
             "0 for a right run",
             _lost(answer=lambda lost, distance: np.maximum(_largest_lost(lost), 0)),
-            "Your result is 0 for runs that are right everywhere, as if they were lost at $\phi_0$. What does the "
+            "Your result is 0 for runs that are right everywhere, as if they were lost at $\\phi_0$. What does the "
             "docstring want for them?",
         ),
         Misconception(
@@ -847,7 +847,7 @@ LOST_TRAJECTORY = Exercise(
         Misconception(
             "only the initialization",
             _lost(answer=lambda lost, distance: np.where(lost[:, 0], 0, -1)),
-            "Your result is that of a comparison at $\phi_0$ alone. A run can end at the initialization and have left "
+            "Your result is that of a comparison at $\\phi_0$ alone. A run can end at the initialization and have left "
             "the trajectory before.",
         ),
         Misconception(
@@ -864,7 +864,7 @@ LOST_TRAJECTORY = Exercise(
         Misconception(
             "relative distance",
             _lost(measure=lambda runs, trajectory: _distances(runs - trajectory) / _distances(trajectory)),
-            "Your result is the one for a distance divided by the norm of $\phi_k$. The tolerance is for the distance "
+            "Your result is the one for a distance divided by the norm of $\\phi_k$. The tolerance is for the distance "
             "itself.",
         ),
         Misconception(
@@ -904,7 +904,7 @@ LOST_TRAJECTORY = Exercise(
     ),
     alternatives=(_by_scanning, _run_by_run),
     hints=(
-        "The initialization, the loss and the learning rate are known. So $\\phi_0, \dots, \phi_K$ can be computed "
+        "The initialization, the loss and the learning rate are known. So $\\phi_0, \\dots, \\phi_K$ can be computed "
         "forwards once more, and forwards an error shrinks.",
         "Compare all runs with $\\phi_k$ as soon as you have it. If you note $k$ for every run that is too far away "
         "there, and later ones overwrite earlier ones, which number is left in the end?",

@@ -22,7 +22,8 @@ WORDS = {
     "tasks": "number of tasks",
     "theta": "initialization θ",
     "strength": "proximal strength λ",
-    "log10_strength": "proximal strength log₁₀ λ",
+    "proximal_strength": "proximal strength λ",
+    "log10_proximal_strength": "proximal strength log₁₀ λ",
     "spent": "share of the budget",
 }
 ASLEEP = "Run this cell in a notebook, and controls appear above the figure."
