@@ -446,8 +446,8 @@ status = figures.own_way(my_task, way)
 # </details>
 
 # %% tags=["fold"]
-_own = figures.own_points(my_task, figures.OWN_RATES[0])
-_parts = [figures.part_of_the_way(_own[name], _own["joint"], _own["MAML"]) for name in ("FO-MAML", "Reptile")]
+_at = figures.own_points(figures.own.lines, figures.OWN_RATES[0])
+_parts = [figures.part_of_the_way(_at[name], _at["joint"], _at["MAML"]) for name in ("FO-MAML", "Reptile")]
 assert np.allclose(_parts, [1 / 2, 1 / 6], atol=0.01)
 
 # %% [markdown]

@@ -861,11 +861,6 @@ status = lesson_05.own_nu(my_task, network_loss, theta, my_nu)
 #
 # </details>
 
-# %% tags=["fold"]
-_errors = lesson_05.own_errors(my_task, network_loss, theta)
-_chosen = (constants.R * constants.delta / (2 * constants.C)) ** (1 / 3)
-assert np.exp(np.interp(np.log(_chosen), np.log(lesson_05.OWN_NUS), np.log(_errors))) < 3 * _errors.min()
-
 # %% [markdown]
 # ## When −ν removes the minimum
 #

@@ -276,10 +276,8 @@ jax.clear_caches()  # frees the memory of the programs in float64
 benchmark, entry = comparison.sinusoid(), record["sinusoid"]["MAML"]
 this = (benchmark, "MAML", settings)
 runs = comparison.begin(*this, [0, 1, 2], 3 * [comparison.configuration(entry)])
-quarter = entry["outer_steps"] // 4
-for _ in bar(range(12), "MAML, three seeds, a quarter of the run"):
-    runs = jax.block_until_ready(comparison.advance(*this, False, 60, runs))
-runs = comparison.advance(*this, False, quarter - 12 * 60, runs)
+for _ in bar(range(entry["outer_steps"] // 16), "MAML, three seeds, a quarter of the run"):
+    runs = jax.block_until_ready(comparison.advance(*this, False, 4, runs))
 again, _ = comparison.own_score(*this, runs, benchmark.test_tasks())
 for seed in range(3):
     recorded = entry["curve"][seed][1]
@@ -287,7 +285,7 @@ for seed in range(3):
 
 # %% tags=["fold"]
 _again = np.asarray(again) / [curve[1] for curve in entry["curve"][:3]]
-assert 0.4 < np.median(_again) < 2.5 and entry["outer_steps"] % 8 == 0
+assert 0.4 < np.median(_again) < 2.5 and entry["outer_steps"] % 16 == 0
 
 # %% [markdown]
 # ## Does clipping matter?
@@ -703,9 +701,6 @@ def my_curve(rng, x):
 
 own_report = figures.own_comparison(my_curve)
 
-# %% tags=["fold"]
-assert all(np.isfinite(errors).all() and (np.diff(errors) >= 0).all() for errors in own_report.values())
-
 # %% [markdown]
 # The default draws lines with a bend. Make your curves differ more, for instance by a random frequency, and run the cell
 # again. The title of the table names a method only if the ranges of the three seeds do not overlap. Whatever you find,
@@ -766,14 +761,19 @@ check("07.own", my_meta_gradient)
 entries = figures.front(
     my_meta_gradient,
     "Between FO-MAML and MAML there is room for a method of your own",
-    "Two plots of relative error against cost in gradients. Left, for the gradient of F_MAML: the zero vector, FO-MAML, iMAML and MAML form the front, and a star lies between FO-MAML and MAML, below the front. Right, for that of F_prox: the zero "
-    "vector, FO-MAML and iMAML form it, and both forms of FO-B-MAML lie to the right of iMAML at small errors.",
+    "Two plots of relative error against cost in gradients. Left, for the gradient of F_MAML: the zero vector, FO-MAML, "
+    "iMAML and MAML form the front, and a star lies between FO-MAML and MAML, below the front. Right, for that of F_prox: "
+    "the zero vector, FO-MAML and iMAML form it, and both forms of FO-B-MAML lie to the right of iMAML at small errors.",
 )
 assert all(abs(entries[name][0] / figures.costs()[name][0] - 1) < 0.05 for name in ("MAML", "FO-MAML", "Reptile"))
 assert all(1 < entries[name][0] / figures.costs()[name][0] < 1.3 for name in _proximal)
 assert entries["MAML"][1][0] < 1e-9 < 0.2 < entries["MAML"][1][1] and entries["iMAML"][1][0] > 0.2
-assert entries["iMAML"][1][1] < entries["FO-B-MAML forward"][1][1] < 0.1 and entries["FO-B-MAML symmetric"][1][1] < 0.1
-assert entries["iMAML"][0] < entries["FO-B-MAML forward"][0]
+_ahead = {name: figures.trial().better(entry) for name, entry in figures.trial().entries.items()}
+_fronts = [{name for name, ahead in _ahead.items() if not ahead[objective]} for objective in (0, 1)]
+assert _fronts[0] == {figures.ZERO, "FO-MAML", "iMAML", "MAML"} and _fronts[1] == {figures.ZERO, "FO-MAML", "iMAML"}
+assert all("iMAML" in _ahead[name][1] and 0.01 < entries[name][1][1] < 0.1 for name in _proximal[1:])
+assert entries["iMAML"][1][1] < 0.01
+assert figures.trial().strength > max(_sines.strengths + _digits.strengths) and min(entries["Reptile"][1]) > 0.95
 
 # %% [markdown]
 # The count agrees with the table at the top for MAML, FO-MAML and Reptile, and for the other three it is a few gradients
@@ -783,8 +783,8 @@ assert entries["iMAML"][0] < entries["FO-B-MAML forward"][0]
 #
 # For its own objective iMAML dominates both forms of FO-B-MAML on these tasks, because it is cheaper and its error is
 # smaller. That may surprise you, for iMAML was far behind on sine curves above. But the proximal term is stronger here
-# than any in the grid of the comparison, and ten inner steps come close to the minimum. What FO-B-MAML has to offer, that
-# it takes no second derivatives, is on neither axis. Note also that the tasks are small and the network is not trained.
+# than any in the grid of the comparison, and with it ten inner steps come close enough to the minimum that iMAML's error
+# is below one per cent. What FO-B-MAML has to offer, that it takes no second derivatives, is on neither axis. Note also that the tasks are small and the network is not trained.
 # A good place in this picture is a reason to enter a method into a comparison, and does not replace one. Nor does a bad
 # place rule a method out, for Reptile is hardly nearer than the zero vector here, and was second on sine curves. Before
 # you enter yours, `ml.testing.check_meta_gradient` runs the library's whole protocol for meta-gradients on it. It expects

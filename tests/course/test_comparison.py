@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import metalearn as ml
-from metalearn.course.lessons import comparison, lesson_07
+from metalearn.course.lessons import comparison, lesson_07, own
 
 
 def product(a, b):
@@ -147,6 +147,63 @@ def test_the_recorded_memory_is_what_the_compiler_plans(method):
     recorded = json.loads(comparison.RECORD.read_text("utf-8"))["memory_bytes"][method]
     planned = comparison.memory(comparison.mnist1d(), method, comparison.SETTINGS, num_steps=50)
     assert planned == pytest.approx(recorded[-1], rel=0.2)
+
+
+def bent(rng, x):
+    """The default of the lesson."""
+    slope, bend = rng.normal(), rng.uniform(-3, 3)
+    return slope * np.maximum(x - bend, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("curve", "message"),
+    [
+        (lambda rng, x: np.where(x > 0, x, np.nan), "not finite"),
+        (lambda rng, x: 3.0, "one and the same number"),
+        (lambda rng, x: np.sin(x), "the same curve"),
+    ],
+)
+def test_curves_from_which_nothing_can_be_learned_are_refused(curve, message):
+    with pytest.raises(own.Unusable, match=message):
+        lesson_07.own_comparison(curve)
+
+
+def test_the_learners_test_curves_take_no_part_in_a_choice():
+    benchmark = lesson_07.own_benchmark(bent, 100)
+    trained = set(np.ravel(benchmark.train(jax.random.key(0), 5_000).support[0]))
+    validation, test = (
+        set(np.ravel(part.support[0])) for part in (benchmark.validation_tasks(), benchmark.test_tasks())
+    )
+    assert (len(trained), len(validation), len(test)) == (4_000, 2_000, 2_000)
+    assert not (trained & validation or trained & test or validation & test)
+
+
+def test_a_diverged_run_on_the_learners_curves_is_no_result(monkeypatch):
+    monkeypatch.setattr(comparison, "advance", lambda *arguments: arguments[-1])
+    monkeypatch.setattr(comparison, "own_score", lambda *arguments: (np.full(16, np.inf), None))
+    with pytest.raises(own.Unusable, match="FO-MAML diverged"):
+        lesson_07.own_comparison(bent)
+
+
+@pytest.mark.slow
+def test_the_learners_curves_are_compared():
+    report = lesson_07.own_comparison(bent, gradients=1_100)
+    assert set(report) == {"FO-MAML", "Reptile"}
+    for low, median, high in report.values():
+        assert 0 < low < median < high < 1  # the targets have variance 1
+
+
+def test_the_relative_error_is_exact_where_it_is_small():
+    exact, across = np.array([3.0, 4.0]), np.array([-4.0, 3.0])
+    assert lesson_07._relative_error(2 * (exact + 1e-10 * across), exact) == pytest.approx(1e-10, rel=1e-3)
+    assert lesson_07._relative_error(-exact, exact) == lesson_07._relative_error(0 * exact, exact) == 1
+
+
+def test_a_gradient_of_plain_numbers_is_not_like_arrays():
+    params = [np.zeros(2, np.float32), np.float32(0)]
+    with jax.enable_x64(True):
+        assert lesson_07._like_params((1.0, params), params)
+        assert not lesson_07._like_params((1.0, [params[0], 0.0]), params)
 
 
 @pytest.mark.slow

@@ -388,16 +388,28 @@ def _by_autodiff(loss, task, params, learning_rate, num_steps):
 
 
 def _unrolled(
-    loss, task, params, learning_rate, num_steps, *, batch=None, late=0, through=True, early=False, scale=None
+    loss,
+    task,
+    params,
+    learning_rate,
+    num_steps,
+    *,
+    gradient_of="support",
+    gradient_at_=lambda k: k,
+    hessian_of="support",
+    hessian_at=lambda k: k,
+    times=lambda learning_rate: learning_rate,
+    early=False,
 ):
     """The sum over steps, with what can go wrong in it."""
     path = path_of(loss, task.support, params, learning_rate, num_steps)
     vector, total = gradient_at(loss, path[-1], task.query), jnp.zeros(())
     for k in reversed(range(num_steps)):
-        after = vector - (learning_rate if scale is None else scale) * _hessian(loss, path[k], task.support) @ vector
-        gradient = gradient_at(loss, path[k + late], task.support if batch is None else batch)
+        product = _hessian(loss, path[hessian_at(k)], getattr(task, hessian_of)) @ vector
+        after = vector - times(learning_rate) * product
+        gradient = gradient_at(loss, path[gradient_at_(k)], getattr(task, gradient_of))
         total = total - gradient @ (after if early else vector)
-        vector = after if through else vector
+        vector = after
     return total
 
 
@@ -424,28 +436,6 @@ def _explicit_only(loss, task, params, learning_rate, num_steps):
     )
 
 
-def _summed(
-    loss,
-    task,
-    params,
-    learning_rate,
-    num_steps,
-    *,
-    hessian_at=lambda path, k: path[k],
-    gradient_at_=lambda path, k: path[k],
-    curved="support",
-    times=1.0,
-):
-    """The sum over steps with gradients or Hessians from other places."""
-    path = path_of(loss, task.support, params, learning_rate, num_steps)
-    vector, total = gradient_at(loss, path[-1], task.query), jnp.zeros(())
-    for k in reversed(range(num_steps)):
-        total = total - gradient_at(loss, gradient_at_(path, k), task.support) @ vector
-        product = _hessian(loss, hessian_at(path, k), getattr(task, curved)) @ vector
-        vector = vector - times * learning_rate * product
-    return total
-
-
 LEARNING_RATE = Exercise(
     id="02.learning_rate",
     title="The gradient with respect to the inner learning rate",
@@ -462,7 +452,7 @@ LEARNING_RATE = Exercise(
     misconceptions=(
         Misconception(
             "no factors",
-            functools.partial(_unrolled, through=False),
+            functools.partial(_unrolled, times=lambda learning_rate: 0.0),
             "Your result is $-\\sum_k \\nabla h(\\phi_k)^\\top \\nabla f(\\phi_K)$. An early step also changes the "
             "parameters at which all later steps take their gradients: which factors does that put between the two?",
         ),
@@ -491,24 +481,22 @@ LEARNING_RATE = Exercise(
         ),
         Misconception(
             "gradients of the query loss",
-            lambda loss, task, *args: _unrolled(loss, task, *args, batch=task.query),
+            functools.partial(_unrolled, gradient_of="query"),
             "Your sum holds gradients of the query loss along the inner loop. Which loss do the inner steps descend?",
         ),
         Misconception(
             "gradient one step late",
-            functools.partial(_unrolled, late=1),
+            functools.partial(_unrolled, gradient_at_=lambda k: k + 1),
             "Your sum holds each gradient where its step ends. Step $k$ takes its gradient at $\\phi_k$.",
         ),
         Misconception(
             "no learning rate",
-            functools.partial(_unrolled, scale=1.0),
+            functools.partial(_unrolled, times=lambda learning_rate: 1.0),
             "Your factors are $(I - H_k)$: the inner learning rate is missing from them.",
         ),
         Misconception(
             "plus",
-            lambda loss, task, params, learning_rate, num_steps: _unrolled(
-                loss, task, params, learning_rate, num_steps, scale=-learning_rate
-            ),
+            functools.partial(_unrolled, times=lambda learning_rate: -learning_rate),
             "Your factors are $(I + \\alpha H_k)$. Which sign does the Hessian have in line 2?",
         ),
         Misconception(
@@ -536,14 +524,17 @@ LEARNING_RATE = Exercise(
     relatives=(
         (
             "what the sum gives with every Hessian taken at the initialization",
-            lambda *args: _summed(*args, hessian_at=lambda path, k: path[0]),
+            functools.partial(_unrolled, hessian_at=lambda k: 0),
         ),
-        ("what the sum gives with Hessians of the query loss", lambda *args: _summed(*args, curved="query")),
+        ("what the sum gives with Hessians of the query loss", functools.partial(_unrolled, hessian_of="query")),
         (
             "what the sum gives with every support gradient taken at the initialization",
-            lambda *args: _summed(*args, gradient_at_=lambda path, k: path[0]),
+            functools.partial(_unrolled, gradient_at_=lambda k: 0),
         ),
-        ("what the sum gives with 2α in each factor", lambda *args: _summed(*args, times=2.0)),
+        (
+            "what the sum gives with 2α in each factor",
+            functools.partial(_unrolled, times=lambda learning_rate: 2 * learning_rate),
+        ),
         (
             "minus the inner product of the support and the query gradient at the initialization",
             lambda loss, task, params, learning_rate, num_steps: (

@@ -610,7 +610,7 @@ def _slow_recursion(
     strength,
     *,
     begin=False,
-    pull=1.0,
+    proximal=1.0,
     query_at=None,
     hessian_at=None,
     once=False,
@@ -618,7 +618,7 @@ def _slow_recursion(
     """The recursion with gradients or Hessians from other places of the descent."""
     path = [params]
     for _ in range(num_steps):
-        inner = gradient_at(loss, path[-1], task.support) + pull * strength * (path[-1] - params)
+        inner = gradient_at(loss, path[-1], task.support) + proximal * strength * (path[-1] - params)
         path.append(path[-1] - step_size * inner)
     v = gradient_at(loss, params, task.query) if begin else jnp.zeros_like(params)
     for k in range(num_steps):
@@ -730,7 +730,7 @@ UNCONVERGED = Exercise(
         ("what the recursion gives from v = ∇f(θ), not from zero", functools.partial(_slow_recursion, begin=True)),
         (
             "what the recursion gives if φ descends without the proximal term",
-            functools.partial(_slow_recursion, pull=0.0),
+            functools.partial(_slow_recursion, proximal=0.0),
         ),
         (
             "what the recursion gives with the query gradient at the initialization",

@@ -1,5 +1,6 @@
 """Lesson 07, the comparison: its exercises, predictions, quiz and figures."""
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -17,7 +18,7 @@ from matplotlib.figure import Figure
 import metalearn as ml
 from metalearn import plots
 from metalearn.course.exercises.exercise import Exercise, Guess, Misconception, Question
-from metalearn.course.lessons import comparison
+from metalearn.course.lessons import comparison, own
 from metalearn.course.lessons.comparison import METHODS, RECORD, SETTINGS, low_median_high
 from metalearn.course.process import bar
 from metalearn.course.widgets import diagrams
@@ -808,27 +809,20 @@ def _shown(name):
 
 
 def _descended(loss, batch, params, num_steps, learning_rate):
-    def step(_, phi):
-        return jax.tree.map(lambda p, g: p - learning_rate * g, phi, jax.grad(loss)(phi, batch))
-
-    return jax.lax.fori_loop(0, num_steps, step, params)
+    return ml.inner.descend(lambda phi: loss(phi, batch), optax.sgd(learning_rate), num_steps, params)
 
 
-def _truncated(kept):
-    """Backpropagation through the last steps only."""
+def _truncated(loss, num_steps, learning_rate, strength):
+    """Backpropagation through the last half of the steps only."""
+    last = num_steps // 2
 
-    def build(loss, num_steps, learning_rate, strength):
-        last = kept(num_steps)
+    def meta_gradient(params, task):
+        middle = _descended(loss, task.support, params, num_steps - last, learning_rate)
+        return jax.value_and_grad(
+            lambda phi: loss(_descended(loss, task.support, phi, last, learning_rate), task.query)
+        )(middle)
 
-        def meta_gradient(params, task):
-            middle = _descended(loss, task.support, params, num_steps - last, learning_rate)
-            return jax.value_and_grad(
-                lambda phi: loss(_descended(loss, task.support, phi, last, learning_rate), task.query)
-            )(middle)
-
-        return meta_gradient
-
-    return build
+    return meta_gradient
 
 
 def _half_the_steps(loss, num_steps, learning_rate, strength):
@@ -840,21 +834,14 @@ def _two_terms(loss, num_steps, learning_rate, strength):
     """An alternative: two steps on iMAML's linear system instead of conjugate gradients."""
 
     def meta_gradient(params, task):
-        def support_gradient(phi):
-            return jax.grad(loss)(phi, task.support)
-
-        def inner(_, phi):
-            gradient = support_gradient(phi)
-            return jax.tree.map(lambda p, g, o: p - learning_rate * (g + strength * (p - o)), phi, gradient, params)
-
-        phi = jax.lax.fori_loop(0, num_steps, inner, params)
+        objective = ml.inner.proximal(lambda phi: loss(phi, task.support), params, strength)
+        phi = ml.inner.descend(objective, optax.sgd(learning_rate), num_steps, params)
         value, gradient = jax.value_and_grad(loss)(phi, task.query)
-        solution = jax.tree.map(jnp.zeros_like, gradient)
+        solution = optax.tree.zeros_like(gradient)
         for _ in range(2):
-            product = jax.jvp(support_gradient, (phi,), (solution,))[1]
-            solution = jax.tree.map(
-                lambda s, h, g: s - learning_rate * (h + strength * (s - g)), solution, product, gradient
-            )
+            product = jax.jvp(jax.grad(objective), (phi,), (solution,))[1]  # with H + λ I
+            residual = optax.tree.add_scale(product, -strength, gradient)
+            solution = optax.tree.add_scale(solution, -learning_rate, residual)
         return value, solution
 
     return meta_gradient
@@ -916,7 +903,7 @@ def _adapted_to_query(loss, num_steps, learning_rate, strength):
 
 
 def _support_value(loss, num_steps, learning_rate, strength):
-    of = _truncated(lambda steps: steps // 2)(loss, num_steps, learning_rate, strength)
+    of = _truncated(loss, num_steps, learning_rate, strength)
 
     def meta_gradient(params, task):
         adapted = _descended(loss, task.support, params, num_steps, learning_rate)
@@ -951,29 +938,21 @@ def _products(params, vectors, batch):
 def _solve(params, tasks, num_steps, rate, strength, perturbation):
     """Steps on support loss, perturbation times query loss and proximal term, for each task."""
 
-    def objective(phi, first, task):
-        pull = sum(jnp.sum((a - b) ** 2) for a, b in zip(jax.tree.leaves(phi), jax.tree.leaves(first), strict=True))
-        perturbed = _small_loss(phi, task.support) + perturbation * _small_loss(phi, task.query)
-        return perturbed + strength / 2 * pull
-
     def of_one(first, task):
-        def step(_, phi):
-            return jax.tree.map(lambda p, g: p - rate * g, phi, jax.grad(objective)(phi, first, task))
+        def perturbed(phi):
+            return _small_loss(phi, task.support) + perturbation * _small_loss(phi, task.query)
 
-        return jax.lax.fori_loop(0, num_steps, step, first)
+        gradient = jax.grad(ml.inner.proximal(perturbed, first, strength))
+        return jax.lax.fori_loop(0, num_steps, lambda _, phi: optax.tree.add_scale(phi, -rate, gradient(phi)), first)
 
     return jax.vmap(of_one)(params, tasks)
-
-
-def _combined(a, x, b, y):
-    return jax.tree.map(lambda x, y: a * x + b * y, x, y)
 
 
 def _implicit(params, right, batch, strength, num_steps):
     """Conjugate gradients for (I + H / λ) g = right, for each task, from zero on."""
 
     def apply(vectors):
-        return _combined(1.0, vectors, 1 / strength, _products(params, vectors, batch))
+        return optax.tree.add_scale(vectors, 1 / strength, _products(params, vectors, batch))
 
     def dot(x, y):
         parts = zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
@@ -987,10 +966,10 @@ def _implicit(params, right, batch, strength, num_steps):
     for _ in range(num_steps):
         image = apply(direction)
         length = square / np.maximum(dot(direction, image), 1e-300)
-        solution = _combined(1.0, solution, 1.0, scaled(length, direction))
-        residual = _combined(1.0, residual, -1.0, scaled(length, image))
+        solution = optax.tree.add(solution, scaled(length, direction))
+        residual = optax.tree.sub(residual, scaled(length, image))
         square, before = dot(residual, residual), square
-        direction = _combined(1.0, residual, 1.0, scaled(square / np.maximum(before, 1e-300), direction))
+        direction = optax.tree.add(residual, scaled(square / np.maximum(before, 1e-300), direction))
     return solution
 
 
@@ -1000,9 +979,9 @@ def _flat(gradients):
 
 
 def _relative_error(found, exact):
-    """Of the multiple of `found` that is nearest to `exact`: the sine of the angle, or 1 where that is obtuse."""
-    cosine = found @ exact / max(np.linalg.norm(found) * np.linalg.norm(exact), 1e-300)
-    return float(np.sqrt(max(0.0, 1 - cosine**2))) if cosine > 0 else 1.0
+    """Of the multiple of `found` that is nearest to `exact`, by a factor that is not negative."""
+    factor = max(0.0, found @ exact / max(found @ found, 1e-300))
+    return float(np.linalg.norm(factor * found - exact) / np.linalg.norm(exact))
 
 
 class Trial:
@@ -1036,7 +1015,7 @@ class Trial:
             path.append(_solve(path[-1], tasks, 1, rate, 0.0, 0.0))
         of_query = unrolled = _gradients(path[-1], tasks.query)
         for phi in reversed(path[:-1]):
-            unrolled = _combined(1.0, unrolled, -rate, _products(phi, unrolled, tasks.support))
+            unrolled = optax.tree.add_scale(unrolled, -rate, _products(phi, unrolled, tasks.support))
         at, above, below = (_solve(first, tasks, steps, rate, strength, each) for each in (0.0, nu, -nu))
         at_last = _solve(first, tasks, 400, rate, strength, 0.0)
 
@@ -1049,10 +1028,10 @@ class Trial:
         shown = (
             unrolled,
             of_query,
-            _combined(1.0, first, -1.0, path[-1]),
+            optax.tree.sub(first, path[-1]),
             implicit(at, SETTINGS.cg_steps),
-            _combined(1.0, at, -1.0, above),
-            _combined(1.0, below, -1.0, above),
+            optax.tree.sub(at, above),
+            optax.tree.sub(below, above),
         )
         alike = (
             _gradients(on_query, tasks.support),
@@ -1144,9 +1123,9 @@ def _like_params(found, params):
     value, gradient = found
     return (
         jnp.shape(value) == ()
-        and [(jnp.shape(leaf), leaf.dtype) for leaf in jax.tree.leaves(gradient)]
+        and jax.tree.structure(gradient) == jax.tree.structure(params)
+        and [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in jax.tree.leaves(gradient)]
         == [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(params)]
-        and (jax.tree.structure(gradient) == jax.tree.structure(params))
     )
 
 
@@ -1198,7 +1177,7 @@ OWN = Exercise(
     title="A meta-gradient of your own",
     difficulty=3,
     minutes=30,
-    reference=_truncated(lambda num_steps: num_steps // 2),
+    reference=_truncated,
     judge=judge_own,
     instances=lambda rng: [
         (_small_loss, SETTINGS.num_steps, trial.rate, trial.strength, trial) for trial in [Trial(rng)]
@@ -1250,7 +1229,7 @@ OWN = Exercise(
         ),
         Misconception(
             "opposite",
-            _turned(_truncated(lambda num_steps: num_steps // 2)),
+            _turned(_truncated),
             "Your gradient is no nearer to either exact one than the zero vector, which costs nothing. Its sign may be "
             "turned round, or a displacement may point from θ to φ instead of from φ to θ.",
         ),
@@ -1485,6 +1464,45 @@ def control_result() -> _Array:
 # A task distribution of one's own -----------------------------------------------------------------------------------
 
 
+def own_benchmark(curve: Callable[[np.random.Generator, _Array], _Array], gradients: int) -> comparison.Benchmark:
+    """Curves of the learner's with a small network: 400 to train on, 200 for validation, 200 for the report.
+
+    Raises:
+      own.Unusable: if nothing can be learned from the curves.
+    """
+    rng = np.random.default_rng(0)
+    inputs = rng.uniform(-5, 5, (800, 20))
+    targets = np.stack([np.broadcast_to(curve(rng, each), each.shape) for each in inputs])
+    halves = (
+        (x[..., None], y[..., None]) for x, y in zip(np.split(inputs, 2, 1), np.split(targets, 2, 1), strict=True)
+    )
+    drawn = own.usable(ml.Task(*halves))
+    center, scale = targets[:400].mean(), targets[:400].std()
+    scaled = [tuple(jnp.asarray(values, jnp.float32) for values in (x, (y - center) / scale)) for x, y in drawn]
+
+    def part(which):
+        return jax.tree.map(lambda leaf: leaf[which], ml.Task(*scaled))
+
+    def train(key, num_tasks):
+        return part(jax.random.randint(key, (num_tasks,), 0, 400))
+
+    return comparison.Benchmark(
+        name="own",
+        widths=(1, 16, 16, 1),
+        train=train,
+        tuning_train=train,
+        validation=lambda key, num_tasks: part(slice(400, 600)),
+        test=lambda key, num_tasks: part(slice(600, 800)),
+        loss=ml.losses.mean_squared_error,
+        score=ml.losses.mean_squared_error,
+        meta_batch_size=4,
+        gradients=gradients,
+        inner_rates=(0.01, 0.03),
+        strengths=(),
+        proximal_rate=0.0,
+    )
+
+
 def own_comparison(curve: Callable[[np.random.Generator, _Array], _Array], gradients: int = 4_400) -> dict[str, _Array]:
     """Compares FO-MAML and Reptile on curves of the learner's, by the rules of the lesson, and shows what was found.
 
@@ -1497,65 +1515,33 @@ def own_comparison(curve: Callable[[np.random.Generator, _Array], _Array], gradi
 
     Returns:
       (lowest, median, highest) test error of each method.
+
+    Raises:
+      own.Unusable: if nothing can be learned from the curves, or a chosen run diverged on them.
     """
-    rng, batch, count, ticks = np.random.default_rng(0), 4, 16, 10
-
-    def pool(size):
-        inputs = rng.uniform(-5, 5, (size, 20))
-        targets = np.stack([np.broadcast_to(curve(rng, each), each.shape) for each in inputs])
-        both = np.stack([inputs, targets, np.ones_like(inputs)])[..., None].astype(np.float32)
-        return both[:, :, :10], both[:, :, 10:]
-
-    pools = [pool(size) for size in (400, 200, 200)]
-    center, scale = pools[0][0][1].mean(), pools[0][0][1].std() + 1e-12
-    for half in (half for each in pools for half in each):
-        half[1] = (half[1] - center) / scale
-    train, validation, test = (ml.Task(*(tuple(map(jnp.asarray, half)) for half in halves)) for halves in pools)
-    points = [(rate, outer) for rate in (0.01, 0.03) for outer in (3e-3, 1e-2) for _ in range(4)]
-    rates, outers = (np.asarray(column, np.float32) for column in zip(*points, strict=True))
-    seeds = np.arange(count) % 4  # the first of four tunes, the others report
-    networks = [_small_network(np.random.default_rng(seed)) for seed in range(4)] * 4
-    params = jax.tree.map(lambda *leaves: np.stack(leaves).astype(np.float32), *networks)
-
-    def learner(name, rate, outer):
-        meta_gradient = _SHOWN[name](_small_loss, SETTINGS.num_steps, rate, 0.0)
-        return ml.meta_learner(meta_gradient, optax.chain(optax.clip_by_global_norm(1.0), optax.adam(outer)))
-
-    @functools.partial(jax.jit, static_argnums=(0, 1))
-    def advance(name, steps, states):
-        def one(state, seed, rate, outer):
-            def step(state, _):
-                chosen = jax.random.randint(jax.random.fold_in(jax.random.key(seed), state.step), (batch,), 0, 400)
-                return learner(name, rate, outer).step(state, jax.tree.map(lambda leaf: leaf[chosen], train))[0], None
-
-            return jax.lax.scan(step, state, length=steps)[0]
-
-        return jax.vmap(one)(states, seeds, rates, outers)
-
-    @jax.jit
-    def errors(params, tasks):
-        def one(params, rate):
-            def of(task):
-                return _small_loss(_descended(_small_loss, task.support, params, SETTINGS.num_steps, rate), task.query)
-
-            return jax.vmap(of)(tasks).mean()
-
-        return jnp.nan_to_num(jax.vmap(one)(params, rates), nan=jnp.inf).reshape(-1, 4)
-
+    benchmark = own_benchmark(curve, gradients)
+    settings = dataclasses.replace(SETTINGS, outer_rates=(3e-3, 1e-2), max_norms=(1.0,), checkpoints=10)
     rows: dict[str, Sequence[Any]] = {}
     report = {}
     for name in ("FO-MAML", "Reptile"):
-        cost = METHODS[name].gradients(SETTINGS.num_steps, SETTINGS.cg_steps)
-        begin = jax.vmap(lambda params, rate, outer, name=name: learner(name, rate, outer).init(params))
-        states = jax.jit(begin)(params, rates, outers)
-        for _ in bar(range(ticks), f"{name}, four configurations and four seeds"):
-            states = jax.block_until_ready(advance(name, gradients // cost // ticks, states))
-        tuned = np.asarray(errors(states.params, validation))[:, 0]
-        best = int(np.argmin(tuned))
-        report[name] = low_median_high(np.asarray(errors(states.params, test))[best, 1:])
+        this, points = (benchmark, name, settings), comparison.grid(benchmark, name, settings)
+        steps = comparison.outer_steps(*this)
+        seeds = np.tile(range(4), len(points))  # the first of four tunes, the others report
+        runs = comparison.begin(*this, seeds, [point for point in points for _ in range(4)])
+        for _ in bar(range(settings.checkpoints), f"{name}, four configurations and four seeds"):
+            runs = jax.block_until_ready(comparison.advance(*this, False, steps // settings.checkpoints, runs))
+        validation, test = (
+            np.asarray(comparison.own_score(*this, runs, tasks)[0]).reshape(-1, 4)
+            for tasks in (benchmark.validation_tasks(), benchmark.test_tasks())
+        )
+        best = int(np.argmin(validation[:, 0]))
+        if not (np.isfinite(validation[best, 0]) and np.isfinite(test[best, 1:]).all()):
+            raise own.Unusable(
+                f"On your curves a run of {name} diverged. Are a few of them of another order of magnitude?"
+            )
+        report[name] = low_median_high(test[best, 1:])
         low, median, high = (f"{value:.3f}" for value in report[name])
-        rate, outer = points[4 * best][:2]
-        rows[name] = (gradients // cost // ticks * ticks, f"{rate:g}", f"{outer:g}", f"{median} ({low}–{high})")
+        rows[name] = (steps, f"{points[best].own:g}", f"{points[best].outer_rate:g}", f"{median} ({low}–{high})")
     first, second = sorted(report, key=lambda name: report[name][1])
     apart = report[first][2] < report[second][0]
     plots.table(

@@ -72,10 +72,19 @@ def tasks(my_task: Any, number: int = 2_000) -> Task:
     except Exception as error:
         first, *_ = str(error).splitlines() or ["no message"]
         raise Unusable(f"`my_task` raised {type(error).__name__}: {first:.200}") from error
-    (x_support, y_support), (x_query, y_query) = halves = _halves(drawn)
-    if not all(np.isfinite(array).all() for half in halves for array in half):
+    return usable(Task(*_halves(drawn)))
+
+
+def usable(drawn: Task) -> Task:
+    """The same tasks, arrays of shape [number, num_points, 1].
+
+    Raises:
+      Unusable: if nothing can be learned from them.
+    """
+    (x_support, y_support), (x_query, y_query) = drawn
+    if not all(np.isfinite(array).all() for half in drawn for array in half):
         raise Unusable("Some numbers of your tasks are not finite. Is there a division by zero, or a logarithm?")
-    if all((array == array[:1]).all() for half in halves for array in half):
+    if all((array == array[:1]).all() for half in drawn for array in half):
         raise Unusable(
             "Every task of yours is the same, points and all, so `my_task` seems to ignore its key. Split the key, and "
             "draw everything that is random with `jax.random` from the parts. (`numpy.random` is called only once when "
@@ -91,14 +100,13 @@ def tasks(my_task: Any, number: int = 2_000) -> Task:
     targets = np.concatenate([y_support, y_query], axis=1)
     if np.ptp(targets) <= 1e-6 * np.abs(targets).max():
         raise Unusable("All targets of all tasks are one and the same number, so there is nothing to learn.")
-    found = Task(*halves)
-    measured = floor(found)
+    measured = floor(drawn)
     if measured.floor < 1e-3 * measured.constant:
         raise Unusable(
             "All of your tasks are the same curve, or nearly so: one function fits all of them, and no task needs to "
-            "adapt. Draw something from the key that changes the curve, and not only its points."
+            "adapt. Draw something at random that changes the curve, and not only its points."
         )
-    return found
+    return drawn
 
 
 def _halves(drawn):
@@ -119,7 +127,11 @@ def _halves(drawn):
 
 
 def floor(drawn: Task) -> Floor:
-    """The floor, from many tasks: at each input, or near it, the best function is the mean of the targets."""
+    """The floor, from many tasks: at each input, or near it, the best function is the mean of the targets.
+
+    If all tasks share few inputs, this is the mean itself. Otherwise it is a parabola on each of 64 stretches with
+    equally many points, so where the mean bends more than once within a stretch, the number is only an upper bound.
+    """
     x, y = (np.concatenate([getattr(drawn, half)[i] for half in Task._fields], axis=1)[..., 0] for i in (0, 1))
     task = np.repeat(np.arange(len(x)), x.shape[1])
     order = np.argsort(x.ravel(), kind="stable")
