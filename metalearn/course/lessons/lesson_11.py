@@ -962,8 +962,8 @@ def by_width(widths: Any, errors: dict[str, Any], drifts: dict[str, Any]) -> Non
     plots.show(
         figure,
         "Relative error of the kernel's prediction, and relative change of the kernel, against the number of hidden "
-        "units, both on logarithmic axes, for two proximal strengths. From 32 units on all four curves fall. Those of the "
-        "weak proximal term lie above those of the strong one.",
+        "units, both on logarithmic axes, for two proximal strengths. From 32 units on all four curves fall. Those "
+        "of the weak proximal term lie above those of the strong one.",
         title="The wider the network, the better its first kernel predicts where training ends",
         caption="One hidden layer, ten support points of one sine curve; medians of 20 random initializations.",
     )
@@ -990,7 +990,8 @@ def unbounded(step_sizes: Any, scales: Any, gains: dict[str, Any]) -> None:
         "half it is constant, and above it is a parabola upside down. Right: what the objective subtracts, divided by "
         "the loss, for a network whose last layer is multiplied by a growing number. Both curves rise and cross one.",
         title="Where the squared gradient outgrows the loss, the objective has no lowest value",
-        caption="Left: ½ (1 − 2α) θ². Right: mean over 300 sine tasks for a network from MAML. Above 1, F_I is negative.",
+        caption="Left: ½ (1 − 2α) θ². Right: mean over 300 sine tasks for a network from MAML. Above 1, F_I is "
+        "negative.",
     )
 
 
