@@ -23,8 +23,8 @@ def clipped_sgd(learning_rate: optax.ScalarOrSchedule, max_norm: Number) -> opta
       >>> import jax.numpy as jnp, metalearn as ml
       >>> outer = ml.outer.clipped_sgd(learning_rate=1.0, max_norm=5.0)
       >>> updates, _ = outer.update(jnp.array([30.0, 40.0]), outer.init(jnp.zeros(2)))
-      >>> print(updates.round(2))
-      [-3. -4.]
+      >>> [round(number, 2) for number in updates.tolist()]
+      [-3.0, -4.0]
     """
     _require.learning_rate(learning_rate)
     _require.positive(max_norm=max_norm)
@@ -42,8 +42,8 @@ def normalized_sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTrans
       >>> import jax.numpy as jnp, metalearn as ml
       >>> outer = ml.outer.normalized_sgd(learning_rate=0.1)
       >>> updates, _ = outer.update(jnp.array([30.0, 40.0]), outer.init(jnp.zeros(2)))
-      >>> print(updates.round(2))
-      [-0.06 -0.08]
+      >>> [round(number, 2) for number in updates.tolist()]
+      [-0.06, -0.08]
     """
     _require.learning_rate(learning_rate)
     return optax.chain(_with_norm(jnp.ones_like), optax.sgd(learning_rate))
@@ -68,8 +68,8 @@ def normalized_sgd_momentum(learning_rate: optax.ScalarOrSchedule, momentum: Num
       >>> state = outer.init(jnp.zeros(2))
       >>> for gradient in jnp.array([[0.0, 8.0], [3.0, 0.0]]):
       ...     updates, state = outer.update(gradient, state)
-      >>> print(updates.round(2))  # the mean, m = (1.5, 2), has norm 2.5
-      [-0.06 -0.08]
+      >>> [round(number, 2) for number in updates.tolist()]  # the mean, m = (1.5, 2), has norm 2.5
+      [-0.06, -0.08]
     """
     _require.learning_rate(learning_rate)
     _require.fraction(momentum=momentum)

@@ -369,11 +369,14 @@ def show(figure: Figure, alt: str, title: str = "", caption: str = "") -> None:
       ValueError: if alt is empty.
 
     Example:
-      >>> import metalearn as ml, numpy as np
-      >>> x = np.linspace(0, 6, 50)
-      >>> figure = ml.plots.lines(x, {"sine": np.sin(x)}, "x", "y")
-      >>> ml.plots.show(figure, alt="A sine curve.", title="It goes up and down")  # in a terminal only its text
-      A sine curve.
+      A notebook shows the card; here what is displayed is caught as text:
+
+      >>> import contextlib, io, metalearn as ml
+      >>> figure, _ = ml.plots.subplots()
+      >>> with contextlib.redirect_stdout(io.StringIO()) as displayed:
+      ...     ml.plots.show(figure, alt="Empty axes.", title="Nothing was drawn")
+      >>> "Empty axes." in displayed.getvalue()
+      True
     """
     if not alt.strip():
         raise ValueError("alt must say what the figure shows.")
@@ -472,8 +475,13 @@ def table(
       ValueError: if a row has another number of cells than there are columns.
 
     Example:
-      >>> import metalearn as ml
-      >>> ml.plots.table({"MAML": [0.123456], "FO-MAML": [0.5]}, ["method", "query loss"])
+      A notebook shows the card; here what is displayed is caught as text:
+
+      >>> import contextlib, io, metalearn as ml
+      >>> with contextlib.redirect_stdout(io.StringIO()) as displayed:
+      ...     ml.plots.table({"MAML": [0.123456], "FO-MAML": [0.5]}, ["method", "query loss"])
+      >>> "0.123" in displayed.getvalue(), "0.1234" in displayed.getvalue()
+      (True, False)
     """
     for name, cells in rows.items():
         if len(cells) != len(columns) - 1:

@@ -84,10 +84,8 @@ def gaussian(length_scale: Number, features: Apply | None = None) -> Kernel:
     Example:
       >>> import jax.numpy as jnp, metalearn as ml
       >>> kernel = ml.kernel.gaussian(length_scale=1.0)
-      >>> x = jnp.array([0.0, 1.0])
-      >>> print(kernel(None, x, x).round(2))
-      [[1.   0.61]
-       [0.61 1.  ]]
+      >>> [round(number, 2) for number in kernel(None, jnp.array([0.0]), jnp.array([0.0, 1.0, 2.0]))[0].tolist()]
+      [1.0, 0.61, 0.14]
     """
     _require.positive(length_scale=length_scale)
     if features is not None:
@@ -126,8 +124,8 @@ def regression(apply: Apply, kernel: Kernel, ridge: Number, num_steps: int = 1) 
       >>> model = lambda weight, x: weight * x
       >>> predict = ml.kernel.regression(model, ml.kernel.tangent(model), ridge=1.0)
       >>> support = jnp.array([1.0]), jnp.array([1.0])  # from weight 0 half way to 1, at the price of the ridge
-      >>> print(predict(jnp.array(0.0), support, jnp.array([1.0, 2.0])).round(2))
-      [0.5 1. ]
+      >>> [round(number, 2) for number in predict(jnp.array(0.0), support, jnp.array([1.0, 2.0])).tolist()]
+      [0.5, 1.0]
     """
     _require.function(apply=apply, kernel=kernel)
     _require.not_negative(ridge=ridge)
@@ -224,8 +222,9 @@ def query_losses(predict: Predictor, params: Params, tasks: Task) -> Float[Array
       >>> model = lambda weight, x: weight * x
       >>> predict = ml.kernel.regression(model, ml.kernel.tangent(model), ridge=1.0)
       >>> support, query = (jnp.array([[1.0]]), jnp.array([[1.0]])), (jnp.array([[2.0]]), jnp.array([[3.0]]))
-      >>> print(ml.kernel.query_losses(predict, jnp.array(0.0), ml.Task(support, query)).round(2))  # one task
-      [4.]
+      >>> losses = ml.kernel.query_losses(predict, jnp.array(0.0), ml.Task(support, query))  # of one task
+      >>> [round(number, 2) for number in losses.tolist()]
+      [4.0]
     """
     _require.takes("params", "support", "inputs", predict=predict)
     _require.float_params(params)

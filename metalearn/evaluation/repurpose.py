@@ -141,7 +141,7 @@ def ufgsm(loss: Loss, params: Params, members: Params, batch: Batch, attack_size
       >>> import jax.numpy as jnp, metalearn as ml
       >>> loss = ml.losses.mean_squared_error(lambda weights, x: x @ weights)
       >>> batch, members = (jnp.array([[1.0, 2.0]]), jnp.array([0.0])), jnp.array([[1.0, 1.0], [1.0, 3.0]])
-      >>> print(ml.repurpose.ufgsm(loss, jnp.array([1.0, 2.0]), members, batch, attack_size=0.5)[0].round(2))
+      >>> print(ml.repurpose.ufgsm(loss, jnp.array([1.0, 2.0]), members, batch, attack_size=0.5)[0])
       [[1.  2.5]]
     """
     loss = _checked(loss, params, batch, attack_size)

@@ -79,8 +79,8 @@ def mamf(loss: Loss, inner: optax.GradientTransformation, num_steps: int) -> Cal
 def tasks_to_cover(num_ways: int, num_labels: int, miss_probability: float = 1e-3) -> int:
     """J: how many uniform n-subsets of N labels leave a given label out with probability about d.
 
-    The chance is (1 - n/N)^J. The paper, which calls it K, rounds J to the nearest number; where that is down, the chance
-    is above d, by at most a factor (1 - n/N)^-1/2. That *some* label is left out is up to N times as likely.
+    The chance is (1 - n/N)^J. The paper, which calls it K, rounds J to the nearest number; where that is down, the
+    chance is above d, by at most a factor (1 - n/N)^-1/2. That *some* label is left out is up to N times as likely.
 
     Args:
       num_ways: n, from 1 to N.

@@ -98,8 +98,8 @@ def meta_learner(
       >>> tasks = ml.Task(support=jnp.array([[1.0], [3.0]]), query=jnp.array([[1.0], [3.0]]))  # two of them
       >>> learner = ml.meta_learner(ml.maml(loss, optax.sgd(0.5), num_steps=1), optax.sgd(0.1))
       >>> state, info = learner.step(learner.init(jnp.array(0.0)), tasks)
-      >>> print(state.params.round(2), info.query_loss.round(3))
-      0.05 [0.125 1.125]
+      >>> round(float(state.params), 2), info.query_loss.tolist()
+      (0.05, [0.125, 1.125])
     """
     _require.function(meta_gradient=meta_gradient)
     _require.transformation(outer=outer)

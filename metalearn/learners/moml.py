@@ -167,8 +167,8 @@ def local_moml(
       >>> learner = ml.local_moml(loss, optax.sgd(0.5), optax.sgd(0.1), memory_rate=0.5)
       >>> data = ml.tasks.ClientData(first=local.support, local=local)
       >>> state, _ = learner.step(learner.init(jnp.array(0.0)), data)
-      >>> print(state.step, state.params.round(2))
-      1 0.25
+      >>> int(state.step), round(float(state.params), 2)
+      (1, 0.25)
     """
     loss = _require.scalar(loss)
     _require.transformation(inner=inner, outer=outer)

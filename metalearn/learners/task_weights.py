@@ -34,8 +34,8 @@ def gradient_agreement(temperature: Number) -> TaskWeights:
     Example:
       >>> import jax.numpy as jnp, metalearn as ml
       >>> weights = ml.task_weights.gradient_agreement(temperature=1.0)
-      >>> print(weights(jnp.zeros(3), jnp.array([1.0, 1.0, -1.0])).round(2))
-      [2.72 2.72 0.37]
+      >>> [round(number, 2) for number in weights(jnp.zeros(3), jnp.array([1.0, 1.0, -1.0])).tolist()]
+      [2.72, 2.72, 0.37]
     """
     _require.positive(temperature=temperature)
 
@@ -56,7 +56,7 @@ def inverse_loss(offset: Number) -> TaskWeights:
     Example:
       >>> import jax.numpy as jnp, metalearn as ml
       >>> weights = ml.task_weights.inverse_loss(offset=1.0)
-      >>> print(weights(jnp.array([0.0, 1.0, 3.0]), jnp.zeros(3)).round(2))
+      >>> print(weights(jnp.array([0.0, 1.0, 3.0]), jnp.zeros(3)))
       [1.   0.5  0.25]
     """
     _require.positive(offset=offset)
@@ -72,8 +72,8 @@ def loss_softmax(temperature: Number) -> TaskWeights:
     Example:
       >>> import jax.numpy as jnp, metalearn as ml
       >>> weights = ml.task_weights.loss_softmax(temperature=1.0)
-      >>> print(weights(jnp.array([0.0, 1.0]), jnp.zeros(2)).round(2))
-      [0.27 0.73]
+      >>> [round(number, 2) for number in weights(jnp.array([0.0, 1.0]), jnp.zeros(2)).tolist()]
+      [0.27, 0.73]
     """
     _require.positive(temperature=temperature)
     return lambda losses, gradients: jax.nn.softmax(losses / temperature)

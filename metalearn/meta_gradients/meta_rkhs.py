@@ -128,8 +128,8 @@ def gradient_flow(apply: Apply, time: Number, num_steps: int = 8) -> kernel.Pred
       >>> model = lambda weight, x: weight * x
       >>> support = jnp.array([1.0]), jnp.array([1.0])
       >>> predict = ml.gradient_flow(model, time=jnp.inf)  # through the support set
-      >>> print(predict(jnp.array(0.0), support, jnp.array([1.0, 2.0])).round(2))
-      [1. 2.]
+      >>> [round(number, 2) for number in predict(jnp.array(0.0), support, jnp.array([1.0, 2.0])).tolist()]
+      [1.0, 2.0]
     """
     if not (isinstance(time, float) and time == math.inf):
         _require.positive(time=time)
