@@ -17,7 +17,12 @@ MODULES = sorted(
     for module in pkgutil.walk_packages(ml.__path__, "metalearn.")
     if not module.name.startswith("metalearn.course")
 )
-FAST = {"metalearn.learners.task_weights", "metalearn.losses", "metalearn.outer", "metalearn.theory.multi_step"}
+FAST = {
+    "metalearn.outer",
+    "metalearn.theory.contrastive",
+    "metalearn.theory.cost_model",
+    "metalearn.theory.multi_step",
+}
 
 
 def num_examples(module):
