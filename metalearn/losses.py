@@ -18,9 +18,21 @@ Apply = Callable[[Params, Batch], Float[Array, "num_examples ..."]]
 def mean_squared_error(apply: Apply) -> Loss:
     """The mean of (apply(params, x) - y)² over examples and outputs; x, y of shape [num_examples, ...].
 
+    Args:
+      apply: (params, inputs x) -> predictions, of the shape of the targets y.
+
+    Returns:
+      The loss of (params, batch), whose batch is (inputs, targets).
+
     Raises:
       ValueError: when predictions and targets differ in shape, which numpy would broadcast in silence, or hold nothing.
       TypeError: when the batch is no pair of arrays, or the predictions are not real numbers.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> loss = ml.losses.mean_squared_error(lambda weight, x: weight * x)
+      >>> print(loss(jnp.array(2.0), (jnp.array([1.0, 2.0]), jnp.array([3.0, 6.0]))))
+      2.5
     """
     _require.takes("params", "inputs", apply=apply)
 
@@ -45,9 +57,22 @@ def cross_entropy(apply: Apply) -> Loss:
 
     A compiled program cannot raise: where it meets a label out of range, the loss and its gradient are NaN.
 
+    Args:
+      apply: (params, inputs) -> logits.
+
+    Returns:
+      The loss of (params, batch), whose batch is (inputs, labels).
+
     Raises:
       ValueError: when logits and labels do not have these shapes, hold nothing, or a label is out of range.
       TypeError: when the batch is no pair (inputs, labels), or labels are not whole numbers.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> loss = ml.losses.cross_entropy(lambda scale, x: scale * x)
+      >>> batch = jnp.array([[2.0, 1.0], [0.0, 3.0]]), jnp.array([0, 1])
+      >>> round(float(loss(jnp.array(0.0), batch)), 2)  # log 2: with equal logits, two classes are a guess
+      0.69
     """
     _require.takes("params", "inputs", apply=apply)
 
@@ -66,8 +91,21 @@ def accuracy(apply: Apply) -> Loss:
     of an example is not finite. As the loss of `cross_entropy`, it is NaN where a compiled program meets a label out of
     range.
 
+    Args:
+      apply: (params, inputs) -> logits.
+
+    Returns:
+      The metric of (params, batch), whose batch is (inputs, labels).
+
     Raises:
       ValueError, TypeError: as `cross_entropy`.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> metric = ml.losses.accuracy(lambda scale, x: scale * x)
+      >>> batch = jnp.array([[2.0, 1.0], [0.0, 3.0]]), jnp.array([0, 0])
+      >>> print(metric(jnp.array(1.0), batch))
+      0.5
     """
     _require.takes("params", "inputs", apply=apply)
 

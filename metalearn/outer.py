@@ -19,8 +19,12 @@ def clipped_sgd(learning_rate: optax.ScalarOrSchedule, max_norm: Number) -> opta
       learning_rate: η > 0, or an optax schedule; it may be traced.
       max_norm: > 0, the largest norm of a gradient that is left as it is, in units of loss / params; it may be traced.
 
-    Raises:
-      ValueError: if an argument is not positive.
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> outer = ml.outer.clipped_sgd(learning_rate=1.0, max_norm=5.0)
+      >>> updates, _ = outer.update(jnp.array([30.0, 40.0]), outer.init(jnp.zeros(2)))
+      >>> [round(number, 2) for number in updates.tolist()]
+      [-3.0, -4.0]
     """
     _require.learning_rate(learning_rate)
     _require.positive(max_norm=max_norm)
@@ -34,8 +38,12 @@ def normalized_sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTrans
       learning_rate: η > 0, or an optax schedule; it may be traced. With a constant one θ circles the solution at a
         distance of about η.
 
-    Raises:
-      ValueError: if the learning rate is not positive.
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> outer = ml.outer.normalized_sgd(learning_rate=0.1)
+      >>> updates, _ = outer.update(jnp.array([30.0, 40.0]), outer.init(jnp.zeros(2)))
+      >>> [round(number, 2) for number in updates.tolist()]
+      [-0.06, -0.08]
     """
     _require.learning_rate(learning_rate)
     return optax.chain(_with_norm(jnp.ones_like), optax.sgd(learning_rate))
@@ -54,8 +62,14 @@ def normalized_sgd_momentum(learning_rate: optax.ScalarOrSchedule, momentum: Num
       learning_rate: η > 0, or an optax schedule; the norm of every step, in units of params. It may be traced.
       momentum: β, at least 0 and below 1; it may be traced.
 
-    Raises:
-      ValueError: if an argument is out of range.
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> outer = ml.outer.normalized_sgd_momentum(learning_rate=0.1, momentum=0.5)
+      >>> state = outer.init(jnp.zeros(2))
+      >>> for gradient in jnp.array([[0.0, 8.0], [3.0, 0.0]]):
+      ...     updates, state = outer.update(gradient, state)
+      >>> [round(number, 2) for number in updates.tolist()]  # the mean, m = (1.5, 2), has norm 2.5
+      [-0.06, -0.08]
     """
     _require.learning_rate(learning_rate)
     _require.fraction(momentum=momentum)

@@ -134,6 +134,14 @@ def subplots(
 
     Returns:
       (figure, axes), with axes an array of shape [num_columns].
+
+    Example:
+      >>> import metalearn as ml
+      >>> figure, axes = ml.plots.subplots(2)
+      >>> curve = axes[0].plot([0, 100], [2.0, 0.5], label="MAML")
+      >>> ml.plots.label(axes[0], "outer step", "query loss")
+      >>> axes.shape, axes[0].get_xlabel()
+      ((2,), 'outer step')
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -152,7 +160,10 @@ def subplots(
 
 
 def label(axes: Axes, x: str, y: str, title: str = "", legend: bool = True) -> None:
-    """Names both axes, units included, and everything that has a label; curves are named at their right end."""
+    """Names both axes, units included, and everything that has a label; curves are named at their right end.
+
+    Example: see `subplots`.
+    """
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.set_title(title, loc="left", weight="bold")
@@ -171,6 +182,13 @@ def finish(figure: Figure, places: Sequence[Bbox] = ()) -> list[Bbox]:
 
     Returns:
       The place of each axes.
+
+    Example:
+      >>> import metalearn as ml, numpy as np
+      >>> x = np.linspace(0, 6, 50)
+      >>> figure = ml.plots.lines(x, {"sine": np.sin(x)}, "x", "y")
+      >>> len(ml.plots.finish(figure))  # the place of one axes
+      1
     """
     import matplotlib
 
@@ -195,7 +213,15 @@ def finish(figure: Figure, places: Sequence[Bbox] = ()) -> list[Bbox]:
 
 
 def png(figure: Figure, dpi: float = 2 * _DPI) -> bytes:
-    """The figure as a PNG picture in the light colours, at twice the size it is shown in."""
+    """The figure as a PNG picture in the light colours, at twice the size it is shown in.
+
+    Example:
+      >>> import metalearn as ml, numpy as np
+      >>> x = np.linspace(0, 6, 50)
+      >>> figure = ml.plots.lines(x, {"sine": np.sin(x)}, "x", "y")
+      >>> ml.plots.png(figure)[1:4]
+      b'PNG'
+    """
     finish(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor=PALETTE["card"])
@@ -209,6 +235,13 @@ def svg(figure: Figure, alt: str = "", places: Sequence[Bbox] = ()) -> str:
       figure: what to draw.
       alt: its alternative text; without one the drawing is hidden from screen readers.
       places: as for `finish`.
+
+    Example:
+      >>> import metalearn as ml, numpy as np
+      >>> x = np.linspace(0, 6, 50)
+      >>> figure = ml.plots.lines(x, {"sine": np.sin(x)}, "x", "y")
+      >>> ml.plots.svg(figure, alt="A sine curve.").startswith("<svg")
+      True
     """
     finish(figure, places)
     figure.set_facecolor("none")
@@ -249,6 +282,13 @@ def panels(figure: Figure, alt: str = "", layout: Layout | None = None) -> str:
       figure: what to draw.
       alt: as for `svg`.
       layout: that of an earlier figure of the same panels, as `layout_of` returned it; saves time.
+
+    Example:
+      >>> import metalearn as ml, numpy as np
+      >>> x = np.linspace(0, 6, 50)
+      >>> figure = ml.plots.lines(x, {"sine": np.sin(x)}, "x", "y")
+      >>> "A sine curve." in ml.plots.panels(figure, alt="A sine curve.")
+      True
     """
     places, cuts = layout or layout_of(figure)
     finish(figure, places)
@@ -272,6 +312,8 @@ class Layout(NamedTuple):
     Attributes:
       places: of each axes, as `finish` returns them.
       cuts: where one panel ends and the next one begins, in CSS pixels; empty if the figure cannot be taken apart.
+
+    Example: see `layout_of`.
     """
 
     places: list[Bbox]
@@ -279,7 +321,16 @@ class Layout(NamedTuple):
 
 
 def layout_of(figure: Figure) -> Layout:
-    """Finishes a figure and tells where its panels stand."""
+    """Finishes a figure and tells where its panels stand.
+
+    Example:
+      >>> import metalearn as ml, numpy as np
+      >>> x = np.linspace(0, 6, 50)
+      >>> figure = ml.plots.lines(x, {"sine": np.sin(x)}, "x", "y")
+      >>> layout = ml.plots.layout_of(figure)
+      >>> len(layout.places), "<svg" in ml.plots.panels(figure, layout=layout)
+      (1, True)
+    """
     places = finish(figure)
     columns = _columns_of(figure)
     if len(columns) < 2 or figure.texts or figure.artists or figure.legends or figure.lines or figure.patches:
@@ -316,6 +367,16 @@ def show(figure: Figure, alt: str, title: str = "", caption: str = "") -> None:
 
     Raises:
       ValueError: if alt is empty.
+
+    Example:
+      A notebook shows the card; here what is displayed is caught as text:
+
+      >>> import contextlib, io, metalearn as ml
+      >>> figure, _ = ml.plots.subplots()
+      >>> with contextlib.redirect_stdout(io.StringIO()) as displayed:
+      ...     ml.plots.show(figure, alt="Empty axes.", title="Nothing was drawn")
+      >>> "Empty axes." in displayed.getvalue()
+      True
     """
     if not alt.strip():
         raise ValueError("alt must say what the figure shows.")
@@ -349,6 +410,11 @@ def element(content: str, width: float, height: float, alt: str = "", box: str =
       height: likewise.
       alt: alternative text; without one the drawing is hidden from screen readers.
       box: a viewBox attribute, if the content is not in CSS pixels.
+
+    Example:
+      >>> import metalearn as ml
+      >>> ml.plots.element("<circle r='4'/>", 20, 10).startswith("<svg")
+      True
     """
     role = f'role="img" aria-label="{html.escape(alt)}"' if alt else 'aria-hidden="true"'
     box = box or f'viewBox="0 0 {width:g} {height:g}"'
@@ -368,6 +434,11 @@ def card(content: str, title: str = "", caption: str = "", light: bool = False) 
       title: the finding, as a sentence.
       caption: what is shown.
       light: keep the light colours in a dark theme, for a picture that has them.
+
+    Example:
+      >>> import metalearn as ml
+      >>> "A finding" in ml.plots.card("<p>Anything</p>", title="A finding")
+      True
     """
     said = _sides(html.escape(caption)) if content.count("<svg") > 1 else html.escape(caption)
     heading = f"<strong>{html.escape(title)}</strong>" * bool(title) + said
@@ -402,6 +473,15 @@ def table(
 
     Raises:
       ValueError: if a row has another number of cells than there are columns.
+
+    Example:
+      A notebook shows the card; here what is displayed is caught as text:
+
+      >>> import contextlib, io, metalearn as ml
+      >>> with contextlib.redirect_stdout(io.StringIO()) as displayed:
+      ...     ml.plots.table({"MAML": [0.123456], "FO-MAML": [0.5]}, ["method", "query loss"])
+      >>> "0.123" in displayed.getvalue(), "0.1234" in displayed.getvalue()
+      (True, False)
     """
     for name, cells in rows.items():
         if len(cells) != len(columns) - 1:
@@ -455,7 +535,10 @@ def _power(exponent: int) -> str:
 
 
 def display_card(content: str, alt: str, title: str = "", caption: str = "") -> None:
-    """Displays an SVG element as a card; its alternative text is what a terminal gets."""
+    """Displays an SVG element as a card; its alternative text is what a terminal gets.
+
+    Example: see `show`.
+    """
     _display({"text/html": card(content, title, caption), "text/plain": alt})
 
 
@@ -494,6 +577,13 @@ def lines(
 
     Returns:
       The figure.
+
+    Example:
+      >>> import metalearn as ml, numpy as np
+      >>> x = np.linspace(0, 6, 50)
+      >>> figure = ml.plots.lines(x, {"sine": np.sin(x), "cosine": np.cos(x)}, "x", "y", title="Two waves")
+      >>> len(figure.axes[0].lines)
+      2
     """
     if axes is None:
         _, (axes,) = subplots()
@@ -537,6 +627,12 @@ def adaptation(
 
     Returns:
       The figure.
+
+    Example:
+      >>> import metalearn as ml, numpy as np
+      >>> figure = ml.plots.adaptation({"MAML": np.array([[4.0, 3.0], [1.0, 2.0]])})  # one step, two tasks
+      >>> figure.axes[0].get_ylabel()
+      'query loss'
     """
     figure, (axes,) = subplots()
     for i, (name, values) in enumerate(curves.items()):

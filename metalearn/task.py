@@ -29,6 +29,13 @@ class Task(NamedTuple):
     Attributes:
       support: the examples adaptation may use.
       query: the examples that score the adapted parameters.
+
+    Example:
+      >>> import jax, metalearn as ml
+      >>> tasks = ml.tasks.Sinusoid(num_support=5, num_query=10)(jax.random.key(0), 25)
+      >>> first = jax.tree.map(lambda leaf: leaf[0], tasks)
+      >>> tasks.support[0].shape, first.support[0].shape
+      ((25, 5, 1), (5, 1))
     """
 
     support: Batch

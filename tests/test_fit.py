@@ -1,6 +1,5 @@
 """The training loop is the plain loop over learner.step, only faster; and it stops in good order."""
 
-import doctest
 import functools
 import importlib
 import itertools
@@ -337,13 +336,6 @@ def test_the_callback_sees_the_run_and_may_stop_it():
     chex.assert_trees_all_equal(result.state, fit(num_steps=103).state)
     with pytest.raises(TypeError, match=r"callback must return True to stop.*3.5"):
         ml.fit(learner, START, from_bank, 2, 4, KEY, progress=False, callback=lambda *_: 3.5)
-
-
-@pytest.mark.slow
-def test_the_examples_of_the_docstring():
-    """Validation, early stopping and the best parameters."""
-    module = importlib.import_module("metalearn.training.fit")
-    assert doctest.testmod(module) == (0, 15)
 
 
 # What is shown.

@@ -1,6 +1,5 @@
 """Glyphs: the pictures are the characters, a task leaks nothing, and the file of outlines is that of the fonts."""
 
-import doctest
 import io
 import subprocess
 import sys
@@ -131,13 +130,6 @@ def test_other_sizes_are_the_same_picture(size):
         assert pictures.shape == (12, size, size)
         expected = glyphs.images()[index(unicodedata.name(character))].mean((1, 2))
         np.testing.assert_allclose(pictures.mean((1, 2)) / 255, expected, rtol=0.4 if size == 8 else 0.2)
-
-
-@pytest.mark.slow
-def test_the_gallery_of_the_docstring(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert doctest.testmod(glyphs).failed == 0
-    assert (tmp_path / "georgian.png").stat().st_size > 10_000
 
 
 def test_the_gallery_shows_what_it_names():

@@ -39,6 +39,8 @@ class InnerState(NamedTuple):
     Attributes:
       params: φ_k, the parameters after the steps so far.
       opt_state: what the optimizer remembers.
+
+    Example: see `step`.
     """
 
     params: Params
@@ -46,7 +48,14 @@ class InnerState(NamedTuple):
 
 
 def init(inner: optax.GradientTransformation, params: Params) -> InnerState:
-    """The state before the first inner step, at φ_0 = `params`."""
+    """The state before the first inner step, at φ_0 = `params`.
+
+    Args:
+      inner: the inner optimizer.
+      params: any pytree of floating-point arrays.
+
+    Example: see `step`.
+    """
     _require.transformation(inner=inner)
     _require.float_params(params)
     return InnerState(params, initialized(params, inner=inner))
@@ -57,6 +66,19 @@ def step(objective: Objective, inner: optax.GradientTransformation, state: Inner
 
     An optimizer that takes optax's extra arguments is given `value`, `grad` and `value_fn`, so that
     optax.contrib.reduce_on_plateau and optax.lbfgs work too.
+
+    Args:
+      objective: params -> scalar, to be made small.
+      inner: the inner optimizer, the one that `state` was made with.
+      state: from `init`, or from the step before.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml, optax
+      >>> inner = optax.sgd(0.5)
+      >>> state = ml.inner.init(inner, jnp.array(0.0))
+      >>> state = ml.inner.step(lambda params: (params - 1.0) ** 2 / 2, inner, state)
+      >>> print(state.params)
+      0.5
     """
     _require.takes("params", objective=objective)
     _require.transformation(inner=inner)
@@ -94,6 +116,14 @@ def update(
     Raises:
       ValueError: if the optimizer needs something else, if it leaves a gradient as it is, along which the loss rises,
         or if the updates have other shapes than params, for which they would be broadcast in silence.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml, optax
+      >>> inner, params, objective = optax.sgd(0.5), jnp.array(0.0), lambda params: (params - 1.0) ** 2 / 2
+      >>> opt_state = ml.inner.init(inner, params).opt_state
+      >>> updates, _ = ml.inner.update(inner, jnp.array(-1.0), opt_state, params, objective(params), objective)
+      >>> print(updates)
+      0.5
     """
     extra = {}
     if isinstance(optimizer, optax.GradientTransformationExtraArgs):
@@ -168,6 +198,11 @@ def descend(
 
     Returns:
       A pytree like `params`.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml, optax
+      >>> print(ml.inner.descend(lambda params: (params - 1.0) ** 2 / 2, optax.sgd(0.5), 2, jnp.array(0.0)))
+      0.75
     """
     _require.count(num_steps=num_steps)
     _require.flag(remat=remat)
@@ -189,6 +224,13 @@ def descend_on_batches(
 
     Returns:
       A pytree like `params`.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml, optax
+      >>> loss = lambda params, batch: jnp.mean((params - batch) ** 2) / 2
+      >>> batches = jnp.array([[1.0], [3.0]])  # for each of two steps a batch of one example
+      >>> print(ml.inner.descend_on_batches(loss, optax.sgd(0.5), batches, jnp.array(0.0)))
+      1.75
     """
     loss = _require.scalar(loss)
     _require.flag(remat=remat)
@@ -252,6 +294,12 @@ def proximal(objective: Objective, center: Params, strength: Number) -> Objectiv
 
     Raises:
       ValueError: by the function itself, if its params and `center` differ in structure or shape.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml, optax
+      >>> objective = ml.inner.proximal(lambda params: (params - 1.0) ** 2 / 2, center=jnp.array(0.0), strength=1.0)
+      >>> print(ml.inner.descend(objective, optax.sgd(0.5), 10, jnp.array(0.0)))  # half way to the minimum of the loss
+      0.5
     """
     _require.takes("params", objective=objective)
     _require.float_params(center)
@@ -418,8 +466,15 @@ def only(
       An optax transformation.
 
     Raises:
-      TypeError: if an argument is of the wrong kind.
       ValueError: by `init`, if `select` does not return a part of params.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml, optax
+      >>> inner = ml.inner.only(lambda params: params["head"], optax.sgd(0.5))
+      >>> objective = lambda params: (params["body"] + params["head"] - 1.0) ** 2 / 2
+      >>> adapted = ml.inner.descend(objective, inner, 1, {"body": jnp.array(0.0), "head": jnp.array(0.0)})
+      >>> print(adapted["body"], adapted["head"])
+      0.0 0.5
     """
     _require.function(select=select)
     _require.transformation(inner=inner)
@@ -545,6 +600,8 @@ class WithRates(NamedTuple):
     Attributes:
       start: θ, the initialization from which tasks adapt, any pytree.
       rates: α, a pytree like start, in units of params / gradient.
+
+    Example: see `learned_rates`.
     """
 
     start: Params
@@ -552,7 +609,10 @@ class WithRates(NamedTuple):
 
 
 def with_rates(params: Params, rate: Number) -> WithRates:
-    """The params of Meta-SGD before meta-training: every inner learning rate is `rate` > 0."""
+    """The params of Meta-SGD before meta-training: every inner learning rate is `rate` > 0.
+
+    Example: see `learned_rates`.
+    """
     _require.float_params(params)
     _require.positive(rate=rate)
     return WithRates(params, optax.tree.full_like(params, rate))
@@ -572,6 +632,15 @@ def learned_rates() -> optax.GradientTransformation:
 
     Raises:
       TypeError: by `update`, if params is no WithRates.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml, optax
+      >>> loss = lambda params, batch: jnp.mean((params.start - batch) ** 2) / 2
+      >>> task = ml.Task(support=jnp.array([1.0]), query=jnp.array([3.0]))
+      >>> params = ml.inner.with_rates(jnp.array(0.0), 0.5)
+      >>> _, gradient = ml.maml(loss, ml.inner.learned_rates(), num_steps=1)(params, task)
+      >>> print(gradient.start, gradient.rates)
+      -1.25 -2.5
     """
 
     def update(gradient, params):

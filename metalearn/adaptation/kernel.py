@@ -2,11 +2,11 @@
 
 ::
 
-    f(x) = f_θ(x) + k(x, X) c,     (k(X, X) + r I) c = Y - f_θ(X)              X, Y: support set, r: ridge
+    u(x) = u_θ(x) + k(x, X) c,     (k(X, X) + r I) c = Y - u_θ(X)              X, Y: support set, r: ridge
 
-That is the f with the least 1/2 ‖f(X) - Y‖² + r/2 ‖f - f_θ‖², where the last norm is the kernel's. The tangent kernel
-of a model is k(x, x') = ⟨∇_θ f_θ(x), ∇_θ f_θ(x')⟩. With it, and for a model that is linear in its parameters, f is what
-the parameters φ with the least 1/2 ‖f_φ(X) - Y‖² + r/2 ‖φ - θ‖² give.
+Here u_θ is the model. That is the u with the least 1/2 ‖u(X) - Y‖² + r/2 ‖u - u_θ‖², where the last norm is the
+kernel's. The tangent kernel of a model is k(x, x') = ⟨∇_θ u_θ(x), ∇_θ u_θ(x')⟩. With it, and for a model that is linear
+in its parameters, u is what the parameters φ with the least 1/2 ‖u_φ(X) - Y‖² + r/2 ‖φ - θ‖² give.
 """
 
 import functools
@@ -39,8 +39,13 @@ def tangent(apply: Apply) -> Kernel:
     Args:
       apply: (params, inputs) -> outputs, shape [num_examples, ...].
 
-    Raises:
-      TypeError: if `apply` is no function.
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> kernel = ml.kernel.tangent(lambda weight, x: weight * x)
+      >>> x = jnp.array([1.0, 2.0])
+      >>> print(kernel(jnp.array(0.0), x, x))
+      [[1. 2.]
+       [2. 4.]]
     """
     _require.takes("params", "inputs", apply=apply)
 
@@ -75,6 +80,12 @@ def gaussian(length_scale: Number, features: Apply | None = None) -> Kernel:
     Args:
       length_scale: s > 0, in units of z; it may be traced.
       features: z, (params, inputs) -> array of shape [num_examples, ...]; by default the inputs themselves.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> kernel = ml.kernel.gaussian(length_scale=1.0)
+      >>> [round(number, 2) for number in kernel(None, jnp.array([0.0]), jnp.array([0.0, 1.0, 2.0]))[0].tolist()]
+      [1.0, 0.61, 0.14]
     """
     _require.positive(length_scale=length_scale)
     if features is not None:
@@ -96,17 +107,25 @@ def gaussian(length_scale: Number, features: Apply | None = None) -> Kernel:
 
 
 def regression(apply: Apply, kernel: Kernel, ridge: Number, num_steps: int = 1) -> Predictor:
-    """The predictor of this file's equation; or the same, `num_steps` times, each from the f that the last one found.
+    """The predictor of this file's equation; or the same, `num_steps` times, each from the u that the last one found.
 
     Args:
-      apply: f, (params, inputs) -> outputs, shape [num_examples, ...].
+      apply: the model u, (params, inputs) -> outputs, shape [num_examples, ...].
       kernel: k.
-      ridge: r >= 0, in units of k; it may be traced. With 0, f goes through the support set; where k(X, X) is
+      ridge: r >= 0, in units of k; it may be traced. With 0, u goes through the support set; where k(X, X) is
         then singular up to rounding, as it is when an input comes twice, the outputs are NaN.
       num_steps: how often, >= 1.
 
     Returns:
       A Predictor; its support is (inputs, targets), and targets have the shape of outputs.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> model = lambda weight, x: weight * x
+      >>> predict = ml.kernel.regression(model, ml.kernel.tangent(model), ridge=1.0)
+      >>> support = jnp.array([1.0]), jnp.array([1.0])  # from weight 0 half way to 1, at the price of the ridge
+      >>> [round(number, 2) for number in predict(jnp.array(0.0), support, jnp.array([1.0, 2.0])).tolist()]
+      [0.5, 1.0]
     """
     _require.function(apply=apply, kernel=kernel)
     _require.not_negative(ridge=ridge)
@@ -167,7 +186,13 @@ def _joined(known, inputs):
 
 
 def query_loss(predict: Predictor) -> Callable[[Params, Task], Scalar]:
-    """(params, task) -> mean squared error of the adapted model on the query set."""
+    """(params, task) -> mean squared error of the adapted model on the query set.
+
+    Args:
+      predict: a Predictor, such as `regression` returns.
+
+    Example: see `query_losses`.
+    """
     _require.takes("params", "support", "inputs", predict=predict)
 
     def loss(params, task):
@@ -191,6 +216,15 @@ def query_losses(predict: Predictor, params: Params, tasks: Task) -> Float[Array
     Returns:
       An array of shape [num_tasks], for instance for `evaluate.score`. A warning tells if the kernel of some was
       singular.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> model = lambda weight, x: weight * x
+      >>> predict = ml.kernel.regression(model, ml.kernel.tangent(model), ridge=1.0)
+      >>> support, query = (jnp.array([[1.0]]), jnp.array([[1.0]])), (jnp.array([[2.0]]), jnp.array([[3.0]]))
+      >>> losses = ml.kernel.query_losses(predict, jnp.array(0.0), ml.Task(support, query))  # of one task
+      >>> [round(number, 2) for number in losses.tolist()]
+      [4.0]
     """
     _require.takes("params", "support", "inputs", predict=predict)
     _require.float_params(params)

@@ -74,6 +74,13 @@ def adaptation_curve(
     Returns:
       An array of shape [num_steps + 1, num_tasks], with NaN as in `evaluate.adaptation_curve`;
       evaluate.score(curve[-1]) says how sure it is. A warning tells if some tasks diverged.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, metalearn as ml, optax
+      >>> tasks = ml.tasks.Sinusoid(num_support=5, num_query=10)(jax.random.key(0), 8)
+      >>> loss, key = ml.losses.mean_squared_error(lambda weight, x: weight * x), jax.random.key(1)
+      >>> ml.repurpose.adaptation_curve(loss, optax.sgd(0.01), jnp.array(1.0), tasks, 3, key, attack_size=0.1).shape
+      (4, 8)
     """
     metric = loss if metric is None else metric
     _require.takes("params", "batch", loss=loss, metric=metric)
@@ -94,7 +101,24 @@ def adaptation_curve(
 
 
 def fgsm(loss: Loss, params: Params, batch: Batch, attack_size: Number) -> Batch:
-    """The batch (inputs, targets) with each number of its inputs moved by `attack_size`, the way the loss rises."""
+    """The batch (inputs, targets) with each number of its inputs moved by `attack_size`, the way the loss rises.
+
+    Args:
+      loss: scalar of (params, (inputs, targets)).
+      params: whose loss is to rise.
+      batch: (inputs, targets), inputs of a floating-point type.
+      attack_size: ε >= 0, in units of the inputs.
+
+    Returns:
+      A batch like `batch`.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> loss = ml.losses.mean_squared_error(lambda weight, x: weight * x)
+      >>> batch = jnp.array([1.0, 2.0]), jnp.array([0.0, 6.0])  # the model gives 2 and 4
+      >>> print(ml.repurpose.fgsm(loss, jnp.array(2.0), batch, attack_size=0.5)[0])
+      [1.5 1.5]
+    """
     loss = _checked(loss, params, batch, attack_size)
     inputs, targets = batch
     return inputs + attack_size * jnp.sign(_input_gradient(loss, params, batch)), targets
@@ -112,6 +136,13 @@ def ufgsm(loss: Loss, params: Params, members: Params, batch: Batch, attack_size
 
     Returns:
       A batch like `batch`.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> loss = ml.losses.mean_squared_error(lambda weights, x: x @ weights)
+      >>> batch, members = (jnp.array([[1.0, 2.0]]), jnp.array([0.0])), jnp.array([[1.0, 1.0], [1.0, 3.0]])
+      >>> print(ml.repurpose.ufgsm(loss, jnp.array([1.0, 2.0]), members, batch, attack_size=0.5)[0])
+      [[1.  2.5]]
     """
     loss = _checked(loss, params, batch, attack_size)
     _require_members(members)
@@ -135,6 +166,13 @@ def relative_step_sizes(members: Params) -> Params:
     Returns:
       A scalar for each array of params, in a pytree like params. Their mean, each counted as often as its array has
       elements, is 1.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> members = {"body": jnp.array([1.0, 3.0]), "head": jnp.array([2.0, 2.0])}  # two, which agree on the head
+      >>> factors = ml.repurpose.relative_step_sizes(members)
+      >>> print(factors["body"], factors["head"])
+      0.0 2.0
     """
     _require_members(members)
     leaves, structure = jax.tree.flatten(members)

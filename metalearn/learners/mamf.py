@@ -2,8 +2,8 @@
 
 ::
 
-    T_1, ..., T_J   uniform random n-subsets of the N labels,   J = round(log d / log(1 - n/N))
-    θ_j             = fine-tune(θ_{j-1} on T_j),                each with a new state of the optimizer
+    𝒯_1, ..., 𝒯_J   uniform random n-subsets of the N labels,   J = round(log d / log(1 - n/N))
+    θ_j             = fine-tune(θ_{j-1} on 𝒯_j),                each with a new state of the optimizer
 
 A label is missed by one subset with probability 1 - n/N, hence by all J with a probability of about d. Classical
 fine-tuning is one task of all N labels. Seen from here, MAMF is Reptile with one task a step and an outer learning rate
@@ -42,6 +42,13 @@ def mamf(loss: Loss, inner: optax.GradientTransformation, num_steps: int) -> Cal
       A function (params, tasks) -> params. Tasks is a batch of tasks, trained on in its order; with one task of all
       labels this is classical fine-tuning. At meta-test adapt to every task from the returned params, as
       `evaluate.meta_test` does, and not from where the last one ended.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml, optax
+      >>> loss = lambda params, batch: jnp.mean((params - batch) ** 2) / 2
+      >>> tasks = ml.Task(support=jnp.array([[1.0], [3.0]]), query=jnp.array([[1.0], [3.0]]))
+      >>> print(ml.mamf(loss, optax.sgd(0.5), num_steps=1)(jnp.array(0.0), tasks))  # 0, then 0.5, then 1.75
+      1.75
     """
     loss = _require.scalar(loss)
     _require.transformation(inner=inner)
@@ -70,15 +77,20 @@ def mamf(loss: Loss, inner: optax.GradientTransformation, num_steps: int) -> Cal
 
 
 def tasks_to_cover(num_ways: int, num_labels: int, miss_probability: float = 1e-3) -> int:
-    """The paper's K: how many uniform n-subsets of N labels leave a given label out with probability about d.
+    """J: how many uniform n-subsets of N labels leave a given label out with probability about d.
 
-    The chance is (1 - n/N)^K. The paper rounds K to the nearest number; where that is down, the chance is above d, by
-    at most a factor (1 - n/N)^-1/2. That *some* label is left out is up to N times as likely.
+    The chance is (1 - n/N)^J. The paper, which calls it K, rounds J to the nearest number; where that is down, the
+    chance is above d, by at most a factor (1 - n/N)^-1/2. That *some* label is left out is up to N times as likely.
 
     Args:
       num_ways: n, from 1 to N.
       num_labels: N.
       miss_probability: d, above 0 and below 1; the paper's is 0.001.
+
+    Example:
+      >>> from metalearn.learners.mamf import tasks_to_cover
+      >>> tasks_to_cover(num_ways=5, num_labels=100)
+      135
     """
     _require.count(at_least=1, num_ways=num_ways, num_labels=num_labels)
     _at_most("num_ways", num_ways, "labels", num_labels)
@@ -103,6 +115,13 @@ def uniform_tasks(
     Returns:
       A function (key, num_tasks) -> batch of tasks. A batch is (inputs [num_tasks, examples, ...], labels
       [num_tasks, examples]); labels are rows of `examples`, in ascending order, not renumbered within the task.
+
+    Example:
+      >>> import jax, numpy as np
+      >>> from metalearn.learners.mamf import uniform_tasks
+      >>> tasks = uniform_tasks(np.zeros((10, 4, 28, 28)), num_ways=5, num_support=1)(jax.random.key(0), 3)
+      >>> tasks.support[0].shape, tasks.query[1].shape
+      ((3, 5, 28, 28), (3, 15))
     """
     _require.array(examples=examples)
     examples = jnp.asarray(examples)
@@ -141,6 +160,14 @@ def among_present(measure: Callable[[Apply], Loss], apply: Apply) -> Loss:
 
     Raises:
       ValueError: by the measure, as `losses.cross_entropy` for labels out of range.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> from metalearn.learners.mamf import among_present
+      >>> model = lambda scale, x: scale * x
+      >>> batch = jnp.array([[1.0, 0.0, 5.0], [0.0, 1.0, 5.0]]), jnp.array([0, 1])  # label 2 does not occur
+      >>> print(ml.losses.accuracy(model)(1.0, batch), among_present(ml.losses.accuracy, model)(1.0, batch))
+      0.0 1.0
     """
     _require.takes("apply", measure=measure)
     _require.takes("params", "inputs", apply=apply)

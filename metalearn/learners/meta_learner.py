@@ -21,6 +21,8 @@ class MetaState(NamedTuple):
       params: the meta-parameters θ, the initialization from which tasks adapt.
       opt_state: the state of the outer optimizer.
       step: how many outer steps were taken, an int32 scalar.
+
+    Example: see `meta_learner`.
     """
 
     params: Params
@@ -37,6 +39,8 @@ class MetaInfo(NamedTuple):
         squares that do not fit into the floating-point type do no harm.
       finite: which tasks gave a finite loss and gradient, and a weight that is finite and not negative, shape
         [num_tasks]; the others were left out.
+
+    Example: see `meta_learner`.
     """
 
     query_loss: Float[Array, " num_tasks"]
@@ -50,6 +54,8 @@ class MetaLearner(NamedTuple):
     Attributes:
       init: params -> MetaState.
       step: (MetaState, batch of tasks) -> (MetaState, MetaInfo). Wrap it in jax.jit to call it by hand.
+
+    Example: see `meta_learner`.
     """
 
     init: Callable[[Params], MetaState]
@@ -83,9 +89,17 @@ def meta_learner(
       A MetaLearner.
 
     Raises:
-      TypeError: if an argument is of the wrong kind; `init` and `step` raise for params and tasks they cannot use.
       TypeError, ValueError: at the first step, if `meta_gradient` does not return a pair (scalar loss, gradient like
         params), or `task_weights` does not return one number for each task.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml, optax
+      >>> loss = lambda params, batch: jnp.mean((params - batch) ** 2) / 2
+      >>> tasks = ml.Task(support=jnp.array([[1.0], [3.0]]), query=jnp.array([[1.0], [3.0]]))  # two of them
+      >>> learner = ml.meta_learner(ml.maml(loss, optax.sgd(0.5), num_steps=1), optax.sgd(0.1))
+      >>> state, info = learner.step(learner.init(jnp.array(0.0)), tasks)
+      >>> round(float(state.params), 2), info.query_loss.tolist()
+      (0.05, [0.125, 1.125])
     """
     _require.function(meta_gradient=meta_gradient)
     _require.transformation(outer=outer)

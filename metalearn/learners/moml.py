@@ -41,6 +41,8 @@ class MOMLState(NamedTuple):
       step: how many outer steps were taken, an int32 scalar.
       memory: u_i of every task, a pytree like params whose arrays have one more leading axis, [num_all_tasks].
       visited: which tasks have been met, shape [num_all_tasks].
+
+    Example: see `moml`.
     """
 
     params: Params
@@ -62,10 +64,8 @@ def moml(
 ) -> MetaLearner:
     """Meta-training on a finite population of tasks, a few tasks and a few examples a step.
 
-    At a task's first visit its memory becomes θ - α ∇h_i(θ), as with b = 1. The authors' code adapts to every task
-    before the first step instead, which needs data of all tasks at once. A smaller b has less bias, but it also
-    remembers where θ was 1/b visits ago, so it wants a small outer learning rate. The paper's second version, which
-    moves the memories of absent tasks too, is noisier by num_all_tasks / num_tasks and is not here.
+    At a task's first visit its memory becomes θ - α ∇h_i(θ), as with b = 1. A smaller b has less bias, but it also
+    remembers where θ was 1/b visits ago, so it wants a small outer learning rate.
 
     A task whose memory, loss or gradient is not finite is left out and keeps its memory, as in `meta_learner`. If an id
     occurs several times in a batch, each occurrence takes up the old memory, and the mean of theirs becomes the new.
@@ -81,6 +81,15 @@ def moml(
       A MetaLearner whose state is a MOMLState and whose batches are IndexedTasks, as drawn by tasks.Population.
       `MetaInfo.query_loss` is f_i(u_i). An id that is not in 0 ... num_all_tasks - 1 raises ValueError; in a compiled
       step, which cannot raise, its task counts as not finite.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml, optax
+      >>> loss = lambda params, batch: jnp.mean((params - batch) ** 2) / 2
+      >>> task_1 = ml.tasks.IndexedTasks(jnp.array([1]), ml.Task(jnp.array([[1.0]]), jnp.array([[3.0]])))
+      >>> learner = ml.moml(loss, optax.sgd(0.5), optax.sgd(0.1), num_all_tasks=2, memory_rate=0.5)
+      >>> state, _ = learner.step(learner.init(jnp.array(0.0)), task_1)
+      >>> print(state.memory, state.visited)
+      [0.  0.5] [False  True]
     """
     loss = _require.scalar(loss)
     _require.transformation(inner=inner, outer=outer)
@@ -150,6 +159,16 @@ def local_moml(
       A MetaLearner whose state is a MetaState, its `step` the number of rounds, and whose batches are ClientData, as
       drawn by tasks.Clients. `MetaInfo` holds each client's f_i(u_i), averaged over its local steps, and the norm of
       the gradient averaged over clients and steps. A client that is not finite is left out.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml, optax
+      >>> loss = lambda params, batch: jnp.mean((params - batch) ** 2) / 2
+      >>> local = ml.Task(jnp.full((1, 2, 1), 1.0), jnp.full((1, 2, 1), 3.0))  # one client, two steps, one example
+      >>> learner = ml.local_moml(loss, optax.sgd(0.5), optax.sgd(0.1), memory_rate=0.5)
+      >>> data = ml.tasks.ClientData(first=local.support, local=local)
+      >>> state, _ = learner.step(learner.init(jnp.array(0.0)), data)
+      >>> int(state.step), round(float(state.params), 2)
+      (1, 0.25)
     """
     loss = _require.scalar(loss)
     _require.transformation(inner=inner, outer=outer)

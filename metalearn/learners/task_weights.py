@@ -23,16 +23,19 @@ TaskWeights = Callable[[Float[Array, " num_tasks"], Params], Float[Array, " num_
 
 
 def gradient_agreement(temperature: Number) -> TaskWeights:
-    """w_i = exp(cos(g_i, u) / T), u the mean of the directions g_j / ‖g_j‖: tasks that agree count more.
+    """w_i = exp(cos(g_i, u) / τ), u the mean of the directions g_j / ‖g_j‖: tasks that agree count more.
 
     The mean of directions is a vote of all tasks alike. The mean gradient would point where the largest gradients do,
     which are those of outliers.
 
     Args:
-      temperature: T > 0; no weight is more than exp(2/T) times another.
+      temperature: τ > 0; no weight is more than exp(2/τ) times another.
 
-    Raises:
-      ValueError: if T is not positive.
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> weights = ml.task_weights.gradient_agreement(temperature=1.0)
+      >>> [round(number, 2) for number in weights(jnp.zeros(3), jnp.array([1.0, 1.0, -1.0])).tolist()]
+      [2.72, 2.72, 0.37]
     """
     _require.positive(temperature=temperature)
 
@@ -50,21 +53,27 @@ def inverse_loss(offset: Number) -> TaskWeights:
     Args:
       offset: e > 0, in units of the loss.
 
-    Raises:
-      ValueError: if e is not positive.
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> weights = ml.task_weights.inverse_loss(offset=1.0)
+      >>> print(weights(jnp.array([0.0, 1.0, 3.0]), jnp.zeros(3)))
+      [1.   0.5  0.25]
     """
     _require.positive(offset=offset)
     return lambda losses, gradients: 1 / (offset + losses)
 
 
 def loss_softmax(temperature: Number) -> TaskWeights:
-    """w_i = softmax(loss / T)_i: hard tasks count more, and outliers most of all.
+    """w_i = softmax(loss / τ)_i: hard tasks count more, and outliers most of all.
 
     Args:
-      temperature: T > 0, in units of the loss.
+      temperature: τ > 0, in units of the loss.
 
-    Raises:
-      ValueError: if T is not positive.
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> weights = ml.task_weights.loss_softmax(temperature=1.0)
+      >>> [round(number, 2) for number in weights(jnp.array([0.0, 1.0]), jnp.zeros(2)).tolist()]
+      [0.27, 0.73]
     """
     _require.positive(temperature=temperature)
     return lambda losses, gradients: jax.nn.softmax(losses / temperature)

@@ -58,6 +58,16 @@ def a_maml(loss: Loss, horizon: Number, num_steps: int) -> MetaGradient:
 
     Returns:
       A function (params, task) -> (query loss at u(T), meta-gradient); the gradient is a pytree like params.
+
+    Example:
+      The flow for a time log 2 halves the distance to the minimum of h, and with it the gradient:
+
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> loss = lambda params, batch: jnp.mean((params - batch) ** 2) / 2
+      >>> task = ml.Task(support=jnp.array([1.0]), query=jnp.array([3.0]))
+      >>> _, gradient = ml.a_maml(loss, horizon=jnp.log(2.0), num_steps=4)(jnp.array(0.0), task)
+      >>> round(float(gradient), 2)
+      -1.25
     """
     loss = _require.scalar(loss)
     _require.positive(horizon=horizon)

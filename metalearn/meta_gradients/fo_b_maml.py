@@ -80,6 +80,16 @@ def fo_b_maml(
     Raises:
       ValueError: by the function itself, where `inner` does not converge to φ_ν. Weight decay, for instance, belongs
         into the loss.
+
+    Example:
+      The exact meta-gradient is λ / (1 + λ) ∇f(φ_0) = -1.25, and the error that of ν:
+
+      >>> import jax.numpy as jnp, metalearn as ml, optax
+      >>> loss = lambda params, batch: jnp.mean((params - batch) ** 2) / 2
+      >>> task = ml.Task(support=jnp.array([1.0]), query=jnp.array([3.0]))
+      >>> meta_gradient = ml.fo_b_maml(loss, optax.sgd(0.4), num_steps=50, proximal_strength=1.0, perturbation=0.1)
+      >>> round(float(meta_gradient(jnp.array(0.0), task)[1]), 3)
+      -1.253
     """
     loss = _require.scalar(loss)
     _require.transformation(inner=inner)
@@ -137,6 +147,14 @@ def fo_b_maml_limit(
     Raises:
       ValueError: by the function itself, where `inner` does not converge to φ_ν. Weight decay, for instance, belongs
         into the loss.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml, optax
+      >>> loss = lambda params, batch: jnp.mean((params - batch) ** 2) / 2
+      >>> task = ml.Task(support=jnp.array([1.0]), query=jnp.array([3.0]))
+      >>> meta_gradient = ml.fo_b_maml_limit(loss, optax.sgd(0.4), num_steps=50, proximal_strength=1.0)
+      >>> round(float(meta_gradient(jnp.array(0.0), task)[1]), 3)
+      -1.25
     """
     loss = _require.scalar(loss)
     _require.transformation(inner=inner)

@@ -33,6 +33,16 @@ def fo_muml(loss: Loss, step_size: Number, num_steps: int) -> MetaGradient:
 
     Returns:
       A function (params, task) -> (query loss at z_K, ∇h(z_K)); the gradient is a pytree like params.
+
+    Example:
+      The envelope is attained at z* = 1/3, where ∇h = -2/3:
+
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> loss = lambda params, batch: jnp.mean((params - batch) ** 2) / 2
+      >>> task = ml.Task(support=jnp.array([1.0]), query=jnp.array([3.0]))
+      >>> _, gradient = ml.fo_muml(loss, step_size=0.5, num_steps=20)(jnp.array(0.0), task)
+      >>> round(float(gradient), 2)
+      -0.67
     """
     loss = _require.scalar(loss)
     _require.positive(step_size=step_size)

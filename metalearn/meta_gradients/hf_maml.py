@@ -39,6 +39,14 @@ def hf_maml(loss: Loss, inner: optax.GradientTransformation, num_steps: int, per
 
     Raises:
       TypeError: by the function itself, when it is differentiated in the data of a task or in ν.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml, optax
+      >>> loss = lambda params, batch: jnp.mean((params - batch) ** 2) / 2
+      >>> task = ml.Task(support=jnp.array([1.0]), query=jnp.array([3.0]))
+      >>> _, gradient = ml.hf_maml(loss, optax.sgd(0.5), num_steps=1, perturbation=0.01)(jnp.array(0.0), task)
+      >>> round(float(gradient), 2)  # as `maml`
+      -1.25
     """
     _require.positive(perturbation=perturbation)
     return maml(_hessian_free(_require.scalar(loss), perturbation), inner, num_steps)

@@ -50,6 +50,16 @@ def imaml(
     Raises:
       ValueError: by the function itself, where `inner` does not converge to φ*. Weight decay, for instance, belongs
         into the loss.
+
+    Example:
+      The minimum is φ* = 0.5, and g = λ / (1 + λ) ∇f(φ*):
+
+      >>> import jax.numpy as jnp, metalearn as ml, optax
+      >>> loss = lambda params, batch: jnp.mean((params - batch) ** 2) / 2
+      >>> task = ml.Task(support=jnp.array([1.0]), query=jnp.array([3.0]))
+      >>> meta_gradient = ml.imaml(loss, optax.sgd(0.5), num_steps=10, proximal_strength=1.0, cg_steps=1)
+      >>> round(float(meta_gradient(jnp.array(0.0), task)[1]), 2)
+      -1.25
     """
     loss = _require.scalar(loss)
     _require.transformation(inner=inner)

@@ -2,7 +2,7 @@
 
 ::
 
-    f(x) = f_θ(x) + k(x, X) (k(X, X) + r I)⁻¹ (Y - f_θ(X))                    X, Y: support set, r: ridge
+    u(x) = u_θ(x) + k(x, X) (k(X, X) + r I)⁻¹ (Y - u_θ(X))     u_θ: model, X, Y: support set, r: ridge
 
 The abstract says that the inner loop is a closed form in function space, and that the outer loop weighs the losses of
 the tasks. It names no kernel and no weights: the equation, `kernel.tangent`, `kernel.gaussian` and `task_weights` are
@@ -31,13 +31,21 @@ def kernel_adaptation(apply: Apply, kernel: kernels.Kernel, ridge: Number) -> Me
     gradient is exact.
 
     Args:
-      apply: f, (params, inputs) -> outputs, shape [num_examples, ...]; a batch is (inputs, targets).
+      apply: the model u, (params, inputs) -> outputs, shape [num_examples, ...]; a batch is (inputs, targets).
       kernel: k, (params, inputs a, inputs b) -> matrix, such as kernel.tangent(apply), kernel.gaussian(0.3), or a sum
         of kernels. What it reads in params is learned.
       ridge: r > 0, in units of k; it may be traced.
 
     Returns:
-      A function (params, task) -> (query loss of f, meta-gradient); the gradient is a pytree like params.
+      A function (params, task) -> (query loss of u, meta-gradient); the gradient is a pytree like params.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> model = lambda weight, x: weight * x
+      >>> task = ml.Task(support=(jnp.array([1.0]), jnp.array([1.0])), query=(jnp.array([1.0]), jnp.array([3.0])))
+      >>> value, gradient = ml.kernel_adaptation(model, ml.kernel.tangent(model), ridge=1.0)(jnp.array(0.0), task)
+      >>> round(float(value), 2), round(float(gradient), 2)
+      (6.25, -2.5)
     """
     _require.positive(ridge=ridge)
     return _require.params_and_task(jax.value_and_grad(kernels.query_loss(kernels.regression(apply, kernel, ridge))))

@@ -38,6 +38,15 @@ def maml(
 
     Returns:
       A function (params, task) -> (query loss at φ_K, meta-gradient); the gradient is a pytree like params.
+
+    Example:
+      The Jacobian of the step from 0 to φ = 0.5 is 1 - α = 0.5, and ∇f(φ) = -2.5:
+
+      >>> import jax.numpy as jnp, metalearn as ml, optax
+      >>> loss = lambda params, batch: jnp.mean((params - batch) ** 2) / 2
+      >>> task = ml.Task(support=jnp.array([1.0]), query=jnp.array([3.0]))
+      >>> print(*ml.maml(loss, optax.sgd(0.5), num_steps=1)(jnp.array(0.0), task))
+      3.125 -1.25
     """
     loss = _require.scalar(loss)
     _require.flag(remat=remat)
@@ -68,6 +77,15 @@ def fo_maml(loss: Loss, inner: optax.GradientTransformation, num_steps: int, res
 
     Returns:
       A function (params, task) -> (query loss at φ_K, meta-gradient); the gradient is a pytree like params.
+
+    Example:
+      As for `maml`, without the factor 1 - α:
+
+      >>> import jax.numpy as jnp, metalearn as ml, optax
+      >>> loss = lambda params, batch: jnp.mean((params - batch) ** 2) / 2
+      >>> task = ml.Task(support=jnp.array([1.0]), query=jnp.array([3.0]))
+      >>> print(*ml.fo_maml(loss, optax.sgd(0.5), num_steps=1)(jnp.array(0.0), task))
+      3.125 -2.5
     """
     loss = _require.scalar(loss)
     adapt = _adaptation(loss, inner, num_steps, resample)

@@ -3,9 +3,10 @@
 ::
 
     I    F(θ) = ℓ(θ) - α ‖∇ℓ(θ)‖²                      one step with learning rate α, to first order in α
-    II   F(θ) = ℓ(f_t),   f_t = f_θ + k(·, X) k(X, X)⁻¹ (I - exp(-t k(X, X))) (Y - f_θ(X))
+    II   F(θ) = ℓ(u_t),   u_t = u_θ + k(·, X) k(X, X)⁻¹ (I - exp(-t k(X, X))) (Y - u_θ(X))
 
-In II the model's tangent kernel k stands still, and f_t is where gradient flow on 1/2 ‖f(X) - Y‖² is at time t.
+In II the tangent kernel k of the model u_θ stands still, and u_t is where gradient flow on 1/2 ‖u(X) - Y‖² is at the
+time t.
 """
 
 import math
@@ -30,25 +31,31 @@ def meta_rkhs_i(loss: Loss, step_size: Number, cap: Number | None = 0.9) -> Meta
         F(θ) = f(θ) - α ⟨∇h(θ), ∇f(θ)⟩                                            h: support loss, f: query loss
 
     The paper's regularizer is α ‖∇ℓ‖² with one loss ℓ a task. This is the same where query and support are the same
-    set, and an unbiased estimate of it where they are drawn independently: the square of one noisy gradient is too
-    large on average. It differs from the loss after one step, which `maml` differentiates, by O(α²). At meta-test adapt
-    by ordinary gradient steps.
+    set. It differs from the loss after one step, which `maml` differentiates, by O(α²). At meta-test adapt by ordinary
+    gradient steps.
 
-    F has no lower bound once α exceeds 1/(2 L): on a quadratic with curvature L it is 1/2 L (1 - 2 α L) θ², which outer
-    training lowers by making gradients large. So the gain may be at most the fraction `cap` of the size of f; where it
-    would be more, that fraction is taken off, and F is bounded below if f is. The cap measures the loss from 0, as
-    suits one whose best value is 0, such as an error or a cross-entropy. A loss that passes through 0, such as a
-    negative log-density, gains nothing there; for it take cap=None and a smaller learning rate.
-
-    The gradient is exact for F.
+    This F has no lower bound if α is large. So the gain α ⟨∇h, ∇f⟩ may be at most the fraction `cap` of the size of f,
+    which suits a loss whose best value is 0, such as an error or a cross-entropy. The gradient is exact for F with this
+    cap.
 
     Args:
       loss: scalar loss of (params, batch).
       step_size: α > 0, in units of params / gradient; it may be traced.
-      cap: at least 0 and below 1, or None for the paper's F, without a lower bound; it may be traced.
+      cap: at least 0 and below 1, or None for the paper's F, without a lower bound; it may be traced. For a loss that
+        passes through 0, such as a negative log-density, take None and a smaller learning rate.
 
     Returns:
       A function (params, task) -> (F, meta-gradient); the gradient is a pytree like params.
+
+    Example:
+      From f = 4.5, f' = -3 and h' = -1:
+
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> loss = lambda params, batch: jnp.mean((params - batch) ** 2) / 2
+      >>> task = ml.Task(support=jnp.array([1.0]), query=jnp.array([3.0]))
+      >>> value, gradient = ml.meta_rkhs_i(loss, step_size=0.1)(jnp.array(0.0), task)
+      >>> round(float(value), 2), round(float(gradient), 2)
+      (4.2, -2.6)
     """
     loss = _require.scalar(loss)
     _require.positive(step_size=step_size)
@@ -77,7 +84,7 @@ def meta_rkhs_ii(apply: Apply, time: Number, num_steps: int = 8) -> MetaGradient
 
     The loss is the mean squared error. Params that were trained like this are made for this adaptation: use it at
     meta-test too, with `kernel.query_losses(gradient_flow(apply, time), params, tasks)`, and not gradient steps.
-    The gradient is exact for f_t as `gradient_flow` computes it.
+    The gradient is exact for u_t as `gradient_flow` computes it.
 
     Args:
       apply: (params, inputs) -> outputs, shape [num_examples, ...]; a batch is (inputs, targets).
@@ -85,13 +92,21 @@ def meta_rkhs_ii(apply: Apply, time: Number, num_steps: int = 8) -> MetaGradient
       num_steps: as in `gradient_flow`.
 
     Returns:
-      A function (params, task) -> (query loss of f_t, meta-gradient); the gradient is a pytree like params.
+      A function (params, task) -> (query loss of u_t, meta-gradient); the gradient is a pytree like params.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> model = lambda weight, x: weight * x
+      >>> task = ml.Task(support=(jnp.array([1.0]), jnp.array([1.0])), query=(jnp.array([1.0]), jnp.array([3.0])))
+      >>> value, gradient = ml.meta_rkhs_ii(model, time=1.0, num_steps=1)(jnp.array(0.0), task)
+      >>> round(float(value), 2), round(float(gradient), 2)
+      (6.25, -2.5)
     """
     return _require.params_and_task(jax.value_and_grad(kernel.query_loss(gradient_flow(apply, time, num_steps))))
 
 
 def gradient_flow(apply: Apply, time: Number, num_steps: int = 8) -> kernel.Predictor:
-    """The adapted model of II: f_t, with m = num_steps implicit steps in the place of the exponential.
+    """The adapted model of II: u_t, with m = num_steps implicit steps in the place of the exponential.
 
     ::
 
@@ -107,6 +122,14 @@ def gradient_flow(apply: Apply, time: Number, num_steps: int = 8) -> kernel.Pred
 
     Returns:
       A function (params, support, inputs) -> outputs of the adapted model; support is (inputs, targets).
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> model = lambda weight, x: weight * x
+      >>> support = jnp.array([1.0]), jnp.array([1.0])
+      >>> predict = ml.gradient_flow(model, time=jnp.inf)  # through the support set
+      >>> [round(number, 2) for number in predict(jnp.array(0.0), support, jnp.array([1.0, 2.0])).tolist()]
+      [1.0, 2.0]
     """
     if not (isinstance(time, float) and time == math.inf):
         _require.positive(time=time)

@@ -32,6 +32,13 @@ def reptile(loss: Loss, inner: optax.GradientTransformation, num_steps: int) -> 
     Raises:
       ValueError: at the first call, if `inner` moves only a part of params, as in ANIL: the rest has no displacement,
         and would never be learned.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml, optax
+      >>> loss = lambda params, batch: jnp.mean((params - batch) ** 2) / 2
+      >>> task = ml.Task(support=jnp.array([1.0]), query=jnp.array([3.0]))
+      >>> print(*ml.reptile(loss, optax.sgd(0.5), num_steps=1)(jnp.array(0.0), task))
+      3.125 -0.5
     """
     loss = _require.scalar(loss)
     _require.transformation(inner=inner)

@@ -38,6 +38,15 @@ def zeroing_trick(meta_gradient: MetaGradient, head: Callable[[Params], Params])
 
     Raises:
       ValueError: at the first call, if `head` does not return a part of params.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml, optax
+      >>> loss = lambda params, batch: jnp.mean((params["body"] + params["head"] - batch) ** 2) / 2
+      >>> task = ml.Task(support=jnp.array([1.0]), query=jnp.array([3.0]))
+      >>> meta_gradient = ml.zeroing_trick(ml.fo_maml(loss, optax.sgd(0.25), 1), lambda params: params["head"])
+      >>> _, gradient = meta_gradient({"body": jnp.array(0.0), "head": jnp.array(7.0)}, task)
+      >>> print(gradient["body"], gradient["head"])
+      -2.5 0.0
     """
     _require.takes("params", head=head)
     _require.takes("params", "task", meta_gradient=meta_gradient)
@@ -63,6 +72,12 @@ def zero_head(params: Params, head: Callable[[Params], Params]) -> Params:
     Raises:
       TypeError: if `head` is no function, or params holds something else than arrays.
       ValueError: if it does not return a part of params.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> params = {"body": jnp.array(2.0), "head": jnp.array(7.0)}
+      >>> print(ml.zero_head(params, lambda params: params["head"])["head"])
+      0.0
     """
     _require.takes("params", head=head)
     for leaf in jax.tree.leaves(params):

@@ -32,6 +32,13 @@ def functional(module: nnx.Module) -> tuple[Params, Callable[..., Any]]:
       TypeError: if it is no nnx.Module, or has no parameters.
       ValueError: by `apply`, if the outputs depend on random numbers (dropout), on running statistics, or on a state
         that the call updates.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> from flax import nnx
+      >>> params, apply = ml.models.functional(ml.models.MLP((1, 40, 40, 1), rngs=nnx.Rngs(0)))
+      >>> apply(params, jnp.ones((5, 1))).shape
+      (5, 1)
     """
     if not isinstance(module, nnx.Module):
         raise TypeError(f"module must be an nnx.Module, but it is a {type(module).__name__}.")
@@ -96,7 +103,10 @@ def _require_rngs(rngs):
 
 
 class MLP(nnx.Module):
-    """A multilayer perceptron: Linear layers with an activation between them."""
+    """A multilayer perceptron: Linear layers with an activation between them.
+
+    Example: see `functional`.
+    """
 
     def __init__(self, sizes: Sequence[int], *, activation: Callable[[Array], Array] = nnx.relu, rngs: nnx.Rngs):
         """Draws the weights.
@@ -141,6 +151,13 @@ class ConvNet(nnx.Module):
     - Under `jax.vmap` every task has weights of its own, for which XLA's convolution is very slow on a CPU. It is
       therefore written as patches @ weights, max-pooling as two pairwise maxima, and the affine part of the
       normalisation comes after the pooling: the same function, much faster.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> from flax import nnx
+      >>> params, apply = ml.models.functional(ml.models.ConvNet(channels=4, num_classes=5, rngs=nnx.Rngs(0)))
+      >>> apply(params, jnp.ones((2, 28, 28, 1))).shape
+      (2, 5)
     """
 
     def __init__(
@@ -239,6 +256,13 @@ def patch_convolution(
 
     Raises:
       ValueError: if the shapes do not fit, or if strides, another padding, dilation or feature groups are asked for.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> from flax import nnx
+      >>> layer = nnx.Conv(1, 8, (3, 3), conv_general_dilated=ml.models.patch_convolution, rngs=nnx.Rngs(0))
+      >>> layer(jnp.ones((2, 28, 28, 1))).shape
+      (2, 28, 28, 8)
     """
     _require.array(inputs=inputs, kernel=kernel)
     shape, window = jnp.shape(inputs), jnp.shape(kernel)

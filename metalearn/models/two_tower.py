@@ -31,7 +31,15 @@ NUM_PAIRS = NUM_LETTERS**2
 
 
 class TwoTower(nnx.Module):
-    """Two towers, and the cosines of their outputs times a learned scale."""
+    """Two towers, and the cosines of their outputs times a learned scale.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> from flax import nnx
+      >>> towers = nnx.Linear(4, 3, rngs=nnx.Rngs(0)), nnx.Linear(6, 3, rngs=nnx.Rngs(1))
+      >>> ml.two_tower.TwoTower(*towers)(jnp.ones((2, 4)), jnp.ones((5, 6))).shape
+      (2, 5)
+    """
 
     def __init__(self, image_tower: nnx.Module, text_tower: nnx.Module):
         """Joins the towers.
@@ -74,6 +82,12 @@ def contrastive(apply: Callable[..., Any]) -> Loss:
 
     Raises:
       ValueError: when there are not as many images as captions.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> loss = ml.two_tower.contrastive(lambda scale, images, captions: scale * images @ captions.T)
+      >>> round(float(loss(jnp.array(0.0), (jnp.eye(4), jnp.eye(4)))), 2)  # log 4: each caption is as likely
+      1.39
     """
     _require.takes("params", "images", "captions", apply=apply)
 
@@ -102,6 +116,13 @@ def classifier(apply: Callable[..., Any], captions: Shaped[ArrayLike, "num_label
 
     Returns:
       A function (params, images) -> logits [num_images, num_labels].
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml
+      >>> apply = lambda scale, images, captions: scale * images @ captions.T
+      >>> model = ml.two_tower.classifier(apply, captions=jnp.eye(3))
+      >>> print(model(jnp.array(2.0), jnp.eye(3)[:1]))
+      [[2. 0. 0.]]
     """
     _require.takes("params", "images", "captions", apply=apply)
     _require.array(captions=captions)
@@ -116,8 +137,13 @@ def letter_pairs(names: Sequence[str]) -> Float32[np.ndarray, "num_names 729"]:
 
     Case is ignored, and what is no letter is a space, as are both ends: "A" counts " A" and "A ".
 
-    Raises:
-      TypeError: if names is one string, or no sequence of strings.
+    Args:
+      names: a sequence of strings, and not one string.
+
+    Example:
+      >>> import metalearn as ml
+      >>> print(ml.two_tower.letter_pairs(["A", "Alpha"]).sum(axis=1))
+      [2. 6.]
     """
     if isinstance(names, str):
         raise TypeError(f"names must be a sequence of strings, but it is one: {names!r}. Write [{names!r}].")

@@ -54,8 +54,11 @@ class Glyphs:
       scripts: which scripts tasks may use, as in `scripts()`: the first words of Unicode names.
       size: height and width of a picture in pixels, >= 8.
 
-    Raises:
-      ValueError: if a count is out of range or a script does not exist.
+    Example:
+      >>> import jax, metalearn as ml
+      >>> tasks = ml.tasks.Glyphs(num_ways=5, num_shots=1, num_query=3)(jax.random.key(0), 4)
+      >>> tasks.support[0].shape, tasks.query[1].shape
+      ((4, 5, 28, 28, 1), (4, 15))
     """
 
     num_ways: int = 5
@@ -121,7 +124,13 @@ def names() -> tuple[str, ...]:
 
 @functools.cache
 def scripts() -> tuple[str, ...]:
-    """The script of each class: the first word of its name, which makes "DIGIT", "BOX" and the like scripts too."""
+    """The script of each class: the first word of its name, which makes "DIGIT", "BOX" and the like scripts too.
+
+    Example:
+      >>> from metalearn.tasks import glyphs
+      >>> glyphs.scripts()[glyphs.names().index("LATIN CAPITAL LETTER A")]
+      'LATIN'
+    """
     return tuple(name.split()[0] for name in names())
 
 
@@ -130,7 +139,8 @@ def gallery(characters: Sequence[str]) -> Figure:
 
     The letters of the Georgian alphabet, which no task of meta-training shows:
 
-    >>> figure = gallery([name for name in names() if name.startswith("GEORGIAN LETTER")])
+    >>> from metalearn.tasks import glyphs
+    >>> figure = glyphs.gallery([name for name in glyphs.names() if name.startswith("GEORGIAN LETTER")])
     >>> figure.savefig("georgian.png")
 
     Raises:

@@ -35,8 +35,11 @@ class MNIST1D:
       num_query: query examples per class, >= 1.
       digits: which digits tasks may use.
 
-    Raises:
-      ValueError: if a count is out of range or a digit does not exist.
+    Example:
+      >>> import jax, metalearn as ml
+      >>> tasks = ml.tasks.MNIST1D(num_ways=2, num_shots=5, num_query=10)(jax.random.key(0), 4)
+      >>> tasks.support[0].shape, tasks.query[1].shape
+      ((4, 10, 40), (4, 20))
     """
 
     num_ways: int = 3

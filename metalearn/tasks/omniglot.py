@@ -46,7 +46,9 @@ class Omniglot:
 
     Raises:
       FileNotFoundError: if the directory does not hold the file.
-      ValueError: if the file is not the one of the data set, or a count or a name is not as described.
+      ValueError: if the file is not the one of the data set.
+
+    Example: see `Glyphs`, which is called alike.
     """
 
     directory: str | Path

@@ -17,6 +17,8 @@ class IndexedTasks(NamedTuple):
     Attributes:
       ids: which tasks of the population they are, whole numbers from 0, shape [num_tasks].
       tasks: a batch of tasks.
+
+    Example: see `Population`.
     """
 
     ids: Int[Array, " num_tasks"]
@@ -29,6 +31,8 @@ class ClientData(NamedTuple):
     Attributes:
       first: the support sets of the first adaptation; arrays have leading axes [num_clients, number of sets].
       local: a task for each local step; arrays have leading axes [num_clients, num_local_steps].
+
+    Example: see `Clients`.
     """
 
     first: Batch
@@ -47,6 +51,13 @@ class Population:
 
     Raises:
       ValueError: if more tasks are asked for than there are.
+
+    Example:
+      >>> import jax, metalearn as ml
+      >>> draw = lambda key, i: ml.Task(*jax.random.normal(key, (2, 5)) + i)
+      >>> batch = ml.tasks.Population(10, draw)(jax.random.key(0), 4)
+      >>> batch.ids.shape, batch.tasks.support.shape
+      ((4,), (4, 5))
     """
 
     num_all_tasks: int
@@ -87,6 +98,13 @@ class Clients:
       population: whose tasks the clients are.
       num_local_steps: H >= 1, the steps a client takes in a round, each with its own draw.
       num_first: draws whose support sets make the first adaptation of a round, >= 1.
+
+    Example:
+      >>> import jax, metalearn as ml
+      >>> population = ml.tasks.Population(10, lambda key, i: ml.Task(*jax.random.normal(key, (2, 5)) + i))
+      >>> data = ml.tasks.Clients(population, num_local_steps=3, num_first=2)(jax.random.key(0), 4)
+      >>> data.first.shape, data.local.query.shape
+      ((4, 2, 5), (4, 3, 5))
     """
 
     population: Population

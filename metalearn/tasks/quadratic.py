@@ -18,6 +18,8 @@ class QuadraticBatch(NamedTuple):
     Attributes:
       hessian: symmetric, shape [dim, dim].
       minimum: shape [dim]; where the gradient is zero.
+
+    Example: see `Quadratic`.
     """
 
     hessian: Float[Array | np.ndarray, "dim dim"]
@@ -35,8 +37,11 @@ class Quadratic:
       spread: standard deviation, per coordinate, of the tasks' support minima around the origin, > 0.
       shift: standard deviation, per coordinate, of the query minimum around the support minimum, > 0.
 
-    Raises:
-      ValueError: if an argument is out of range.
+    Example:
+      >>> import jax, metalearn as ml
+      >>> tasks = ml.tasks.Quadratic(dim=2)(jax.random.key(0), 3)
+      >>> tasks.support.hessian.shape, tasks.support.minimum.shape
+      ((3, 2, 2), (3, 2))
     """
 
     dim: int = 2

@@ -23,8 +23,11 @@ class Sinusoid:
       phase: (low, high) in radians, drawn uniformly.
       x_range: (low, high) of the inputs, drawn uniformly.
 
-    Raises:
-      ValueError: if a count is below 1 or a range is not (low, high).
+    Example:
+      >>> import jax, metalearn as ml
+      >>> tasks = ml.tasks.Sinusoid(num_support=5, num_query=10)(jax.random.key(0), 25)
+      >>> tasks.support[0].shape, tasks.query[1].shape
+      ((25, 5, 1), (25, 10, 1))
     """
 
     num_support: int = 10

@@ -29,6 +29,8 @@ class ContrastiveSplit(NamedTuple):
       contrastive: shape [num_query, num_features].
       coefficients: c_qs, shape [num_query, num_support].
       same_class: whether y_q = y_s, shape [num_query, num_support].
+
+    Example: see `contrastive_split`.
     """
 
     interference: Float64[np.ndarray, "num_query num_features"]
@@ -68,8 +70,15 @@ def contrastive_split(
     Returns:
       A ContrastiveSplit.
 
-    Raises:
-      ValueError: if shapes or labels do not fit together, or the step size is not positive.
+    Example:
+      With a zero head, examples of one class attract (-1) and those of two classes repel (1):
+
+      >>> import metalearn as ml, numpy as np
+      >>> features, labels = np.eye(2), np.array([0, 1])
+      >>> split = ml.theory.contrastive_split(features, labels, features, labels, head=np.zeros((2, 2)), step_size=1.0)
+      >>> print(np.sign(split.coefficients))
+      [[-1.  1.]
+       [ 1. -1.]]
     """
     _require.known(step_size=step_size)
     _require.positive(step_size=step_size)

@@ -39,7 +39,13 @@ def smoothness_bound(
       An array of the shape of `gradient_norm`.
 
     Raises:
-      ValueError, TypeError: if an argument is out of range, traced or no number, or the bound too large for float64.
+      ValueError: if the bound is too large for float64.
+
+    Example:
+      >>> import metalearn as ml, numpy as np
+      >>> norms = np.array([0.0, 1.0])
+      >>> print(ml.theory.smoothness_bound(0.1, 5, smoothness=1.0, hessian_lipschitz=1.0, gradient_norm=norms).round(2))
+      [2.59 4.03]
     """
     _require.known(step_size=step_size, smoothness=smoothness, hessian_lipschitz=hessian_lipschitz)
     _require.positive(step_size=step_size, smoothness=smoothness, hessian_lipschitz=hessian_lipschitz)
@@ -68,8 +74,10 @@ def largest_stable_step(num_steps: int, smoothness: float) -> float:
       num_steps: K >= 1.
       smoothness: L > 0, the largest absolute curvature of the loss.
 
-    Raises:
-      ValueError: if an argument is out of range.
+    Example:
+      >>> import metalearn as ml
+      >>> round(ml.theory.largest_stable_step(num_steps=5, smoothness=1.0), 4)
+      0.0718
     """
     _require.count(at_least=1, num_steps=num_steps)
     _require.known(smoothness=smoothness)

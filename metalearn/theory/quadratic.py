@@ -30,6 +30,8 @@ class Quadratics(NamedTuple):
     Attributes:
       tasks: as drawn by tasks.Quadratic, one leading axis for tasks.
       jacobian: J = ∂φ/∂θ of each task, shape [num_tasks, dim, dim].
+
+    Example: see `unrolled`.
     """
 
     tasks: Task
@@ -75,8 +77,19 @@ class Quadratics(NamedTuple):
 def unrolled(tasks: Task, step_size: float, num_steps: int) -> Quadratics:
     """Adaptation by `num_steps` gradient steps of `step_size`, as in MAML: J = (I - α H)^K.
 
-    Raises:
-      ValueError: if the step size is not positive or the number of steps negative.
+    Args:
+      tasks: a batch of tasks of tasks.Quadratic.
+      step_size: α > 0, the inner learning rate.
+      num_steps: K >= 0.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, metalearn as ml, numpy as np, optax
+      >>> quadratics, params = ml.tasks.Quadratic(dim=2), jnp.array([1.0, -1.0])
+      >>> tasks = quadratics(jax.random.key(0), 8)
+      >>> exact = ml.theory.unrolled(tasks, step_size=0.1, num_steps=5)
+      >>> _, gradients = jax.vmap(ml.maml(quadratics.loss, optax.sgd(0.1), 5), (None, 0))(params, tasks)
+      >>> np.allclose(gradients, exact.task_gradients(params), rtol=1e-3, atol=1e-3)
+      True
     """
     step_size = _known_positive(step_size=step_size)
     _require.count(num_steps=num_steps)
@@ -88,8 +101,15 @@ def unrolled(tasks: Task, step_size: float, num_steps: int) -> Quadratics:
 def proximal(tasks: Task, proximal_strength: float) -> Quadratics:
     """Adaptation to the minimum of h(φ) + λ/2 ‖φ - θ‖², as in iMAML and FO-B-MAML: J = λ (H + λ I)⁻¹.
 
-    Raises:
-      ValueError: if the strength is not positive.
+    Args:
+      tasks: a batch of tasks of tasks.Quadratic.
+      proximal_strength: λ > 0.
+
+    Example:
+      >>> import metalearn as ml, numpy as np
+      >>> half = ml.tasks.QuadraticBatch(hessian=np.ones((1, 1, 1)), minimum=np.ones((1, 1)))  # one task, (φ - 1)² / 2
+      >>> print(ml.theory.proximal(ml.Task(half, half), proximal_strength=1.0).adapted(np.zeros(1)).round(2))
+      [[0.5]]
     """
     proximal_strength = _known_positive(proximal_strength=proximal_strength)
     tasks = _float64(tasks)
@@ -101,8 +121,15 @@ def proximal(tasks: Task, proximal_strength: float) -> Quadratics:
 def flow(tasks: Task, horizon: float) -> Quadratics:
     """Adaptation by the gradient flow dφ/dt = -∇h(φ) for a time `horizon`, as in A-MAML: J = exp(-T H).
 
-    Raises:
-      ValueError: if the horizon is not positive.
+    Args:
+      tasks: a batch of tasks of tasks.Quadratic.
+      horizon: T > 0, the inner training time.
+
+    Example:
+      >>> import metalearn as ml, numpy as np
+      >>> half = ml.tasks.QuadraticBatch(hessian=np.ones((1, 1, 1)), minimum=np.ones((1, 1)))  # one task, (φ - 1)² / 2
+      >>> print(ml.theory.flow(ml.Task(half, half), horizon=np.log(2)).adapted(np.zeros(1)).round(2))
+      [[0.5]]
     """
     horizon = _known_positive(horizon=horizon)
     tasks = _float64(tasks)
@@ -116,8 +143,16 @@ def moreau(tasks: Task, step_size: float) -> Quadratics:
     Each is given as the query loss of a task that does not adapt, J = I. It is attained at
     z = proximal(tasks, 1 / step_size).adapted(θ).
 
-    Raises:
-      ValueError: if the step size is not positive.
+    Args:
+      tasks: a batch of tasks of tasks.Quadratic.
+      step_size: α > 0.
+
+    Example:
+      >>> import metalearn as ml, numpy as np
+      >>> half = ml.tasks.QuadraticBatch(hessian=np.ones((1, 1, 1)), minimum=np.ones((1, 1)))  # one task, (φ - 1)² / 2
+      >>> envelope = ml.theory.moreau(ml.Task(half, half), step_size=1.0)
+      >>> round(envelope.objective(np.zeros(1)), 2)  # at z = 0.5: (z - 1)² / 2 + z² / 2
+      0.25
     """
     step_size = _known_positive(step_size=step_size)
     hessian, minimum = _float64(tasks).support

@@ -47,6 +47,8 @@ class CheckpointError(RuntimeError):
 
     Attributes:
       result: the FitResult up to there when writing failed, or None.
+
+    Example: see `TasksEndedError`, which is caught alike.
     """
 
     result: Any = None

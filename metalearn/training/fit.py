@@ -1,19 +1,7 @@
 """The training loop: many outer steps in each compiled call, a progress bar between the calls.
 
-On several devices of one machine, `fit` takes a mesh:
-
-    fit(..., mesh=jax.make_mesh((jax.device_count(),), ("tasks",)))
-
-On several machines, every process runs the same script and sees all devices. Its first line finds the others by
-itself under Slurm, Open MPI and on TPU pods; elsewhere it takes the coordinator's address, the number of processes and
-its own:
-
-    jax.distributed.initialize()                                     # train.py, before anything else of JAX
-
-    srun --ntasks-per-node=1 python train.py                         # Slurm, one process a node
-    gcloud compute tpus tpu-vm ssh NAME --worker=all --command="python train.py"
-
-Checkpoints then belong on a disk that all processes share.
+Several devices share the tasks of a batch if `fit` is given a mesh. How to run it on several machines is said in the
+documentation, on the page "Training".
 """
 
 import os
@@ -48,6 +36,8 @@ class FitResult(NamedTuple):
       params: the meta-learned parameters.
       history: a History.
       state: the learner's last state, from which another `fit` can go on.
+
+    Example: see `fit`.
     """
 
     params: Params
@@ -60,6 +50,8 @@ class DivergedError(FloatingPointError):
 
     Attributes:
       result: the FitResult up to there; nothing is lost.
+
+    Example: see `TasksEndedError`, which is caught alike.
     """
 
     def __init__(self, message: str, result: FitResult):

@@ -16,6 +16,8 @@ class History(NamedTuple):
       query_loss: loss after adaptation, averaged over the tasks that were finite; NaN where none was.
       grad_norm: norm of the meta-gradient before the outer optimizer.
       num_failed: how many tasks were left out because their loss or gradient was not finite.
+
+    Example: see `fit`.
     """
 
     query_loss: Float[np.ndarray, " num_steps"]

@@ -145,6 +145,17 @@ class TasksEndedError(RuntimeError):
 
     Attributes:
       result: the FitResult up to there; nothing is lost.
+
+    Example:
+      >>> import jax.numpy as jnp, metalearn as ml, optax
+      >>> loss = lambda params, batch: jnp.mean((params - batch) ** 2) / 2
+      >>> learner = ml.meta_learner(ml.maml(loss, optax.sgd(0.5), num_steps=1), optax.sgd(0.1))
+      >>> batches = iter([ml.Task(support=jnp.ones((2, 1)), query=jnp.ones((2, 1)))])
+      >>> try:
+      ...     ml.fit(learner, jnp.array(0.0), batches, num_steps=3, progress=False)
+      ... except ml.TasksEndedError as error:
+      ...     print(error.result.state.step)
+      1
     """
 
     result: Any = None

@@ -82,7 +82,7 @@ def measure():
         objectives = {"fo_b_maml": springs, "shortcut": springs, "fo_maml": loops, "reptile": loops}
 
         def left(name):
-            """The length of the objective's gradient at the end, as a fraction of that at the start."""
+            """The norm of the objective's gradient at the end, as a fraction of that at the start."""
             learner = ml.meta_learner(methods[name], optax.sgd(0.5))
             end, _ = jax.jit(
                 lambda state: jax.lax.scan(lambda s, _: learner.step(s, tasks), state, length=OUTER_STEPS)

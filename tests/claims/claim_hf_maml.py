@@ -37,7 +37,7 @@ def measure():
 
         @jax.jit
         def ends(step_size):
-            """Where each method ends: the length of the exact meta-gradient, and of its own, which must be zero."""
+            """Where each method ends: the norm of the exact meta-gradient, and of its own, which must be zero."""
             inner = optax.sgd(step_size)
             exact = ml.meta_learner(ml.maml(log_cosh, inner, 1), optax.sgd(0.5))
 
@@ -63,7 +63,7 @@ CLAIM = Claim(
     title="HF-MAML",
     system="`hf_maml`",
     paper="Fallah, Mokhtari & Ozdaglar 2020, [1908.10400](https://arxiv.org/abs/1908.10400)",
-    exact="on quadratic losses; elsewhere up to O(δ²) in the length δ of the shift",
+    exact="on quadratic losses; elsewhere up to O(ν²) in the perturbation ν",
     finding=(
         "Outer training with FO-MAML ends where the exact meta-gradient still has norm {floor:.2g} at α = 0.1; "
         "this remainder falls like α^{power:.2g}. HF-MAML replaces the Hessian-vector products that FO-MAML leaves "

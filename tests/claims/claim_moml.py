@@ -43,7 +43,7 @@ def population(noise):
 
 
 def gradient_norm(w):
-    """Length of the gradient of the exact meta-objective."""
+    """Norm of the gradient of the exact meta-objective."""
     center = jnp.asarray(CENTERS)
     batch = (center, jnp.zeros_like(center))
     _, gradients = jax.vmap(ml.maml(loss, INNER, 1), in_axes=(None, 0))(w, ml.Task(batch, batch))
