@@ -506,9 +506,9 @@ def table(
 
 
 def _cell(text: str) -> str:
-    """HTML of a table's cell, in which no name breaks at its hyphen, and no number."""
+    """HTML of a table's cell, in which no name breaks at its hyphen, and no number before its unit or in an equation."""
     escaped = html.escape(text).replace("-", "-\u2060")
-    return re.sub(r" ([×±]) ", "\u00a0\\1\u00a0", escaped)
+    return re.sub(r" (?=[×±=] |%)|(?<=[×±=]) ", "\u00a0", escaped)
 
 
 def number(value: Any, digits: int = 3) -> str:

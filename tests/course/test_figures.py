@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from metalearn import plots
+from metalearn.course import syllabus
 from metalearn.course.widgets import diagrams
 
 GROUNDS = ("card", "prediction")
@@ -161,6 +162,12 @@ def test_a_table_is_a_table_of_rounded_numbers(shown):
         plots.table({"MAML": [1.0]}, ["method", "loss", "gradients"])
 
 
+def test_a_number_of_a_table_stays_with_its_unit(shown):
+    plots.table({"FO-MAML, K = 1": ["96.0 ± 0.2 %"]}, ["method", "accuracy"])
+    assert "FO-\u2060MAML, K\u00a0=\u00a01<" in shown[0]["text/html"]
+    assert "<td>96.0\u00a0±\u00a00.2\u00a0%</td>" in shown[0]["text/html"]
+
+
 @pytest.mark.parametrize("draw", DIAGRAMS, ids=lambda draw: draw.__name__)
 def test_a_diagram_is_an_svg_within_its_sheet(draw):
     svg = draw()
@@ -172,7 +179,7 @@ def test_a_diagram_is_an_svg_within_its_sheet(draw):
     assert "rect" in diagrams.standalone(svg)
 
 
-@pytest.mark.parametrize("number", range(9))
+@pytest.mark.parametrize("number", range(len(syllabus.LESSONS)))
 def test_each_lesson_opens_with_a_picture_that_says_what_it_shows(number):
     lesson = importlib.import_module(f"metalearn.course.lessons.lesson_{number:02}")
     svg = lesson.opening()
