@@ -880,8 +880,8 @@ for _, _, _g in _found.values():
     assert jnp.vdot(_g, _exact) > 0.5 * jnp.vdot(_exact, _exact)  # a small step against it lowers the meta-objective
 
 # %% [markdown]
-# We ran all three on the sine task with $\lambda = 2$. Each of their meta-gradients points so much in the right direction
-# that a small outer step against it lowers $F_\text{prox}$. A falling loss would therefore not give the bug away.
+# We ran all three on the sine task with $\lambda = 2$. Each of their meta-gradients makes an acute angle with the right one,
+# so a small outer step against it lowers $F_\text{prox}$, and a falling loss would not give the bug away.
 
 # %% [markdown]
 # ## Exercise: find the bug

@@ -655,7 +655,7 @@ FIND_THE_BUG = Exercise(
         ("what root mean squares give, in place of norms", _residuals(size=lambda v: np.sqrt(np.mean(v**2)))),
         ("what sums of absolute values give, in place of norms", _residuals(size=lambda v: np.abs(v).sum())),
         (
-            "right in its first two parts; the third compares g with the solution of the boxed system",
+            "three norms, of which the third is the distance of g from the solution of the boxed system",
             _residuals(
                 system=lambda found: (
                     found.g

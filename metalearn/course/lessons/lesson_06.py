@@ -799,7 +799,7 @@ CONTROL = Exercise(
             _controls_from(norm=_root_mean_square_of_each),
         ),
         (
-            "right in its first part; the second step is that of the unclipped run",
+            "a pair whose second step is that of the unclipped run, and whose first step is the target's",
             _controls_from(second=lambda plain, clipped, norm: plain),
         ),
     ),
