@@ -799,7 +799,7 @@ CONTROL = Exercise(
             _controls_from(norm=_root_mean_square_of_each),
         ),
         (
-            "a pair whose second step is that of the unclipped run, and whose first step is the target's",
+            "a pair of which the second step is that of the unclipped run",
             _controls_from(second=lambda plain, clipped, norm: plain),
         ),
     ),
