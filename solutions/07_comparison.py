@@ -276,7 +276,7 @@ jax.clear_caches()  # frees the memory of the programs in float64
 benchmark, entry = comparison.sinusoid(), record["sinusoid"]["MAML"]
 this = (benchmark, "MAML", settings)
 runs = comparison.begin(*this, [0, 1, 2], 3 * [comparison.configuration(entry)])
-for _ in bar(range(entry["outer_steps"] // 16), "MAML, three seeds, a quarter of the run"):
+for _ in bar(range(entry["outer_steps"] // 16), "MAML, a quarter of three runs"):
     runs = jax.block_until_ready(comparison.advance(*this, False, 4, runs))
 again, _ = comparison.own_score(*this, runs, benchmark.test_tasks())
 for seed in range(3):
