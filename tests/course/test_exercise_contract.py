@@ -56,6 +56,7 @@ def test_ids_are_found_and_belong_to_their_lesson():
     assert len(EXERCISES) == len({exercise.id for exercise in EXERCISES}) > 0
     for exercise in EXERCISES:
         assert find(exercise.id) is exercise
+    assert {id for exceptions in ALIKE.values() for id in exceptions} <= {exercise.id for exercise in EXERCISES}
 
 
 def test_every_exercise_has_one_solution_and_every_solution_an_exercise():
@@ -271,7 +272,7 @@ NEVER_NEGATIVE = {
     "07.compare": "errors",
     "07.control": "quotients of errors",
     "07.diagnose": "1 for yes and 0 for no",
-    "08.longest_horizon": "a time",
+    "08.longest_training_time": "a time",
     "09.control": "parts of a mean of squares",
     "10.choose_rate": "a rate and a mean of squares",
     "11.drift": "a quotient of norms",

@@ -218,7 +218,8 @@ def _unchanged(before: Any, after: Any) -> bool:
 
     try:
         old, new = jax.tree.flatten(before), jax.tree.flatten(after)
-        return bool(old[1] == new[1]) and all(map(same, old[0], new[0]))
+        alike: bool = old[1] == new[1]  # type: ignore[operator]
+        return alike and all(map(same, old[0], new[0]))
     except Exception:  # a container holds what cannot be sorted or compared, which did not come from the instances
         return False
 
