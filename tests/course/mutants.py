@@ -1,12 +1,14 @@
 """Solutions read from the lessons' sources, and small mechanical mistakes made in them."""
 
 import ast
+import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from metalearn.course.exercises import grading
 from metalearn.course.exercises.exercise import Exercise
 from metalearn.course.exercises.grading import grade
 
@@ -163,14 +165,18 @@ class Score:
     """How many mistakes a check finds.
 
     Attributes:
-      rejected: mutants that the check rejects because of what they return.
-      escaped: descriptions of mutants that it accepts although other seeds show that they are wrong.
+      rejected: mutants that the check rejects, because of what they return, with every seed.
+      escaped: descriptions of mutants that it accepts with its ordinary seed, although other seeds show that they are
+        wrong.
+      unseen: descriptions of mutants that it rejects with its ordinary seed and accepts with another one, which is
+        named: the instances of that seed are blind.
       harmless: number of mutants that give the same results on all seeds; they do not count.
       broken: number of mutants that raise at once; any check would find them, so they do not count.
     """
 
     rejected: int = 0
     escaped: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
     harmless: int = 0
     broken: int = 0
 
@@ -179,39 +185,77 @@ class Score:
 
     @property
     def fraction(self) -> float:
-        counted = self.rejected + len(self.escaped)
+        counted = self.rejected + len(self.escaped) + len(self.unseen)
         return self.rejected / counted if counted else 1.0
 
     def __str__(self) -> str:
+        counted = self.rejected + len(self.escaped) + len(self.unseen)
         return (
-            f"{self.rejected} of {self.rejected + len(self.escaped)} mutants rejected ({self.fraction:.1%}), "
+            f"{self.rejected} of {counted} mutants rejected ({self.fraction:.1%}), "
             f"{self.harmless} harmless and {self.broken} that raise not counted"
             + "".join(f"\n  escaped: {description}" for description in self.escaped)
+            + "".join(f"\n  unseen: {description}" for description in self.unseen)
         )
 
 
-def mutation_score(exercise: Exercise, solution: Solution, other_seeds: range = range(1000, 1006)) -> Score:
-    """Judge the check of an exercise, with its ordinary seed, by the mutants of its solution.
+def mutation_score(
+    exercise: Exercise, solution: Solution, seeds: Iterable[int], telling_seeds: Iterable[int] = range(1000, 1006)
+) -> Score:
+    """Judge the check of an exercise by the mutants of its solution.
 
     Args:
       exercise: the check.
       solution: what the mutants are made from.
-      other_seeds: draw the instances that tell a harmless mutant from an escaped one.
+      seeds: each must reject what the ordinary seed, 0, rejects.
+      telling_seeds: draw the instances that tell a harmless mutant from an escaped one.
     """
     score = Score()
     for description, code in mutants(solution):
+        name = f"{exercise.id} {description}"
         try:
             function = solution.define(code)
         except Exception:  # the mistake is in a decorator or a default
             score += Score(broken=1)
             continue
-        verdict = grade(exercise, function, timeout=3.0)
-        if verdict.status == "failed" and "raised an error on instance 1 of" in verdict.message:
+        found = grade(exercise, _until_it_differs(exercise, function, 0), timeout=LIMIT, explain=False)
+        if "raised an error on instance 1 of" in found.message and _Differs.__name__ not in found.message:
             score += Score(broken=1)
-        elif verdict.status != "passed":
+        elif "did not finish" in found.message:  # it would not with another seed
             score += Score(rejected=1)
-        elif any(grade(exercise, function, seed, timeout=3.0).status != "passed" for seed in other_seeds):
-            score += Score(escaped=(f"{exercise.id} {description}",))
+        elif found.status != "passed":
+            blind = [seed for seed in seeds if _accepts(exercise, function, seed)]
+            score += Score(unseen=(f"{name} (seeds {blind})",)) if blind else Score(rejected=1)
+        elif not all(_accepts(exercise, function, seed) for seed in telling_seeds):
+            score += Score(escaped=(name,))
         else:
             score += Score(harmless=1)
     return score
+
+
+LIMIT = 3.0  # seconds for an instance
+
+
+def _accepts(exercise: Exercise, function: Callable[..., Any], seed: int) -> bool:
+    watched = _until_it_differs(exercise, function, seed)
+    return grade(exercise, watched, seed, timeout=LIMIT, explain=False).status == "passed"
+
+
+class _Differs(Exception):
+    """A result is wrong, so that the other instances need not be computed."""
+
+
+def _until_it_differs(exercise: Exercise, function: Callable[..., Any], seed: int) -> Callable[..., Any]:
+    """The function, but it raises at the first instance with another result than the reference."""
+    if exercise.judge:
+        return function
+    numbers = itertools.count()
+
+    def watched(*arguments: Any) -> Any:
+        result = function(*arguments)
+        given = grading._call(lambda: result, ())
+        target = grading._answer(exercise, seed, exercise.reference, next(numbers))
+        if not grading._same(exercise, target, grading._without_names(target, given)):
+            raise _Differs
+        return result
+
+    return watched

@@ -605,8 +605,127 @@ def test_arguments_are_copies():
         result *= 2
         return result
 
-    assert grade(nested, nested_vandal).misconception == "twice"
+    verdict = grade(nested, nested_vandal)
+    assert verdict.misconception == "twice"
+    assert verdict.message.startswith("Twice.\n\nYour function also changes its argument `tree`, and whoever")
     assert grade(nested, nested.reference).status == "passed"
+
+
+class Both(NamedTuple):
+    array: np.ndarray
+    parts: list
+
+
+def _set(tree):
+    tree[0] = 5.0
+
+
+CONTAINERS = {  # an argument, and how it is changed
+    "array": (lambda: np.arange(3.0), _set),
+    "array of whole numbers": (lambda: np.arange(3), lambda x: np.negative(x, out=x)),
+    "array of nothing but its last number": (lambda: np.zeros(10_000), lambda x: x.__setitem__(-1, 1e-300)),
+    "shape": (lambda: np.ones((2, 3)), lambda x: setattr(x, "shape", (3, 2))),
+    "order": (lambda: np.array([2.0, 1.0]), lambda x: x.sort()),
+    "not a number": (lambda: np.array([0.0, np.nan]), lambda x: x.fill(np.nan)),
+    "list": (lambda: [1.0, 2.0], _set),
+    "list that grows": (lambda: [1.0, 2.0], lambda x: x.append(3.0)),
+    "list of arrays": (lambda: [np.ones(2), np.ones(2)], lambda x: x[1].fill(0.0)),
+    "list of JAX arrays": (lambda: [jnp.ones(2)], lambda x: x.__setitem__(0, x[0] + 1)),
+    "list of names": (lambda: ["a", "b"], lambda x: x.reverse()),
+    "dictionary": (lambda: {"w": 1.0}, lambda x: x.update(w=2.0)),
+    "dictionary with another key": (lambda: {"w": 1.0}, lambda x: x.update(b=2.0)),
+    "dictionary with keys of two kinds": (lambda: {"w": 1.0}, lambda x: x.update({3: 2.0})),
+    "dictionary with something odd": (lambda: {"w": np.ones(2)}, lambda x: x.update(w=object())),
+    "dictionary with one key fewer": (lambda: {"w": 1.0, "b": 2.0}, lambda x: x.pop("b")),
+    "memory of nothing yet": (lambda: [None, None], lambda x: x.__setitem__(0, np.ones(2))),
+    "tuple of arrays": (lambda: (np.ones(2), np.ones(2)), lambda x: x[1].fill(0.0)),
+    "named tuple": (lambda: Both(np.ones(2), []), lambda x: x.array.fill(0.0)),
+    "list in a named tuple": (lambda: Both(np.ones(2), [1.0]), lambda x: x.parts.clear()),
+    "nested": (lambda: {"layers": [(np.ones(2), {"b": np.ones(3)})]}, lambda x: x["layers"][0][1]["b"].fill(0.0)),
+}
+
+
+def _of_two(make):
+    """An exercise whose results do not depend on its second argument."""
+    return replace(
+        PAIR,
+        reference=lambda x, batch: 2 * x,
+        instances=lambda rng: [(rng.normal(size=2), make()) for _ in range(2)],
+        misconceptions=(Misconception("thrice", lambda x, batch: 3 * x, "Count."),),
+    )
+
+
+@pytest.mark.parametrize(("make", "change"), CONTAINERS.values(), ids=list(CONTAINERS))
+def test_a_right_answer_that_changes_an_argument_is_refused(make, change):
+    def double(x, mine):
+        change(mine)
+        return 2 * x
+
+    toy = _of_two(make)
+    assert grade(toy, lambda x, batch: 2 * x).status == "passed"
+    verdict = grade(toy, double)
+    assert (verdict.status, verdict.message) == ("failed", verdict.changed)
+    said = "Your results are right, but your function changes its argument `batch`, and"
+    assert verdict.message.startswith(said), verdict.message
+    assert "`copy.deepcopy(batch)`" in verdict.message
+
+
+def test_all_changed_arguments_are_named_whichever_instance_shows_it():
+    calls = []
+
+    def double(x, batch):
+        calls.append(None)
+        result = 2 * x
+        (x if len(calls) % 2 else batch)[:] = 0
+        return result
+
+    assert "its arguments `x` and `batch`, and" in grade(_of_two(lambda: np.ones(2)), double).message
+
+
+def _draw(rng):
+    rng.normal()
+
+
+def _work_on_a_copy(batch):
+    batch = list(batch)
+    batch[0] = 0.0
+
+
+@pytest.mark.parametrize(
+    ("make", "use"),
+    [
+        (lambda: np.random.default_rng(0), _draw),
+        (lambda: jax.random.key(0), jax.random.split),
+        (lambda: {"key": [jax.random.key(0)]}, lambda tree: jax.random.normal(tree["key"][0])),
+        (lambda: jax.random.PRNGKey(0), jax.random.split),
+        (lambda: jnp.sin, lambda function: function(1.0)),
+        (lambda: [jnp.sin, object()], lambda pair: pair[0](1.0)),
+        (lambda: [1.0, 2.0], _work_on_a_copy),
+        (lambda: {"w": np.array([np.nan])}, lambda tree: tree.update(w=tree["w"].copy())),
+        (lambda: None, lambda nothing: None),
+    ],
+    ids=["generator", "key", "key in a pytree", "old key", "function", "object", "copy", "equal", "nothing"],
+)
+def test_what_is_only_used_is_not_changed(make, use):
+    def double(x, batch):
+        use(batch)
+        return 2 * x
+
+    assert grade(_of_two(make), double).status == "passed"
+
+
+@pytest.mark.parametrize("wrong", [lambda x, batch: 3 * x, lambda x, batch: 2.5 * x])
+def test_a_wrong_answer_that_changes_an_argument_hears_both(wrong):
+    def wrong_in_place(x, batch):
+        batch[0] = 5.0
+        return wrong(x, batch)
+
+    toy = _of_two(lambda: np.ones(2))
+    plain, verdict = grade(toy, wrong), grade(toy, wrong_in_place)
+    assert plain.changed is None
+    assert verdict == replace(plain, message=verdict.message, changed=verdict.changed, figure=verdict.figure)
+    assert verdict.message == f"{plain.message}\n\n{verdict.changed}"
+    assert verdict.changed.startswith("Your function also changes its argument `batch`, and")
 
 
 def test_a_result_cannot_change_after_it_was_returned():

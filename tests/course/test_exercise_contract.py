@@ -11,12 +11,13 @@ import pytest
 from mutants import BEGIN, END, Solution, all_solutions, mutants, mutation_score, read_solutions
 from toy import MEAN
 
-from metalearn.course.exercises import relations
+from metalearn.course.exercises import grading, relations
 from metalearn.course.exercises.exercise import all_exercises, find, numbers, quiz_of
 from metalearn.course.exercises.grading import grade as grade_within
 
 HIDDEN_SEED = 409_03682
 SEEDS = pytest.mark.parametrize("seed", [0, HIDDEN_SEED])
+SEVERAL_SEEDS = (*range(6), HIDDEN_SEED)
 SOLUTIONS = all_solutions()
 EXERCISES = all_exercises()
 
@@ -55,6 +56,7 @@ def test_ids_are_found_and_belong_to_their_lesson():
     assert len(EXERCISES) == len({exercise.id for exercise in EXERCISES}) > 0
     for exercise in EXERCISES:
         assert find(exercise.id) is exercise
+    assert {id for exceptions in ALIKE.values() for id in exceptions} <= {exercise.id for exercise in EXERCISES}
 
 
 def test_every_exercise_has_one_solution_and_every_solution_an_exercise():
@@ -115,22 +117,24 @@ def test_the_usual_mistakes_are_named(exercise, monkeypatch):
 
 
 def _usual_mistakes(exercise):
-    """Wrong functions made from the reference and its parameters."""
+    """Wrong functions made from the reference and its parameters, for the ordinary seed."""
     reference, names = exercise.reference, list(inspect.signature(exercise.reference).parameters)
 
     def like(function):
         function.__signature__ = inspect.signature(reference)
         return function
 
-    def scaled(factor):
-        return like(lambda *args: jax.tree.map(lambda leaf: factor * np.asarray(leaf), reference(*args)))
+    def returning(results):
+        remaining = iter(results)
+        return like(lambda *args: next(remaining))
 
     def with_other(place, change):
         return like(lambda *args: reference(*(change(arg) if n == place else arg for n, arg in enumerate(args))))
 
     if _judges(exercise):
         return {"always True": like(lambda *args: True), "always False": like(lambda *args: False)}
-    mistakes = {"sign": scaled(-1.0), "twice": scaled(2.0), "half": scaled(0.5), "nothing": scaled(0.0)}
+    cases = _right_results(exercise, 0)
+    mistakes = {name: returning(wrong) for name in NAMED for wrong in WRONG_RESULTS[name](*cases)}
     if "num_steps" in names:
         mistakes["one step too many"] = with_other(names.index("num_steps"), lambda count: count + 1)
     if "task" in names:
@@ -142,6 +146,159 @@ def _usual_mistakes(exercise):
 
 def _judges(exercise):
     return isinstance(exercise.reference(*exercise.instances(np.random.default_rng(0))[0]), bool)
+
+
+# --- wrong results ---------------------------------------------------------------------------------------------------
+
+
+def _right_results(exercise, seed):
+    """What the reference returns on each instance, and the instances."""
+    with jax.enable_x64(True):
+        instances = grading._instances(exercise, seed)
+        return [grading._answer(exercise, seed, exercise.reference, n) for n in range(len(instances))], instances
+
+
+def _each_leaf(change):
+    return lambda results, instances: [jax.tree.map(change, results)]
+
+
+def _leaf_by_leaf(change):
+    """A candidate for each of the changes, (result, instance) -> list of them, of results with several leaves."""
+
+    def wrong(results, instances):
+        changed = [
+            change(*pair) if len(jax.tree.leaves(pair[0])) > 1 else [] for pair in zip(results, instances, strict=True)
+        ]
+        number = max(map(len, changed))
+        return [
+            [each[min(n, len(each) - 1)] if each else result for each, result in zip(changed, results, strict=True)]
+            for n in range(number)
+        ]
+
+    return wrong
+
+
+def _one_leaf_zero(result, instance):
+    leaves, structure = jax.tree.flatten(result)
+    return [
+        structure.unflatten([0 * leaf if n == other else leaf for other, leaf in enumerate(leaves)])
+        for n in range(len(leaves))
+    ]
+
+
+def _first_leaf_and_zeros(result, instance):
+    first, *others = jax.tree.leaves(result)
+    return [jax.tree.structure(result).unflatten([first, *(0 * leaf for leaf in others)])]
+
+
+def _first_leaf_and_argument(result, instance):
+    """The result's own first leaf, and the other leaves of each argument of its form: never updated."""
+    leaves, structure = jax.tree.flatten(result)
+    shapes = [np.shape(leaf) for leaf in leaves]
+    alike = [
+        jax.tree.leaves(argument)
+        for argument in instance
+        if jax.tree.structure(argument) == structure
+        and [np.shape(leaf) for leaf in jax.tree.leaves(argument)] == shapes
+    ]
+    return [structure.unflatten([leaves[0], *map(np.asarray, other[1:])]) for other in alike]
+
+
+def _rows(change):
+    """A candidate if some leaf has several rows (tasks, steps, examples), which `change` replaces."""
+
+    def wrong(results, instances):
+        if all(np.ndim(leaf) == 0 or len(leaf) < 2 for leaf in jax.tree.leaves(results)):
+            return []
+        return [jax.tree.map(lambda leaf: change(leaf) if np.ndim(leaf) and len(leaf) else leaf, results)]
+
+    return wrong
+
+
+def _transposed(results, instances):
+    def square(leaf):
+        return np.ndim(leaf) == 2 and leaf.shape[0] == leaf.shape[1] > 1
+
+    if not any(map(square, jax.tree.leaves(results))):
+        return []
+    return [jax.tree.map(lambda leaf: leaf.T if square(leaf) else leaf, results)]
+
+
+def _first_again(results, instances):
+    """The numbers of the first result, in the form that is asked for."""
+    if len(results) == 1:
+        return []
+    numbers = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(results[0])])
+    firsts = jax.tree.leaves(results[0])
+
+    def of(result):
+        leaves, structure = jax.tree.flatten(result)
+        sources = firsts if len(firsts) == len(leaves) else [numbers] * len(leaves)
+        return structure.unflatten(
+            [np.resize(source, leaf.shape) for source, leaf in zip(sources, leaves, strict=True)]
+        )
+
+    return [[of(result) for result in results]]
+
+
+# What a wrong function returns, made of the right results of all instances: (results, instances) -> candidates, each of
+# which must be refused. There is none where the results have no such form.
+WRONG_RESULTS = {
+    "sign": _each_leaf(lambda leaf: -1.0 * leaf),
+    "twice": _each_leaf(lambda leaf: 2.0 * leaf),
+    "half": _each_leaf(lambda leaf: 0.5 * leaf),
+    "nothing": _each_leaf(lambda leaf: 0.0 * leaf),
+    "absolute value": _each_leaf(np.abs),
+    "transposed": _transposed,
+    "one leaf zero": _leaf_by_leaf(_one_leaf_zero),
+    "first leaf, others zero": _leaf_by_leaf(_first_leaf_and_zeros),
+    "first leaf, others as in an argument": _leaf_by_leaf(_first_leaf_and_argument),
+    "first row, others zero": _rows(lambda leaf: np.concatenate([leaf[:1], 0 * leaf[1:]])),
+    "first row, again and again": _rows(lambda leaf: np.repeat(leaf[:1], len(leaf), axis=0)),
+    "all rows but the last": _rows(lambda leaf: np.concatenate([leaf[:-1], 0 * leaf[-1:]])),
+    "first instance, again and again": _first_again,
+}
+NAMED = ("sign", "twice", "half", "nothing")
+NEVER_NEGATIVE = {
+    "00.per_task_losses": "means of squares, and largest errors",
+    "01.floor": "a mean of squares",
+    "01.adaptation_curve": "means of squares",
+    "01.sound_report": "true or false",
+    "02.control": "quotients of curvatures",
+    "03.small_steps": "fractions of a way",
+    "03.write_the_test": "true or false",
+    "05.best_nu": "ν > 0",
+    "06.spike": "a distance",
+    "07.compare": "errors",
+    "07.control": "quotients of errors",
+    "07.diagnose": "1 for yes and 0 for no",
+    "08.longest_training_time": "a time",
+    "09.control": "parts of a mean of squares",
+    "10.choose_rate": "a rate and a mean of squares",
+    "11.drift": "a quotient of norms",
+    "12.cka": "a number from 0 to 1",
+}
+ALIKE = {"absolute value": NEVER_NEGATIVE}  # kind -> exercises whose right results it does not change, and why
+
+
+def _accepted(exercise, seed, results):
+    return grading._agrees(exercise, seed, exercise.reference, jax.tree.map(np.asarray, results))
+
+
+@pytest.mark.parametrize("kind", WRONG_RESULTS)
+@pytest.mark.parametrize("exercise", [case(exercise) for exercise in EXERCISES if not exercise.judge])
+def test_wrong_results_are_refused(exercise, kind):
+    """With every seed; where a kind of mistake changes nothing, the reason stands in `ALIKE`."""
+    accepted = []
+    for seed in SEVERAL_SEEDS:
+        right, instances = _right_results(exercise, seed)
+        assert _accepted(exercise, seed, right)
+        candidates = WRONG_RESULTS[kind](right, instances)
+        accepted += [(seed, number) for number, wrong in enumerate(candidates) if _accepted(exercise, seed, wrong)]
+    if exercise.id in ALIKE.get(kind, {}):
+        assert len(accepted) == len(SEVERAL_SEEDS), "the exception does not hold"
+    else:
+        assert not accepted, "(seed, candidate)"
 
 
 @pytest.mark.slow
@@ -192,10 +349,14 @@ def test_no_check_takes_two_seconds(exercise):
 @pytest.mark.slow
 @pytest.mark.parametrize("lesson", numbers())
 def test_checks_reject_mechanical_mistakes(lesson, record_property):
-    scores = [mutation_score(exercise, SOLUTIONS[exercise.id]) for exercise in EXERCISES if exercise.lesson == lesson]
+    others = [seed for seed in SEVERAL_SEEDS if seed]
+    scores = [
+        mutation_score(exercise, SOLUTIONS[exercise.id], others) for exercise in EXERCISES if exercise.lesson == lesson
+    ]
     total = sum(scores[1:], scores[0])
     record_property("measured", f"lesson {lesson}: {total}")
     assert all(score.rejected for score in scores), "an exercise without a single mutant proves nothing"
+    assert not total.unseen, "\n".join(total.unseen)
     assert total.fraction >= 0.95
 
 
@@ -276,25 +437,29 @@ def test_a_mutant_leaves_the_solution_as_it_was():
 
 @pytest.mark.slow
 def test_a_sharp_check_scores_high_and_a_blunt_one_low():
-    sharp = mutation_score(MEAN, _toy_solution())
-    assert (sharp.fraction, sharp.escaped) == (1.0, ())
+    sharp = mutation_score(MEAN, _toy_solution(), [1, 2])
+    assert (sharp.fraction, sharp.escaped, sharp.unseen) == (1.0, (), ())
     assert sharp.rejected >= 4
 
-    def zeros_at_first(rng):
-        return [(0 * points if seed_zero(rng) else points, scale) for points, scale in MEAN.instances(rng)]
+    def blind_with(seed):
+        def instances(rng):
+            blind = rng.bit_generator.seed_seq.entropy == seed
+            return [(0 * points if blind else points, scale) for points, scale in MEAN.instances(rng)]
 
-    def seed_zero(rng):
-        return rng.bit_generator.seed_seq.entropy == 0
+        return mutation_score(replace(MEAN, instances=instances), _toy_solution(), [1, 2])
 
-    blunt = mutation_score(replace(MEAN, instances=zeros_at_first), _toy_solution())
-    assert blunt.fraction < 0.95
-    assert any("scale * jnp.mean(points, axis=0)  ->  jnp.mean(points, axis=0)" in text for text in blunt.escaped)
+    mistake = "scale * jnp.mean(points, axis=0)  ->  jnp.mean(points, axis=0)"
+    assert blind_with(0).fraction < 0.95
+    assert any(mistake in text for text in blind_with(0).escaped)
+    assert blind_with(2).fraction < 0.95
+    assert any(text.endswith(f"{mistake} (seeds [2])") for text in blind_with(2).unseen)
+    assert not blind_with(0).unseen and not blind_with(2).escaped
 
 
 @pytest.mark.slow
 def test_endless_mutants_are_rejected_in_bounded_time():
     body = "n = 0\n    while n < 1:\n        n = n + 1\n    return scale * jnp.mean(points, axis=0) * n"
     start = time.monotonic()
-    score = mutation_score(MEAN, _toy_solution(body))
+    score = mutation_score(MEAN, _toy_solution(body), [1, 2])
     assert score.fraction == 1.0
     assert time.monotonic() - start < 60

@@ -240,6 +240,30 @@ class TestHiddenTest:
         )
         assert rejection("01.floor", lambda targets: 3.14) == "01.floor: not right on the hidden instances."
 
+    def test_names_an_argument_that_is_changed(self):
+        exercise = find("01.floor")
+
+        def in_place(function):
+            def changes(targets):
+                result = np.array(function(targets))
+                targets[:] = 0.0
+                return result
+
+            return changes
+
+        right = rejection(exercise.id, in_place(exercise.reference))
+        assert right.startswith(
+            "01.floor: not accepted. Your results are right, but your function changes its argument"
+        )
+        assert "`targets`" in right
+        wrong = rejection(exercise.id, in_place(lambda targets: 3.14))
+        assert wrong.startswith("01.floor: not right on the hidden instances. Your function also changes its argument")
+        misconception = exercise.misconceptions[0]
+        both = rejection(exercise.id, in_place(misconception.function))
+        assert both.startswith(
+            f"01.floor: not right on the hidden instances. {misconception.diagnosis}\n\nYour function"
+        )
+
     def test_tells_an_exercise_that_was_not_begun(self):
         def stub(targets):
             raise NotImplementedError

@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, Literal
 
@@ -44,6 +44,8 @@ class Verdict:
       misconception: name of the misconception that gives the learner's results, if one does.
       relation: what the learner's results equal, if no misconception gives them and `relations` found it.
       figure: the first array that differs, if it has a size worth drawing.
+      changed: what is said of the arguments that the function changed in place, if it did. The message ends with it,
+        and is nothing else if the results are right.
     """
 
     status: Literal["passed", "not yet", "failed"]
@@ -51,10 +53,13 @@ class Verdict:
     misconception: str | None = None
     relation: str | None = None
     figure: Comparison | None = None
+    changed: str | None = None
 
 
 def grade(exercise: Exercise, function: Any, seed: int = 0, timeout: float = 10.0, explain: bool = True) -> Verdict:
     """Compare a learner's function with the reference on every instance of an exercise, in float64.
+
+    Right results are not enough: a function that changes its arguments in place does not pass.
 
     Args:
       exercise: the definition.
@@ -76,20 +81,26 @@ def grade(exercise: Exercise, function: Any, seed: int = 0, timeout: float = 10.
             return Verdict("not yet", "This exercise is waiting for you: your function returns `...`.")
         if any(result is None for result in run.results):
             return Verdict("failed", "Your function returned nothing (`None`): is a `return` missing?")
-        targets = [_answer(exercise, seed, exercise.reference, number) for number in range(len(instances))]
-        given = [_result(exercise, result) for result in run.results]
-        results = [_without_names(*pair) for pair in zip(targets, given, strict=True)]
-        verdicts = [_same(exercise, *pair) for pair in zip(targets, results, strict=True)]
-        if all(verdicts):
-            if exercise.judge:
-                return Verdict("passed", run.results[0][1])
-            return Verdict("passed", f"Your function agrees with the reference on {_all_instances(len(instances))}.")
-        for misconception in exercise.misconceptions:
-            if _agrees(exercise, seed, misconception.function, results):
-                return Verdict("failed", misconception.diagnosis, misconception.name)
+        verdict = _compare(exercise, seed, instances, run.results, explain)
+    return _with_changed(verdict, exercise, run.changed)
+
+
+def _compare(exercise: Exercise, seed: int, instances: Sequence[tuple], returned: list, explain: bool) -> Verdict:
+    """What is to be said of what a function returned."""
+    targets = [_answer(exercise, seed, exercise.reference, number) for number in range(len(instances))]
+    given = [_result(exercise, result) for result in returned]
+    results = [_without_names(*pair) for pair in zip(targets, given, strict=True)]
+    verdicts = [_same(exercise, *pair) for pair in zip(targets, results, strict=True)]
+    if all(verdicts):
         if exercise.judge:
-            return Verdict("failed", run.results[verdicts.index(False)][1])
-        said = _relation(exercise, seed, targets, results) if explain else None
+            return Verdict("passed", returned[0][1])
+        return Verdict("passed", f"Your function agrees with the reference on {_all_instances(len(instances))}.")
+    for misconception in exercise.misconceptions:
+        if _agrees(exercise, seed, misconception.function, results):
+            return Verdict("failed", misconception.diagnosis, misconception.name)
+    if exercise.judge:
+        return Verdict("failed", returned[verdicts.index(False)][1])
+    said = _relation(exercise, seed, targets, results) if explain else None
     return _explain_difference(exercise, instances, targets, results, verdicts, said)
 
 
@@ -112,9 +123,13 @@ class _Stopped(BaseException):
 
 @dataclass(frozen=True)
 class _Run:
-    """Results up to the first error. `error` is `_Stopped` after a timeout, `waited` if it computed little."""
+    """Results up to the first error. `error` is `_Stopped` after a timeout, `waited` if it computed little.
+
+    `changed` holds the places of the arguments that the function changed.
+    """
 
     results: list[Any]
+    changed: set[int]
     error: BaseException | None
     still_running: bool = False
     waited: bool = False
@@ -122,6 +137,7 @@ class _Run:
 
 def _run(function: Callable[..., Any], instances: Sequence[tuple], timeout: float) -> _Run:
     results: list[Any] = []
+    changed: set[int] = set()
     errors: list[BaseException] = []
     ended = threading.Event()  # to wait for instead of the thread: a `join` that Ctrl-C interrupts calls it dead
 
@@ -129,7 +145,7 @@ def _run(function: Callable[..., Any], instances: Sequence[tuple], timeout: floa
         try:
             with jax.enable_x64(True):  # the setting belongs to a thread
                 for arguments in instances:
-                    results.append(_call(function, arguments))
+                    results.append(_call(function, arguments, changed))
         except BaseException as error:  # SystemExit included: nothing of the learner's may end the notebook
             errors.append(error)
         finally:
@@ -148,9 +164,9 @@ def _run(function: Callable[..., Any], instances: Sequence[tuple], timeout: floa
         stopped = _stop(thread, ended)
     only_waited = time.process_time() - computed < timeout
     if not stopped:
-        return _Run(results[: len(instances) - 1], _Stopped(), still_running=True, waited=only_waited)
+        return _Run(results[: len(instances) - 1], changed, _Stopped(), still_running=True, waited=only_waited)
     complete = len(results) == len(instances)  # it may finish in the moment in which it is stopped
-    return _Run(results, None if complete or not errors else errors[0], waited=only_waited)
+    return _Run(results, changed, None if complete or not errors else errors[0], waited=only_waited)
 
 
 def _stop(thread: threading.Thread, ended: threading.Event) -> bool:
@@ -164,9 +180,10 @@ def _stop(thread: threading.Thread, ended: threading.Event) -> bool:
     return ended.is_set()
 
 
-def _call(function: Callable[..., Any], arguments: tuple) -> Any:
+def _call(function: Callable[..., Any], arguments: tuple, changed: set[int] | None = None) -> Any:
     """Call with copies, so that no function can change what the next one gets or what was returned before.
 
+    The places of the copies that the function changed are added to `changed`.
     Numbers and JAX arrays of the result become NumPy arrays; anything else stays for `_describe` to name.
     """
 
@@ -176,8 +193,35 @@ def _call(function: Callable[..., Any], arguments: tuple) -> Any:
     def concrete(leaf: Any) -> Any:
         return np.array(leaf) if isinstance(leaf, jax.Array | np.ndarray | np.generic | int | float | complex) else leaf
 
-    result = function(*jax.tree.map(own, arguments))
+    copies = jax.tree.map(own, arguments)
+    result = function(*copies)
+    if changed is not None:
+        pairs = enumerate(zip(arguments, copies, strict=True))
+        changed.update(place for place, pair in pairs if not _unchanged(*pair))
     return result if result is None else jax.tree.map(concrete, result)
+
+
+def _unchanged(before: Any, after: Any) -> bool:
+    """Whether two pytrees hold the same in the same containers.
+
+    What is neither a container nor an array is passed on uncopied and remains what it is: a function, a key, or a
+    random generator, whose state is meant to move on.
+    """
+
+    def same(one: Any, other: Any) -> bool:
+        if one is other:
+            return True
+        if isinstance(one, np.ndarray | jax.Array) and isinstance(other, np.ndarray | jax.Array):
+            ours, theirs = np.asarray(one), np.asarray(other)
+            return (ours.dtype, ours.shape, ours.tobytes()) == (theirs.dtype, theirs.shape, theirs.tobytes())
+        return bool(one == other)
+
+    try:
+        old, new = jax.tree.flatten(before), jax.tree.flatten(after)
+        alike: bool = old[1] == new[1]  # type: ignore[operator]
+        return alike and all(map(same, old[0], new[0]))
+    except Exception:  # a container holds what cannot be sorted or compared, which did not come from the instances
+        return False
 
 
 # A learner checks again and again: what does not depend on the learner is computed once.
@@ -270,6 +314,23 @@ def _close(exercise: Exercise, target: np.ndarray, yours: np.ndarray) -> np.ndar
 
 
 # --- explaining ----------------------------------------------------------------------------------------------
+
+
+def _with_changed(verdict: Verdict, exercise: Exercise, changed: set[int]) -> Verdict:
+    """The verdict on a function that changed the arguments in these places."""
+    if not changed:
+        return verdict
+    names = list(inspect.signature(exercise.reference).parameters)
+    told = [f"`{names[place]}`" for place in sorted(changed)]
+    right = verdict.status == "passed"
+    opening = "Your results are right, but your function changes" if right else "Your function also changes"
+    said = (
+        f"{opening} its argument{'s' * (len(told) > 1)} {_enumerate(told)}, and whoever calls it goes on with what was "
+        f"changed. Work on a copy, such as `copy.deepcopy({told[0][1:-1]})`, or make a new value: `x = x - step` makes "
+        "one, where `x -= step` changes the array that was given."
+    )
+    message = said if right else f"{verdict.message}\n\n{said}"
+    return replace(verdict, status="failed", message=message, changed=said)
 
 
 def _signature_complaint(exercise: Exercise, function: Any) -> str | None:

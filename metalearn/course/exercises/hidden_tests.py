@@ -27,8 +27,8 @@ def hidden_test(exercise_id: str, function: Any) -> None:
       function: the learner's.
 
     Raises:
-      AssertionError: if it is not right. The message gives the status, and names the misconception if one fits; it
-        tells nothing about the instances.
+      AssertionError: if it is not right. The message gives the status, and names the misconception if one fits and
+        the arguments that the function changes; it tells nothing about the instances.
       RuntimeError: if the environment holds no secret.
     """
     complaint = _complaint(exercise_id, function)
@@ -75,5 +75,6 @@ def _complaint(exercise_id: str, function: Any) -> str | None:
         verdict = grade(exercise, function, hidden_seed(secret, exercise_id), explain=False)
     if verdict.status == "passed":
         return None
-    diagnosis = f" {verdict.message}" if verdict.misconception else ""
-    return f"{exercise_id}: {STATUS[verdict.status]}.{diagnosis}"
+    status = "not accepted" if verdict.message == verdict.changed else STATUS[verdict.status]
+    diagnosis = verdict.message if verdict.misconception else verdict.changed
+    return f"{exercise_id}: {status}." + (f" {diagnosis}" if diagnosis else "")

@@ -105,7 +105,7 @@ def _scalar_functions(rng):
 
     vector = (rng.normal(size=3), rng.normal(size=3))
     tree = tuple({"weights": rng.normal(size=(2, 4)), "bias": rng.normal(size=4)} for _ in range(2))
-    pair = tuple((rng.uniform(1, 2), rng.uniform(0.3, 1)) for _ in range(2))
+    pair = tuple((sign * rng.uniform(1, 2), sign * rng.uniform(0.3, 1)) for sign in (1, -1))
     deep = tuple(
         {"layers": (rng.uniform(0.5, 1.5, 2), rng.uniform(0.5, 1.5, (2, 1))), "offset": sign * rng.uniform(0.5, 1.5)}
         for sign in (1, -1)
@@ -261,7 +261,7 @@ def _losses_to_descend(rng):
 
     pair = (rng.uniform(0.2, 0.8, (2, 3)), rng.uniform(0.2, 0.8, 2))
     return [
-        (bowl, rng.uniform(1, 2, 3), 0.2, 3),
+        (bowl, -rng.uniform(1, 2, 3), 0.2, 3),
         (product, {"left": rng.uniform(0.5, 1.5), "right": rng.uniform(1.5, 2)}, 0.1, 5),
         (valley, pair, 0.05, 4),
         (bowl, rng.uniform(1, 2, 3), 0.3, 0),

@@ -86,6 +86,7 @@ CURVATURE = Exercise(
         (_quartic, _wavy, float(rng.uniform(-3, -1.5)), float(rng.uniform(0.1, 0.3))),
         (_steep, _quartic, float(rng.uniform(1, 2)), float(rng.uniform(0.1, 0.3))),
         (_steep, _wavy, float(rng.uniform(-2, -1)), 0.0),
+        (_steep, _wavy, float(rng.uniform(2.6, 2.9)), 0.3),
     ],
     misconceptions=(
         Misconception(

@@ -240,9 +240,9 @@ def _by_eigenvectors(kernel, apply, params, support, inputs, strength):
     return np.asarray(apply(params, inputs)) + np.asarray(kernel(params, inputs, x)) @ weights * 2 / len(x)
 
 
-def _points(rng, num_examples):
+def _points(rng, num_examples, mean=3):
     x = np.linspace(-3, 3, num_examples) + rng.uniform(-0.3, 0.3, num_examples)
-    return x, 3 + 2 * np.sin(x - rng.uniform(0, 3)) + rng.normal(size=num_examples) / 5
+    return x, mean + 2 * np.sin(x - rng.uniform(0, 3)) + rng.normal(size=num_examples) / 5
 
 
 def _new_inputs(rng, number):
@@ -262,7 +262,7 @@ CLOSED_FORM = Exercise(
     reference=_solved(_mean_ridge),
     instances=lambda rng: [
         (_of_linear, _plain_linear, _linear_params(rng), _points(rng, 3), _new_inputs(rng, 5), 0.6),
-        (_of_network, _plain_network, _network_params(rng, 6), _points(rng, 5), _new_inputs(rng, 3), 0.9),
+        (_of_network, _plain_network, _network_params(rng, 6), _points(rng, 5, -5), _new_inputs(rng, 3), 0.9),
         (_gaussian, _plain_linear, _linear_params(rng), _points(rng, 4), _new_inputs(rng, 6), 0.4),
         (_of_network, _plain_network, _network_params(rng, 4), _with_a_point_twice(rng), _new_inputs(rng, 1), 0.8),
         (_of_linear, _plain_linear, _linear_params(rng), _points(rng, 1), _new_inputs(rng, 4), 1.5),

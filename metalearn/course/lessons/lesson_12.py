@@ -360,7 +360,7 @@ def _toy_params(rng, kind):
         }
     if kind == "tuple":
         return {"body": [draw(3, 5), draw(5, 2)], "head": (draw(2, 3), draw(3))}
-    return {"body": draw(3), "head": draw(3, 3)}
+    return {"body": draw(3, 3), "head": draw(3)}
 
 
 def _toy_batch(rng, number):
