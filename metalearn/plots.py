@@ -506,7 +506,7 @@ def table(
 
 
 def _cell(text: str) -> str:
-    """HTML of a table's cell, in which no name breaks at its hyphen, and no number before its unit or in an equation."""
+    """HTML of a cell of a table, which breaks no name at its hyphen, and no number or equation at its signs."""
     escaped = html.escape(text).replace("-", "-\u2060")
     return re.sub(r" (?=[×±=] |%)|(?<=[×±=]) ", "\u00a0", escaped)
 
