@@ -23,6 +23,18 @@ begin = time.perf_counter()
 jax.block_until_ready(ml.tasks.Glyphs()(jax.random.key(0), 4))
 print(time.perf_counter() - begin)
 """
+FIRST_STEP_OF_EPISODES = """
+import sys, time, jax, numpy as np, optax, metalearn as ml
+from flax import nnx
+images = np.zeros((int(sys.argv[1]), 28 * 28), np.float32)
+labels = np.arange(len(images)) % 50
+params, apply = ml.models.functional(ml.models.MLP((28 * 28, 32, 5), rngs=nnx.Rngs(0)))
+learner = ml.meta_learner(ml.fo_maml(ml.losses.cross_entropy(apply), optax.sgd(0.1), 5), optax.adam(1e-3))
+begin = time.perf_counter()
+tasks = ml.tasks.Episodes(images, labels, 5, 1, 5)
+jax.block_until_ready(ml.fit(learner, params, tasks, 1, 4, jax.random.key(0), progress=False).params)
+print(time.perf_counter() - begin)
+"""
 LESSON = Path(__file__).parents[2] / "solutions" / "02_maml.py"
 TIMED_LESSON = """
 import runpy, sys, jax
@@ -46,6 +58,7 @@ def rows(rounds: int) -> list[Row]:
     jax.config.update("jax_enable_compilation_cache", cached)
 
     result.append(first_batch_of_glyphs(rounds))
+    result.append(first_step_with_400_megabytes(rounds))
     with tempfile.TemporaryDirectory() as cache:
         first, second = (compile_seconds_of_lesson(cache) for _ in range(2))
     return [
@@ -83,14 +96,28 @@ def first_step(method, loss, params, tasks):
 
 def first_batch_of_glyphs(rounds):
     """The row of the first four tasks of `tasks.Glyphs` in processes of their own, with nothing cached."""
-    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
-    command = [sys.executable, "-c", FIRST_BATCH]
-    times = [
-        float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
-        for _ in range(rounds)
-    ]
+    times = [seconds_of_program(FIRST_BATCH) for _ in range(rounds)]
     what = "first batch of `tasks.Glyphs`, after the imports, nothing cached"
     return Row(what, seconds(times), "2 s", float(np.median(times)) / 2, ("at most", 1))
+
+
+def first_step_with_400_megabytes(rounds):
+    """The row of what 400 MB of pictures add to the first step on `tasks.Episodes`, in processes of their own."""
+    small, large = 320, 128_000  # pictures: 1 MB and 400 MB
+    times = {size: [] for size in (small, large)}
+    for _ in range(rounds):
+        for size in times:
+            times[size].append(seconds_of_program(FIRST_STEP_OF_EPISODES, size))
+    longer = float(np.median(np.subtract(times[large], times[small])))
+    what = f"first step on `tasks.Episodes` of 400 MB ({seconds(times[large])}): longer than on 1 MB"
+    return Row(what, seconds(longer), "2 s", longer / 2, ("at most", 1))
+
+
+def seconds_of_program(text, *arguments):
+    """What a program in a process of its own, with nothing cached, says that it took."""
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    command = [sys.executable, "-c", text, *map(str, arguments)]
+    return float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
 
 
 def compile_seconds_of_lesson(cache):
