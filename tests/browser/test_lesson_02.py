@@ -48,4 +48,4 @@ def test_a_learner_goes_wrong_then_right_then_moves_the_slider(open_lab):
 
         _, picture = notebook.press_slider()
         lab.screenshot("3-slider")
-        assert picture.startswith("<svg")
+        assert "<svg " in picture
