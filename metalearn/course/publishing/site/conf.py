@@ -31,6 +31,7 @@ html_js_files = [("search.js", {"defer": "defer"})]
 html_favicon = "_static/favicon.svg"
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_copy_source = False
+html_use_index = html_domain_indices = False  # wider than a phone; the search finds names
 html_show_sphinx = False
 html_theme_options = {
     "use_download_button": False,
