@@ -569,8 +569,9 @@ class TestTerm:
     def test_who_solves_nothing_has_none(self, term, student):
         assert self.scores(term, student) == dict.fromkeys([*POINTS, "05-three_points"], 0)
 
-    def test_only_an_answer_in_words_waits_for_the_teacher(self, term):
-        assert term.waiting == {("right", "05-three_points"), ("wrong", "05-three_points")}
+    def test_an_answer_in_words_and_a_refused_notebook_wait_for_the_teacher(self, term):
+        refused = {("linked", name) for name in POINTS if name.startswith("00")}  # not graded at all
+        assert term.waiting == {("right", "05-three_points"), ("wrong", "05-three_points")} | refused
 
     def test_a_cell_that_never_ends_costs_itself_and_a_deleted_test_and_noise_cost_nothing(self, term):
         expected = {name: points for name, points in POINTS.items() if name.startswith("00")}

@@ -1267,7 +1267,7 @@ const PLAYGROUNDS = {
     make: drawFiveSymbols,
     title: "Draw five symbols: the network learns them from one drawing each",
     subtitle:
-      "It has never seen your symbols. Its initialization was trained by MAML, so that ten gradient steps on your five " +
+      "It has never seen your drawings. Its initialization was trained by MAML, so that ten gradient steps on your five " +
       "drawings are enough to recognize a sixth.",
   },
   adapt_a_sine: {
