@@ -230,7 +230,9 @@ def test_every_command_line_prints_its_usage_and_does_nothing(tmp_path):
     ran = subprocess.run(
         [sys.executable, "-B", "-c", USAGE, *map(str, commands)],
         cwd=tmp_path,
-        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path), "METALEARN_PROGRESS": str(tmp_path / "progress.json")},
+        env=os.environ
+        | {"XDG_CACHE_HOME": str(tmp_path), "METALEARN_PROGRESS": str(tmp_path / "progress.json")}
+        | {"MPLCONFIGDIR": str(tmp_path.with_name("matplotlib"))},  # matplotlib keeps its list of fonts where it likes
         capture_output=True,
         text=True,
         timeout=200,
