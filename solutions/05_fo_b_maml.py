@@ -60,7 +60,8 @@ playground("perturb_the_problem")
 # chord approaches it, and what ends the improvement. The lesson answers them in this order. Then it asks what remains true
 # when the inner loops have not converged, and proves how close to a stationary point training with such estimates comes.
 #
-# *Short of time? Skip the sections "Rounding does not cancel" and "When −ν removes the minimum".*
+# *Short of time? Skip the sections "Rounding does not cancel" and "When −ν removes the minimum", with the question after
+# it.*
 
 # %% [markdown]
 # ## From a linear system to two solves
@@ -977,7 +978,7 @@ lesson_05.show_lost_minimum(tried, trap_errors)
 # unperturbed solution. The inner loops converge, so a bias is due to the method and to ν alone.
 
 # %%
-rest_prediction = predict("05.stationary")
+stationary_prediction = predict("05.stationary")
 
 # %%
 distribution = ml.tasks.Quadratic(dim=5, query_curvature=(0.2, 2.0))
@@ -1029,7 +1030,7 @@ for name, each in runs.items():
 for name, order in (("forward", 1), ("symmetric", 2)):
     assert abs(np.log2(final[name][-2] / final[name][-1]) - order) < 0.1
     assert (final[name] < final["FO-MAML"]).all()
-rest_prediction.reveal(1)
+stationary_prediction.reveal(1)
 plots.table(
     {name: list(map(float, values)) for name, values in final.items()},
     ["norm of ∇F at the end", *(f"ν = {nu:g}" for nu in final_nus)],

@@ -783,8 +783,9 @@ assert figures.trial().strength > max(_sines.strengths + _digits.strengths) and 
 #
 # For its own objective iMAML dominates both forms of FO-B-MAML on these tasks, because it is cheaper and its error is
 # smaller. That may surprise you, for iMAML was far behind on sine curves above. But the proximal term is stronger here
-# than any in the grid of the comparison, and with it ten inner steps come close enough to the minimum that iMAML's error
-# is below one per cent. What FO-B-MAML has to offer, that it takes no second derivatives, is on neither axis. Note also that the tasks are small and the network is not trained.
+# than any in the grid of the comparison, and with it ten inner steps come close enough to the minimum that iMAML's
+# error is below one per cent. What FO-B-MAML has to offer, that it takes no second derivatives, is on neither axis.
+# Note also that the tasks are small and the network is not trained.
 # A good place in this picture is a reason to enter a method into a comparison, and does not replace one. Nor does a bad
 # place rule a method out, for Reptile is hardly nearer than the zero vector here, and was second on sine curves. Before
 # you enter yours, `ml.testing.check_meta_gradient` runs the library's whole protocol for meta-gradients on it. It expects
@@ -838,8 +839,8 @@ progress("07")
 # - Five seeds separate large differences only.
 # - On digits tuning chose a weak proximal term for FO-B-MAML, with which ten inner steps do not converge. Its direction is
 #   then one of lesson 05's unconverged estimates.
-# - All seeds draw their digit tasks from the same 5,000 tasks. The settings are ours. Those of the
-#   papers were chosen for other tasks, networks and budgets, and no row uses them.
+# - All seeds draw their digit tasks from the same 5,000 tasks. The sine curves are those of Finn et al. (2017); the budgets
+#   and the values in the grids are our settings.
 # - Only the networks of this lesson were measured for memory, as the compiler of one machine plans it.
 #
 # ## Go further

@@ -55,7 +55,7 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # kinks?** Then choose the absolute value.
 
 # %%
-controls = {"strength": (0.2, 10.0, 0.2, 0.6), "theta": (-3.0, 3.0, 0.1, 2.5)}
+controls = {"proximal_strength": (0.2, 10.0, 0.2, 0.6), "theta": (-3.0, 3.0, 0.1, 2.5)}
 explore(figures.explored, figures.SEEN, loss=list(figures.LOSSES), **controls)
 
 # %% tags=["fold"]
@@ -248,8 +248,8 @@ check("09.moreau_gradient", moreau_gradient)
 
 # %% tags=["nbval-check-output"]
 phi_K = ml.inner.descend(h, optax.sgd(0.02), 10, theta)
-reptile, pull = theta - phi_K, theta - minimum(theta, 1 / (0.02 * 10))
-cosine = reptile @ pull / jnp.linalg.norm(reptile) / jnp.linalg.norm(pull)
+reptile, moreau = theta - phi_K, theta - minimum(theta, 1 / (0.02 * 10))
+cosine = reptile @ moreau / jnp.linalg.norm(reptile) / jnp.linalg.norm(moreau)
 print(f"cosine of the angle between the two: {cosine:.3f}")
 
 # %% [markdown]
@@ -262,11 +262,11 @@ curvature_prediction = predict("09.curvature")
 
 # %% tags=["fold"]
 _a, _strength = 100.0, 1.0
-_pulls = [_strength * (t - _strength * t / (_strength + _a)) for t in (0.0, 1.0)]
-curvature_prediction.reveal(_pulls[1] - _pulls[0])
+_gradients = [_strength * (t - _strength * t / (_strength + _a)) for t in (0.0, 1.0)]
+curvature_prediction.reveal(_gradients[1] - _gradients[0])
 figures.weights(1.0)
 _task = ml.Task(*2 * [ml.tasks.quadratic.QuadraticBatch(np.full([1, 1, 1], _a), np.zeros([1, 1]))])
-assert np.isclose(ml.theory.moreau(_task, 1.0).tasks.query.hessian, _pulls[1])
+assert np.isclose(ml.theory.moreau(_task, 1.0).tasks.query.hessian, _gradients[1])
 
 # %% [markdown]
 # Lesson 04 found that $\phi^* - m = J\,(\theta - m)$ with $J = \lambda / (\lambda + a)$. Hence the gradient
@@ -347,8 +347,8 @@ check("09.moreau_point", moreau_point)
 # %% tags=["fold"]
 _H = hessian(phi)
 _W = lam * _H @ jnp.linalg.inv(_H + lam * identity)
-_slope = central(lambda theta: lam * (theta - minimum(theta, lam)))
-assert jnp.allclose(_slope, _W, atol=1e-5)  # the Hessian of the envelope of the sine curve
+_hessian = central(lambda theta: lam * (theta - minimum(theta, lam)))
+assert jnp.allclose(_hessian, _W, atol=1e-5)  # the Hessian of the envelope of the sine curve
 
 # %% [markdown]
 # ## The anchored iteration
@@ -690,9 +690,11 @@ _largest = {name: float(abs(each[_inside]).max()) for name, each in (("iMAML", p
 smooth_prediction.reveal(int(np.digitize(_largest["iMAML"], [1, 10])))
 _objective = phi**2 / 2 + 0.9 * np.cos(phi) + (phi - at) ** 2  # of Moreau, with λ / 2 = 1
 _near = abs(at) < 40
-_slope = 2.0 * (at - phi)
-assert np.abs(np.gradient(_slope, at) - moreau)[_near].max() < 1e-3
-assert np.abs(np.gradient(np.gradient(_objective - _slope**2 / 4, at), at) - prox)[_near].max() < 0.05  # the identity
+_of_moreau = 2.0 * (at - phi)
+assert np.abs(np.gradient(_of_moreau, at) - moreau)[_near].max() < 1e-3
+assert (
+    np.abs(np.gradient(np.gradient(_objective - _of_moreau**2 / 4, at), at) - prox)[_near].max() < 0.05
+)  # the identity
 assert _largest["iMAML"] > 50 and prox[_near].min() < 0 < moreau.min() and moreau.max() < 1
 _u = np.linspace(-1.5, 2.5, 4_001)  # φ = 1 + u; the curvature is u for positive u, and at most 1
 _bend = np.clip(_u, 0, 1)
@@ -745,8 +747,8 @@ def by_envelope(theta, task, strength=1.0, num_steps=15):
     """The loss near phi*, and the gradient of the envelope from there."""
     objective = ml.inner.proximal(lambda phi: loss(phi, task.support), theta, strength)
     phi = ml.inner.descend(objective, optax.sgd(0.03), num_steps, theta)
-    pull = jax.tree.map(lambda t, p: strength * (t - p), theta, phi)
-    return loss(phi, task.support), pull
+    gradient = jax.tree.map(lambda t, p: strength * (t - p), theta, phi)
+    return loss(phi, task.support), gradient
 
 
 def one_set(key, num_tasks):

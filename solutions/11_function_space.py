@@ -474,8 +474,8 @@ print(
 assert 0.8 < drifts["λ = 0.3"][0] < 1.25 and errors["λ = 0.3"][0] > 0.25
 assert max(drifts["λ = 3"][5], errors["λ = 3"][5]) < 0.05
 assert all(0.3 < value < 1.0 for value in _exponents.values())
-jax.clear_caches()  # frees the memory of the programs above
 assert all(drifts["λ = 0.3"][i] > drifts["λ = 3"][i] and errors["λ = 0.3"][i] > errors["λ = 3"][i] for i in range(6))
+jax.clear_caches()  # frees the memory of the programs above
 
 # %% [markdown]
 # Both panels tell the same story. With 16 units and the weak proximal term the change of the kernel is about as large
@@ -567,7 +567,7 @@ flipped_prediction = predict("11.flipped")
 
 # %%
 scales = np.geomspace(1.0, 64.0, 25)
-one = jax.tree.map(lambda leaf: leaf[0], trained["MAML"])
+one = figures.unstack(trained["MAML"])[0]
 gains = figures.promised_gains(loss, one, new_tasks, scales, (0.001, 0.01))
 
 # %% tags=["fold"]

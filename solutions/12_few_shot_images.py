@@ -105,7 +105,7 @@ adapted = ml.adapt(loss, inner, params, task.support, num_steps=10)
 before = accuracy(params, task.query)
 after = accuracy(adapted, task.query)
 print(f"correct before adaptation: {100 * before:.0f} %")
-print(f"right after ten steps:   {100 * after:.0f} %")
+print(f"correct after ten steps:   {100 * after:.0f} %")
 
 # %% tags=["fold"]
 before_prediction.reveal(100 * float(before))
@@ -113,8 +113,10 @@ assert abs(before - 0.2) < 1e-6 and after > 0.6
 _first = few_shot.first(tasks, 200)
 _guesses = figures.guesses(params, _first)
 _right = (_guesses == _first.query[1]).mean(axis=1)
-_shown = np.array([0, 61])
+_shown = np.array([0, 61])  # 61 is one of the hardest, and most of its mistakes are between A and E
 assert (_right > 0.9).mean() > 0.75 and _right[61] < _right.min() + 0.05
+_mixed = [{int(y), int(c)} for y, c in zip(_first.query[1][61], _guesses[61], strict=True) if y != c]
+assert _mixed.count({0, 4}) > len(_mixed) / 2
 figures.gallery(
     jax.tree.map(lambda leaf: leaf[_shown], _first),
     _guesses[_shown],
@@ -557,9 +559,9 @@ def _curve(name, kind):
 
 
 assert _curve("MAML", "plain")[-1] > _curve("MAML", "zeroing")[-1]
-assert _curve("FO-MAML", "plain").argmax() == 0 and np.ptp(_curve("FO-MAML", "plain")) > 0.05
-# For the box "Limits": fine-tuning too, and where the choices lie in their grids.
-assert _curve("joint training", "zeroing").argmax() == 0 and np.ptp(_curve("joint training", "zeroing")) > 0.03
+# Fine-tuning too is best at first, as the box "Limits" says, which also tells where the choices lie in their grids.
+for _name, _kind, _fall in (("FO-MAML", "plain", 0.05), ("joint training", "zeroing", 0.03)):
+    assert _curve(_name, _kind).argmax() == 0 and _curve(_name, _kind)[0] - _curve(_name, _kind)[-1] > _fall
 assert sum(entry["outer_rate"] == few_shot.SETTINGS.outer_rates[-1] for entry in _entries) == len(_entries) - 1
 assert _joint["own"] == min(few_shot.SETTINGS.tuned_rates)
 
@@ -638,7 +640,7 @@ print("the head alone adapts:", frozen_score)
 
 # %% tags=["fold"]
 _lost = 100 * (network_score.mean - frozen_score.mean)
-assert -0.3 < _lost < 0.8
+assert 0 < _lost < 0.8
 assert abs(_mean(_rows["ANIL"]["zeroing"]["test"]) - _mean(_rows["MAML"]["zeroing"]["test"])) < 0.003
 frozen_prediction.reveal(
     0 if frozen_score.mean < 0.4 else 1 if frozen_score.mean < pixel_score.mean + 0.02 else 2 if _lost > 1 else 3
@@ -732,7 +734,8 @@ figures.feature_map((_before - _mean_feature) @ _plane, (_after - _mean_feature)
 # Few-shot papers report their results on *Omniglot*: 1,623 characters of 50 alphabets, each drawn by 20 people. Its files
 # do not come with this course. If you have them, name their folder below. The same network, which has seen printed
 # characters and scribbles only, is then tested on the 20 alphabets of Omniglot's evaluation set, with the function that
-# evaluated the printed characters.
+# evaluated the printed characters. One of these alphabets, Old Church Slavonic, is Cyrillic, a script that the network
+# has seen in print.
 
 # %%
 folder = "omniglot"  # the folder that holds images_evaluation.zip
@@ -783,8 +786,8 @@ progress("12")
 #   closer to the meta-learned networks.
 # - All methods had the same number of outer steps, not of gradients. Lesson 07 compares at equal cost. Nor was
 #   there early stopping. It might have helped first-order MAML with a learned head, and fine-tuning: the validation
-#   accuracy of both is highest at the first of ten measurements and falls as training goes on. It is measured after five
-#   inner steps, and was not measured after ten.
+#   accuracy of both is highest at the first of ten measurements, and lower at the last. It is measured after five inner
+#   steps, and was not measured after ten.
 # - The derivation freezes the encoder in the inner loop and takes one step. With more steps of all layers, as in the
 #   comparison, it explains why zeroing can help first-order MAML, and not how much.
 # - The intervals are over test tasks, for the mean of three training runs. They do not contain the spread of the runs,

@@ -198,7 +198,9 @@ def test_a_reader_unfolds_an_answer(width, address, browser_page):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_every_page_fits_a_phone_and_can_be_read_in_both_themes(theme, pages, address, browser_page):
+def test_every_page_fits_a_phone_and_those_that_stand_for_all_can_be_read_in_both_themes(
+    theme, pages, address, browser_page
+):
     """By axe's rules, two lessons stand for all: the others' figures and widgets are tested in JupyterLab."""
     from axe_playwright_python.sync_playwright import Axe
 

@@ -395,10 +395,10 @@ def _unrolled(
     num_steps,
     *,
     gradient_of="support",
-    gradient_at_=lambda k: k,
+    support_step=lambda k: k,
     hessian_of="support",
     hessian_at=lambda k: k,
-    times=lambda learning_rate: learning_rate,
+    factor=lambda learning_rate: learning_rate,
     early=False,
 ):
     """The sum over steps, with what can go wrong in it."""
@@ -406,8 +406,8 @@ def _unrolled(
     vector, total = gradient_at(loss, path[-1], task.query), jnp.zeros(())
     for k in reversed(range(num_steps)):
         product = _hessian(loss, path[hessian_at(k)], getattr(task, hessian_of)) @ vector
-        after = vector - times(learning_rate) * product
-        gradient = gradient_at(loss, path[gradient_at_(k)], getattr(task, gradient_of))
+        after = vector - factor(learning_rate) * product
+        gradient = gradient_at(loss, path[support_step(k)], getattr(task, gradient_of))
         total = total - gradient @ (after if early else vector)
         vector = after
     return total
@@ -452,7 +452,7 @@ LEARNING_RATE = Exercise(
     misconceptions=(
         Misconception(
             "no factors",
-            functools.partial(_unrolled, times=lambda learning_rate: 0.0),
+            functools.partial(_unrolled, factor=lambda learning_rate: 0.0),
             "Your result is $-\\sum_k \\nabla h(\\phi_k)^\\top \\nabla f(\\phi_K)$. An early step also changes the "
             "parameters at which all later steps take their gradients: which factors does that put between the two?",
         ),
@@ -486,17 +486,17 @@ LEARNING_RATE = Exercise(
         ),
         Misconception(
             "gradient one step late",
-            functools.partial(_unrolled, gradient_at_=lambda k: k + 1),
+            functools.partial(_unrolled, support_step=lambda k: k + 1),
             "Your sum holds each gradient where its step ends. Step $k$ takes its gradient at $\\phi_k$.",
         ),
         Misconception(
             "no learning rate",
-            functools.partial(_unrolled, times=lambda learning_rate: 1.0),
+            functools.partial(_unrolled, factor=lambda learning_rate: 1.0),
             "Your factors are $(I - H_k)$: the inner learning rate is missing from them.",
         ),
         Misconception(
             "plus",
-            functools.partial(_unrolled, times=lambda learning_rate: -learning_rate),
+            functools.partial(_unrolled, factor=lambda learning_rate: -learning_rate),
             "Your factors are $(I + \\alpha H_k)$. Which sign does the Hessian have in line 2?",
         ),
         Misconception(
@@ -529,11 +529,11 @@ LEARNING_RATE = Exercise(
         ("what the sum gives with Hessians of the query loss", functools.partial(_unrolled, hessian_of="query")),
         (
             "what the sum gives with every support gradient taken at the initialization",
-            functools.partial(_unrolled, gradient_at_=lambda k: 0),
+            functools.partial(_unrolled, support_step=lambda k: 0),
         ),
         (
             "what the sum gives with 2α in each factor",
-            functools.partial(_unrolled, times=lambda learning_rate: 2 * learning_rate),
+            functools.partial(_unrolled, factor=lambda learning_rate: 2 * learning_rate),
         ),
         (
             "minus the inner product of the support and the query gradient at the initialization",

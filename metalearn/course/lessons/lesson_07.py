@@ -1472,7 +1472,7 @@ def own_benchmark(curve: Callable[[np.random.Generator, _Array], _Array], gradie
     """
     rng = np.random.default_rng(0)
     inputs = rng.uniform(-5, 5, (800, 20))
-    targets = np.stack([np.broadcast_to(curve(rng, each), each.shape) for each in inputs])
+    targets = np.stack([np.broadcast_to(curve(rng, each), each.shape) for each in inputs]).astype(float)
     halves = (
         (x[..., None], y[..., None]) for x, y in zip(np.split(inputs, 2, 1), np.split(targets, 2, 1), strict=True)
     )
@@ -1514,12 +1514,14 @@ def own_comparison(curve: Callable[[np.random.Generator, _Array], _Array], gradi
       gradients: for each task of a batch, the budget of a run.
 
     Returns:
-      (lowest, median, highest) test error of each method.
-
-    Raises:
-      own.Unusable: if nothing can be learned from the curves, or a chosen run diverged on them.
+      (lowest, median, highest) test error of each method; empty if nothing can be learned from the curves or a chosen
+      run diverged on them, which a card then says.
     """
-    benchmark = own_benchmark(curve, gradients)
+    try:
+        benchmark = own_benchmark(curve, gradients)
+    except own.Unusable as error:
+        own.told("failed", str(error))
+        return {}
     settings = dataclasses.replace(SETTINGS, outer_rates=(3e-3, 1e-2), max_norms=(1.0,), checkpoints=10)
     rows: dict[str, Sequence[Any]] = {}
     report = {}
@@ -1536,9 +1538,9 @@ def own_comparison(curve: Callable[[np.random.Generator, _Array], _Array], gradi
         )
         best = int(np.argmin(validation[:, 0]))
         if not (np.isfinite(validation[best, 0]) and np.isfinite(test[best, 1:]).all()):
-            raise own.Unusable(
-                f"On your curves a run of {name} diverged. Are a few of them of another order of magnitude?"
-            )
+            message = f"On your curves a run of {name} diverged. Are a few of them of another order of magnitude?"
+            own.told("failed", message)
+            return {}
         report[name] = low_median_high(test[best, 1:])
         low, median, high = (f"{value:.3f}" for value in report[name])
         rows[name] = (steps, f"{points[best].own:g}", f"{points[best].outer_rate:g}", f"{median} ({low}–{high})")

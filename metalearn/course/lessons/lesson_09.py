@@ -437,8 +437,8 @@ def _proximal_descent(loss, batch, params, step_size, num_steps):
     """z_K as gradient descent on the proximal objective, with the learning rate 1 / λ = α."""
     z = params
     for _ in range(num_steps):
-        pull = jax.tree.map(lambda a, b: (a - b) / step_size, z, params)
-        z = move(z, jax.tree.map(jnp.add, gradient_at(loss, z, batch), pull), step_size)
+        proximal = jax.tree.map(lambda a, b: (a - b) / step_size, z, params)
+        z = move(z, jax.tree.map(jnp.add, gradient_at(loss, z, batch), proximal), step_size)
     return z
 
 
@@ -908,31 +908,31 @@ def envelope(loss: Any, strength: float, theta: Any) -> tuple[_Array, _Array]:
 SEEN = (
     "Left: a loss, and the proximal objective of one initialization, with its minimum φ*. Right: the loss, its Moreau "
     "envelope, and the envelope's tangent at the initialization. The tangent's slope is λ (θ − φ*). "
-    "For the wiggly loss a small strength smooths the wiggles out, and a large one brings them back."
+    "For the wiggly loss a small proximal strength smooths the wiggles out, and a large one brings them back."
 )
 
 
-def explored(loss: str, strength: float, theta: float) -> Figure:
+def explored(loss: str, proximal_strength: float, theta: float) -> Figure:
     """The proximal objective at θ, and its minimum for every θ with the tangent at this one."""
     h = LOSSES[loss]
     figure, (left, right) = plots.subplots(2, height=3.7)
-    value, adapted = (float(each) for each in envelope(h, strength, theta))
-    pull = strength * (theta - adapted)
+    value, adapted = (float(each) for each in envelope(h, proximal_strength, theta))
+    gradient = proximal_strength * (theta - adapted)
     plots.lines(
         _THETA,
-        {"h": h(_THETA), "proximal": h(_THETA) + strength / 2 * (_THETA - theta) ** 2},
+        {"h": h(_THETA), "proximal": h(_THETA) + proximal_strength / 2 * (_THETA - theta) ** 2},
         "φ",
         "",
         points={"φ*": (adapted, value), "θ": (theta, float(h(theta)))},
-        title=f"λ (θ − φ*) = {plots.number(pull, 2)}",
+        title=f"λ (θ − φ*) = {plots.number(gradient, 2)}",
         ylim=(-0.2, 3.2),
         axes=left,
     )
     near = _THETA[np.abs(_THETA - theta) < 1.0]
-    right.plot(near, value + pull * (near - theta), color=plots.PALETTE["text"], linestyle=":", linewidth=1.6)
+    right.plot(near, value + gradient * (near - theta), color=plots.PALETTE["text"], linestyle=":", linewidth=1.6)
     plots.lines(
         _THETA,
-        {"h": h(_THETA), "F": envelope(h, strength, _THETA)[0]},
+        {"h": h(_THETA), "F": envelope(h, proximal_strength, _THETA)[0]},
         "θ",
         "",
         points={"": (theta, value)},
@@ -1084,7 +1084,7 @@ def practice(curves: dict[str, Any]) -> None:
     )
 
 
-def _pull() -> str:
+def _no_solve() -> str:
     """The gradient leads from θ to φ*, whatever found it."""
     d = diagrams.Drawing()
     start, end = (55, 84), (360, 84)
@@ -1101,7 +1101,7 @@ def _pull() -> str:
 
 
 def opening() -> str:
-    """The picture of the claim: the envelope under a wiggly loss, and its gradient as the pull from φ*."""
+    """The picture of the claim: the envelope under a wiggly loss, and its gradient as the arrow from φ* to θ."""
     h, strength, theta = LOSSES["wiggly"], 0.6, 2.5
     value, adapted = (float(each) for each in envelope(h, strength, theta))
     left = diagrams.plot(
@@ -1114,7 +1114,7 @@ def opening() -> str:
     )
     return diagrams.opening(
         left,
-        _pull(),
+        _no_solve(),
         ("The Moreau envelope lies under the loss", "Its gradient is λ times the arrow from φ* to θ"),
         (f"A loss h, and its Moreau envelope F for λ = {strength:g}.", "Once φ* is known, nothing is left to solve."),
         "Left: a wiggly loss, and its Moreau envelope, which touches it from below and is much smoother. Marked are "

@@ -26,6 +26,7 @@ from metalearn.course.lessons.adaptation import (
     points_task,
     regression,
     stack,
+    unstack,
     wave,
 )
 from metalearn.course.widgets import diagrams
@@ -235,7 +236,7 @@ def _by_the_library(loss, params, memory, ids, tasks, inner_rate, outer_rate, me
         loss, params, remembered, visited, jnp.array(ids), stack(tasks), inner_rate, outer_rate, memory_rate
     )
     known = [memory[i] is not None or i in ids for i in range(len(memory))]
-    return params, [jax.tree.map(lambda leaf, i=i: leaf[i], moved) if known[i] else None for i in range(len(memory))]
+    return params, [u if seen else None for u, seen in zip(unstack(moved), known, strict=True)]
 
 
 def _by_products(loss, params, new, task, gradient, inner_rate, memory_rate, first):

@@ -857,8 +857,7 @@ def bands(predict: Any, params: Any, distribution: Any) -> _Array:
 
 def main() -> None:
     """The command line: trains one network for the closed form, and writes down its bands before and after."""
-    what = "Trains the network of lesson 11's opening picture, less than a minute, and writes down its bands."
-    argparse.ArgumentParser(prog="python -m metalearn.course.lessons.lesson_11", description=what).parse_args()
+    argparse.ArgumentParser(prog="python -m metalearn.course.lessons.lesson_11", description=__doc__).parse_args()
     setup()
     inits, apply = networks(1)
     distribution = ml.tasks.Sinusoid(num_support=5, num_query=10)

@@ -57,9 +57,13 @@ def publish(root: Path, repository: str) -> None:
         text = text.replace("[project.urls]\n", f"[project.urls]\n{line}\n", 1)
     else:  # the tables of pyproject.toml may stand in any order
         text = f"{text.rstrip()}\n\n[project.urls]\n{line}\n"
-    path.write_text(text, "utf-8")
-    if published(root) != repository:
+    try:
+        written = tomllib.loads(text)["project"]["urls"]["Repository"]
+    except (tomllib.TOMLDecodeError, LookupError):
+        written = None
+    if written != repository:
         raise ValueError(f"pyproject.toml gives Repository in a form that is not replaced: write {line} there yourself")
+    path.write_text(text, "utf-8")
 
 
 def install_cell(repository: str) -> str:

@@ -297,9 +297,14 @@ def _task(pictures: np.ndarray, num_shots: int = 1) -> Task:
 def nearest(tasks: Task) -> Float[np.ndarray, " num_tasks"]:
     """Accuracy of the nearest picture by Euclidean distance; with one drawing of each, also of the nearest centroid."""
     (support, labels), (query, truth) = jax.tree.map(np.asarray, tasks)
-    # |q - s|² without |q|², which is the same for all s
-    distances = np.square(support).sum(axis=-1)[:, None] - 2 * query @ support.transpose(0, 2, 1)
-    return (np.take_along_axis(labels, distances.argmin(axis=-1), axis=1) == truth).mean(axis=1)
+    return (np.take_along_axis(labels, closest(query, support), axis=1) == truth).mean(axis=1)
+
+
+def closest(query: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Which candidate is nearest to each query, by Euclidean distance: shape [num_tasks, num_query]."""
+    # |q - c|² without |q|², which is the same for all c
+    distances = np.square(candidates).sum(axis=-1)[:, None] - 2 * query @ candidates.transpose(0, 2, 1)
+    return distances.argmin(axis=-1)
 
 
 def measure(params: Params, num_tasks: int = NUM_TEST_TASKS) -> dict[str, dict[str, Any]]:

@@ -21,7 +21,6 @@ WORDS = {
     "inner_steps": "inner steps K",
     "tasks": "number of tasks",
     "theta": "initialization θ",
-    "strength": "proximal strength λ",
     "proximal_strength": "proximal strength λ",
     "log10_proximal_strength": "proximal strength log₁₀ λ",
     "spent": "share of the budget",
