@@ -15,7 +15,7 @@
 #
 # - **explain** what a proximal term does to adaptation, and how it corresponds to early stopping,
 # - **derive** the meta-gradient by implicit differentiation, for one proximal strength and for one per parameter,
-# - **implement** it with a matrix, and **find the bug** in an implementation without one,
+# - **implement** it with a matrix, and **find the bug** in an implementation of it,
 # - **predict** when a Neumann series diverges, and how many steps conjugate gradients need,
 # - **recognize** when an implicit gradient cannot be trusted.
 #
@@ -44,8 +44,8 @@ from metalearn.course.lessons import lesson_04
 setup()  # settings with which the many small programs of a lesson start quickly
 
 # %% [markdown]
-# *Short of time? Skip the sections "What a proximal term does to a fit" (but run its cells) and "iMAML", and the middle
-# exercise.*
+# *Short of time? Skip the sections "What a proximal term does to a fit" (but run its cells) and "iMAML" (but read its
+# first paragraph), and the middle exercise.*
 
 # %% [markdown]
 # ## What is left of the initialization
@@ -740,7 +740,7 @@ unconverged_prediction = predict("04.unconverged")
 # %%
 @functools.partial(jax.jit, static_argnums=1)
 def through_the_loop(proximal_strength, num_steps):
-    """The exact gradient of the query loss after K steps, and phi_K."""
+    """The exact gradient of the query loss after K steps, and φ_K."""
 
     def support_loss(phi):
         return net_loss(phi, task_net.support)
@@ -754,7 +754,7 @@ def through_the_loop(proximal_strength, num_steps):
 
 
 def by_the_system(phi, proximal_strength):
-    """The implicit gradient at phi, and whether the system is positive definite."""
+    """The implicit gradient at φ, and whether the system is positive definite."""
     hessian = np.asarray(net_hessian(phi, task_net.support))
     system = np.eye(481) + hessian / proximal_strength
     g = np.linalg.solve(system, net_gradient(phi, task_net.query))
@@ -888,8 +888,8 @@ for _, _, _g in _found.values():
 #
 # Every line of the derivation is an equation. Put in what an implementation has found, and what is left over is the
 # **residual** of that line: zero if the line holds. Write a function that returns the norms of three residuals, so that
-# the first one that is not zero shows where the bug is. The check tries it on these candidates and on others that you do
-# not see.
+# the first one that is not zero shows where the bug is. The check tries it on candidates with these bugs, on right ones,
+# and on others that you do not see.
 
 
 # %% tags=["exercise"] exercise="04.find_the_bug"
@@ -944,8 +944,7 @@ _rows = {
     for name in _candidates
 }
 _wrong = {name: [value > 1e-3 for value in row] for name, row in _rows.items()}
-assert _wrong["C"] == [False] * 4 and _wrong["A"][3] and _wrong["B"][3]
-assert _wrong["A"][1:3] == [False, False] and _wrong["B"][:2] == [False, False]
+assert _wrong == {"A": [True, False, False, True], "B": [False, False, True, True], "C": [False] * 4}
 candidates_prediction.reveal([_wrong["A"][2], _wrong["A"][0], not _wrong["A"][3]].index(True))
 plots.table(
     {name: [f"{value:.3f}" for value in row] for name, row in _rows.items()},

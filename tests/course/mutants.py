@@ -1,12 +1,13 @@
 """Solutions read from the lessons' sources, and small mechanical mistakes made in them."""
 
 import ast
-import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from metalearn.course.exercises import grading
 from metalearn.course.exercises.exercise import Exercise
@@ -184,14 +185,16 @@ class Score:
         return Score(*(getattr(self, field) + getattr(other, field) for field in self.__dataclass_fields__))
 
     @property
+    def counted(self) -> int:
+        return self.rejected + len(self.escaped) + len(self.unseen)
+
+    @property
     def fraction(self) -> float:
-        counted = self.rejected + len(self.escaped) + len(self.unseen)
-        return self.rejected / counted if counted else 1.0
+        return self.rejected / self.counted if self.counted else 1.0
 
     def __str__(self) -> str:
-        counted = self.rejected + len(self.escaped) + len(self.unseen)
         return (
-            f"{self.rejected} of {counted} mutants rejected ({self.fraction:.1%}), "
+            f"{self.rejected} of {self.counted} mutants rejected ({self.fraction:.1%}), "
             f"{self.harmless} harmless and {self.broken} that raise not counted"
             + "".join(f"\n  escaped: {description}" for description in self.escaped)
             + "".join(f"\n  unseen: {description}" for description in self.unseen)
@@ -248,14 +251,20 @@ def _until_it_differs(exercise: Exercise, function: Callable[..., Any], seed: in
     """The function, but it raises at the first instance with another result than the reference."""
     if exercise.judge:
         return function
-    numbers = itertools.count()
+    targets = iter(right_results(exercise, seed)[0])  # computed here: the time limit is the mutant's alone
 
     def watched(*arguments: Any) -> Any:
         result = function(*arguments)
-        given = grading._call(lambda: result, ())
-        target = grading._answer(exercise, seed, exercise.reference, next(numbers))
+        given, target = grading._call(lambda: result, ()), next(targets)
         if not grading._same(exercise, target, grading._without_names(target, given)):
             raise _Differs
         return result
 
     return watched
+
+
+def right_results(exercise: Exercise, seed: int) -> tuple[list[Any], list[tuple]]:
+    """What the reference returns on each instance, and the instances."""
+    with jax.enable_x64(True):
+        instances = grading._instances(exercise, seed)
+        return [grading._answer(exercise, seed, exercise.reference, n) for n in range(len(instances))], instances

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -161,8 +162,6 @@ def bent(rng, x):
         (lambda rng, x: np.where(x > 0, x, np.nan), "not finite"),
         (lambda rng, x: 3.0, "one and the same number"),
         (lambda rng, x: np.sin(x), "the same curve"),
-        (lambda rng, x: np.where(x > 0, 1, 0), "the same curve"),
-        (lambda rng, x: x > 0, "the same curve"),
     ],
 )
 def test_curves_from_which_nothing_can_be_learned_are_refused(curve, message, capsys):
@@ -170,6 +169,15 @@ def test_curves_from_which_nothing_can_be_learned_are_refused(curve, message, ca
         lesson_07.own_benchmark(curve, 100)
     assert lesson_07.own_comparison(curve) == {}
     assert message in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", [bool, int])
+def test_curves_of_whole_numbers_are_those_of_the_same_numbers(kind):
+    def curve(rng, x):
+        return (x > rng.normal()).astype(kind)
+
+    floats = lesson_07.own_benchmark(lambda rng, x: curve(rng, x).astype(float), 100)
+    chex.assert_trees_all_equal(lesson_07.own_benchmark(curve, 100).test_tasks(), floats.test_tasks())
 
 
 def test_the_learners_test_curves_take_no_part_in_a_choice():

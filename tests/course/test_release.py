@@ -492,7 +492,6 @@ def term(tmp_path_factory):
 
 READS_FEEDBACK = """
 import sys
-sys.path.insert(0, ".")
 from lab import open_browser
 
 with open_browser(sys.argv[1]) as page:

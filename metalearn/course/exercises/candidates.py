@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -74,14 +75,14 @@ def quantities(arguments: Arguments) -> dict[str, Any]:
       Exception: of any kind, if they are no arguments of an inner loop.
     """
     name = next(name for name in ("params", "theta", "adapted") if name in arguments)
-    start = jax.tree.map(np.asarray, arguments[name])
+    params = jax.tree.map(np.asarray, arguments[name])
     losses = _losses(arguments)
-    adapted = _adapted(next(iter(losses.values())), start, arguments)
+    adapted = _adapted(next(iter(losses.values())), params, arguments)
     found = dict(adapted)
     for place, phi in adapted.items():
-        found[f"the change of {place}"] = jax.tree.map(np.subtract, phi, start)
-    at_start = "the adapted parameters" if name == "adapted" else "the initialization"
-    for (place, phi), (word, loss) in itertools.product({at_start: start, **adapted}.items(), losses.items()):
+        found[f"the change of {place}"] = jax.tree.map(np.subtract, phi, params)
+    at_params = "the adapted parameters" if name == "adapted" else "the initialization"
+    for (place, phi), (word, loss) in itertools.product({at_params: params, **adapted}.items(), losses.items()):
         found[f"the {word} at {place}"], gradient = jax.value_and_grad(loss)(phi)
         found[f"the gradient of the {word} at {place}"] = gradient
         found[f"the squared norm of the gradient of the {word} at {place}"] = optax.tree.norm(gradient, squared=True)
@@ -98,18 +99,18 @@ def _losses(arguments: Arguments) -> dict[str, inner.Objective]:
     return {"support loss": lambda phi: loss(phi, task.support), "query loss": lambda phi: loss(phi, task.query)}
 
 
-def _adapted(loss: inner.Objective, start: Any, arguments: Arguments) -> dict[str, Any]:
-    """Where the inner steps end, if there are any, and those of the proximal problem."""
-    rate, num_steps = arguments.get("learning_rate", arguments.get("step_size")), arguments.get("num_steps", 1)
-    ends = {}
-    if rate is not None:
-        ends["the parameters after the inner steps"] = inner.descend(loss, optax.sgd(rate), num_steps, start)
-    strength = arguments.get("proximal_strength", arguments.get("strength"))
-    if rate is not None and strength is not None:
-        proximal = inner.proximal(loss, start, strength)
-        end = inner.descend(proximal, optax.sgd(rate), num_steps, start)
-        ends["the parameters after the inner steps of the proximal problem"] = end
-    return ends
+def _adapted(loss: inner.Objective, params: Any, arguments: Arguments) -> dict[str, Any]:
+    """The parameters after the inner steps, if there are any, and after those of the proximal problem."""
+    learning_rate, num_steps = arguments.get("learning_rate", arguments.get("step_size")), arguments.get("num_steps", 1)
+    found = {}
+    if learning_rate is not None:
+        found["the parameters after the inner steps"] = inner.descend(loss, optax.sgd(learning_rate), num_steps, params)
+    proximal_strength = arguments.get("proximal_strength", arguments.get("strength"))
+    if learning_rate is not None and proximal_strength is not None:
+        proximal = inner.proximal(loss, params, proximal_strength)
+        end = inner.descend(proximal, optax.sgd(learning_rate), num_steps, params)
+        found["the parameters after the inner steps of the proximal problem"] = end
+    return found
 
 
 # --- other arguments -----------------------------------------------------------------------------------------
@@ -224,7 +225,9 @@ def _changed(names: Sequence[str], function: Callable, arguments: Arguments) -> 
 
 def kind_of(value: Any) -> str:
     """What an argument is, as far as it matters here."""
-    if isinstance(value, bool | str | None):
+    if isinstance(value, bool | str | None) or jax.dtypes.issubdtype(
+        getattr(value, "dtype", float), jax.dtypes.prng_key
+    ):
         return "other"
     if isinstance(value, int | np.integer):
         return "count"

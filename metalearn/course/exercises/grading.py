@@ -218,8 +218,7 @@ def _unchanged(before: Any, after: Any) -> bool:
 
     try:
         old, new = jax.tree.flatten(before), jax.tree.flatten(after)
-        alike: bool = old[1] == new[1]  # type: ignore[operator]
-        return alike and all(map(same, old[0], new[0]))
+        return bool(old[1] == new[1]) and all(map(same, old[0], new[0]))  # type: ignore[operator]
     except Exception:  # a container holds what cannot be sorted or compared, which did not come from the instances
         return False
 
@@ -260,7 +259,7 @@ def _relation(exercise: Exercise, seed: int, targets: list, results: list) -> st
     def close(target: np.ndarray, yours: np.ndarray) -> bool:
         return target.shape == yours.shape and bool(_close(exercise, target, yours).all())
 
-    case = Case(_arguments(exercise, seed), targets, results, close, _candidates(exercise, seed))
+    case = Case(_arguments(exercise, seed), targets, results, close, partial(_candidates, exercise, seed))
     return relation(case)
 
 
@@ -320,13 +319,14 @@ def _with_changed(verdict: Verdict, exercise: Exercise, changed: set[int]) -> Ve
     """The verdict on a function that changed the arguments in these places."""
     if not changed:
         return verdict
-    names = list(inspect.signature(exercise.reference).parameters)
-    told = [f"`{names[place]}`" for place in sorted(changed)]
+    parameters = list(inspect.signature(exercise.reference).parameters)
+    names = [parameters[place] for place in sorted(changed)]
+    told = _enumerate([f"`{name}`" for name in names])
     right = verdict.status == "passed"
     opening = "Your results are right, but your function changes" if right else "Your function also changes"
     said = (
-        f"{opening} its argument{'s' * (len(told) > 1)} {_enumerate(told)}, and whoever calls it goes on with what was "
-        f"changed. Work on a copy, such as `copy.deepcopy({told[0][1:-1]})`, or make a new value: `x = x - step` makes "
+        f"{opening} its argument{'s' * (len(names) > 1)} {told}, and whoever calls it goes on with what was "
+        f"changed. Work on a copy, such as `copy.deepcopy({names[0]})`, or make a new value: `x = x - step` makes "
         "one, where `x -= step` changes the array that was given."
     )
     message = said if right else f"{verdict.message}\n\n{said}"

@@ -31,14 +31,14 @@ class Case:
       targets: the right results.
       results: the learner's.
       close: whether the second array equals the first, within the tolerance of the exercise.
-      candidates: what else a result may equal.
+      candidates: gives what else a result may equal.
     """
 
     arguments: Sequence[Arguments]
     targets: Sequence[Any]
     results: Sequence[Any]
     close: Callable[[np.ndarray, np.ndarray], bool]
-    candidates: Iterable[Candidate]
+    candidates: Callable[[], Iterable[Candidate]]
 
     @cached_property
     def ours(self) -> list[Any]:
@@ -220,8 +220,9 @@ def _of_candidates(case: Case) -> str | None:
         ((name, (_, wrong)),) = case.wrong_parts.items()
         views.append((f"All is right but {name}, which is that of", wrong, lambda tree: _parts(tree)[name]))
     found: str | None = None
+    tried = case.candidates()
     end = time.process_time() + PATIENCE
-    for candidate in itertools.takewhile(lambda _: time.process_time() < end, case.candidates):
+    for candidate in itertools.takewhile(lambda _: time.process_time() < end, tried):
         for opening, yours, view in views if candidate.has_parts else views[:1]:
             values = _values(case, candidate, yours, view)
             factor = None if values is None else _factor(case, values, yours)
@@ -370,7 +371,7 @@ def _factor(case: Case, bases: Arrays, yours: Arrays) -> str | None:
     """What makes yours of the bases: "minus 2 times ", "`K` times ", "" if they are equal, or None if nothing does."""
     used = np.array([base.any() for base in bases])
     ratios = np.array(list(map(_ratio, bases, yours)))[used]
-    if not ratios.any() or not ratios.all() or not _parallel(case, bases, yours):
+    if not used.any() or not ratios.all() or not _parallel(case, bases, yours):
         return None
     one_number = sum(base.size for base in itertools.compress(bases, used)) == 1  # a multiple of any other
     numbers = {} if one_number else {f"{abs(ratios[0]):.4g}": abs(ratios[0])}
@@ -378,7 +379,8 @@ def _factor(case: Case, bases: Arrays, yours: Arrays) -> str | None:
     for text, values in itertools.chain(NUMBERS.items(), numbers.items(), products):
         for minus, sign in (("", 1), ("minus ", -1)):
             factors = np.where(used, sign * values, 0)
-            if case.equal([factor * base for factor, base in zip(factors, bases, strict=True)], yours):
+            near = abs(factors[used][0] / ratios[0] - 1) < 0.1  # few are, and to compare whole arrays takes longer
+            if near and case.equal([factor * base for factor, base in zip(factors, bases, strict=True)], yours):
                 return f"{minus}{text} times " if text else minus
     return None
 
@@ -440,7 +442,7 @@ def _parts(tree: Any) -> dict[str, Any]:
             ordinals = ("first", "second", "third", "fourth")
             return {f"the {ordinal} {word}": _numbers(part) for ordinal, part in zip(ordinals, tree, strict=False)}
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {f"`{jax.tree_util.keystr(path)}`": np.ravel(leaf) for path, leaf in leaves} if len(leaves) > 1 else {}
+    return {f"`{jax.tree_util.keystr(path)}`": _numbers(leaf) for path, leaf in leaves} if len(leaves) > 1 else {}
 
 
 def _arguments_like(case: Case, trees: Sequence[Any]) -> Iterator[tuple[str, Arrays]]:

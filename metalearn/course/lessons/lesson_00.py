@@ -350,7 +350,7 @@ def _other_sign(objective, theta, learning_rate, num_steps):
 
 
 def _losses_with_rates(rng):
-    """A parabola, a product whose Hessian changes along the way, a single step, and nesting; none of them arrives."""
+    """A parabola, a product whose Hessian changes along the way, a single step, and nesting; none of them converges."""
     bowl, product, valley, _, nested = (objective for objective, *_ in _losses_to_descend(rng))
     pair = (rng.uniform(0.8, 1.2, (2, 3)), rng.uniform(0.2, 0.8, 2))
     return [

@@ -933,10 +933,10 @@ def show_solvers(errors: dict[tuple[str, float], np.ndarray]) -> None:
     )
 
 
-def show_spectrum(curvatures: np.ndarray, strength: float, errors: dict[str, np.ndarray]) -> None:
+def show_spectrum(curvatures: np.ndarray, proximal_strength: float, errors: dict[str, np.ndarray]) -> None:
     """The curvatures of the network, shape [d], beside the errors of both solvers against products."""
     figure, (left, right) = plots.subplots(2, height=3.5)
-    size = np.sort(np.abs(curvatures))[::-1][:30] / strength
+    size = np.sort(np.abs(curvatures))[::-1][:30] / proximal_strength
     plots.lines(
         np.arange(1, 31),
         {},
@@ -968,15 +968,15 @@ def show_spectrum(curvatures: np.ndarray, strength: float, errors: dict[str, np.
     )
 
 
-def show_trust(strengths: np.ndarray, errors: dict[int, np.ndarray], definite: dict[int, np.ndarray]) -> None:
+def show_trust(proximal_strengths: np.ndarray, errors: dict[int, np.ndarray], definite: dict[int, np.ndarray]) -> None:
     """Errors of implicit gradients against the proximal strength.
 
     Args:
-      strengths: shape [s].
+      proximal_strengths: shape [s].
       errors: number of inner steps -> relative error, shape [s].
       definite: number of inner steps -> whether the linear system is positive definite, shape [s].
     """
-    logs = np.log10(strengths)
+    logs = np.log10(proximal_strengths)
     marked = (
         np.concatenate([logs[~here] for here in definite.values()]),
         np.concatenate([errors[k][~here] for k, here in definite.items()]),
@@ -992,8 +992,8 @@ def show_trust(strengths: np.ndarray, errors: dict[int, np.ndarray], definite: d
             log="y",
         ),
         "Relative error of the implicit gradient against the proximal strength, both logarithmic. After five steps it "
-        "is around one or above for all small strengths, and small for large ones only. After 300 steps it "
-        "falls far below the other curve from medium strengths on. The smallest strengths of both curves are marked as "
+        "is around one or above for all small proximal strengths, and small for large ones only. After 300 steps it "
+        "falls far below the other curve from medium ones on. The smallest proximal strengths of both curves are marked as "
         "indefinite.",
         "An implicit gradient needs a converged inner loop",
         "Relative error after K inner steps, measured against backpropagation through the same inner loop.",

@@ -1154,8 +1154,8 @@ def rescue(losses, norms):
         "Unclipped Adam stays above one with each of three learning rates. Right: the norm of the meta-gradient in an "
         "unclipped run lies around a few units, with rare spikes that are hundreds to thousands of times larger.",
         title="Clipping rescues MAML, and a smaller learning rate does not",
-        caption="Left: medians over five seeds and 20 steps, MAML with ten inner steps on sine curves. Right: one run "
-        "at learning rate 0.003.",
+        caption="Left: medians over five seeds and 20 steps, MAML with ten inner steps on sine curves. Right: of the "
+        "runs at learning rate 0.003, the one with the largest norm.",
     )
 
 
