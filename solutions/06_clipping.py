@@ -862,7 +862,7 @@ final = np.nan_to_num(final, nan=np.inf)  # diverged counts as worst
 clipped, *others = np.median(final, axis=1)
 near = [bool(control < 1.3 * clipped) for control in others[-2:]]
 control_prediction.reveal(near.index(True) if any(near) else 2)
-spiked = norms[2, norms[2].max(axis=1).argmax()]  # of five runs the one with the largest norm
+spiked = norms[2, norms[2].max(axis=1).argsort()[2]]  # of five runs the third by its largest norm
 figures.rescue(dict(list(zip(settings, losses, strict=True))[:4]), spiked)
 plots.table(
     {name: [*seeds, np.median(seeds)] for name, seeds in zip(settings, final, strict=True)},

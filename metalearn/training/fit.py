@@ -25,7 +25,7 @@ from metalearn.training.checkpoints import CheckpointError, Checkpoints
 from metalearn.training.loop import History
 from metalearn.training.sources import Batches, Sampler, TasksEndedError
 
-NUM_CALLS = 100
+NUM_CALLS = 50
 """A run is cut into about so many compiled calls; between two of them the bar moves and the callback is called."""
 
 
@@ -93,7 +93,7 @@ def fit(
     ...     scores.append((step, score(state.params)))
     >>> result = run(validate)
     >>> len(scores), scores[-1][0]
-    (100, 200)
+    (50, 200)
 
     >>> def stop_early(step, state, history):  # early stopping
     ...     losses = history.query_loss
@@ -133,7 +133,7 @@ def fit(
         are sharded over them stay so, and others are copied to every device. Of several processes, each is given the
         same batches.
       callback: (number of outer steps so far, learner's state, History of this run) -> True to stop, otherwise False or
-        None. It is called after each of the about 100 compiled calls into which a run is cut (or after every step,
+        None. It is called after each of the about 50 compiled calls into which a run is cut (or after every step,
         if there are fewer), before the checkpoint is written. It does not belong to what a checkpoint holds.
 
     Returns:

@@ -225,9 +225,7 @@ def _changed(names: Sequence[str], function: Callable, arguments: Arguments) -> 
 
 def kind_of(value: Any) -> str:
     """What an argument is, as far as it matters here."""
-    if isinstance(value, bool | str | None) or jax.dtypes.issubdtype(
-        getattr(value, "dtype", float), jax.dtypes.prng_key
-    ):
+    if isinstance(value, bool | str | None) or jnp.issubdtype(getattr(value, "dtype", float), jax.dtypes.prng_key):
         return "other"
     if isinstance(value, int | np.integer):
         return "count"

@@ -993,8 +993,8 @@ def show_trust(proximal_strengths: np.ndarray, errors: dict[int, np.ndarray], de
         ),
         "Relative error of the implicit gradient against the proximal strength, both logarithmic. After five steps it "
         "is around one or above for all small proximal strengths, and small for large ones only. After 300 steps it "
-        "falls far below the other curve from medium ones on. The smallest proximal strengths of both curves are marked as "
-        "indefinite.",
+        "falls far below the other curve from medium ones on. The smallest proximal strengths of both curves are "
+        "marked as indefinite.",
         "An implicit gradient needs a converged inner loop",
         "Relative error after K inner steps, measured against backpropagation through the same inner loop.",
     )
