@@ -1155,7 +1155,7 @@ def rescue(losses, norms):
         "unclipped run lies around a few units, with rare spikes that are hundreds to thousands of times larger.",
         title="Clipping rescues MAML, and a smaller learning rate does not",
         caption="Left: medians over five seeds and 20 steps, MAML with ten inner steps on sine curves. Right: of the "
-        "runs at learning rate 0.003, the one with the largest norm.",
+        "five runs at learning rate 0.003, the third by its largest norm.",
     )
 
 
