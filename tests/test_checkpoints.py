@@ -94,7 +94,7 @@ def test_an_interrupted_run_goes_on(never_stopped, tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "sampled_steps", interrupt)
     reached = fit(300, tmp_path)
-    assert reached.state.step == len(reached.history.query_loss) == 57
+    assert reached.state.step == len(reached.history.query_loss) == 114
     assert_same_bits(fit(300, tmp_path), never_stopped)
 
 
@@ -285,7 +285,7 @@ def test_ctrl_c_twice_ends_calmly(never_stopped, tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoints.Checkpoints, "save", interrupted_save)
     monkeypatch.setattr(loop, "sampled_steps", interrupt)
-    assert fit(300, tmp_path).state.step == 57
+    assert fit(300, tmp_path).state.step == 114
     monkeypatch.undo()
     assert_same_bits(fit(300, tmp_path), never_stopped)
 

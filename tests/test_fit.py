@@ -331,7 +331,7 @@ def test_the_callback_sees_the_run_and_may_stop_it():
         return step >= 103
 
     first = fit(num_steps=100)
-    result = ml.fit(learner, first.state, from_bank, 250, 4, KEY, progress=False, callback=watch)
+    result = ml.fit(learner, first.state, from_bank, 150, 4, KEY, progress=False, callback=watch)
     assert seen == [(103, 103, 3)]
     chex.assert_trees_all_equal(result.state, fit(num_steps=103).state)
     with pytest.raises(TypeError, match=r"callback must return True to stop.*3.5"):
@@ -412,12 +412,12 @@ def interrupted_after(monkeypatch, num_calls):
 
 
 def test_ctrl_c_returns_what_was_reached(monkeypatch, plain_loop, capsys):
-    """250 steps are run 3 at a time, so that the fifth call begins after 12."""
+    """150 steps are run 3 at a time, so that the fifth call begins after 12."""
     interrupted_after(monkeypatch, 4)
-    result = fit(num_steps=250, progress=True)
+    result = fit(num_steps=150, progress=True)
     chex.assert_trees_all_close(result.state, plain_loop[0][12], rtol=1e-5, atol=1e-6)
     chex.assert_shape(list(result.history), (12,))
-    assert "Interrupted after 12 of 250 steps" in capsys.readouterr().out
+    assert "Interrupted after 12 of 150 steps" in capsys.readouterr().out
 
 
 def test_ctrl_c_while_waiting_leaves_state_and_history_in_step(monkeypatch):
