@@ -210,7 +210,8 @@ PNG = "iVBORw0KGgo="
 
 
 def draw_a_toy():
-    return plots.element("<rect width='10' height='3'/>", 10, 3, alt="A picture of a toy.")
+    half = "<rect width='10' height='3'/>"
+    return plots.element(half, 10, 3, alt="A picture of a toy."), plots.element(half, 10, 3)
 
 
 @pytest.fixture
@@ -234,10 +235,11 @@ class TestFrame:
             "Before this: [01 · Learning to learn](01_learning_to_learn.ipynb).",
             "**Afterwards you can**\n\n- **double** a number,\n  whatever it is.",
             "**New symbols**\n\n- $x$: a number",
-            "![A picture of a toy.](attachment:opening.png)",
+            "![A picture of a toy.](attachment:opening-left.png)",
+            "![](attachment:opening-right.png)",
         ):
             assert text in top.source
-        assert top.attachments["opening.png"]["image/png"].startswith(PNG[:5])
+        assert all(top.attachments[name]["image/png"].startswith(PNG[:5]) for name in page.PICTURES)
 
     def test_the_bottom_leads_on(self, framed):
         run(framed, "--no-execute")
@@ -252,7 +254,7 @@ class TestFrame:
 
         def with_picture(data):
             notebook = read(path)
-            notebook.cells[0].attachments["opening.png"]["image/png"] = data
+            notebook.cells[0].attachments["opening-right.png"]["image/png"] = data
             path.write_text(builder.as_text(notebook), "utf-8")
             return [text for text in builder.check(framed) if text.startswith("lessons/")]
 

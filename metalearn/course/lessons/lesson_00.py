@@ -1011,7 +1011,7 @@ def descent_path(h: Callable, theta: Any, truth: Any) -> Callable[..., Figure]:
     return draw
 
 
-def opening() -> str:
+def opening() -> tuple[str, str]:
     """The picture of the claim: the loss after a whole run of gradient descent is a function one can differentiate."""
     curvature, theta, num_steps = np.array([1.0, 4.0]), np.array([2.0, 1.0]), 8
 

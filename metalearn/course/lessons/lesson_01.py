@@ -1035,7 +1035,7 @@ def fine_tuning(rates: Any, validation: dict[str, Any], chosen: dict[str, float]
     )
 
 
-def opening() -> str:
+def opening() -> tuple[str, str]:
     """The picture of the claim: one function for all sine curves is far from most, so its loss has a floor."""
     x = np.linspace(-5.0, 5.0, 101)
     middles = (np.arange(60) + 0.5) / 60

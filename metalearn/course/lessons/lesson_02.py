@@ -1090,7 +1090,7 @@ def training_time(curvatures: dict[str, Any], losses: dict[str, Any], times: Any
     )
 
 
-def opening() -> str:
+def opening() -> tuple[str, str]:
     """The picture of the claim: adaptation moves the best initialization, and the meta-gradient knows by how much."""
     theta, before, after = _THETA, _after_one_step(0.0), _after_one_step(0.3)
     points = {

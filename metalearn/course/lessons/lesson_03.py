@@ -1213,7 +1213,7 @@ def practice(curves: dict[str, Any]) -> None:
     )
 
 
-def opening() -> str:
+def opening() -> tuple[str, str]:
     """The picture of the claim: where MAML, FO-MAML, Reptile and joint training converge on two quadratic tasks."""
     learning_rate, num_steps = 0.1, 3
     theta = np.linspace(-1.2, 2.2, 200)

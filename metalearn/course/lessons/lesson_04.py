@@ -1000,7 +1000,7 @@ def show_trust(proximal_strengths: np.ndarray, errors: dict[int, np.ndarray], de
     )
 
 
-def opening() -> str:
+def opening() -> tuple[str, str]:
     """The picture of the claim: the proximal term makes adaptation a minimum, which depends on the initialization."""
     phi, theta, strength = np.linspace(-2.2, 4.2, 1281), -1.0, 0.6
     support = 0.5 * (phi - 2.0) ** 2

@@ -1102,7 +1102,7 @@ def own_nu(my_task: Callable[[Any], Task], loss: Loss, theta: Any, my_nu: float 
     )
 
 
-def opening() -> str:
+def opening() -> tuple[str, str]:
     """The picture of the claim: two solves of a perturbed problem give the meta-gradient with error O(ν) or O(ν²)."""
     theta, strength = 0.3, 1.0
 

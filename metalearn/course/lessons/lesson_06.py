@@ -931,7 +931,7 @@ QUIZ = (
 # Figures ------------------------------------------------------------------------------------------------------------
 
 
-def opening() -> str:
+def opening() -> tuple[str, str]:
     """On the left dots that each stand for one initialization: the curvature of the meta-objective against the norm of
     its gradient. The dots fill a wedge that widens to the right and stay below a rising straight line. On the right a
     narrow valley: from high up on one wall a plain gradient step lands on the opposite wall, and a clipped step ends a

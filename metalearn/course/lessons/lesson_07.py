@@ -1859,7 +1859,7 @@ def front(build: Callable, title: str, alt: str) -> dict[str, tuple[float, tuple
 _LABEL_BELOW = {("FO-MAML", 0): 1, ("FO-MAML", 1): 1, ("FO-B-MAML symmetric", 0): 1}
 
 
-def opening() -> str:
+def opening() -> tuple[str, str]:
     """The picture of the comparison: what each method reached on sine curves under one budget, from the record."""
     _, (axes,) = plots.subplots(width=4.8, height=2.45)
     _strip(axes, SINES, METHODS)

@@ -1229,7 +1229,7 @@ QUIZ = (
 EVERY = 40  # of the points of a computed trajectory, the eye needs no more
 
 
-def opening() -> str:
+def opening() -> tuple[str, str]:
     """The picture of the claim: with small steps the inner loop follows the gradient flow."""
     curvature, minimum, theta, horizon = 1.6, 0.0, 1.0, 2.0
     time = np.linspace(0, horizon, 200)

@@ -1100,7 +1100,7 @@ def _no_solve() -> str:
     return d.svg()
 
 
-def opening() -> str:
+def opening() -> tuple[str, str]:
     """The picture of the claim: the envelope under a wiggly loss, and its gradient as the arrow from φ* to θ."""
     h, strength, theta = LOSSES["wiggly"], 0.6, 2.5
     value, adapted = (float(each) for each in envelope(h, strength, theta))

@@ -1066,7 +1066,7 @@ def rounds(number: Any, same: dict[str, Any], different: dict[str, Any]) -> None
     )
 
 
-def opening() -> str:
+def opening() -> tuple[str, str]:
     """The picture of the claim: floors against the support batch, and how old each memory is."""
     n = np.array([1, 2, 4, 8, 16])
     left = diagrams.plot(

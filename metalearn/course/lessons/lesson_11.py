@@ -1018,7 +1018,7 @@ def _band(curves: _Array) -> str:
     return plots.svg(drawing)
 
 
-def opening() -> str:
+def opening() -> tuple[str, str]:
     """The picture of the claim: what one kernel regression predicts from five points, before and after training."""
     curves = record()
     return diagrams.opening(

@@ -1366,7 +1366,7 @@ def _attraction() -> str:
     return d.svg()
 
 
-def opening() -> str:
+def opening() -> tuple[str, str]:
     """The picture of the claim: five new characters, and what training does to the features."""
     return diagrams.opening(
         _new_characters(),

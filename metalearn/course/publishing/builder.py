@@ -74,7 +74,7 @@ def read_source(path: Path) -> NotebookNode:
       path: `NN_slug.py` in jupytext's percent format.
     Returns:
       The notebook: the lesson's top and bottom, difficulty and minutes above each exercise, expected output and hints
-      below its check, fixed ids. The picture of the top is not drawn yet: its attachment is empty.
+      below its check, fixed ids. The picture of the top is not drawn yet: its attachments are empty.
     Raises:
       SourceError: naming file and line, if markers are unbalanced, an exercise lacks its text or its check, a
         question its text, or an id is unknown, repeated or of another lesson.
@@ -91,7 +91,7 @@ def read_source(path: Path) -> NotebookNode:
             (framed,) = [lesson for lesson in syllabus.LESSONS if lesson.stem == path.stem]
             cell.source = page.opening(framed, cell.source)
             if page.draws(framed.number):
-                cell.attachments = nbformat.from_dict({page.PICTURE: {"image/png": ""}})
+                cell.attachments = nbformat.from_dict({name: {"image/png": ""} for name in page.PICTURES})
         if "fold" in tags:
             cell.metadata.tags = ["hide-input" if tag == "fold" else tag for tag in tags]
             cell.metadata.jupyter = nbformat.from_dict({"source_hidden": True})
@@ -148,22 +148,23 @@ def to_solution(notebook: NotebookNode) -> NotebookNode:
 def draw(notebook: NotebookNode) -> NotebookNode:
     """The notebook with the picture of its top, if it has one."""
     for cell in notebook.cells:
-        if page.PICTURE in cell.get("attachments", {}):
-            cell.attachments[page.PICTURE]["image/png"] = page.picture(cell.id[:2])
+        if "attachments" in cell:
+            cell.attachments = nbformat.from_dict(page.pictures(cell.id[:2]))
     return notebook
 
 
 def take_picture(notebook: NotebookNode, stored: NotebookNode) -> NotebookNode:
     """The notebook with the picture of another one, for its bytes depend on the version of what drew it."""
-    drawn = [picture for cell in stored.cells if (picture := _picture(cell))]
+    drawn = [cell.attachments for cell in stored.cells if _is_drawn(cell)]
     for cell in notebook.cells:
-        if drawn and page.PICTURE in cell.get("attachments", {}):
-            cell.attachments[page.PICTURE]["image/png"] = drawn[0]
+        if drawn and "attachments" in cell:
+            cell.attachments = drawn[0]
     return notebook
 
 
-def _picture(cell: NotebookNode) -> str:
-    return cell.get("attachments", {}).get(page.PICTURE, {}).get("image/png", "")
+def _is_drawn(cell: NotebookNode) -> bool:
+    attachments = cell.get("attachments", {})
+    return tuple(attachments) == page.PICTURES and all(drawn["image/png"] for drawn in attachments.values())
 
 
 def execute(notebook: NotebookNode, folder: Path) -> NotebookNode:
@@ -449,9 +450,7 @@ def _drift(path: Path, fresh: NotebookNode, root: Path, executed: bool) -> list[
     except Exception as error:  # nbformat raises many kinds; a merge conflict is the usual cause
         return [f"{name}: is not a notebook ({error})"]
     fresh = take_picture(copy.deepcopy(fresh), stored)
-    if undrawn := [
-        cell.id for cell in fresh.cells if page.PICTURE in cell.get("attachments", {}) and not _picture(cell)
-    ]:
+    if undrawn := [cell.id for cell in fresh.cells if "attachments" in cell and not _is_drawn(cell)]:
         return [f"{name}: the picture of cell {undrawn[0]} is missing; build it again"]
     if not executed and text == as_text(fresh):
         return []

@@ -20,8 +20,8 @@ from metalearn.course import lessons, syllabus
 from metalearn.course.syllabus import Lesson
 from metalearn.course.widgets import diagrams
 
-PICTURE = "opening.png"  # the name of the attachment
-PICTURE_WIDTH = 2000  # pixels, for screens that show two in place of one
+PICTURES = "opening-left.png", "opening-right.png"  # the names of the attachments
+PICTURE_WIDTH = 1000  # pixels of each, for screens that show two in place of one
 CONTENTS, NOTATION, SOURCES = "contents.md", "notation.md", "sources.md"
 OBJECTIVES, SYMBOLS = "**Afterwards you can**", "**New symbols**"
 
@@ -54,7 +54,7 @@ def opening(lesson: Lesson, source: str) -> str:
         f"{lesson.minutes} minutes",
         f"# {lesson.number} · {lesson.title}",
         f'<div style="font-size: 1.15em; opacity: 0.85">\n\n{lesson.claim}\n\n</div>',
-        *([f"![{_described(drawn)}](attachment:{PICTURE})"] if drawn else []),
+        *([pictures_block(lesson.number)] if drawn else []),
     ]
     objectives = f"{OBJECTIVES}\n\n{match['objectives'].strip()}"
     if match["symbols"]:
@@ -97,7 +97,7 @@ def course_cards(folder: str = "") -> str:
             part = lesson.part
             cards.append(f"{'</div>' * bool(cards)}<h3>{html.escape(part)}</h3><div class='ml-map'>")
         draw = draws(lesson.number)
-        drawn = _cropped(draw(), 0, 46, 505, 254, "") if draw else ""
+        drawn = _without_heading(draw()[0]) if draw else ""
         cards.append(
             f'<a href="{folder}{lesson.stem}.html">{drawn}<strong>{lesson.number} · {html.escape(lesson.name)}</strong>'
             f"<span>{lesson.kind}, {lesson.minutes} min</span>{html.escape(lesson.claim)}</a>"
@@ -109,18 +109,24 @@ def opening_card(number: str) -> str:
     """The picture of a lesson as a card that follows the page's theme, its halves below one another on a phone."""
     draw = draws(number)
     assert draw is not None
-    left, right = _cropped(draw(), 0, 0, 510, 300, _described(draw)), _cropped(draw(), 515, 0, 485, 300, "")
-    return plots.card(f'<div class="ml-panels">{left}{right}</div>')
+    return plots.card(f'<div class="ml-panels">{"".join(draw())}</div>')
 
 
-def _cropped(element: str, x: int, y: int, width: int, height: int, alt: str) -> str:
-    """A part of the picture of a lesson."""
-    role = f'role="img" aria-label="{html.escape(alt)}"' if alt else 'aria-hidden="true"'
-    start = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {role} '
-    return (
-        f'{start}width="{width}" height="{height}" viewBox="{x} {y} {width} {height}" style="overflow:hidden">'
-        + (element[element.index(">") + 1 :])
-    )
+def _without_heading(element: str) -> str:
+    """Half of the picture of a lesson, without its title and caption, hidden from screen readers."""
+    start = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" aria-hidden="true" '
+    return f'{start}width="500" height="254" viewBox="0 46 500 254">{element[element.index(">") + 1 :]}'
+
+
+def pictures_block(number: str) -> str:
+    """Both halves of the picture of a lesson, in Markdown: beside one another, or below where there is little room."""
+    draw = draws(number)
+    assert draw is not None
+    halves = [
+        f"{_HALF}\n\n![{described}](attachment:{name})\n\n</div>"
+        for described, name in zip((_described(draw), ""), PICTURES, strict=True)
+    ]
+    return '<div style="text-align: center">\n\n' + "\n\n".join(halves) + "\n\n</div>"
 
 
 def contents() -> str:
@@ -138,18 +144,24 @@ def written(name: str) -> str:
     return Path(__file__).with_name("site").joinpath(name).read_text("utf-8")
 
 
-def draws(number: str) -> Callable[[], str] | None:
+def draws(number: str) -> Callable[[], tuple[str, str]] | None:
     """The function that draws the picture of a lesson, `opening` in its module; None if there is none."""
     name = f"{lessons.__name__}.lesson_{number}"
     return getattr(importlib.import_module(name), "opening", None) if find_spec(name) else None
 
 
-def picture(number: str) -> str:
-    """The picture of a lesson on a light card, as PNG in base64.
+def pictures(number: str) -> dict[str, dict[str, str]]:
+    """The halves of the picture of a lesson on light cards, as attachments of a cell: PNG in base64.
 
     Raises:
       ModuleNotFoundError: if resvg-py, which draws it, is not installed.
     """
+    draw = draws(number)
+    assert draw is not None
+    return {name: {"image/png": _png(half)} for name, half in zip(PICTURES, draw(), strict=True)}
+
+
+def _png(element: str) -> str:
     try:
         import resvg_py
     except ModuleNotFoundError:
@@ -160,11 +172,9 @@ def picture(number: str) -> str:
     import matplotlib
     from PIL import Image
 
-    draw = draws(number)
-    assert draw is not None
     fonts = Path(matplotlib.get_data_path(), "fonts/ttf")  # the same on every machine
     drawn = resvg_py.svg_to_bytes(
-        svg_string=diagrams.standalone(draw()),
+        svg_string=diagrams.standalone(element),
         width=PICTURE_WIDTH,
         skip_system_fonts=True,
         font_dirs=[str(fonts)],
@@ -179,18 +189,19 @@ def picture(number: str) -> str:
 
 
 @functools.cache
-def _described(draw: Callable[[], str]) -> str:
+def _described(draw: Callable[[], tuple[str, str]]) -> str:
     """The alternative text of a picture, which is its own.
 
     Raises:
       ValueError: if it has none.
     """
-    found = re.search(r'^<svg [^>]*aria-label="([^"]+)"', draw())
+    found = re.search(r'^<svg [^>]*aria-label="([^"]+)"', draw()[0])
     if found is None or set(found[1]) & set("[]"):
         raise ValueError(f"{draw.__module__}.opening needs a picture with alternative text, without brackets")
     return html.unescape(found[1])
 
 
+_HALF = '<div style="display: inline-block; width: 49%; min-width: 430px">'
 _BOX = (
     '<div style="float: right; width: 34%; margin: 0 0 1em 1.5em; padding: 0.5em 1em; border: 1px solid rgba(128, 128, '
     '128, 0.4); border-radius: 10px">'

@@ -115,7 +115,7 @@ def show(element: str, alt: str, title: str = "", caption: str = "") -> None:
     """Displays a diagram as a card.
 
     Args:
-      element: the SVG, as the functions of this module and `opening` of a lesson return it.
+      element: the SVG, as the functions of this module return it.
       alt: what it shows, for somebody who cannot see it.
       title: the finding, as a sentence.
       caption: what is drawn.
@@ -142,25 +142,27 @@ def standalone(element: str) -> str:
     return light.replace("var(--jp-ui-font-family,system-ui,sans-serif)", "sans-serif")
 
 
-def opening(left: str, right: str, titles: Sequence[str], captions: Sequence[str], alt: str) -> str:
-    """The wide picture on top of a lesson: on the left what happens, on the right why.
+def opening(left: str, right: str, titles: Sequence[str], captions: Sequence[str], alt: str) -> tuple[str, str]:
+    """The picture on top of a lesson, in two halves: first what happens, then why.
 
     Args:
       left: an SVG element of at most 480 x 245 pixels, mostly `plot(...)`.
-      right: an SVG element of at most 470 x 240 pixels.
+      right: likewise.
       titles: of both halves.
       captions: of both halves.
-      alt: what is to be seen, for somebody who cannot see it.
+      alt: what is to be seen in both, for somebody who cannot see it.
 
     Returns:
-      An SVG element of 1000 x 300 pixels.
+      Two SVG elements of 500 x 300 pixels, to be shown beside or below one another; the first has the alternative text.
     """
-    sheet = Drawing(1000, 300)
-    for x, title, caption, element in zip((0, 520), titles, captions, (left, right), strict=True):
-        sheet.text(x, 17, title, bold=True, size=16, anchor="start")
-        sheet.text(x, 38, caption, color=MUTED, anchor="start")
-        sheet.put(element, x, 54)
-    return sheet.svg(alt)
+    halves = []
+    for title, caption, element, described in zip(titles, captions, (left, right), (alt, ""), strict=True):
+        sheet = Drawing(500, 300)
+        sheet.text(0, 17, title, bold=True, size=16, anchor="start")
+        sheet.text(0, 38, caption, color=MUTED, anchor="start")
+        sheet.put(element, 0, 54)
+        halves.append(sheet.svg(described))
+    return halves[0], halves[1]
 
 
 def two_loops() -> str:

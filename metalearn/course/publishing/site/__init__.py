@@ -25,7 +25,6 @@ COPIED = ("README.md", "solutions/readme.png")  # what pages take from elsewhere
 MAP = "<!-- the map of the lessons -->"
 SHOW, SHOW_CODE, SHOW_ANSWER = "Show a solution", "Show the code", "Show the answer"
 
-_PICTURE = re.compile(rf"!\[[^]]*\]\(attachment:{page.PICTURE}\)")
 _MATHEMATICS = re.compile(r"\$\$(.+?)\$\$|\$([^$<>]+)\$", re.DOTALL)
 _VERDICT = re.compile(r'<div class="metalearn-card metalearn-(?:passed|done)".*?</div>', re.DOTALL)
 _REVEALED = re.compile(
@@ -106,8 +105,9 @@ def to_page(solution: NotebookNode, stubs: Mapping[str, str]) -> NotebookNode:
             cell.metadata["mystnb"] = {"code_prompt_show": SHOW, "code_prompt_hide": "Hide the solution"}
         elif "question" in cell.metadata:
             cell.source = f"<details>\n<summary>{SHOW}</summary>\n\n{cell.source}\n\n</details>"
-        if page.PICTURE in cell.pop("attachments", {}):
-            cell.source = _PICTURE.sub(lambda _: _raw(page.opening_card(cell.id[:2])), cell.source)  # noqa: B023
+        if cell.pop("attachments", {}):
+            number = cell.id[:2]
+            cell.source = cell.source.replace(page.pictures_block(number), _raw(page.opening_card(number)))
         if cell.cell_type == "code":
             if cell.source.startswith("progress("):  # a visitor has none
                 continue
