@@ -1,8 +1,9 @@
 """Measures how fast the library is, prints one table and writes it to RESULTS.md: `uv run python tests/benchmarks`.
 
 Run it on a machine that does nothing else. Each ratio is of programs that ran in turn, and a median over the rounds.
-Name sections to run only these, which writes no file: `uv run python tests/benchmarks sinusoid cost --rounds 7`. Three
-are run by name only: `browser` needs a Chromium, `binder` the package index, and `classroom` grades for 20 minutes.
+Name sections to run only these, which writes no file: `uv run python tests/benchmarks sinusoid cost --rounds 7`. Some
+are run by name only: `lessons` runs each of them, `browser` needs a Chromium, `binder` the package index, and
+`classroom` grades for 20 minutes.
 PyTorch is compared with where it is installed: `uv run --extra torch python tests/benchmarks`.
 """
 
@@ -17,7 +18,7 @@ import jax
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 SECTIONS = ("sinusoid", "conv4", "cost", "compilation", "meta_test")
-BY_NAME_ONLY = ("browser", "binder", "classroom")
+BY_NAME_ONLY = ("lessons", "browser", "binder", "classroom")
 HEAD = "| measured | figure | compared with | ratio | bar |\n|---|---|---|---|---|"
 
 
