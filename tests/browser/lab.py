@@ -159,8 +159,8 @@ class Notebook:
         slider.focus()
         self.page.evaluate(WATCH)
         for _ in range(3 * presses):
-            low, now, high = slider.evaluate("slider => [slider.min, slider.value, slider.max].map(Number)")
-            key = "ArrowLeft" if now == high else "ArrowRight" if now == low else key
+            low, now, high, step = slider.evaluate("({min, value, max, step}) => [min, value, max, step].map(Number)")
+            key = "ArrowLeft" if now + step > high else "ArrowRight" if now == low else key
             self.page.keyboard.press(key)
             with suppress(PlaywrightTimeout):  # a small step may draw the same picture, which is not sent again
                 self.page.wait_for_function("seen => latencies.length > seen", arg=seen, timeout=5_000)
