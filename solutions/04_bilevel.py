@@ -548,8 +548,8 @@ check("04.implicit_gradient", implicit_gradient)
 #
 # Step 1 makes every residual orthogonal to the direction just used, so $r_+ \perp p$. The first time $p = r$, and nothing
 # is left to show. Later let $p_-$ be the direction before $p$, so that $p = r + c_- p_-$. One step earlier, step 1 made
-# $r \perp p_-$ and step 2 made $S p \perp p_-$, so $r_+ = r - t S p$ is orthogonal to $p_-$ as well. Now multiply $p = r + c_- p_-$ by $r$ and by $r_+$: this gives $p^\top r = r^\top r$ and
-# $r_+^\top r = 0$.
+# $r \perp p_-$ and step 2 made $S p \perp p_-$, so $r_+ = r - t S p$ is orthogonal to $p_-$ as well. Now multiply
+# $p = r + c_- p_-$ by $r$ and by $r_+$: this gives $p^\top r = r^\top r$ and $r_+^\top r = 0$.
 #
 # </details>
 #
