@@ -150,9 +150,10 @@ check("04.proximal_descent", adapt_proximal)
 #
 # ## Early stopping acts like a proximal term
 #
-# MAML has no proximal term, but it stops after a few steps. Compare the two on the quadratic. Stopping after $K$ steps
-# keeps $(1 - \alpha a)^K$ of the initialization, and the proximal minimum keeps $\lambda / (\lambda + a)$. For small
-# curvatures both are nearly straight lines:
+# MAML has no proximal term, but it stops after a few steps. This is early stopping as in lesson 01, except that the number
+# of steps is fixed beforehand. Compare the two on the quadratic. Stopping after $K$ steps keeps $(1 - \alpha a)^K$ of the
+# initialization, and the proximal minimum keeps $\lambda / (\lambda + a) = 1 / (1 + a / \lambda)$. For small curvatures both
+# are nearly straight lines:
 #
 # $$(1 - \alpha a)^K \approx 1 - \alpha K a, \qquad \frac{\lambda}{\lambda + a} \approx 1 - \frac{a}{\lambda} .$$
 #
@@ -185,9 +186,10 @@ assert gap.min() > -1e-12 and 0.15 < gap.max() < 0.25
 # %% [markdown]
 # ## What a proximal term does to a fit
 #
-# For sine curves we learn an initialization with MAML, as in lesson 02. Then come 20 new tasks, each with six support
-# points, to whose values we add noise of standard deviation 1. The query points have no noise. The next two cells train
-# and adapt for some seconds, with a bar.
+# For sine curves we learn an initialization with MAML, as in lesson 02. Then we adapt it to 20 new tasks, each with six
+# support points, to whose $y$ values we add noise of standard deviation 1. The query points have no noise. Because the
+# proximal term adds $\lambda$ to every curvature, the inner learning rate $1 / (200 + \lambda)$ falls as $\lambda$ grows. The
+# next two cells train and adapt for some seconds, with a bar.
 
 # %%
 distribution = ml.tasks.Sinusoid(num_support=10, num_query=10)
@@ -324,13 +326,14 @@ explore(
 # %% [markdown]
 # ## The derivation, line by line
 #
-# Adaptation has become a minimization of its own, below the minimization of the meta-objective. This is a **bilevel**
-# problem:
+# Adaptation has become a minimization of its own, nested in the minimization of the meta-objective. Such a pair is a
+# **bilevel** problem. Its upper level minimises $F_\text{prox}$ over $\theta$, and its lower level, the inner problem, defines
+# $\phi^*$. For one task:
 #
 # $$F_\text{prox}(\theta) = f(\phi^*(\theta)), \qquad
 # \phi^*(\theta) = \arg\min_\phi \; h(\phi) + \frac{\lambda}{2} \lVert \phi - \theta \rVert^2 .$$
 #
-# We check every line on the sine curve with two parameters of lessons 02 and 03, in float64.
+# We check every line on the two-parameter sine curve of lessons 02 and 03, in float64.
 
 # %%
 jax.config.update("jax_enable_x64", True)
@@ -370,12 +373,15 @@ print("line 1 holds")
 
 # %% [markdown]
 # **Line 2: differentiate line 1 with respect to $\theta$.** It holds for every $\theta$, so its left side stays zero when
-# $\theta$ changes. With $H = \nabla^2 h(\phi^*)$ and $J = \partial \phi^* / \partial \theta$,
+# $\theta$ changes. Let $H = \nabla^2 h(\phi^*)$ and $J = \partial \phi^* / \partial \theta$. By the chain rule
+# $\nabla h(\phi^*(\theta))$ has the derivative $H J$, and $\phi^*(\theta) - \theta$ has the derivative $J - I$. So
 #
 # $$H J + \lambda\, (J - I) = 0 .$$
 #
-# This step is the **implicit function theorem**. It needs $H + \lambda I$ to be invertible, which a large enough $\lambda$
-# guarantees. The cell takes $J$ from differences: it changes $\theta$ a little and solves the inner problem again.
+# To differentiate the equation that a minimum solves, instead of the steps that lead to it, is called **implicit
+# differentiation**. It presumes that $J$ exists, and the **implicit function theorem** says that it does if $H + \lambda I$ is
+# invertible, which a large enough $\lambda$ guarantees. The cell takes $J$ from differences: it changes $\theta$ a little and
+# solves the inner problem again.
 
 # %% tags=["nbval-check-output"]
 H, identity, small = jax.hessian(h)(phi_star), jnp.eye(2), 1e-5
@@ -468,7 +474,8 @@ plots.table(
 
 # %% [markdown]
 # As $\lambda$ grows, FO-MAML's error shrinks, but adaptation shrinks with it: $\phi^*$ returns to $\theta$, and all that
-# is left is $\nabla f(\theta)$, the gradient of joint training. Where there is adaptation worth the name, the solve matters.
+# is left is $\nabla f(\theta)$, the gradient of joint training. Where there is adaptation worth the name, here in the first
+# row, the solve matters.
 
 # %% [markdown]
 # ## Exercise: a derivation to finish
@@ -524,30 +531,31 @@ check("04.implicit_gradient", implicit_gradient)
 #
 # The method of **conjugate gradients** (CG) is for a **positive definite** $S$, which means that all its eigenvalues are
 # positive. Then $q(g) = \frac12 g^\top S g - b^\top g$ is lowest where its gradient $S g - b$ is zero, at the solution. CG
-# lowers $q$ from $g = 0$ on, along one direction after the other. Let $r = b - S g$ be the residual, and $p$ the present
-# search direction, at first $p = r$.
+# lowers $q$ from $g = 0$ on, along one direction after the other. Let $r = b - S g$ be the **residual**, which is what is
+# left over of the equation. It is also minus the gradient of $q$, so it points downhill. Let $p$ be the present search
+# direction, at first $p = r$.
 #
 # 1. *How far along $p$?* $q(g + t p)$ is lowest where $p^\top (r - t S p) = 0$, so $t = p^\top r / p^\top S p$. The new
 #    residual is $r_+ = r - t S p$.
 # 2. *In which direction next?* Downhill, along $r_+$, but without spoiling what was gained along $p$. A step along
-#    $p_+ = r_+ + c p$ leaves $q$ lowest along $p$ if $p_+^\top S p = 0$ (the directions are then called conjugate), so
-#    $c = - r_+^\top S p / p^\top S p$.
-# 3. *Without another Hessian-vector product.* The steps so far make $r_+$ orthogonal to $r$ and to $p$, and
-#    $p^\top r = r^\top r$ (folded below). With $S p = (r - r_+) / t$ we get $t = r^\top r / p^\top S p$ and
-#    $c = r_+^\top r_+ / r^\top r$.
+#    $p_+ = r_+ + c p$ changes the residual by a multiple of $S p_+$. So $q$ stays lowest along $p$ if $p^\top S p_+ = 0$
+#    (the two directions are then called conjugate), and this gives $c = - r_+^\top S p / p^\top S p$.
+# 3. *In simpler formulas.* The first two steps make $r_+$ orthogonal to $r$ and to $p$, and $p^\top r$ equal to $r^\top r$,
+#    as the folded proof shows. With $S p = (r - r_+) / t$ we get $t = r^\top r / p^\top S p$ and
+#    $c = r_+^\top r_+ / r^\top r$. Each step needs one Hessian-vector product, for $S p$.
 #
 # <details><summary>Why they are orthogonal</summary>
 #
-# Let $p_-$ be the direction before $p$, so that $p = r + c_- p_-$. Step 1 makes every residual orthogonal to the direction
-# just used, so $r_+ \perp p$ and, one step earlier, $r \perp p_-$. Step 2 made $S p \perp p_-$, so $r_+ = r - t S p$ is
-# orthogonal to $p_-$ as well. Now multiply $p = r + c_- p_-$ by $r$ and by $r_+$: this gives $p^\top r = r^\top r$ and
-# $r_+^\top r = 0$.
+# Step 1 makes every residual orthogonal to the direction just used, so $r_+ \perp p$. The first time $p = r$, and nothing
+# is left to show. Later let $p_-$ be the direction before $p$, so that $p = r + c_- p_-$. One step earlier, step 1 made
+# $r \perp p_-$ and step 2 made $S p \perp p_-$, so $r_+ = r - t S p$ is orthogonal to $p_-$ as well. Now multiply
+# $p = r + c_- p_-$ by $r$ and by $r_+$: this gives $p^\top r = r^\top r$ and $r_+^\top r = 0$.
 #
 # </details>
 #
 # One can show by induction that each direction is conjugate to *all* earlier ones. So after $m$ steps CG has found the
-# lowest $q$ among all combinations of $b, S b, \ldots, S^{m-1} b$. The Neumann series combines such vectors too, but its
-# coefficients are fixed in advance. The three steps are the body of this loop:
+# lowest $q$ among all combinations of $b, S b, \ldots, S^{m-1} b$, which form a **Krylov subspace**. The Neumann series
+# combines such vectors too, but its coefficients are fixed in advance. The three steps are the body of this loop:
 
 
 # %%
@@ -594,17 +602,19 @@ neumann_prediction.reveal(round(np.log2(growth[0.5])) + 1)
 lesson_04.show_solvers(errors)
 
 # %% [markdown]
-# Along an eigenvector with eigenvalue $a$, each Hessian-vector product multiplies Neumann's error by $-a/\lambda$. The eigenvalue of
-# largest size decides, here $L$: **the series converges when $\lambda > L$ and diverges when $\lambda < L$**. CG works
+# As with every geometric series, the error after $m$ terms is $(-H/\lambda)^m$ times the whole, $S^{-1} b$. So along an
+# eigenvector of $H$ with eigenvalue $a$, each Hessian-vector product multiplies the error by $-a/\lambda$. The eigenvalue
+# of largest size decides, here $L$: **the series converges when $\lambda > L$ and diverges when $\lambda < L$**. CG works
 # whenever $S$ is positive definite, which is the same as $H + \lambda I$ positive definite. One can show that its relative
 # error after $m$ steps is at most $2 \sqrt\kappa \, \big((\sqrt\kappa - 1)/(\sqrt\kappa + 1)\big)^m$, with the condition
 # number $\kappa = (\lambda + L) / (\lambda + \mu)$, where $\mu$ is the smallest eigenvalue of $H$.
 #
 # That bound is often pessimistic, because it knows only the two extreme eigenvalues. After $m$ steps $g$ is a polynomial
-# in $S$, of degree $m - 1$, times $b$. The residual is then $P(S)\, b$ with a polynomial $P$ of degree $m$ and $P(0) = 1$,
-# and CG finds the one with the lowest $q$. If $S$ has only $m$ different eigenvalues, one such $P$ is zero at all of them, and CG is
-# exact. How many Hessian-vector products does the network of the slider need, on task 4 and with the $\lambda$ that was best
-# on average?
+# in $S$, of degree $m - 1$, times $b$. The residual $b - S g$ is then $P(S)\, b$ with a polynomial $P$ of degree $m$ and
+# $P(0) = 1$, and CG finds the one with the lowest $q$. If $S$ has only $m$ different eigenvalues, one such $P$ is zero at
+# all of them, and then the residual is zero. So CG is exact after $m$ steps, and never needs more steps than there are
+# unknowns, if we leave rounding aside. How many steps does it need for the network that we adapted above, on task 4 and
+# with the $\lambda$ that was best on average?
 
 # %%
 in_float64 = functools.partial(jax.tree.map, lambda leaf: leaf.astype(jnp.float64))
@@ -686,13 +696,13 @@ assert min(products) >= 3 and max(products) <= 12
 # ## iMAML
 #
 # Put the pieces together, and you have **iMAML**, implicit MAML (Rajeswaran et al., 2019): minimise the proximal
-# objective, take the query gradient, solve with CG. `ml.imaml` does this for any pytree and any inner optimizer; you have
-# seen its result in the table of three optimizers.
+# objective, take the query gradient, solve with CG. `ml.imaml` does this for any pytree and any inner optimizer that
+# converges to the minimum. You have seen its result in the table of three optimizers.
 #
 # What does it cost? Count a Hessian-vector product as two gradients, as in lesson 03. The proximal term costs no gradient.
-# So iMAML with $m$ Hessian-vector products costs $K + 1 + 2m$ gradients, and MAML $3K + 1$. (The library's CG spends one
-# of them more than it takes steps.) And how much must be remembered? We ask the compiler how many bytes each program needs besides its inputs
-# and outputs.
+# So iMAML with $m$ Hessian-vector products costs $K + 1 + 2m$ gradients, and MAML $3K + 1$. (The library's CG needs one
+# Hessian-vector product more than it takes steps, to compute the residual of its initial guess.) And how much must be
+# remembered? We ask the compiler how many bytes each program needs besides its inputs and outputs.
 
 # %%
 memory_prediction = predict("04.memory")
@@ -724,7 +734,8 @@ plots.table(
 
 # %% [markdown]
 # MAML keeps all iterates of the inner loop for its backward pass, and iMAML keeps the last one. For a long inner loop of a
-# large network this can decide whether the computation fits into memory.
+# large network this can decide whether the computation fits into memory. (MAML can also trade memory for computation, as
+# lesson 07 will show.)
 
 # %% [markdown]
 # ## Can this gradient be trusted?
@@ -801,8 +812,8 @@ lesson_04.show_trust(tested, wrong, definite)
 # proximal term helps. More steps help too, but at the smallest $\lambda$ even three hundred leave the system indefinite, and
 # nothing then bounds the error.
 #
-# From the returned vector alone you cannot tell these cases apart. What tells them apart is the **norm of the gradient of
-# the proximal objective** at the last step:
+# From the returned vector alone you cannot tell a right gradient from a wrong one. What warns you is the **norm of the
+# gradient of the proximal objective** where the inner loop stopped:
 
 # %% tags=["fold"]
 plots.table(
@@ -822,10 +833,10 @@ plots.table(
 )
 
 # %% [markdown]
-# Before you trust an implicit gradient, look at this norm. If the curvature of the proximal objective is at least $c > 0$
-# everywhere, the minimum is no farther away than the norm divided by $c$. A small $\lambda$ leaves only a small $c$, so the
-# norm must then be smaller still. `ml.evaluate.convergence` measures it, and the residual of CG beside it, for a batch of
-# tasks.
+# Before you trust an implicit gradient, look at this norm. If the curvature of the proximal objective is at least some
+# positive number everywhere, the minimum is no farther away than the norm divided by this number. With a small $\lambda$ the
+# number can be small too, and then the norm must be smaller still. For a batch of tasks, `ml.evaluate.convergence` measures the norm
+# relative to what it was at the initialization, and beside it the relative residual of CG.
 
 # %% [markdown]
 # ## Find the bug
@@ -881,15 +892,15 @@ for _, _, _g in _found.values():
 
 # %% [markdown]
 # We ran all three on the sine task with $\lambda = 2$. Each of their meta-gradients makes an acute angle with the right one,
-# so a small outer step against it lowers $F_\text{prox}$, and a falling loss would not give the bug away.
+# so a small outer step against it lowers $F_\text{prox}$, and a falling loss would not give a bug away.
 
 # %% [markdown]
 # ## Exercise: find the bug
 #
 # Every line of the derivation is an equation. Put in what an implementation has found, and what is left over is the
-# **residual** of that line: zero if the line holds. Write a function that returns the norms of three residuals, so that
-# the first one that is not zero shows where the bug is. The check tries it on candidates with these bugs, on right ones,
-# and on others that you do not see.
+# residual of that line, as for CG: it is zero if the line holds. Write a function that returns the norms of three residuals,
+# so that the first one that is not zero shows where the bug is. The check tries it on candidates like these three, on other
+# right ones, and on some with bugs that you do not see here.
 
 
 # %% tags=["exercise"] exercise="04.find_the_bug"
@@ -906,8 +917,8 @@ def residuals(candidate, loss, task, params, proximal_strength):
 
     Returns:
       An array of three numbers, each the norm of left side minus right
-      side: of line 1 at φ; of b being the query gradient at φ; of the
-      boxed system for g, with H at φ and the candidate's own b.
+      side: of line 1 at φ; of the equation b = ∇f(φ); of the boxed
+      system for g, with H at φ and the candidate's own b.
     """
 
     ### BEGIN SOLUTION
@@ -973,7 +984,8 @@ plots.table(
 #   $H + \lambda I$ is positive definite everywhere.
 # - In directions of small curvature, early stopping after $K$ steps keeps about as much of the initialization as a
 #   proximal term with $\lambda = 1 / (\alpha K)$.
-# - The meta-gradient needs only the minimum: $(I + H/\lambda)\, g = \nabla f(\phi^*)$, whatever the inner optimizer.
+# - Implicit differentiation gives the meta-gradient from the minimum alone: $(I + H/\lambda)\, g = \nabla f(\phi^*)$, whatever
+#   the inner optimizer.
 # - The Neumann series needs $\lambda > L$. Conjugate gradients need $H + \lambda I$ positive definite, and few steps where
 #   few curvatures are large.
 # - If the inner loop has not converged, the error of an implicit gradient can be several times the gradient itself.
@@ -996,8 +1008,8 @@ progress("04")
 #   error, change the number of large curvatures.
 # - A residual of zero proves that an equation holds, not that the system is positive definite, and a small residual means
 #   a small error only if no eigenvalue of the system is close to zero.
-# - One network was used to compare errors, memory and steps of CG, and one task for the first two. The numbers are ours;
-#   they are not a comparison of trained models, which lesson 07 makes.
+# - One network was used to compare errors, memory and steps of CG, and one task for the first two. The settings are ours,
+#   and nothing here says which method trains the better initialization. Lesson 07 compares that.
 #
 # ## Go further
 #

@@ -705,8 +705,8 @@ PREDICTIONS = (
         "04.cg_products",
         "481 unknowns, six support points. How many steps do conjugate gradients need for an error of one per cent?",
         unit="steps",
-        why="Each support point gives the curvature of one direction, so at most six eigenvalues of $S$ are large. All "
-        "others lie near 1 and count, roughly, as a seventh.",
+        why="Each support point adds curvature in one direction, so at most six eigenvalues of $S$ are large. All "
+        "others lie nearer to 1 and count, roughly, as a seventh.",
         read="Solve without a matrix",
     ),
     Guess(
@@ -941,9 +941,9 @@ def show_spectrum(curvatures: np.ndarray, proximal_strength: float, errors: dict
         np.arange(1, 31),
         {},
         "place, largest first",
-        "curvature divided by λ",
+        "absolute value",
         points={"the 30 largest": (np.arange(1, 31), size)},
-        title="eigenvalues of H / λ, in size",
+        title="eigenvalues of H / λ",
         log="y",
         axes=left,
     )
@@ -964,7 +964,7 @@ def show_spectrum(curvatures: np.ndarray, proximal_strength: float, errors: dict
         "one, the fifth is close to it, and all others lie below one half. Right: the error of the Neumann series "
         "grows with every Hessian-vector product, that of conjugate gradients falls.",
         "Few large curvatures, so few steps of CG",
-        "The network of the slider on one task, with the λ that was best on average.",
+        "The network that was adapted to noisy points, on task 4 and with the λ that was best on average.",
     )
 
 
@@ -996,7 +996,8 @@ def show_trust(proximal_strengths: np.ndarray, errors: dict[int, np.ndarray], de
         "falls far below the other curve from medium ones on. The smallest proximal strengths of both curves are "
         "marked as indefinite.",
         "An implicit gradient needs a converged inner loop",
-        "Relative error after K inner steps, measured against backpropagation through the same inner loop.",
+        "Relative error after K inner steps, measured against backpropagation through the same inner loop. Below 10⁻⁵ "
+        "the curve of K = 300 is cut off.",
     )
 
 
