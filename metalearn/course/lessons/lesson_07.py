@@ -534,7 +534,7 @@ CONTROL = Exercise(
         "`train` returns the error and the mean length of a step. The length is proportional to the outer learning "
         "rate, so the two measured lengths tell the factor.",
     ),
-    expected="Two numbers. The second one is near 1 if the length of the steps explains everything.",
+    expected="Two numbers. The second one is near 1 if the mean length of the steps explains the gain.",
 )
 
 # 07.diagnose --------------------------------------------------------------------------------------------------------
@@ -1271,7 +1271,7 @@ PREDICTIONS = (
     Guess(
         "07.control",
         "How does the control compare with the clipped run?",
-        ("its error is about the same", "its error is clearly larger"),
+        ("its error is about the same", "its error is clearly larger", "its error is clearly smaller"),
         why="The outer learning rate changes the length of all steps alike, of those along a huge gradient and of "
         "those after it. It does not remove the huge gradient from Adam's averages.",
         read="Exercise: design the control",
@@ -1281,8 +1281,8 @@ PREDICTIONS = (
         "FO-B-MAML was trained for adaptation *with* a proximal term. Adapt its initialization to new sine curves by "
         "ten plain steps instead, without the term. What happens to the error of the symmetric form?",
         ("it falls by more than a tenth", "it changes by less than a tenth", "it rises by more than a tenth"),
-        why="The proximal term keeps the adapted parameters near θ. Its strength was chosen for the whole run, and at "
-        "the end plain steps, whose α is chosen on the validation tasks, get further from the same θ.",
+        why="The proximal term holds the adapted parameters near θ, although tuning chose the weakest one of the grid. "
+        "Plain steps from the same θ are not held back, and their α is chosen on the validation tasks.",
         read="Sine curves: what is reached",
     ),
     Guess(
@@ -1297,7 +1297,7 @@ PREDICTIONS = (
         "07.digits",
         "Where does the method that is best on sine curves stand among the six on unseen digits?",
         ("first again", "in between", "last"),
-        why="An order of methods belongs to a task distribution and a budget, and does not carry over to others.",
+        why="An order of methods belongs to a task distribution and a budget, and need not carry over to others.",
         read="Digits that nobody trained on",
     ),
     Guess(
@@ -1346,18 +1346,18 @@ QUIZ = (
         ),
     ),
     Question(
-        "Two methods are run with the same five seeds. A has the lower median, and the ranges overlap. What can the "
-        "report say?",
+        "Two methods are run with the same five seeds. A has the lower median, but with two of the seeds B has the "
+        "lower error. What can the report say?",
         (
             "A is better, for its median is lower",
             "The two are equally good",
             "A has the lower median, and these seeds do not separate the two",
-            "Nothing yet: add seeds, one by one, until the ranges no longer overlap",
+            "Nothing yet: add seeds, one by one, until the two are separated",
         ),
         2,
         (
-            "Each range says where the true median may lie. Can the order be the other one?",
-            "That is a claim too, and overlapping ranges do not prove it.",
+            "How often are equally good methods three to two apart, by chance alone?",
+            "That is a claim too, and a draw of five seeds does not prove it.",
             "Right: it says what was found, and what was not.",
             "Whoever stops when the wished result appears has let the result choose the number of seeds.",
         ),
