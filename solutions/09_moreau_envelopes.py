@@ -690,7 +690,7 @@ smooth_prediction = predict("09.smooth")
 # $$F_\text{Moreau}' = h', \qquad F_\text{prox}' = J\, h' \qquad \text{with} \quad J = \frac{\lambda}{\lambda + h''} .$$
 #
 # **Line 2, how they change.** If $\theta$ moves a little, then $\phi^*$ moves $J$ times as far. So to differentiate by
-# $\theta$, differentiate by $\phi^*$ and multiply by $J$. This makes $J h''$ of $h'$, and of $J$ it makes
+# $\theta$, we differentiate by $\phi^*$ and multiply by $J$. The derivative of $h'$ is then $J h''$, and that of $J$ is
 #
 # $$J \cdot \frac{\partial J}{\partial \phi^*} = -J\, \frac{\lambda\, h'''}{(\lambda + h'')^2} = -J^2\, \frac{h'''}{\lambda + h''} .$$
 #
@@ -765,8 +765,8 @@ plots.table(
 # $F_\text{prox}$ is not convex.
 #
 # To prove that it is not, give two initializations as well. The value of a convex function half way between two points
-# is never above the mean of its values at these points. So find two initializations between which $F_\text{prox}$ is
-# higher than that.
+# is never above the mean of its values at these points. So find two initializations for which the value of
+# $F_\text{prox}$ half way is above this mean.
 
 
 # %% tags=["exercise"] exercise="09.counter_example"
@@ -786,14 +786,15 @@ def counter_example(proximal_strength, smallest_curvature):
       F_prox at both. The φ* of both must lie between -10 and 10.
     """
     ### BEGIN SOLUTION
-    mu, lam = smallest_curvature, proximal_strength
-    slope = 4 * (1 + mu) * (1 + mu + lam)
+    mu = smallest_curvature
+    slope = 4 * (1 + mu) * (1 + mu + proximal_strength)
 
     def h(phi):
         return np.exp(phi) + mu / 2 * phi**2 + slope * phi
 
     def initialization(phi):  # the one whose φ* is here
-        return phi + (np.exp(phi) + mu * phi + slope) / lam
+        gradient = np.exp(phi) + mu * phi + slope
+        return phi + gradient / proximal_strength
 
     return h, initialization(0), initialization(1)
     ### END SOLUTION
