@@ -756,7 +756,8 @@ plots.table(
 # Does this make the Moreau objective the better one? It is easier to optimize, but it answers another question. iMAML
 # with a query set asks how good the adapted parameters are on data that they have *not* seen. The Moreau objective asks
 # how well a task can be fitted close to $\theta$, and it cannot notice overfitting.
-#
+
+# %% [markdown]
 # ## Exercise: a counter-example of your own
 #
 # The curvature of the wave falls to $0.1$, and the loss on the right has no curvature at all up to $\phi = 1$. Perhaps
