@@ -17,7 +17,8 @@
 # - **derive** where training on envelopes converges, and how this differs from iMAML,
 # - **implement** the anchored iteration, and **predict** when it diverges,
 # - **measure** how inner accuracy and noise limit training, and tell one from the other,
-# - **recognize** when this objective is the wrong one.
+# - **construct** a convex loss for which iMAML's objective is not convex, and **recognize** when the Moreau objective
+#   is the wrong one.
 #
 # **New symbols**
 #
@@ -25,6 +26,8 @@
 # - $F_\text{Moreau}$: mean Moreau envelope, the meta-objective
 # - $z_k$: points of the anchored iteration
 # - $\mu$: smallest curvature of the meta-objective
+# - $\hat\theta$: initialization at which training converges
+# - $h', h'', h'''$: derivatives of a loss of one parameter, at $\phi^*$
 
 # %% tags=["imports"]
 import jax  # this cell loads JAX and the course, which takes a few seconds
@@ -43,16 +46,16 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # %% [markdown]
 # ## Count the proximal term too
 #
-# In lesson 04 adaptation was the minimum $\phi^*$ of the support loss plus a proximal term. The meta-objective was the
-# *query* loss at this minimum, and its gradient needed a linear solve. Now suppose that there is only one loss for each
-# task, so that support and query loss are the same function $h$. This is natural when a task has no data to spare for a
-# query set. It also allows another meta-objective: not the loss at $\phi^*$ alone, but the loss plus the proximal term,
-# which is the whole quantity that adaptation minimizes.
+# In lesson 04 adaptation led to the minimum $\phi^*$ of the support loss plus a proximal term. The meta-objective was
+# the *query* loss at this minimum, and its gradient needed a linear solve. Now suppose that there is only one loss for
+# each task, so that support and query loss are the same function $h$. This is natural when a task has no data to spare
+# for a query set. With a single loss there is another natural meta-objective, which is the loss *plus the proximal
+# term* at $\phi^*$. It is the lowest value of the very quantity that adaptation minimizes.
 #
-# The figure shows how this works. On the left is the proximal objective of one initialization $\theta$. Its lowest
-# value is plotted on the right, for every $\theta$, and this is the **Moreau envelope** $F$ of the loss. Raise the
-# strength $\lambda$, and move $\theta$. **How does the envelope lie with respect to the loss, and where does it have
-# kinks?** Then choose the absolute value.
+# The figure shows this for a loss of one parameter. On the left is the proximal objective of one initialization
+# $\theta$. Its lowest value is plotted on the right, for every $\theta$, and this curve is the **Moreau envelope** $F$
+# of the loss. Raise the proximal strength $\lambda$, and move $\theta$. **Does the envelope lie above the loss or below
+# it, and where does it have kinks?** Then choose the absolute value as the loss.
 
 # %%
 controls = {"proximal_strength": (0.2, 10.0, 0.2, 0.6), "theta": (-3.0, 3.0, 0.1, 2.5)}
@@ -61,27 +64,29 @@ explore(figures.explored, figures.SEEN, loss=list(figures.LOSSES), **controls)
 # %% tags=["fold"]
 _theta = np.linspace(-3, 3, 121)
 for _loss in figures.LOSSES.values():
-    for _strength in (0.2, 1.0, 10.0):
-        _value, _ = figures.envelope(_loss, _strength, _theta)
+    for _proximal_strength in (0.2, 1.0, 10.0):
+        _value, _ = figures.envelope(_loss, _proximal_strength, _theta)
         assert (_value <= _loss(_theta) + 1e-9).all() and np.isclose(_value.min(), _loss(_theta).min(), atol=1e-4)
 _value, _adapted = figures.envelope(np.abs, 2.0, _theta)
 assert np.allclose(2.0 * (_theta - _adapted), np.clip(2.0 * _theta, -1, 1), atol=1e-2)  # clipping
 
 # %% [markdown]
-# The envelope never lies above the loss, because $\phi = \theta$ is one of the points that the minimum may choose.
-# Both have the same lowest value at the same place. With a small strength the wiggles nearly disappear, and what
-# remains are small kinks, where $\phi^*$ jumps from one valley to the next. With a large strength the kinks vanish and
-# the wiggles return.
+# The envelope never lies above the loss. The minimum is taken over all $\phi$, and $\phi = \theta$ is one of them, where
+# the proximal term is zero. Loss and envelope have the same lowest value at the same place. With a small proximal
+# strength the wiggles nearly disappear, and what remains are small kinks, where $\phi^*$ jumps from one valley to the
+# next. With a large proximal strength the kinks vanish and the wiggles return.
 #
-# The dotted line on the right is the tangent of $F$. Its slope is the number above the left panel,
-# $\lambda\, (\theta - \phi^*)$. So to know the gradient of the envelope it is enough to know where the minimum *is*.
+# The dotted line on the right is the tangent of $F$ at $\theta$. Its slope is the number above the left panel,
+# $\lambda\, (\theta - \phi^*)$. So to know the gradient of the envelope it is enough to know where the minimum *is*. The
+# next section shows why.
 #
 # The absolute value has a kink, and its envelope has none. This envelope is known as the Huber loss, and its gradient
 # is $\lambda\theta$, clipped to the interval from $-1$ to $1$. In several dimensions the norm takes the place of the
 # absolute value, and the gradient of its envelope is the vector $\lambda\theta$ clipped to norm 1. So clipping, as in
 # lesson 06, is itself the gradient of an envelope.
 #
-# *Short of time? Skip the sections "Where iMAML's objective is neither smooth nor convex" and "On a network".*
+# *Short of time? Skip the section "Where iMAML's objective is neither smooth nor convex" with its exercise, and the
+# section "On a network".*
 
 # %% [markdown]
 # ## The derivation, line by line
@@ -113,13 +118,14 @@ gradient, hessian = jax.jit(jax.grad(h)), jax.jit(jax.hessian(h))
 
 
 @jax.jit
-def minimum(theta, lam):
-    """phi*, by many gradient steps."""
-    objective = ml.inner.proximal(h, theta, lam)
-    return ml.inner.descend(objective, optax.sgd(1 / (5 + lam)), 400, theta)
+def minimum(theta, proximal_strength):
+    """φ*, by many gradient steps."""
+    objective = ml.inner.proximal(h, theta, proximal_strength)
+    sgd = optax.sgd(1 / (5 + proximal_strength))
+    return ml.inner.descend(objective, sgd, 400, theta)
 
 
-theta, lam = jnp.array([1.0, 0.3]), 1.5
+theta, proximal_strength = jnp.array([1.0, 0.3]), 1.5
 
 # %% [markdown]
 # **Line 1, the envelope.** The lowest value of the proximal objective, taken at $\phi^*(\theta)$, is
@@ -133,23 +139,24 @@ theta, lam = jnp.array([1.0, 0.3]), 1.5
 
 # %%
 def F(theta):
-    phi = minimum(theta, lam)
-    return h(phi) + lam / 2 * jnp.sum((phi - theta) ** 2)
+    phi = minimum(theta, proximal_strength)
+    return h(phi) + proximal_strength / 2 * jnp.sum((phi - theta) ** 2)
 
 
 small, identity = 1e-5, jnp.eye(2)
 
 
 def central(function):
-    """The derivative of a function of theta, from differences."""
+    """The derivative of a function of θ, from differences."""
     steps = small * identity
     changes = [function(theta + step) - function(theta - step) for step in steps]
     return jnp.stack(changes, axis=-1) / (2 * small)
 
 
-phi = minimum(theta, lam)
-J = central(lambda theta: minimum(theta, lam))
-ways = (J.T @ gradient(phi), J.T @ (lam * (phi - theta)), lam * (theta - phi))
+phi = minimum(theta, proximal_strength)
+J = central(lambda theta: minimum(theta, proximal_strength))
+pull = proximal_strength * (theta - phi)
+ways = (J.T @ gradient(phi), -J.T @ pull, pull)
 assert jnp.allclose(central(F), sum(ways), atol=1e-7)  # line 2
 
 # %% [markdown]
@@ -158,8 +165,8 @@ assert jnp.allclose(central(F), sum(ways), atol=1e-7)  # line 2
 # $$\nabla F(\theta) = J^\top \big[\nabla h(\phi^*) + \lambda\, (\phi^* - \theta)\big] + \lambda\, (\theta - \phi^*) .$$
 #
 # **Line 4, stationarity.** The bracket is the gradient of the proximal objective at its own minimum, so it is zero.
-# What remains is the direct dependence alone. By stationarity once more, this equals the gradient of the loss at
-# $\phi^*$:
+# What remains is the direct dependence alone. That the bracket is zero also says that the gradient of the loss at
+# $\phi^*$ equals $\lambda\, (\theta - \phi^*)$:
 #
 # $$\boxed{\;\nabla F(\theta) = \lambda\, (\theta - \phi^*) = \nabla h(\phi^*)\;}$$
 
@@ -169,9 +176,9 @@ through_prediction.reveal(int(2 - 2 * np.clip(np.round(2 * share) / 2, 0, 1)))
 
 # %% tags=["fold"]
 assert jnp.linalg.norm(ways[0]) > 0.1 and share < 1e-6  # each of the two is not small, and their sum is
-assert jnp.allclose(central(F), lam * (theta - phi), atol=1e-7)  # line 4
-assert jnp.allclose(gradient(phi), lam * (theta - phi), atol=1e-9)
-assert jnp.linalg.eigvalsh(hessian(phi) + lam * identity).min() > 0
+assert jnp.allclose(central(F), proximal_strength * (theta - phi), atol=1e-7)  # line 4
+assert jnp.allclose(gradient(phi), proximal_strength * (theta - phi), atol=1e-9)
+assert jnp.linalg.eigvalsh(hessian(phi) + proximal_strength * identity).min() > 0
 plots.table(
     {
         "through φ* to the loss": list(map(float, ways[0])),
@@ -202,7 +209,7 @@ figures.two_ways()
 # cancellation work.
 
 # %% tags=["fold"]
-assert jnp.allclose(central(lambda theta: h(minimum(theta, lam))), J.T @ gradient(phi), atol=1e-7)
+assert jnp.allclose(central(lambda theta: h(minimum(theta, proximal_strength))), J.T @ gradient(phi), atol=1e-7)
 
 # %% [markdown]
 # ## Exercise: the gradient of the mean envelope
@@ -212,25 +219,25 @@ assert jnp.allclose(central(lambda theta: h(minimum(theta, lam))), J.T @ gradien
 
 
 # %% tags=["exercise"] exercise="09.moreau_gradient"
-def moreau_gradient(loss, minimize, batches, params, strength):
+def moreau_gradient(loss, minimize, batches, params, proximal_strength):
     """The gradient of the mean Moreau envelope of several tasks.
 
     Args:
       loss: h, a function of (params, batch) that returns a scalar.
-      minimize: function of (batch, params, strength) that returns the
-        minimum phi* of the proximal objective of one task, a pytree
-        like `params`.
+      minimize: function of (batch, params, proximal_strength) that
+        returns the minimum φ* of the proximal objective of one task, a
+        pytree like `params`.
       batches: a list with the data of each task.
-      params: theta, any pytree of arrays.
-      strength: lambda, a positive number.
+      params: θ, any pytree of arrays.
+      proximal_strength: λ, a positive number.
 
     Returns:
       A pytree like `params`.
     """
     ### BEGIN SOLUTION
-    minima = [minimize(batch, params, strength) for batch in batches]
+    minima = [minimize(batch, params, proximal_strength) for batch in batches]
     return jax.tree.map(
-        lambda t, *phis: strength * (t - sum(phis) / len(batches)),
+        lambda t, *phis: proximal_strength * (t - sum(phis) / len(batches)),
         params,
         *minima,
     )
@@ -242,9 +249,10 @@ check("09.moreau_gradient", moreau_gradient)
 
 # %% [markdown]
 # Compare this with **Reptile** from lesson 03, which steps against $\theta - \phi_K$, where $\phi_K$ comes from $K$
-# plain gradient steps. By lesson 04 these $K$ steps end near the $\phi^*$ of $\lambda \approx 1/(\alpha K)$. Give
-# Reptile all the data of a task in one set, and its direction is nearly that of the Moreau objective's gradient. The
-# next cell measures the angle between the two. A cosine of 1 would mean the same direction.
+# plain gradient steps. Lesson 04 found that $K$ gradient steps with the inner learning rate $\alpha$ end near the
+# minimum $\phi^*$ that belongs to $\lambda \approx 1/(\alpha K)$. So if Reptile is given all the data of a task in one
+# set, its direction should be nearly that of the Moreau objective's gradient. The next cell measures the angle between
+# the two for our sine curve. A cosine of 1 would mean the same direction.
 
 # %% tags=["nbval-check-output"]
 phi_K = ml.inner.descend(h, optax.sgd(0.02), 10, theta)
@@ -261,8 +269,8 @@ print(f"cosine of the angle between the two: {cosine:.3f}")
 curvature_prediction = predict("09.curvature")
 
 # %% tags=["fold"]
-_a, _strength = 100.0, 1.0
-_gradients = [_strength * (t - _strength * t / (_strength + _a)) for t in (0.0, 1.0)]
+_a, _proximal_strength = 100.0, 1.0
+_gradients = [_proximal_strength * (t - _proximal_strength * t / (_proximal_strength + _a)) for t in (0.0, 1.0)]
 curvature_prediction.reveal(_gradients[1] - _gradients[0])
 figures.weights(1.0)
 _task = ml.Task(*2 * [ml.tasks.quadratic.QuadraticBatch(np.full([1, 1, 1], _a), np.zeros([1, 1]))])
@@ -286,8 +294,8 @@ assert np.isclose(ml.theory.moreau(_task, 1.0).tasks.query.hessian, _gradients[1
 # | iMAML, support and query loss equal | $a J^2$ |
 #
 # You know this pattern. With $J = (1 - \alpha a)^K$ these were the weights of joint training, **FO-MAML** and MAML.
-# Lesson 03 said that FO-MAML converges to the wrong point. Now we can say of which problem this is nearly the *right*
-# point. FO-MAML leaves out one factor $J$ of MAML's gradient. What is left is close to the gradient of a Moreau
+# Lesson 03 said that FO-MAML does not converge to the optimum of MAML's objective. Now we can name an objective whose
+# optimum it nearly finds. FO-MAML leaves out one factor $J$ of MAML's gradient. What is left is close to the gradient of a Moreau
 # envelope with $\lambda \approx 1/(\alpha K)$, if the curvatures are well below $\lambda$.
 
 # %% [markdown]
@@ -302,22 +310,22 @@ assert np.isclose(ml.theory.moreau(_task, 1.0).tasks.query.hessian, _gradients[1
 
 
 # %% tags=["exercise"] exercise="09.moreau_point"
-def moreau_point(hessians, minima, strength):
+def moreau_point(hessians, minima, proximal_strength):
     """The stationary point of the mean Moreau envelope of quadratic
     tasks.
 
     Args:
       hessians: H_i, symmetric, shape [num_tasks, d, d]. An eigenvalue
-        may be negative, but is larger than -strength.
+        may be negative, but is larger than -proximal_strength.
       minima: m_i, where the gradient of h_i is zero, shape
         [num_tasks, d].
-      strength: lambda, a positive number.
+      proximal_strength: λ, a positive number.
 
     Returns:
       An array of shape [d].
     """
     ### BEGIN SOLUTION
-    inverses = np.linalg.inv(hessians + strength * np.eye(minima.shape[1]))
+    inverses = np.linalg.inv(hessians + proximal_strength * np.eye(minima.shape[1]))
     weights = hessians @ inverses
     right = np.einsum("tij,tj->i", weights, minima)
     return np.linalg.solve(weights.sum(axis=0), right)
@@ -336,18 +344,18 @@ check("09.moreau_point", moreau_point)
 #
 # </details>
 #
-# The matrix $W = \lambda H\, (H + \lambda I)^{-1}$ is the Hessian of the envelope of other losses too, if $H$ is taken
-# at $\phi^*$ and $\phi^*$ does not jump there. If $h$ is convex, all eigenvalues of $W$ lie between $0$ and $\lambda$,
-# so **the envelope is convex too, and none of its curvatures exceeds $\lambda$, however wiggly the gradient of the loss
-# is**. Such a function is called $\lambda$-smooth, and a gradient step with the learning rate $1/\lambda$ never raises
-# it. The outer step with this learning rate is
+# For other losses too, the Hessian of the envelope is $W = \lambda H\, (H + \lambda I)^{-1}$, with $H$ taken at $\phi^*$,
+# wherever $\phi^*$ does not jump. Each eigenvalue $a$ of $H$ becomes the eigenvalue $\lambda a / (\lambda + a)$ of $W$.
+# If $h$ is convex, all of them lie between $0$ and $\lambda$, so **the envelope is convex too, and none of its curvatures
+# exceeds $\lambda$, however large those of the loss are**. Such a function is called $\lambda$-smooth, and a gradient
+# step with the learning rate $1/\lambda$ never raises it. The outer step with this learning rate is
 # $\theta \leftarrow \theta - \frac{1}{\lambda} \lambda\, (\theta - \phi^*) = \phi^*$, or the mean of all $\phi_i^*$ if
 # there are several tasks. In optimization this is known as the *proximal point method*.
 
 # %% tags=["fold"]
 _H = hessian(phi)
-_W = lam * _H @ jnp.linalg.inv(_H + lam * identity)
-_hessian = central(lambda theta: lam * (theta - minimum(theta, lam)))
+_W = proximal_strength * _H @ jnp.linalg.inv(_H + proximal_strength * identity)
+_hessian = central(lambda theta: proximal_strength * (theta - minimum(theta, proximal_strength)))
 assert jnp.allclose(_hessian, _W, atol=1e-5)  # the Hessian of the envelope of the sine curve
 
 # %% [markdown]
@@ -364,7 +372,7 @@ assert jnp.allclose(_hessian, _W, atol=1e-5)  # the Hessian of the envelope of t
 # $$z_0 = \theta, \qquad z_{k+1} = \theta - \alpha\, \nabla h(z_k) .$$
 #
 # Every step begins at $\theta$, so we call this the *anchored* iteration. Its first step is an ordinary gradient step,
-# and FO-MAML with one inner step stops here. But the second step is not an ordinary one.
+# and FO-MAML with one inner step stops after it. But the second step is not an ordinary one.
 
 # %% tags=["fold"]
 figures.two_iterations()
@@ -377,7 +385,7 @@ figures.two_iterations()
 # \lVert z_k - \phi^* \rVert .$$
 #
 # Each step multiplies the distance by at most $\alpha L$, so the iteration converges if $\alpha L < 1$. What if
-# $\alpha L$ is larger?
+# $\alpha L$ is larger than one?
 
 # %%
 unstable_prediction = predict("09.unstable")
@@ -385,7 +393,7 @@ unstable_prediction = predict("09.unstable")
 
 # %%
 def anchored_points(curvature, alpha, num_steps):
-    """z_0, ..., z_K on a parabola with its minimum at 0, from theta = 1."""
+    """z_0, ..., z_K on a parabola with its minimum at 0, from θ = 1."""
     points = [1.0]
     for _ in range(num_steps):
         points.append(1.0 - alpha * curvature * points[-1])
@@ -395,7 +403,7 @@ def anchored_points(curvature, alpha, num_steps):
 errors = {}
 for product in (0.5, 0.9, 1.2):
     points = anchored_points(product, 1.0, 20)
-    minimum_at = 1 / (1 + product)  # phi* = theta / (1 + alpha L)
+    minimum_at = 1 / (1 + product)  # φ* = θ / (1 + αL)
     errors[f"αL = {product}"] = points - minimum_at
 
 # %% tags=["fold"]
@@ -417,10 +425,10 @@ for _product, _off in zip((0.5, 0.9, 1.2), errors.values(), strict=True):
 
 # %% tags=["fold"]
 _z = jnp.array([0.4, 1.1])
-_step = _z - 1 / lam * jax.grad(ml.inner.proximal(h, theta, lam))(_z)
-assert jnp.allclose(_step, theta - 1 / lam * gradient(_z))  # the same step
+_step = _z - 1 / proximal_strength * jax.grad(ml.inner.proximal(h, theta, proximal_strength))(_z)
+assert jnp.allclose(_step, theta - 1 / proximal_strength * gradient(_z))  # the same step
 _phi = 1.0
-for _ in range(200):  # curvature 5, strength 1: the anchored iteration diverges, this descent does not
+for _ in range(200):  # curvature 5, λ = 1: the anchored iteration diverges, this descent does not
     _phi = _phi - (5 * _phi + 1 * (_phi - 1)) / (1 + 5)
 assert np.isclose(_phi, 1 / 6) and abs(anchored_points(5.0, 1.0, 20)[-1]) > 1e10
 
@@ -438,8 +446,8 @@ def fo_muml_gradient(loss, batch, params, step_size, num_steps):
     Args:
       loss: h, a function of (params, batch) that returns a scalar.
       batch: the data of one task.
-      params: theta, any pytree of arrays.
-      step_size: alpha = 1 / lambda, a positive number.
+      params: θ, any pytree of arrays.
+      step_size: α = 1 / λ, a positive number.
       num_steps: K, a whole number, 0 included.
 
     Returns:
@@ -500,7 +508,7 @@ optimum = envelopes.stationary_point()
 
 @jax.jit(static_argnums=(0, 1))
 def train(num_inner_steps, num_outer_steps=60):
-    """theta after every outer step, with all tasks in each of them."""
+    """θ after every outer step, with all tasks in each of them."""
     estimate = ml.fo_muml(ml.tasks.Quadratic.loss, alpha, num_inner_steps)
 
     def step(theta, _):
@@ -527,6 +535,8 @@ _ratio = (ends[-1] / ends[1]) ** (1 / 3)
 one_more_prediction.reveal(int(np.abs(_ratio - np.array([0.5, 0.9, 1.0])).argmin()))
 figures.training(distances)
 assert np.isclose(_L, 1) and 0.8 * alpha < _ratio < alpha and (np.diff(ends) < 0).all()
+assert ends[1] / ends[0] > 1.2 * _ratio  # the first inner step gains less
+assert sum(_distance.min() < 0.9 * _distance[-1] for _distance in distances.values()) == 2  # the dips
 for _steps, _path in paths.items():
     _exact = envelopes.task_gradients(_path[-1])
     _estimate = jax.jit(jax.vmap(ml.fo_muml(ml.tasks.Quadratic.loss, alpha, _steps), (None, 0)))
@@ -594,16 +604,16 @@ assert abs(_effect - 1) < 0.3 and measured[4, 0.025] < 0.7 * measured[1, 0.025]
 
 # %% [markdown]
 # At $\eta = 0.1$ the noise hides the bias, and three more inner steps are hardly noticed. At $\eta = 0.025$ there is
-# less noise, and the same inner steps help. So when training no longer improves, there are two remedies, more inner
-# steps and a smaller outer learning rate. Each of them makes training more expensive, and each helps against one part
-# only. So it is worth finding out first which part is the larger one.
+# less noise, and the same inner steps help. So when training no longer improves, there are two remedies. More inner
+# steps make the bias smaller, and a smaller outer learning rate makes the noise smaller. Both make training more
+# expensive, so it is worth finding out first which of the two parts is larger.
 
 # %% [markdown]
 # ## Exercise: inner accuracy, or noise?
 #
 # Design a control experiment that splits the mean squared distance of a given run into its bias and its noise. You may
-# measure it for the settings of this run, and for one other choice of settings. Beware that another number of inner
-# steps also gives other gradients, and hence another noise.
+# measure this distance with the settings of the run, and once more with other settings, which you choose. Beware that
+# another number of inner steps also gives other gradients, and hence another noise.
 
 
 # %% tags=["exercise"] exercise="09.control"
@@ -616,7 +626,7 @@ def split_the_error(plateau, num_steps, learning_rate):
         mean squared distance measured with them, the sum of both
         parts.
       num_steps: K, of the run to be explained.
-      learning_rate: eta, of the same run; the noise is proportional to
+      learning_rate: η, of the same run; the noise is proportional to
         it.
 
     Returns:
@@ -633,9 +643,10 @@ def split_the_error(plateau, num_steps, learning_rate):
 check("09.control", split_the_error)
 
 # %% [markdown]
-# Applied to the runs of the last table, the control gives the following parts. In the last column is the squared
-# distance from the figure in which every outer step saw all tasks, and which contains no noise. For $K = 4$ the bias
-# is so small beside the noise that the control can only tell that it is small, and not how small.
+# The next table applies the control to the runs of the last one. Its last column holds the exact bias for comparison.
+# This is the squared distance at which training ended in the section before, where every outer step saw all tasks and
+# there was no noise. For $K = 4$ the bias is so small beside the noise that the control can only tell that it is small,
+# and not how small.
 
 # %% tags=["fold"]
 _rows = {}
@@ -657,7 +668,7 @@ assert _rows["K = 4"][1] > 5 * abs(_rows["K = 4"][0]) and _rows["K = 1"][1] > _r
 # The Moreau envelope of a convex loss is convex and smooth. One would expect the same of iMAML's objective, which looks
 # at the same minimum. Mishchenko, Hanzely and Richtárik showed with counter-examples that neither holds, even if
 # support and query loss are the same. There is a short way to see why. For one task the two objectives differ by the
-# proximal term, and line 4 says how large it is:
+# proximal term at $\phi^*$, and $\nabla F_\text{Moreau} = \lambda\, (\theta - \phi^*)$ says how large it is:
 #
 # $$F_\text{prox}(\theta) = F_\text{Moreau}(\theta) - \frac{\lambda}{2} \lVert \phi^* - \theta \rVert^2
 # = F_\text{Moreau}(\theta) - \frac{1}{2\lambda}\, \lVert \nabla F_\text{Moreau}(\theta) \rVert^2 .$$
@@ -670,19 +681,36 @@ assert _rows["K = 4"][1] > 5 * abs(_rows["K = 4"][0]) and _rows["K = 1"][1] > _r
 # %%
 smooth_prediction = predict("09.smooth")
 
+# %% [markdown]
+# For a loss of one parameter we can compute the curvature of both objectives in three lines. Let $h'$, $h''$ and $h'''$
+# be the derivatives of the loss at $\phi^*$.
+#
+# **Line 1, both gradients.** We know them already:
+#
+# $$F_\text{Moreau}' = h', \qquad F_\text{prox}' = J\, h' \qquad \text{with} \quad J = \frac{\lambda}{\lambda + h''} .$$
+#
+# **Line 2, how they change.** If $\theta$ moves a little, then $\phi^*$ moves $J$ times as far. So to differentiate by
+# $\theta$, we differentiate by $\phi^*$ and multiply by $J$. The derivative of $h'$ is then $J h''$, and that of $J$ is
+#
+# $$J \cdot \frac{\partial J}{\partial \phi^*} = -J\, \frac{\lambda\, h'''}{(\lambda + h'')^2} = -J^2\, \frac{h'''}{\lambda + h''} .$$
+#
+# **Line 3, the product rule.**
+#
+# $$F_\text{Moreau}'' = J\, h'', \qquad F_\text{prox}'' = J^2 \left( h'' - \frac{h'\, h'''}{\lambda + h''} \right) .$$
+
 
 # %%
-def both_curvatures(phi, h1, h2, h3, lam):
-    """theta and the curvatures of both objectives where the minimum is phi,
-    from three derivatives of the loss there."""
-    theta = phi + h1 / lam  # stationarity
-    J = lam / (lam + h2)
-    return theta, h2 * J, J * (h2 * J - h1 * h3 * J / (lam + h2))
+def both_curvatures(phi, h1, h2, h3, proximal_strength):
+    """θ and the curvatures of both objectives where the minimum is φ,
+    from the first three derivatives of the loss there."""
+    theta = phi + h1 / proximal_strength  # stationarity
+    J = proximal_strength / (proximal_strength + h2)
+    return theta, J * h2, J**2 * (h2 - h1 * h3 / (proximal_strength + h2))
 
 
 phi = np.linspace(-1_000, 1_000, 400_001)
 h1, h2, h3 = phi - 0.9 * np.sin(phi), 1 - 0.9 * np.cos(phi), 0.9 * np.sin(phi)
-at, moreau, prox = both_curvatures(phi, h1, h2, h3, lam=2.0)
+at, moreau, prox = both_curvatures(phi, h1, h2, h3, proximal_strength=2.0)
 
 # %% tags=["fold"]
 _inside = abs(at) < 1_000
@@ -715,19 +743,82 @@ plots.table(
 )
 
 # %% [markdown]
-# On the left, the curvature of iMAML's objective is that of the Moreau envelope minus that of the squared gradient over
-# $2 \lambda$. Differentiate the square twice, and a third derivative appears, multiplied by the gradient. For the wave
-# this gradient grows without bound.
+# The picture on the left belongs to the wave. In line 3 the third derivative of the loss is multiplied by its gradient,
+# and the gradient of the wave grows without bound. So the curvature of iMAML's objective swings more and more widely,
+# although that of the loss stays between two bounds. In places it is negative, so for the wave iMAML's objective is not
+# convex either.
 #
-# On the left the curvature is also negative in places, so for the wave iMAML's objective is not convex either. The
-# second example, on the right, shows the reason in a simpler case. Its loss is convex too, and the gradient of the loss
-# is 1 up to $\phi = 1$ and grows afterwards. As soon as the curvature begins, $J$ falls below 1, and at first it falls
-# faster than the gradient $h'$ grows. So $F_\text{prox}' = J h'$ decreases, which the derivative of a convex function
-# never does. At the same place the gradient of the Moreau envelope is $h'(\phi^*)$ itself, which never decreases.
+# The picture on the right shows a simpler loss. It is convex too. Its gradient is 1 up to $\phi = 1$, and grows
+# afterwards. As soon as the curvature begins, $J$ falls below 1, and at first it falls faster than the gradient $h'$
+# grows. So $F_\text{prox}' = J h'$ decreases, which the derivative of a convex function never does. At the same place
+# the gradient of the Moreau envelope is $h'$ itself, which never decreases.
 #
-# Does this make the Moreau objective the better one? It is easier to optimize, and it answers another question. iMAML
+# Does this make the Moreau objective the better one? It is easier to optimize, but it answers another question. iMAML
 # with a query set asks how good the adapted parameters are on data that they have *not* seen. The Moreau objective asks
 # how well a task can be fitted close to $\theta$, and it cannot notice overfitting.
+
+# %% [markdown]
+# ## Exercise: a counter-example of your own
+#
+# The curvature of the wave falls to $0.1$, and the loss on the right has no curvature at all up to $\phi = 1$. Perhaps
+# iMAML's objective is convex if the loss is curved enough everywhere? Show that it is not. For any proximal strength,
+# and for any smallest curvature that is asked for, construct a loss that is curved at least so much, and for which
+# $F_\text{prox}$ is not convex.
+#
+# To prove that it is not, give two initializations as well. The value of a convex function half way between two points
+# is never above the mean of its values at these points. So find two initializations for which the value of
+# $F_\text{prox}$ half way is above this mean.
+
+
+# %% tags=["exercise"] exercise="09.counter_example"
+def counter_example(proximal_strength, smallest_curvature):
+    """A loss of one parameter whose iMAML objective is not convex, and
+    two initializations that prove it.
+
+    Args:
+      proximal_strength: λ, a positive number.
+      smallest_curvature: a positive number. The curvature of the loss
+        must not be smaller than this for any φ from -10 to 10.
+
+    Returns:
+      Three things. First the loss h, a function of an array of values
+      of φ that returns the array of losses. Then two initializations
+      such that F_prox half way between them is larger than the mean of
+      F_prox at both. The φ* of both must lie between -10 and 10.
+    """
+    ### BEGIN SOLUTION
+    mu = smallest_curvature
+    slope = 4 * (1 + mu) * (1 + mu + proximal_strength)
+
+    def h(phi):
+        return np.exp(phi) + mu / 2 * phi**2 + slope * phi
+
+    def initialization(phi):  # the one whose φ* is here
+        gradient = np.exp(phi) + mu * phi + slope
+        return phi + gradient / proximal_strength
+
+    return h, initialization(0), initialization(1)
+    ### END SOLUTION
+
+
+# %%
+check("09.counter_example", counter_example)
+
+# %% [markdown]
+# <details><summary>One way to a counter-example</summary>
+#
+# Adding a line $b\, \phi$ to a loss makes $h'$ larger by $b$, and leaves $h''$ and $h'''$ as they are. So begin with a
+# loss that is curved enough, and whose third derivative is positive somewhere, such as
+# $e^\phi + \frac{\mu}{2} \phi^2$, where $\mu$ stands for the smallest curvature asked for. At $\phi^* = 0$ the loss
+# with the line has $h' = b + 1$, $h'' = \mu + 1$ and $h''' = 1$, and line 3 is negative if
+# $b + 1 > (\mu + 1)(\lambda + \mu + 1)$. A steep enough line always does it. The initialization with this minimum is
+# $\theta = \phi^* + h' / \lambda$.
+#
+# </details>
+#
+# What goes wrong in all of these examples is far from the minimum of the loss. At that minimum itself $h' = 0$, and all
+# that is left of line 3 is $J^2 h''$, which is not negative for a convex loss. By stationarity
+# $h' = \lambda\, (\theta - \phi^*)$, so a large $h'$ means that adaptation moves the parameters a long way.
 
 # %% [markdown]
 # ## On a network
@@ -743,12 +834,15 @@ random_init, network = ml.models.functional(mlp)
 loss = ml.losses.mean_squared_error(network)
 
 
-def by_envelope(theta, task, strength=1.0, num_steps=15):
+def by_envelope(theta, task, proximal_strength=1.0, num_steps=15):
     """The loss near phi*, and the gradient of the envelope from there."""
-    objective = ml.inner.proximal(lambda phi: loss(phi, task.support), theta, strength)
+
+    def h(phi):
+        return loss(phi, task.support)
+
+    objective = ml.inner.proximal(h, theta, proximal_strength)
     phi = ml.inner.descend(objective, optax.sgd(0.03), num_steps, theta)
-    gradient = jax.tree.map(lambda t, p: strength * (t - p), theta, phi)
-    return loss(phi, task.support), gradient
+    return h(phi), jax.tree.map(lambda t, p: proximal_strength * (t - p), theta, phi)
 
 
 def one_set(key, num_tasks):
@@ -789,9 +883,9 @@ assert _largest > 3 and _after["Moreau"] < 0.5 * _after["random"]
 
 # %% [markdown]
 # The trained initialization adapts to new curves from ten points, although training computed no second derivative and
-# remembered no step. The query loss in the figure belongs to points that adaptation has not seen. The one in the
-# progress bar of the training does not, because there both sets are joined. With this $\lambda$ the anchored iteration
-# would have been of no use, because $\alpha L$ is far above one.
+# stored no inner step. The query loss in the figure belongs to points that adaptation has not seen. The loss in the
+# progress bar of the training is another one, for there both sets are joined, and adaptation has seen all points. With
+# this $\lambda$ the anchored iteration need not have converged, because $\alpha L$ is well above one.
 
 # %% [markdown]
 # ## What to take away
@@ -799,7 +893,7 @@ assert _largest > 3 and _after["Moreau"] < 0.5 * _after["random"]
 # - The Moreau envelope counts the proximal term. Then the two contributions of $\phi^*$ cancel, and the meta-gradient
 #   is $\lambda\, (\theta - \phi^*) = \nabla h(\phi^*)$. This needs one loss in both roles.
 # - On a quadratic the envelope has the curvature $\lambda a / (\lambda + a)$. For a convex loss it is convex and
-#   $\lambda$-smooth, which iMAML's objective need not be.
+#   $\lambda$-smooth. iMAML's objective need be neither of the two, even if the loss is curved everywhere.
 # - The anchored iteration $z \leftarrow \theta - \alpha \nabla h(z)$ finds $\phi^*$ if $\alpha L < 1$. FO-MAML with one
 #   inner step, and one loss in both roles, stops after the first step of this iteration. Therefore it converges near
 #   the Moreau optimum.

@@ -145,7 +145,7 @@ LESSONS = (
         title="Moreau envelopes: a meta-gradient without a solve",
         claim="Where support and query loss are one, the meta-gradient is λ(θ − φ*) and needs no linear solve; the "
         "accuracy of the inner loop sets how close training gets.",
-        minutes=65,
+        minutes=80,
         part="Proximal methods",
         needs=("04", "03"),
         core=False,

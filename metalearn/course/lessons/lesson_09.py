@@ -37,55 +37,60 @@ _Array = Float[np.ndarray, "..."]
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _minimum(loss, batch, params, strength):
+def _minimum(loss, batch, params, proximal_strength):
     """φ*, by many small gradient steps on the proximal objective."""
 
     def step(_, phi):
         gradient = jax.grad(loss)(phi, batch)
-        return jax.tree.map(lambda p, g, t: p - (g + strength * (p - t)) / (40 + strength), phi, gradient, params)
+        return jax.tree.map(
+            lambda p, g, t: p - (g + proximal_strength * (p - t)) / (40 + proximal_strength), phi, gradient, params
+        )
 
     return jax.lax.fori_loop(0, 1_500, step, params)
 
 
 def _envelope_gradient(task_gradient, combine=mean_of):
-    """The mean over tasks of some gradient: (loss, batch, params, phi*, strength) -> a pytree."""
+    """The mean over tasks of some gradient: (loss, batch, params, phi*, proximal_strength) -> a pytree."""
 
-    def moreau_gradient(loss, minimize, batches, params, strength):
+    def moreau_gradient(loss, minimize, batches, params, proximal_strength):
         return combine(
-            [task_gradient(loss, batch, params, minimize(batch, params, strength), strength) for batch in batches]
+            [
+                task_gradient(loss, batch, params, minimize(batch, params, proximal_strength), proximal_strength)
+                for batch in batches
+            ]
         )
 
     return moreau_gradient
 
 
 def _times(factor):
-    """The displacement θ - φ*, multiplied by a function of the strength."""
+    """The displacement θ - φ*, multiplied by a function of the proximal strength."""
 
-    def task_gradient(loss, batch, params, adapted, strength):
-        return jax.tree.map(lambda t, p: factor(strength) * (t - p), params, adapted)
+    def task_gradient(loss, batch, params, adapted, proximal_strength):
+        return jax.tree.map(lambda t, p: factor(proximal_strength) * (t - p), params, adapted)
 
     return task_gradient
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _implicit(loss, batch, params, adapted, strength):
+def _implicit(loss, batch, params, adapted, proximal_strength):
     """iMAML's gradient, with the support loss in both roles."""
     phi, unravel = ravel_pytree(adapted)
     hessian = jax.hessian(lambda vector: loss(unravel(vector), batch))(phi)
     gradient = ravel_pytree(jax.grad(loss)(adapted, batch))[0]
-    return unravel(jnp.linalg.solve(jnp.eye(len(phi)) + hessian / strength, gradient))
+    return unravel(jnp.linalg.solve(jnp.eye(len(phi)) + hessian / proximal_strength, gradient))
 
 
-def _of_the_mean(loss, minimize, batches, params, strength):
+def _of_the_mean(loss, minimize, batches, params, proximal_strength):
     """An alternative: the mean of all minima first, and then one displacement."""
     total = functools.reduce(
-        lambda a, b: jax.tree.map(jnp.add, a, b), (minimize(batch, params, strength) for batch in batches)
+        lambda a, b: jax.tree.map(jnp.add, a, b), (minimize(batch, params, proximal_strength) for batch in batches)
     )
-    return jax.tree.map(lambda t, s: strength * t - strength * s / len(batches), params, total)
+    return jax.tree.map(lambda t, s: proximal_strength * t - proximal_strength * s / len(batches), params, total)
 
 
-def _strong(loss, rng, params, batches, strength):
-    return loss, functools.partial(_minimum, loss), batches, params, strength
+def _strong(loss, rng, params, batches, proximal_strength):
+    return loss, functools.partial(_minimum, loss), batches, params, proximal_strength
 
 
 MOREAU_GRADIENT = Exercise(
@@ -102,7 +107,7 @@ MOREAU_GRADIENT = Exercise(
     ],
     misconceptions=(
         Misconception(
-            "strength missing",
+            "proximal strength missing",
             _envelope_gradient(_times(lambda s: 1.0)),
             "Your result equals the mean of $\\theta - \\phi^*$, without $\\lambda$. This is a direction like "
             "Reptile's. What is the derivative of $\\frac{\\lambda}{2} \\lVert \\phi^* - \\theta \\rVert^2$ with "
@@ -115,10 +120,10 @@ MOREAU_GRADIENT = Exercise(
             "closer to the adapted parameters: does it, with your sign?",
         ),
         Misconception(
-            "divided by the strength",
+            "divided by the proximal strength",
             _envelope_gradient(_times(lambda s: 1 / s)),
             "Your result equals the mean of $(\\theta - \\phi^*) / \\lambda$. Some texts write the proximal term with "
-            "$1/(2\\alpha)$, and there one divides; here its strength is $\\lambda$.",
+            "$1/(2\\alpha)$, and there one divides; here the proximal strength is $\\lambda$.",
         ),
         Misconception(
             "half",
@@ -178,37 +183,39 @@ MOREAU_GRADIENT = Exercise(
     ),
     relatives=(
         (
-            "what a minimum for the strength 1/λ gives",
-            lambda loss, minimize, batches, params, strength: _envelope_gradient(_times(lambda s: strength))(
-                loss, minimize, batches, params, 1 / strength
-            ),
+            "what a minimum for the proximal strength 1/λ gives",
+            lambda loss, minimize, batches, params, proximal_strength: _envelope_gradient(
+                _times(lambda s: proximal_strength)
+            )(loss, minimize, batches, params, 1 / proximal_strength),
         ),
         (
             "the mean gradient of the tasks at the mean of their minima",
-            lambda loss, minimize, batches, params, strength: (
+            lambda loss, minimize, batches, params, proximal_strength: (
                 lambda middle: mean_of([gradient_at(loss, middle, batch) for batch in batches])
-            )(mean_of([minimize(batch, params, strength) for batch in batches])),
+            )(mean_of([minimize(batch, params, proximal_strength) for batch in batches])),
         ),
         (
             "what θ minus the sum of the minima gives, divided by the number of tasks",
-            lambda loss, minimize, batches, params, strength: jax.tree.map(
-                lambda t, *phis: strength * (t - sum(phis)) / len(batches),
+            lambda loss, minimize, batches, params, proximal_strength: jax.tree.map(
+                lambda t, *phis: proximal_strength * (t - sum(phis)) / len(batches),
                 params,
-                *(minimize(batch, params, strength) for batch in batches),
+                *(minimize(batch, params, proximal_strength) for batch in batches),
             ),
         ),
         (
             "what λθ minus the mean of the minima gives",
-            lambda loss, minimize, batches, params, strength: jax.tree.map(
-                lambda t, *phis: strength * t - sum(phis) / len(batches),
+            lambda loss, minimize, batches, params, proximal_strength: jax.tree.map(
+                lambda t, *phis: proximal_strength * t - sum(phis) / len(batches),
                 params,
-                *(minimize(batch, params, strength) for batch in batches),
+                *(minimize(batch, params, proximal_strength) for batch in batches),
             ),
         ),
         (
             "the target divided by the norm of θ",
-            lambda loss, minimize, batches, params, strength: (
-                lambda norm: _envelope_gradient(_times(lambda s: s / norm))(loss, minimize, batches, params, strength)
+            lambda loss, minimize, batches, params, proximal_strength: (
+                lambda norm: _envelope_gradient(_times(lambda s: s / norm))(
+                    loss, minimize, batches, params, proximal_strength
+                )
             )(np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(params)))),
         ),
         (
@@ -221,7 +228,7 @@ MOREAU_GRADIENT = Exercise(
         _of_the_mean,
     ),
     hints=(
-        "Call `minimize(batch, params, strength)` once for every batch. Line 4 needs nothing else.",
+        "Call `minimize(batch, params, proximal_strength)` once for every batch. Line 4 needs nothing else.",
         "`jax.tree.map` takes several pytrees of one structure. The mean of the gradients is the sum over tasks, "
         "divided by `len(batches)`.",
     ),
@@ -232,37 +239,37 @@ MOREAU_GRADIENT = Exercise(
 
 
 def _weighted(weight, normalized=True):
-    """The mean of the minima with matrices as weights: (hessian, strength) -> weight."""
+    """The mean of the minima with matrices as weights: (hessian, proximal_strength) -> weight."""
 
-    def moreau_point(hessians, minima, strength):
-        weights = np.stack([weight(hessian, strength) for hessian in hessians])
+    def moreau_point(hessians, minima, proximal_strength):
+        weights = np.stack([weight(hessian, proximal_strength) for hessian in hessians])
         right = np.einsum("tij,tj->i", weights, minima)
         return np.linalg.solve(weights.sum(0), right) if normalized else right / len(weights)
 
     return moreau_point
 
 
-def _factor(hessian, strength):
+def _factor(hessian, proximal_strength):
     """J, the derivative of φ*."""
-    return strength * np.linalg.inv(hessian + strength * np.eye(len(hessian)))
+    return proximal_strength * np.linalg.inv(hessian + proximal_strength * np.eye(len(hessian)))
 
 
-def _by_theory(hessians, minima, strength):
+def _by_theory(hessians, minima, proximal_strength):
     batch = QuadraticBatch(hessians, minima)
-    return ml.theory.moreau(Task(batch, batch), 1 / strength).stationary_point()
+    return ml.theory.moreau(Task(batch, batch), 1 / proximal_strength).stationary_point()
 
 
-def _by_displacements(hessians, minima, strength):
+def _by_displacements(hessians, minima, proximal_strength):
     """An alternative: θ is the mean of the proximal points, each of which is affine in it."""
-    factors = np.stack([_factor(hessian, strength) for hessian in hessians])
+    factors = np.stack([_factor(hessian, proximal_strength) for hessian in hessians])
     offsets = minima - np.einsum("tij,tj->ti", factors, minima)
     return np.linalg.solve(np.eye(minima.shape[1]) - factors.mean(0), offsets.mean(0))
 
 
-def _by_iteration(hessians, minima, strength):
+def _by_iteration(hessians, minima, proximal_strength):
     """An alternative: many steps against the mean of λ (θ - φ*)."""
     theta = np.zeros(minima.shape[1])
-    factors = np.stack([_factor(hessian, strength) for hessian in hessians])
+    factors = np.stack([_factor(hessian, proximal_strength) for hessian in hessians])
     for _ in range(4_000):
         adapted = minima + np.einsum("tij,tj->ti", factors, theta - minima)
         theta = theta + (adapted - theta).mean(0)
@@ -303,13 +310,17 @@ MOREAU_POINT = Exercise(
     misconceptions=(
         Misconception(
             "joint training",
-            _weighted(lambda hessian, strength: hessian),
+            _weighted(lambda hessian, proximal_strength: hessian),
             "Your result is the point of joint training, with $H_i$ as weights. Where does the factor $J_i$ of the "
             "adapted parameters enter?",
         ),
         Misconception(
             "two factors",
-            _weighted(lambda hessian, strength: _factor(hessian, strength) @ hessian @ _factor(hessian, strength)),
+            _weighted(
+                lambda hessian, proximal_strength: (
+                    _factor(hessian, proximal_strength) @ hessian @ _factor(hessian, proximal_strength)
+                )
+            ),
             "Your result is the point of iMAML, whose weights contain $J_i$ twice. How often is it in "
             "$\\lambda (\\theta - \\phi_i^*)$?",
         ),
@@ -321,75 +332,86 @@ MOREAU_POINT = Exercise(
         ),
         Misconception(
             "plain mean",
-            lambda hessians, minima, strength: minima.mean(0),
+            lambda hessians, minima, proximal_strength: minima.mean(0),
             "Your result is the plain mean of the minima. Each task's gradient is a matrix times $\\theta - m_i$, and "
             "these matrices differ.",
         ),
         Misconception(
-            "inverse strength",
-            lambda hessians, minima, strength: _by_theory(hessians, minima, 1 / strength),
+            "inverse proximal strength",
+            lambda hessians, minima, proximal_strength: _by_theory(hessians, minima, 1 / proximal_strength),
             "Your result is the one for a proximal strength of $1/\\lambda$.",
         ),
         Misconception(
-            "strength of one",
-            lambda hessians, minima, strength: _by_theory(hessians, minima, 1.0),
-            "Your result is the one for $\\lambda = 1$. Is the strength missing somewhere in the inverse?",
+            "proximal strength of one",
+            lambda hessians, minima, proximal_strength: _by_theory(hessians, minima, 1.0),
+            "Your result is the one for $\\lambda = 1$. Is the proximal strength missing somewhere in the inverse?",
         ),
         Misconception(
             "each entry",
-            _weighted(lambda hessian, strength: strength * hessian / (strength + hessian)),
+            _weighted(lambda hessian, proximal_strength: proximal_strength * hessian / (proximal_strength + hessian)),
             "Your weights seem to be computed for each *entry* of the Hessian. In several dimensions a division "
             "becomes a linear solve.",
         ),
         Misconception(
             "weights not normalised",
-            _weighted(lambda hessian, strength: hessian @ _factor(hessian, strength), normalized=False),
+            _weighted(
+                lambda hessian, proximal_strength: hessian @ _factor(hessian, proximal_strength), normalized=False
+            ),
             "Your result is the mean of weight times minimum, with the right weights. What is left to solve for, once "
             "$\\sum_i W_i (\\theta - m_i) = 0$ is written out?",
         ),
         Misconception(
-            "strength on every entry",
-            _weighted(lambda hessian, strength: strength * np.linalg.inv(hessian + strength) @ hessian),
-            "The strength seems to be added to every entry of the Hessian, and not to its diagonal alone.",
+            "proximal strength on every entry",
+            _weighted(
+                lambda hessian, proximal_strength: (
+                    proximal_strength * np.linalg.inv(hessian + proximal_strength) @ hessian
+                )
+            ),
+            "The proximal strength seems to be added to every entry of the Hessian, and not to its diagonal alone.",
         ),
         Misconception(
             "sign of the minima",
-            lambda hessians, minima, strength: -_by_theory(hessians, minima, strength),
+            lambda hessians, minima, proximal_strength: -_by_theory(hessians, minima, proximal_strength),
             "Your result is the target with the opposite sign. Check the sign when $m_i$ moves to the other side.",
         ),
     ),
     relatives=(
         (
-            "what the strength gives if it is added to every number of the Hessian",
-            _weighted(lambda hessian, strength: hessian @ np.linalg.inv(hessian + strength)),
+            "what the proximal strength gives if it is added to every number of the Hessian",
+            _weighted(lambda hessian, proximal_strength: hessian @ np.linalg.inv(hessian + proximal_strength)),
         ),
         (
             "what a division of matrices number by number gives",
-            _weighted(lambda hessian, strength: hessian / (hessian + strength * np.eye(len(hessian)))),
+            _weighted(
+                lambda hessian, proximal_strength: hessian / (hessian + proximal_strength * np.eye(len(hessian)))
+            ),
         ),
         (
             "what the sum of all Hessians gives in each weight",
-            lambda hessians, minima, strength: _weighted(
+            lambda hessians, minima, proximal_strength: _weighted(
                 lambda hessian, s: hessian @ np.linalg.inv(hessians.sum(0) + s * np.eye(len(hessian)))
-            )(hessians, minima, strength),
+            )(hessians, minima, proximal_strength),
         ),
         (
             "what the traces of the Hessians give as curvatures",
-            lambda hessians, minima, strength: (
-                lambda trace: np.average(minima, axis=0, weights=trace / (trace + strength))
+            lambda hessians, minima, proximal_strength: (
+                lambda trace: np.average(minima, axis=0, weights=trace / (trace + proximal_strength))
             )(np.trace(hessians, axis1=1, axis2=2)),
         ),
         (
             "what the inverses of the weights give",
-            lambda hessians, minima, strength: np.mean(
+            lambda hessians, minima, proximal_strength: np.mean(
                 [
-                    np.linalg.solve(hessian @ _factor(hessian, strength) / strength, m)
+                    np.linalg.solve(hessian @ _factor(hessian, proximal_strength) / proximal_strength, m)
                     for hessian, m in zip(hessians, minima, strict=True)
                 ],
                 axis=0,
             ),
         ),
-        ("what the squares of the Hessians give as weights", _weighted(lambda hessian, strength: hessian @ hessian)),
+        (
+            "what the squares of the Hessians give as weights",
+            _weighted(lambda hessian, proximal_strength: hessian @ hessian),
+        ),
     ),
     alternatives=(_by_displacements, _by_iteration),
     hints=(
@@ -537,7 +559,7 @@ ANCHORED = Exercise(
             "*at* $z_K$.",
         ),
         Misconception(
-            "strength for step size",
+            "proximal strength for step size",
             lambda loss, batch, params, step_size, num_steps: _after(_anchored)(
                 loss, batch, params, 1 / step_size, num_steps
             ),
@@ -549,7 +571,7 @@ ANCHORED = Exercise(
         ("the gradient at the end of a single step, whatever the number of steps", _after(_anchored, lambda k: 1)),
         ("the gradient at the fixed point of the iteration", _after(_anchored, lambda k: 200)),
         (
-            "the gradient after descent with a proximal term of strength 1",
+            "the gradient after descent with a proximal strength of 1",
             lambda loss, batch, params, step_size, num_steps: gradient_at(
                 loss,
                 functools.reduce(
@@ -766,7 +788,201 @@ CONTROL = Exercise(
     expected="A pair of numbers, whose sum is `plateau(num_steps, learning_rate)`.",
 )
 
-EXERCISES = (MOREAU_GRADIENT, MOREAU_POINT, ANCHORED, CONTROL)
+# 09.counter_example -------------------------------------------------------------------------------------------------
+
+_PLACES = np.linspace(-10, 10, 2_001)  # where the loss has to be curved, and where φ* has to lie
+
+
+def _slope(loss, phi):
+    """h', from differences."""
+    return (np.asarray(loss(phi + 1e-5)) - np.asarray(loss(phi - 1e-5))) / 2e-5
+
+
+def _minimum_of(loss, theta, proximal_strength):
+    """φ* between -10 and 10, by bisection: for a convex loss the gradient of the proximal objective increases."""
+    low, high = np.full_like(theta, -10), np.full_like(theta, 10)
+    for _ in range(60):
+        middle = (low + high) / 2
+        beyond = _slope(loss, middle) + proximal_strength * (middle - theta) > 0
+        low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
+    return (low + high) / 2
+
+
+def _above_the_chord(loss, first, second, proximal_strength):
+    """How far the value of F_prox half way exceeds the mean of its values at both ends; 0 if it does not clearly."""
+    phi = _minimum_of(loss, np.array([first, (first + second) / 2, second], float), proximal_strength)
+    values = np.asarray(loss(phi), float)
+    excess = values[1] - (values[0] + values[2]) / 2
+    return phi, excess if excess > 1e-5 * np.ptp(values) else 0.0
+
+
+def judge_counter_example(counter_example, proximal_strength, smallest_curvature):
+    """What the check compares: 0 if all is as it must be, and otherwise which of the demands is not met."""
+    made = counter_example(proximal_strength, smallest_curvature)
+    if made is None or made is Ellipsis:
+        return made
+    here = f"For λ = {proximal_strength:.3g} and a smallest curvature of {smallest_curvature:.3g}"
+    if not isinstance(made, tuple | list) or len(made) != 3 or not callable(made[0]) or np.size(made[1:]) != 2:
+        return np.array([1.0]), "Your function must return three things: a loss, and two initializations."
+    loss, first, second = made[0], float(np.squeeze(made[1])), float(np.squeeze(made[2]))
+    values = np.asarray(loss(_PLACES), float)
+    if values.shape != _PLACES.shape or not np.isfinite([*values, first, second]).all():
+        return np.array([2.0]), (
+            "Your loss must turn an array of values of φ into an array of losses, which has the same shape and holds "
+            "finite numbers for φ from −10 to 10. The initializations must be finite as well."
+        )
+    curvature = np.diff(values, 2) / 0.01**2
+    if (curvature + 1e-6 * (1 + np.abs(values[1:-1])) < smallest_curvature).any():
+        place, lowest = _PLACES[1:-1][curvature.argmin()], curvature.min()
+        return np.array([3.0 if lowest < -1e-3 else 4.0]), (
+            f"{here} the curvature of your loss falls to {lowest:.3g}, at φ = {place:.3g}."
+        )
+    phi, excess = _above_the_chord(loss, first, second, proximal_strength)
+    inside = bool((np.abs(phi) < 9.99).all())
+    if inside and excess:
+        return np.array([0.0]), (
+            f"{here} your loss is curved enough, and half way between your initializations $F_\\text{{prox}}$ lies "
+            f"{excess:.3g} above the mean of its values at both. So $F_\\text{{prox}}$ is not convex."
+        )
+    if first == second:
+        return np.array([5.0]), "Your two initializations are the same, so there is nothing between them."
+    at = np.array([first, second])
+    if (np.abs(at) < 9.99).all():
+        seen, above = _above_the_chord(loss, *(at + _slope(loss, at) / proximal_strength), proximal_strength)
+        if above and (np.abs(seen) < 9.99).all():
+            return np.array([6.0]), f"{here} your two numbers would do as values of φ*, but not as initializations."
+    if not inside:
+        return np.array([7.0]), f"{here} the φ* of an initialization of yours does not lie between −10 and 10."
+    h1 = _slope(loss, phi[1])
+    h3 = float(np.diff(np.asarray(loss(phi[1] + 0.01 * np.array([-1.5, -0.5, 0.5, 1.5])), float), 3)[0]) / 0.01**3
+    kind = 8.0 if abs(h3) < 1e-3 else 9.0 if h1 * h3 < 0 else 10.0
+    return np.array([kind]), (
+        f"{here} the value of $F_\\text{{prox}}$ half way between your initializations is not above the mean of its "
+        f"values at both. There $h' = {h1:.3g}$ and $h''' = {h3:.3g}$. What does line 3 say?"
+    )
+
+
+def _example(line, curved=np.exp, derivative=np.exp, bend=lambda mu: mu / 2, places=(0.0, 1.0), side=1):
+    """A loss made of something curved, a parabola and a line; and the initializations with these places of φ*.
+
+    `side` is the sign of the gradient in θ = φ* + h' / λ; with 0 the places themselves are returned.
+    """
+
+    def counter_example(proximal_strength, smallest_curvature):
+        slope, factor = line(proximal_strength, smallest_curvature), bend(smallest_curvature)
+
+        def initialization(phi):
+            return phi + side * (derivative(phi) + 2 * factor * phi + slope) / proximal_strength
+
+        return (lambda phi: curved(phi) + factor * phi**2 + slope * phi), *map(initialization, places)
+
+    return counter_example
+
+
+def _steep(proximal_strength, smallest_curvature):
+    """A slope that is more than enough."""
+    return 4 * (1 + smallest_curvature) * (1 + smallest_curvature + proximal_strength)
+
+
+def _downhill(proximal_strength, smallest_curvature):
+    return -_steep(proximal_strength, smallest_curvature)
+
+
+COUNTER_EXAMPLE = Exercise(
+    id="09.counter_example",
+    title="A counter-example of your own",
+    difficulty=3,
+    minutes=15,
+    reference=_example(_steep),
+    judge=judge_counter_example,
+    instances=lambda rng: [
+        (scale * proximal_strength, smallest_curvature / scale)
+        for scale, (proximal_strength, smallest_curvature) in zip(
+            rng.uniform(0.95, 1.05, 4), ((0.5, 0.3), (12.0, 0.2), (0.4, 3.0), (3.0, 1.5)), strict=True
+        )
+    ],
+    misconceptions=(
+        Misconception(
+            "no line",
+            _example(lambda lam, mu: 0.0),
+            "Your loss is curved enough, and $h'$ and $h'''$ have the same sign, but half way $F_\\text{prox}$ is not "
+            "above the mean of its values at both initializations. By line 3, $h' h'''$ has to exceed "
+            "$h'' (\\lambda + h'')$. Which term can you add to a loss that changes $h'$, but neither $h''$ nor $h'''$?",
+        ),
+        Misconception(
+            "opposite signs",
+            _example(_downhill),
+            "Half way between your initializations $h'$ and $h'''$ have opposite signs. Then the second term of line 3 "
+            "adds to the curvature of $F_\\text{prox}$. Perhaps your loss falls where it should rise.",
+        ),
+        Misconception(
+            "a parabola",
+            _example(_steep, lambda phi: 0 * phi, lambda phi: 0 * phi, lambda mu: mu),
+            "Half way between your initializations $h'''$ is zero. Then line 3 leaves $J^2 h''$, which is not negative "
+            "for any convex loss. The curvature of the loss has to change there.",
+        ),
+        Misconception(
+            "smallest curvature missing",
+            _example(_steep, bend=lambda mu: 0.0),
+            "Your loss is convex, but somewhere between $-10$ and $10$ its curvature is below `smallest_curvature`. "
+            "Which term of a loss has the same curvature everywhere?",
+        ),
+        Misconception(
+            "loss not convex",
+            _example(_steep, lambda phi: phi**3, lambda phi: 3 * phi**2),
+            "Somewhere between $-10$ and $10$ the curvature of your loss is negative. The question is what happens to "
+            "losses that *are* convex.",
+        ),
+        Misconception(
+            "adapted parameters returned",
+            _example(_steep, side=0),
+            "Your loss is right. As values of $\\phi^*$ your two numbers would do, but as initializations they do not. "
+            "Which $\\theta$ has its minimum at a given $\\phi^*$? Stationarity, $\\lambda\\, (\\theta - \\phi^*) = "
+            "h'(\\phi^*)$, says it without a search.",
+        ),
+        Misconception(
+            "initialization on the other side",
+            _example(_steep, side=-1),
+            "The $\\phi^*$ of at least one of your initializations does not lie between $-10$ and $10$. If you found "
+            "them from places of $\\phi^*$, look at the sign: $\\lambda\\, (\\theta - \\phi^*) = h'(\\phi^*)$.",
+        ),
+        Misconception(
+            "for one proximal strength",
+            _example(lambda lam, mu: _steep(1.0, mu)),
+            "Your example works except for the strongest proximal term. Line 3 contains $\\lambda$: how must your loss "
+            "depend on it?",
+        ),
+        Misconception(
+            "for one smallest curvature",
+            _example(lambda lam, mu: 4 * (1 + lam)),
+            "Your example works except for the largest `smallest_curvature`. By line 3, $h'$ must be the larger, the "
+            "more the loss is curved.",
+        ),
+    ),
+    alternatives=(
+        _example(
+            _steep, lambda phi: np.maximum(phi, 0) ** 3 / 6, lambda phi: np.maximum(phi, 0) ** 2 / 2, places=(0.1, 0.9)
+        ),
+        _example(_downhill, lambda phi: np.exp(-phi), lambda phi: -np.exp(-phi), places=(-1.0, 0.0)),
+        _example(
+            lambda lam, mu: 10 * (2 + mu) * (2 + mu + lam),
+            lambda phi: phi**4 / 12,
+            lambda phi: phi**3 / 3,
+            places=(0.5, 1.5),
+        ),
+    ),
+    hints=(
+        "Look for a place $\\phi^*$ at which line 3 is negative, so that $h' h''' > h'' (\\lambda + h'')$. You need a "
+        "loss with a third derivative, such as an exponential, or a fourth power.",
+        "Adding $b \\phi$ to a loss makes $h'$ larger by $b$, and leaves $h''$ and $h'''$ as they are. Adding a "
+        "parabola makes $h''$ larger by a constant. Choose the parabola first, and then $b$.",
+        "Do not search for the initializations. Choose two places $\\phi^*$ between which line 3 is negative. By "
+        "stationarity, the initialization with this minimum is $\\phi^*$ plus $h'(\\phi^*) / \\lambda$.",
+    ),
+    expected="A loss and two numbers. The check says how far $F_\\text{prox}$ half way exceeds the mean of both ends.",
+)
+
+EXERCISES = (MOREAU_GRADIENT, MOREAU_POINT, ANCHORED, CONTROL, COUNTER_EXAMPLE)
 
 PREDICTIONS = (
     Guess(
@@ -853,7 +1069,7 @@ QUIZ = (
             "That is what ordinary gradient steps would do. Here every step begins at θ.",
             "Yes: more anchored steps find φ* more precisely, and do not go further.",
             "Steps with odd numbers end beyond φ*, and each time less far beyond. So z₅ is a little closer to θ.",
-            "The strength is λ = 1/α, and α was not changed.",
+            "The proximal strength is λ = 1/α, and α was not changed.",
         ),
     ),
     Question(
@@ -899,9 +1115,9 @@ def disagreeing_tasks() -> Task:
     return Task(batch, batch)
 
 
-def envelope(loss: Any, strength: float, theta: Any) -> tuple[_Array, _Array]:
+def envelope(loss: Any, proximal_strength: float, theta: Any) -> tuple[_Array, _Array]:
     """The Moreau envelope and the proximal points of a function of one number, by search on a grid."""
-    values = loss(_GRID) + strength / 2 * (_GRID - np.asarray(theta)[..., None]) ** 2
+    values = loss(_GRID) + proximal_strength / 2 * (_GRID - np.asarray(theta)[..., None]) ** 2
     return values.min(-1), _GRID[values.argmin(-1)]
 
 
@@ -972,14 +1188,19 @@ def two_ways() -> None:
     )
 
 
-def weights(strength: float) -> None:
+def weights(proximal_strength: float) -> None:
     """Shows the weight of a quadratic task against its curvature, for three objectives."""
     a = np.linspace(0, 8, 201)
-    factor = strength / (strength + a)
+    factor = proximal_strength / (proximal_strength + a)
     plots.show(
         plots.lines(
             a,
-            {"joint: a": a, "Moreau: aJ": a * factor, "iMAML: aJ²": a * factor**2, "λ": np.full_like(a, strength)},
+            {
+                "joint: a": a,
+                "Moreau: aJ": a * factor,
+                "iMAML: aJ²": a * factor**2,
+                "λ": np.full_like(a, proximal_strength),
+            },
             "curvature a of the task",
             "curvature of the objective",
             ylim=(0, 2.4),
@@ -987,7 +1208,7 @@ def weights(strength: float) -> None:
         "Curvature of three objectives against the curvature of the task. That of joint training is a straight line. "
         "That of the Moreau envelope rises and levels off below lambda. That of iMAML rises a little, and falls again.",
         title="No task counts for more than λ in the Moreau objective",
-        caption=f"One quadratic task with equal support and query loss, λ = {strength:g}, J = λ/(λ + a).",
+        caption=f"One quadratic task with equal support and query loss, λ = {proximal_strength:g}, J = λ/(λ + a).",
     )
 
 
@@ -1102,11 +1323,11 @@ def _no_solve() -> str:
 
 def opening() -> tuple[str, str]:
     """The picture of the claim: the envelope under a wiggly loss, and its gradient as the arrow from φ* to θ."""
-    h, strength, theta = LOSSES["wiggly"], 0.6, 2.5
-    value, adapted = (float(each) for each in envelope(h, strength, theta))
+    h, proximal_strength, theta = LOSSES["wiggly"], 0.6, 2.5
+    value, adapted = (float(each) for each in envelope(h, proximal_strength, theta))
     left = diagrams.plot(
         _THETA,
-        {"h": h(_THETA), "F": envelope(h, strength, _THETA)[0]},
+        {"h": h(_THETA), "F": envelope(h, proximal_strength, _THETA)[0]},
         "initialization θ",
         "",
         points={"φ*": (adapted, float(h(adapted))), "F(θ)": (theta, value)},
@@ -1116,7 +1337,10 @@ def opening() -> tuple[str, str]:
         left,
         _no_solve(),
         ("The Moreau envelope lies under the loss", "Its gradient is λ times the arrow from φ* to θ"),
-        (f"A loss h, and its Moreau envelope F for λ = {strength:g}.", "Once φ* is known, nothing is left to solve."),
+        (
+            f"A loss h, and its Moreau envelope F for λ = {proximal_strength:g}.",
+            "Once φ* is known, nothing is left to solve.",
+        ),
         "Left: a wiggly loss, and its Moreau envelope, which touches it from below and is much smoother. Marked are "
         "the envelope at an initialization and the minimum to which it adapts. Right: any inner optimizer leads from "
         "theta to phi star; the gradient is lambda times the arrow from phi star to theta.",
