@@ -320,10 +320,19 @@ choose from nine of them.
 ROWS = METHODS | VARIANTS | BASELINES
 OUTER_FACTORS = (0.03, 1.0, 30.0)
 
+AS_PUBLISHED = "MAML, as published"
+"""One more row, on sine curves only, which is not tuned: it has the settings of Finn et al. (2017), under our budget."""
+
 
 def steps_of(method: str, settings: Settings) -> Settings:
     """The same settings, with the K of a method that has another one."""
-    return dataclasses.replace(settings, num_steps=settings.long_steps) if method == "iMAML, K = 100" else settings
+    own = {"iMAML, K = 100": settings.long_steps, AS_PUBLISHED: 1}
+    return dataclasses.replace(settings, num_steps=own.get(method, settings.num_steps))
+
+
+def kind_of(method: str) -> Method:
+    """The meta-gradient of a row."""
+    return ROWS["MAML" if method == AS_PUBLISHED else method]
 
 
 # --- one run -----------------------------------------------------------------------------------------------------
@@ -341,6 +350,9 @@ class Configuration(NamedTuple):
     outer_rate: Any
     own: Any
     max_norm: Any
+
+
+PUBLISHED = Configuration(outer_rate=1e-3, own=0.01, max_norm=math.inf)
 
 
 class Runs(NamedTuple):
@@ -365,7 +377,7 @@ class Runs(NamedTuple):
 
 def learner_of(benchmark: Benchmark, method: str, settings: Settings, configuration: Configuration) -> ml.MetaLearner:
     """The learner of one configuration."""
-    kind, settings = ROWS[method], steps_of(method, settings)
+    kind, settings = kind_of(method), steps_of(method, settings)
     outer_rate, own, max_norm = configuration
     rate, strength = (benchmark.proximal_rate, own) if kind.own == "λ" else (own, 0.0)
     adam = optax.adam(outer_rate * own if kind.own == "outer" else outer_rate)
@@ -448,7 +460,7 @@ def score(benchmark: Benchmark, num_steps: int, params: Any, rate: Any, strength
 
 def own_score(benchmark: Benchmark, method: str, settings: Settings, runs: Runs, tasks: ml.Task) -> tuple:
     """`score` with the adaptation that the method was trained for."""
-    kind, own = ROWS[method].own, runs.configuration.own
+    kind, own = kind_of(method).own, runs.configuration.own
     none = jnp.zeros_like(own)
     rate, strength = (none + benchmark.proximal_rate, own) if kind == "λ" else (own, none)
     num_steps = 0 if kind == "outer" else steps_of(method, settings).num_steps
@@ -459,7 +471,7 @@ def own_score(benchmark: Benchmark, method: str, settings: Settings, runs: Runs,
 def outer_steps(benchmark: Benchmark, method: str, settings: Settings) -> int:
     """How many outer steps the budget pays for, a multiple of the number of checkpoints."""
     settings = steps_of(method, settings)
-    each = ROWS[method].gradients(settings.num_steps, settings.cg_steps)
+    each = kind_of(method).gradients(settings.num_steps, settings.cg_steps)
     return benchmark.gradients // each // settings.checkpoints * settings.checkpoints
 
 
@@ -497,7 +509,7 @@ def tune(benchmark: Benchmark, method: str, settings: Settings, bar: tqdm) -> np
 
 
 def report(benchmark: Benchmark, method: str, settings: Settings, chosen: Configuration, bar: tqdm) -> dict:
-    """The chosen configuration on every seed: scores on the way, and at the end with the common adaptation as well."""
+    """A configuration on every seed: scores on the way, and at the end with the common adaptation as well."""
     seeds = list(settings.seeds)
     runs = begin(benchmark, method, settings, seeds, [chosen] * len(seeds))
     count = outer_steps(benchmark, method, settings) // settings.checkpoints
@@ -515,6 +527,10 @@ def report(benchmark: Benchmark, method: str, settings: Settings, chosen: Config
     validated = [float(np.median(common(rate, benchmark.validation_tasks()))) for rate in benchmark.inner_rates]
     common_rate = benchmark.inner_rates[int(np.argmin(validated))]
     return {
+        "outer_rate": chosen.outer_rate,
+        "own": chosen.own,
+        "max_norm": rounded(chosen.max_norm),
+        "outer_steps": outer_steps(benchmark, method, settings),
         "curve": rounded(np.stack(curve, axis=1)),
         "above_one": rounded(runs.above_one / (count * settings.checkpoints)),
         "inner_gradient_left": rounded(left),
@@ -659,15 +675,13 @@ def run(benchmark: Benchmark, settings: Settings, bar: tqdm) -> dict:
         chosen = grid(benchmark, method, settings)[int(np.argmin(validation))]
         found[method] = {
             "validation": rounded(validation.reshape(grid_shape(benchmark, settings))),
-            "outer_rate": chosen.outer_rate,
-            "own": chosen.own,
-            "max_norm": rounded(chosen.max_norm),
-            "outer_steps": outer_steps(benchmark, method, settings),
             **report(benchmark, method, settings, chosen, bar),
         }
         best, last = float(validation.min()), [curve[-1] for curve in found[method]["curve"]]
         bar.write(f"{benchmark.name}, {method}: {chosen}, validation {best:.4g}, test {last}")
     measure_time(benchmark, found, settings)
+    if benchmark.name == "sinusoid":
+        found[AS_PUBLISHED] = report(benchmark, AS_PUBLISHED, settings, PUBLISHED, bar)
     return found
 
 
@@ -685,7 +699,8 @@ def main(settings: Settings = SETTINGS) -> None:
     }
     configurations = math.prod(grid_shape(benchmarks[0], settings))
     each = settings.checkpoints * (configurations + len(settings.seeds))
-    with tqdm(total=len(benchmarks) * len(ROWS) * each, mininterval=1) as bar:
+    total = len(benchmarks) * len(ROWS) * each + settings.checkpoints * len(settings.seeds)  # the last as published
+    with tqdm(total=total, mininterval=1) as bar:
         record |= {benchmark.name: run(benchmark, settings, bar) for benchmark in benchmarks}
     record["minutes"] = round((time.perf_counter() - started) / 60, 1)
     RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
