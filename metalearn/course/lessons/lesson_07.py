@@ -1672,7 +1672,7 @@ def chosen(name: str, rows: tuple[str, ...]) -> None:
     errors: dict[str, Sequence[Any]] = {}
     for row in rows:
         entry = record()[name][row]
-        kind = comparison.ROWS[row].own
+        kind = comparison.kind_of(row).own
         rate = entry["outer_rate"] * (entry["own"] if kind == "outer" else 1)
         hyper = "–" if kind == "outer" else f"{kind}\u00a0=\u00a0{entry['own']:g}"
         shown = row.replace(" ", "\u00a0")
