@@ -44,10 +44,11 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # %% [markdown]
 # ## Perturb a problem, and its minimum moves
 #
-# The open circle is the minimum of an inner problem with a single parameter φ. Add a little of the query loss to that
-# problem, ν times the loss, and the minimum moves to the filled circle. The second picture draws where it is for
-# every ν. Its tangent at ν = 0 is what this lesson is after, because up to a constant factor its slope is the
-# meta-gradient. Each chord estimates that slope from two minima, without any second derivative.
+# The open circle is the minimum of an inner problem with a single parameter φ. Add ν times the query loss to that
+# problem, and the minimum moves to the filled circle. The second picture shows where the minimum lies for every ν. The
+# tangent of this curve at ν = 0 is what this lesson is after, because up to a constant factor its slope is the
+# meta-gradient. The two chords, called forward and symmetric, estimate that slope from two minima each and without any
+# second derivative.
 #
 # Drag ν towards zero. Which of the two chords comes closer to the tangent, and down to which ν does a smaller one still
 # help? The third picture shows the relative error of both chords, computed in float32.
@@ -57,7 +58,7 @@ playground("perturb_the_problem")
 
 # %% [markdown]
 # Three things in these pictures need an explanation: why the slope of the tangent is the meta-gradient, how quickly each
-# chord approaches it, and what ends the improvement. The lesson answers them in this order. Then it asks what remains true
+# chord approaches it, and what ends the improvement. The lesson explains them in this order. Then it asks what remains true
 # when the inner loops have not converged, and proves how close to a stationary point training with such estimates comes.
 #
 # *Short of time? Skip the sections "Rounding does not cancel" and "When −ν removes the minimum", with the question after
@@ -73,28 +74,32 @@ playground("perturb_the_problem")
 # \qquad F_\text{prox}(\theta) = f(\phi^*(\theta)).$$
 #
 # Its gradient is $\nabla F_\text{prox} = \lambda\,(H + \lambda I)^{-1} \nabla f(\phi^*)$, where $H$ is the Hessian of $h$.
-# iMAML solves this linear system with Hessian-vector products, which are second derivatives. In this lesson we write $F$
-# for $F_\text{prox}$, and get the same vector from first derivatives alone.
+# To compute it, iMAML solves a linear system with the matrix $H + \lambda I$, and for that it needs Hessian-vector products,
+# which are second derivatives. This lesson gets the same vector from first derivatives alone. It writes $F$ for
+# $F_\text{prox}$.
 #
 # We begin with one parameter, because there every quantity is a number. Two small changes can be made to the inner
 # problem. We can **perturb** it by adding $\nu f$, and record how far the *minimum* moves per unit of ν. Or we can change
 # the *initialization* θ, and record how much the *query loss at the minimum* changes per unit of θ, which is the
 # meta-gradient. Both depend on the curvature of $h$.
+#
+# The next cell measures both for $f(\phi) = \frac12 (\phi - 2)^2$ and three support losses, which are multiples of
+# $\cosh(\phi + 1) - 1$, with $\lambda = 1.5$ and at $\theta = 0$.
 
 # %%
 curvature_prediction = predict("05.curvature")
 
 # %%
-strength_1d = 1.5
+proximal_strength_1d = 1.5
 
 
-def minimum_1d(nu=0.0, theta=0.0, scale=1.0):
-    """The minimum of scale (cosh(phi + 1) - 1) + 3/4 (phi - theta)^2 + nu f(phi)."""
+def minimum_1d(perturbation=0.0, theta=0.0, scale=1.0):
+    """The minimum of scale (cosh(φ + 1) - 1) + 3/4 (φ - θ)² + ν (φ - 2)² / 2."""
     phi = theta
     for _ in range(400):
         support = scale * np.sinh(phi + 1)
-        proximal = strength_1d * (phi - theta)
-        phi = phi - 0.1 * (support + proximal + nu * (phi - 2))
+        proximal = proximal_strength_1d * (phi - theta)
+        phi = phi - 0.1 * (support + proximal + perturbation * (phi - 2))
     return phi
 
 
@@ -104,14 +109,14 @@ def query_loss_1d(phi):
 
 small, rows = 1e-4, {}
 for scale in (0.5, 2.0, 8.0):
-    up, down = minimum_1d(nu=small, scale=scale), minimum_1d(nu=-small, scale=scale)
-    right, left = (minimum_1d(theta=t, scale=scale) for t in (small, -small))
+    up, down = (minimum_1d(each, scale=scale) for each in (small, -small))
+    right, left = (minimum_1d(theta=each, scale=scale) for each in (small, -small))
     losses = query_loss_1d(right) - query_loss_1d(left)
     rows[scale] = [(up - down) / (2 * small), losses / (2 * small)]
 
 # %% tags=["fold", "nbval-check-output"]
 curvature_prediction.reveal(0)
-assert np.allclose([gradient / move for move, gradient in rows.values()], -strength_1d, rtol=1e-5)
+assert np.allclose([gradient / move for move, gradient in rows.values()], -proximal_strength_1d, rtol=1e-5)
 gradients = [abs(gradient) for _, gradient in rows.values()]
 assert all(1 < before / after < 4 for before, after in itertools.pairwise(gradients))
 plots.table(
@@ -122,19 +127,23 @@ plots.table(
 )
 
 # %% [markdown]
-# The ratio is the same in every row: it is $-\lambda$. We measured the meta-gradient by watching a minimum move, and no
-# second derivative was computed.
+# The ratio is the same in every row, and it is $-\lambda$. So to find the meta-gradient it is enough to watch how far the
+# minimum moves per unit of ν, and no second derivative is needed.
 #
 # Why is that so? The curvature of the inner objective determines how far its minimum moves, whatever causes the move.
-# Changing θ by $d\theta$ changes the gradient of the inner objective by $-\lambda\, d\theta$; changing ν by $d\nu$
-# changes it by $f'\, d\nu$. In both cases the minimum moves until the curvature $h'' + \lambda$ has made up for the
-# change:
+# Changing θ by $d\theta$ changes the gradient of the inner objective by $-\lambda\, d\theta$, and changing ν by $d\nu$
+# changes it by $f'\, d\nu$. Moving φ by $d\phi$ changes it by $(h'' + \lambda)\, d\phi$. At the new minimum the gradient is
+# zero again, so the two changes cancel. With $\phi_\nu$ for the minimum of the perturbed problem, this means that
 #
-# $$\frac{dF}{d\theta} = f' \cdot \frac{\lambda}{h'' + \lambda},
+# $$\frac{d\phi^*}{d\theta} = \frac{\lambda}{h'' + \lambda},
 # \qquad\qquad \frac{d\phi_\nu}{d\nu} = \frac{-f'}{h'' + \lambda}.$$
 #
-# The two differ by the factor $-\lambda$. The moving minimum has carried out the division by the curvature for us, and
-# with many parameters it will apply the inverse of a matrix.
+# By the chain rule the meta-gradient is the first of these times $f'$:
+#
+# $$\frac{dF}{d\theta} = f' \cdot \frac{\lambda}{h'' + \lambda} = -\lambda\, \frac{d\phi_\nu}{d\nu}.$$
+#
+# The moving minimum has carried out the division by the curvature for us, and with many parameters it will apply the
+# inverse of a matrix.
 
 # %% [markdown]
 # ## The derivation, in five lines
@@ -143,10 +152,14 @@ plots.table(
 #
 # $$\phi_\nu(\theta) = \arg\min_\phi\; \nu f(\phi) + h(\phi) + \tfrac\lambda2 \lVert \phi - \theta \rVert^2 .$$
 #
-# Our example for most of the lesson is a network of ten tanh units on one sine task. Tanh is smooth, which a derivative
-# of the solution requires. The 30 parameters are kept in one vector, so that an error has a norm. `solve` runs $K$
-# gradient steps on the perturbed problem; 400 steps are enough here to converge. We compute in float64, except where
-# the text says float32.
+# Here the index of φ is a perturbation, so $\phi_0$ is the minimum $\phi^*$ of the unperturbed problem. It is not the point
+# at which the inner loop begins.
+#
+# Our example for most of the lesson is a network of ten tanh units on one sine task. Tanh is smooth, and so the solution
+# is a smooth function of ν. Each unit has a weight, a bias and a readout, and these 30 parameters are kept in one vector,
+# so that an error is a vector too and has a norm. The function `solve` runs $K$ gradient steps on the perturbed problem,
+# and we call such a run a *solve*. Here 400 steps are enough to converge. We compute in float64, except where the text
+# says float32.
 
 # %%
 jax.config.update("jax_enable_x64", True)  # so that a check can be strict
@@ -160,21 +173,29 @@ def network_loss(params, batch):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def solve(loss, task, params, step_size, num_steps, strength, nu):
-    """phi_nu after K gradient steps from `params`, which may be any pytree."""
+def solve(
+    loss,
+    task,
+    params,
+    learning_rate,
+    num_steps,
+    proximal_strength,
+    perturbation,
+):
+    """φ_ν after K gradient steps from `params`, which may be any pytree."""
 
     def perturbed(phi):
-        return nu * loss(phi, task.query) + loss(phi, task.support)
+        return perturbation * loss(phi, task.query) + loss(phi, task.support)
 
-    objective = ml.inner.proximal(perturbed, params, strength)
-    return ml.inner.descend(objective, optax.sgd(step_size), num_steps, params)
+    objective = ml.inner.proximal(perturbed, params, proximal_strength)
+    return ml.inner.descend(objective, optax.sgd(learning_rate), num_steps, params)
 
 
 # %%
 sines = ml.tasks.Sinusoid(num_support=10, num_query=10)
 task = sines.task(jax.random.key(3), amplitude=2.0, phase=1.0)
 theta = jax.random.normal(jax.random.key(0), (30,)) / 2
-strength, step_size = 4.0, 0.05
+proximal_strength, learning_rate = 4.0, 0.05
 
 
 def h(phi):
@@ -185,8 +206,9 @@ def f(phi):
     return network_loss(phi, task.query)
 
 
-def phi_of(nu, theta=theta):
-    return solve(network_loss, task, theta, step_size, 400, strength, nu)
+def phi_of(perturbation, theta=theta):
+    numbers = learning_rate, 400, proximal_strength, perturbation
+    return solve(network_loss, task, theta, *numbers)
 
 
 # %% [markdown]
@@ -195,9 +217,10 @@ def phi_of(nu, theta=theta):
 # $$\nu \nabla f(\phi_\nu) + \nabla h(\phi_\nu) + \lambda (\phi_\nu - \theta) = 0.$$
 
 # %%
-for nu in (-0.1, 0.0, 0.1):
-    phi = phi_of(nu)
-    left = nu * jax.grad(f)(phi) + jax.grad(h)(phi) + strength * (phi - theta)
+for perturbation in (-0.1, 0.0, 0.1):
+    phi = phi_of(perturbation)
+    left = perturbation * jax.grad(f)(phi) + jax.grad(h)(phi)
+    left = left + proximal_strength * (phi - theta)
     assert jnp.allclose(left, 0, atol=1e-12)
 
 # %% [markdown]
@@ -214,13 +237,13 @@ hessian = jax.jit(jax.hessian(network_loss))
 
 
 @jax.jit
-def with_derivative(nu):
-    """phi_nu and its derivative with respect to nu."""
-    return jax.jvp(phi_of, (nu,), (1.0,))
+def with_derivative(perturbation):
+    """φ_ν and its derivative with respect to ν."""
+    return jax.jvp(phi_of, (perturbation,), (1.0,))
 
 
 phi, velocity = with_derivative(0.1)
-matrix = hessian(phi, task.support) + strength * jnp.eye(30)
+matrix = hessian(phi, task.support) + proximal_strength * jnp.eye(30)
 matrix = matrix + 0.1 * hessian(phi, task.query)
 assert jnp.allclose(jax.grad(f)(phi) + matrix @ velocity, 0, atol=1e-10)
 
@@ -231,18 +254,19 @@ assert jnp.allclose(jax.grad(f)(phi) + matrix @ velocity, 0, atol=1e-10)
 
 # %%
 phi_0, velocity = with_derivative(0.0)
-matrix = hessian(phi_0, task.support) + strength * jnp.eye(30)
+matrix = hessian(phi_0, task.support) + proximal_strength * jnp.eye(30)
 assert jnp.allclose(velocity, -jnp.linalg.solve(matrix, jax.grad(f)(phi_0)))
 
 # %% [markdown]
-# **Line 4, from lesson 04.** Implicit differentiation led to the same inverse, applied to the same vector. The check
-# avoids the formula: it differentiates $F$ by backpropagation through the 400 steps.
+# **Line 4, from lesson 04.** Implicit differentiation led to the same inverse, applied to the same vector. To check this
+# independently, we compute the left side by backpropagation through the 400 steps.
 #
 # $$\nabla F(\theta) = \lambda\, (H + \lambda I)^{-1} \nabla f(\phi_0).$$
 
 # %%
 exact = jax.jit(jax.grad(lambda theta: f(phi_of(0.0, theta))))(theta)
-assert jnp.allclose(exact, strength * jnp.linalg.solve(matrix, jax.grad(f)(phi_0)))
+solution = jnp.linalg.solve(matrix, jax.grad(f)(phi_0))
+assert jnp.allclose(exact, proximal_strength * solution)
 
 # %% [markdown]
 # **Line 5, compare lines 3 and 4.** They differ by the factor $-\lambda$:
@@ -250,7 +274,7 @@ assert jnp.allclose(exact, strength * jnp.linalg.solve(matrix, jax.grad(f)(phi_0
 # $$\boxed{\;\nabla F(\theta) = -\lambda\, \frac{d\phi_\nu}{d\nu}\Big|_{\nu=0}\;}$$
 
 # %%
-assert jnp.allclose(exact, -strength * velocity)
+assert jnp.allclose(exact, -proximal_strength * velocity)
 
 # %% [markdown]
 # The linear system is gone. What is left is a derivative with respect to *one number*, however many parameters there are.
@@ -258,45 +282,54 @@ assert jnp.allclose(exact, -strength * velocity)
 # %% [markdown]
 # ## Exercise: the perturbed solution
 #
-# Everything rests on $\phi_\nu$. Write the gradient descent that `solve` leaves to the library, with nothing but
-# `jax.grad(loss)`. Three terms contribute to each step: the support loss, the query loss and the proximal term.
+# Everything rests on $\phi_\nu$. Write the gradient descent that `solve` leaves to the library, with no other derivative
+# than `jax.grad(loss)`. Three terms contribute to each step: the support loss, the query loss and the proximal term.
 
 
 # %% tags=["exercise"] exercise="05.perturbed_solution"
-def perturbed(loss, task, params, step_size, num_steps, strength, nu):
-    """Gradient descent on nu f(phi) + h(phi) + strength/2
-    ||phi - params||^2; f is the query loss, h the support loss.
+def perturbed_solution(
+    loss,
+    task,
+    params,
+    learning_rate,
+    num_steps,
+    proximal_strength,
+    perturbation,
+):
+    """Gradient descent on ν f(φ) + h(φ) + λ/2 ||φ - θ||²; f is the query
+    loss, h the support loss.
 
     Args:
       loss: function of (params, batch) that returns a scalar.
       task: a pair with task.support and task.query, each a batch.
       params: θ, any pytree of arrays. Descent begins there.
-      step_size: α, the inner learning rate.
+      learning_rate: α, the inner learning rate.
       num_steps: K, a whole number, 0 included.
-      strength: λ > 0, a number.
-      nu: ν, a number of either sign.
+      proximal_strength: λ > 0, a number.
+      perturbation: ν, a number of either sign.
 
     Returns:
-      phi_K, a pytree with the structure and shapes of `params`.
+      φ_K, a pytree with the structure and shapes of `params`.
     """
     ### BEGIN SOLUTION
     phi = params
     for _ in range(num_steps):
         support = jax.grad(loss)(phi, task.support)
         query = jax.grad(loss)(phi, task.query)
-        phi = jax.tree.map(
-            lambda p, s, q, t: p - step_size * (s + nu * q + strength * (p - t)),
-            phi,
+        gradient = jax.tree.map(
+            lambda s, q, p, t: s + perturbation * q + proximal_strength * (p - t),
             support,
             query,
+            phi,
             params,
         )
+        phi = jax.tree.map(lambda p, g: p - learning_rate * g, phi, gradient)
     return phi
     ### END SOLUTION
 
 
 # %%
-check("05.perturbed_solution", perturbed)
+check("05.perturbed_solution", perturbed_solution)
 
 # %% [markdown]
 # ## Two estimators
@@ -313,8 +346,8 @@ exact_prediction = predict("05.exact")
 
 # %%
 @jax.jit
-def solutions(nus):
-    return jax.vmap(phi_of)(nus)
+def solutions(perturbations):
+    return jax.vmap(phi_of)(perturbations)
 
 
 def relative_error(gradients):
@@ -323,43 +356,43 @@ def relative_error(gradients):
     return distance / np.linalg.norm(exact)
 
 
-nus = np.array([0.08, 0.04, 0.02, 0.01])
-plus, minus = solutions(nus), solutions(-nus)
+perturbations = np.array([0.08, 0.04, 0.02, 0.01])
+plus, minus = solutions(perturbations), solutions(-perturbations)
 
 # %% tags=["fold"]
 exact_prediction.reveal(1)
 measured = {
-    "forward": relative_error(strength * (phi_0 - plus) / nus[:, None]),
-    "symmetric": relative_error(strength * (minus - plus) / (2 * nus[:, None])),
+    "forward": relative_error(proximal_strength * (phi_0 - plus) / perturbations[:, None]),
+    "symmetric": relative_error(proximal_strength * (minus - plus) / (2 * perturbations[:, None])),
 }
 
 
 @jax.jit
-def higher_derivatives(nu):
-    """The second and the third derivative of phi_nu with respect to nu."""
+def higher_derivatives(perturbation):
+    """The second and the third derivative of φ_ν with respect to ν."""
 
-    def second(nu):
-        return jax.jvp(lambda nu: jax.jvp(phi_of, (nu,), (1.0,))[1], (nu,), (1.0,))[1]
+    def second(perturbation):
+        return jax.jvp(lambda perturbation: jax.jvp(phi_of, (perturbation,), (1.0,))[1], (perturbation,), (1.0,))[1]
 
-    return jax.jvp(second, (nu,), (1.0,))
+    return jax.jvp(second, (perturbation,), (1.0,))
 
 
 norm = float(jnp.linalg.norm(exact))
 second, third = higher_derivatives(0.0)
 truncation = {  # C of both estimators, relative to the norm of the meta-gradient
-    "forward": strength / 2 * float(jnp.linalg.norm(second)) / norm,
-    "symmetric": strength / 6 * float(jnp.linalg.norm(third)) / norm,
+    "forward": proximal_strength / 2 * float(jnp.linalg.norm(second)) / norm,
+    "symmetric": proximal_strength / 6 * float(jnp.linalg.norm(third)) / norm,
 }
 for (name, errors), order in zip(measured.items(), (1, 2), strict=True):
-    assert np.allclose(errors[-1], truncation[name] * nus[-1] ** order, rtol=0.1)
+    assert np.allclose(errors[-1], truncation[name] * perturbations[-1] ** order, rtol=0.1)
     assert abs(np.log2(errors[-2] / errors[-1]) - order) < 0.1
 plots.table(
     {
         f"{name}, {kind}": list(values)
         for name, order in (("forward", 1), ("symmetric", 2))
-        for kind, values in (("measured", measured[name]), ("predicted", truncation[name] * nus**order))
+        for kind, values in (("measured", measured[name]), ("predicted", truncation[name] * perturbations**order))
     },
-    ["relative error", *(f"ν = {nu:g}" for nu in nus)],
+    ["relative error", *(f"ν = {perturbation:g}" for perturbation in perturbations)],
     "Halving ν halves the forward error and quarters the symmetric one",
     "Errors relative to the norm of the meta-gradient. Predicted: the leading terms below, from derivatives at ν = 0.",
     digits=2,
@@ -368,6 +401,10 @@ plots.table(
 # %% [markdown]
 # Taylor's theorem explains the table. If $\phi'$, $\phi''$ and $\phi'''$ are the derivatives of $\phi_\nu$ with respect to
 # ν at zero, then
+#
+# $$\phi_\nu = \phi_0 + \nu\, \phi' + \tfrac12 \nu^2 \phi'' + \tfrac16 \nu^3 \phi''' + \dots$$
+#
+# We put this into both estimators and use line 5, by which $\nabla F = -\lambda\, \phi'$:
 #
 # $$g_{\text{for}} - \nabla F = -\tfrac{\lambda}{2}\phi''\,\nu + \dots, \qquad
 # g_{\text{sym}} - \nabla F = -\tfrac{\lambda}{6}\phi'''\,\nu^2 + \dots$$
@@ -384,8 +421,8 @@ plots.table(
 # | FO-B-MAML, forward | $3K$ | a few | no |
 # | FO-B-MAML, symmetric | $4K$ | a few | no |
 #
-# So the number of gradients is not what speaks for FO-B-MAML. It does without second derivatives, and without the memory
-# that MAML needs for the steps of the inner loop.
+# So the number of gradients is not what speaks for FO-B-MAML. Its advantages are that it needs no second derivatives, and
+# none of the memory in which MAML keeps the steps of the inner loop.
 
 # %% tags=["fold"]
 for _k in (5, 50):
@@ -401,26 +438,34 @@ for _k in (5, 50):
 
 
 # %% tags=["exercise"] exercise="05.symmetric"
-def symmetric(loss, task, params, step_size, num_steps, strength, nu):
+def symmetric(
+    loss,
+    task,
+    params,
+    learning_rate,
+    num_steps,
+    proximal_strength,
+    perturbation,
+):
     """The symmetric estimate of the meta-gradient, from two solves.
 
     Args:
       loss: function of (params, batch) that returns a scalar.
       task: a pair with task.support and task.query, each a batch.
-      params: theta, any pytree of arrays. Both solves begin there.
-      step_size: α, the inner learning rate.
+      params: θ, any pytree of arrays. Both solves begin there.
+      learning_rate: α, the inner learning rate.
       num_steps: K, of each solve.
-      strength: λ > 0, a number.
-      nu: ν > 0, a number.
+      proximal_strength: λ > 0, a number.
+      perturbation: ν > 0, a number.
 
     Returns:
       A pytree with the structure and shapes of `params`.
     """
     ### BEGIN SOLUTION
-    arguments = loss, task, params, step_size, num_steps, strength
-    behind, ahead = solve(*arguments, -nu), solve(*arguments, nu)
+    arguments = loss, task, params, learning_rate, num_steps, proximal_strength
+    behind, ahead = solve(*arguments, -perturbation), solve(*arguments, perturbation)
     return jax.tree.map(
-        lambda minus, plus: strength * (minus - plus) / (2 * nu),
+        lambda minus, plus: proximal_strength * (minus - plus) / (2 * perturbation),
         behind,
         ahead,
     )
@@ -461,10 +506,10 @@ check("05.symmetric", symmetric)
 # 2. At the minimum $e'(\nu) = 0$.
 
 
-# %% tags=["exercise"] exercise="05.best_nu"
-def best_nu(truncation, amplification, accuracy, order):
-    """The nu > 0 that minimises truncation * nu**order +
-    amplification * accuracy / nu.
+# %% tags=["exercise"] exercise="05.best_perturbation"
+def best_perturbation(truncation, amplification, accuracy, order):
+    """The ν > 0 that minimises truncation * ν**order +
+    amplification * accuracy / ν.
 
     Args:
       truncation: C > 0, a number.
@@ -483,7 +528,7 @@ def best_nu(truncation, amplification, accuracy, order):
 
 
 # %%
-check("05.best_nu", best_nu)
+check("05.best_perturbation", best_perturbation)
 
 # %% [markdown]
 # The best ν is proportional to $\delta^{1/(p+1)}$, and with it both terms of the error are proportional to
@@ -492,26 +537,26 @@ check("05.best_nu", best_nu)
 # of ν, and keeps the best one, for five values of δ.
 
 # %% tags=["fold"]
-nus = np.geomspace(1e-5, 0.3, 91)
+perturbations = np.geomspace(1e-5, 0.3, 91)
 accuracies = np.array([1e-8, 1e-7, 1e-6, 1e-5, 1e-4])
-exact_plus, exact_minus = np.asarray(solutions(nus)), np.asarray(solutions(-nus))
+exact_plus, exact_minus = np.asarray(solutions(perturbations)), np.asarray(solutions(-perturbations))
 errors_of_solves = np.random.default_rng(0).normal(size=(2, 100, 1, 30))  # two solves, 100 repetitions
 errors_of_solves /= np.linalg.norm(errors_of_solves, axis=-1, keepdims=True)
 
 
 def root_mean_square(exact_difference, accuracy, width):
-    """Relative error of lambda * difference / width, over the repetitions; shape [91]."""
+    """Relative error of λ * difference / width, over the repetitions; shape [91]."""
     difference = exact_difference + accuracy * (errors_of_solves[0] - errors_of_solves[1])
-    return np.sqrt((relative_error(strength * difference / width[:, None]) ** 2).mean(axis=0))
+    return np.sqrt((relative_error(proximal_strength * difference / width[:, None]) ** 2).mean(axis=0))
 
 
 least, exponents = {}, {}
 for name, order, difference, width in (
-    ("forward", 1, np.asarray(phi_0) - exact_plus, nus),
-    ("symmetric", 2, exact_minus - exact_plus, 2 * nus),
+    ("forward", 1, np.asarray(phi_0) - exact_plus, perturbations),
+    ("symmetric", 2, exact_minus - exact_plus, 2 * perturbations),
 ):
     curves = np.array([root_mean_square(difference, accuracy, width) for accuracy in accuracies])
-    assert (curves.argmin(axis=1) > 0).all() and (curves.argmin(axis=1) < len(nus) - 1).all()
+    assert (curves.argmin(axis=1) > 0).all() and (curves.argmin(axis=1) < len(perturbations) - 1).all()
     least[name] = curves.min(axis=1)
     exponents[name] = np.polyfit(np.log(accuracies), np.log(least[name]), 1)[0]
     assert abs(exponents[name] - order / (order + 1)) < 0.03
@@ -534,7 +579,7 @@ unconverged_prediction = predict("05.few_steps")
 
 # %%
 num_steps = 60
-nus = np.geomspace(1e-5, 0.3, 37)
+perturbations = np.geomspace(1e-5, 0.3, 37)
 noise = np.random.default_rng(1).normal(size=(2, 20, 37, 30))
 noise *= 0.3 / np.linalg.norm(noise, axis=-1, keepdims=True)
 
@@ -542,20 +587,20 @@ noise *= 0.3 / np.linalg.norm(noise, axis=-1, keepdims=True)
 @jax.jit
 @jax.vmap
 @jax.vmap
-def unconverged(initial, nu):
-    """phi_nu after 60 steps from this point; mapped over repetitions and ν."""
+def unconverged(initial, perturbation):
+    """φ_ν after 60 steps from this point; mapped over repetitions and ν."""
 
     def perturbed(phi):
-        return nu * f(phi) + h(phi)
+        return perturbation * f(phi) + h(phi)
 
-    objective = ml.inner.proximal(perturbed, theta, strength)
-    return ml.inner.descend(objective, optax.sgd(step_size), num_steps, initial)
+    objective = ml.inner.proximal(perturbed, theta, proximal_strength)
+    return ml.inner.descend(objective, optax.sgd(learning_rate), num_steps, initial)
 
 
 def both_solves(initial):
     """Solutions at -ν and at ν, shape [2, 20, 37, 30]."""
-    nu = np.broadcast_to(nus, (20, 37))
-    return np.array([unconverged(initial[0], -nu), unconverged(initial[1], nu)])
+    perturbation = np.broadcast_to(perturbations, (20, 37))
+    return np.array([unconverged(initial[0], -perturbation), unconverged(initial[1], perturbation)])
 
 
 # %%
@@ -563,21 +608,21 @@ same, own = both_solves(0 * noise + theta), both_solves(noise + theta)
 
 # %% tags=["fold"]
 unconverged_prediction.reveal(1)
-converged = np.array([solutions(-nus), solutions(nus)])[:, None]
+converged = np.array([solutions(-perturbations), solutions(perturbations)])[:, None]
 curve, delta, difference = {}, {}, {}
-at = np.abs(nus - 0.001).argmin()
+at = np.abs(perturbations - 0.001).argmin()
 for name, stopped in (("the same", same), ("its own", own)):
-    errors = relative_error(strength * (stopped[0] - stopped[1]) / (2 * nus[:, None]))
+    errors = relative_error(proximal_strength * (stopped[0] - stopped[1]) / (2 * perturbations[:, None]))
     curve[name] = np.sqrt((errors**2).mean(axis=0))
     delta[name] = np.sqrt(np.sum((stopped - converged) ** 2, axis=-1).mean())
     behind, ahead = (stopped - converged)[:, 0, at]
     difference[name] = np.linalg.norm(ahead - behind) / np.linalg.norm(ahead)
-bound = truncation["symmetric"] * nus**2 + strength * delta["the same"] / nus / norm
+bound = truncation["symmetric"] * perturbations**2 + proximal_strength * delta["the same"] / perturbations / norm
 assert delta["its own"] < 3 * delta["the same"] and curve["its own"][0] > bound[0] / 3
 assert curve["the same"][0] < 1e-3 * bound[0] and np.ptp(curve["the same"][:9]) < 1e-6
 assert difference["the same"] < 0.05 and difference["its own"] > 0.5
 shown = {"0.00001": 0, "0.001": 16, "0.1": 32}
-assert all(abs(nus[i] / float(name) - 1) < 0.05 for name, i in shown.items())
+assert all(abs(perturbations[i] / float(name) - 1) < 0.05 for name, i in shown.items())
 plots.table(
     {name: [float(delta[name]), *(float(curve[name][i]) for i in shown.values())] for name in ("the same", "its own")},
     ["initial point", "δ", *(f"ν = {name}" for name in shown)],
@@ -613,16 +658,16 @@ plots.table(
 
 
 # %% tags=["exercise"] exercise="05.unconverged"
-def unconverged_fo_b(loss, task, params, step_size, num_steps, strength):
-    """-strength times the derivative of phi_K in nu, at nu = 0.
+def unconverged_fo_b(loss, task, params, learning_rate, num_steps, proximal_strength):
+    """-λ times the derivative of φ_K with respect to ν, at ν = 0.
 
     Args:
       loss: function of (params, batch) that returns a scalar.
       task: a pair with task.support and task.query, each a batch.
       params: θ, an array of shape [d]. Descent begins there.
-      step_size: α, the inner learning rate.
+      learning_rate: α, the inner learning rate.
       num_steps: K, a whole number >= 1.
-      strength: λ > 0, a number.
+      proximal_strength: λ > 0, a number.
 
     Returns:
       An array of shape [d].
@@ -630,14 +675,14 @@ def unconverged_fo_b(loss, task, params, step_size, num_steps, strength):
 
     ### BEGIN SOLUTION
     def gradient(phi):
-        return jax.grad(loss)(phi, task.support) + strength * (phi - params)
+        return jax.grad(loss)(phi, task.support) + proximal_strength * (phi - params)
 
     phi, v = params, jnp.zeros_like(params)
     for _ in range(num_steps):
         query = jax.grad(loss)(phi, task.query)
         inner, product = jax.jvp(gradient, (phi,), (v,))
-        phi, v = phi - step_size * inner, v - step_size * (query + product)
-    return -strength * v
+        phi, v = phi - learning_rate * inner, v - learning_rate * (query + product)
+    return -proximal_strength * v
     ### END SOLUTION
 
 
@@ -652,7 +697,7 @@ check("05.unconverged", unconverged_fo_b)
 # %% tags=["fold"]
 limits = {}
 for steps in (30, 60, 90):
-    limit = jax.jit(ml.fo_b_maml_limit(network_loss, optax.sgd(step_size), steps, strength))
+    limit = jax.jit(ml.fo_b_maml_limit(network_loss, optax.sgd(learning_rate), steps, proximal_strength))
     limits[steps] = float(relative_error(limit(theta, task)[1]))
 assert np.isclose(limits[60], curve["the same"][0], rtol=1e-3)
 assert limits[60] < limits[30] / 10 and limits[90] < limits[60] / 10
@@ -674,25 +719,32 @@ plots.table(
 # \nabla f(\phi_k).$$
 #
 # Here $H_j$ is the Hessian of $h$ at $\phi_j$, and the factor of the last step stands on the left. Each factor damps
-# the directions in which $H_j + \lambda I$ has a positive curvature, and there is no inverse. iMAML applies the inverse
-# of $H + \lambda I$ at the last point. If the loop stops where that matrix is nearly singular, the inverse can be huge,
-# while a direction without curvature has a factor of one in the sum. The next figure compares the two with the
-# converged meta-gradient, for a proximal strength so small that the inner loop converges slowly.
+# the directions in which $H_j + \lambda I$ has a positive curvature, and there is no inverse. The inverse appears only in
+# the limit of many steps. Once the loop has reached the minimum, all new factors are the same matrix
+# $I - \alpha (H + \lambda I)$, which damps away what the first steps have contributed. The sum of its powers is a geometric
+# series, as the Neumann series of lesson 04 was:
+#
+# $$\alpha \sum_{k=0}^{\infty} \big(I - \alpha (H + \lambda I)\big)^k = (H + \lambda I)^{-1}.$$
+#
+# iMAML applies the inverse at the last point, whether the loop has converged or not. If the loop stops where
+# $H + \lambda I$ is nearly singular, the inverse can be huge, while a direction without curvature has a factor of one in
+# the sum. The next figure compares the two with the converged meta-gradient, for a proximal strength so small that the
+# inner loop converges slowly.
 
 
 # %% tags=["fold"]
 @jax.jit
-def by_steps(theta, strength):
+def by_steps(theta, proximal_strength):
     """After 0, 1, ... 2,000 steps: the points, and what FO-B-MAML computes in the limit of a small ν."""
 
     def step(carry, _):
         phi, v = carry
         gradient, product = jax.jvp(jax.grad(h), (phi,), (v,))
         following = (
-            phi - step_size * (gradient + strength * (phi - theta)),
-            v - step_size * (jax.grad(f)(phi) + product + strength * v),
+            phi - learning_rate * (gradient + proximal_strength * (phi - theta)),
+            v - learning_rate * (jax.grad(f)(phi) + product + proximal_strength * v),
         )
-        return following, (phi, -strength * v)
+        return following, (phi, -proximal_strength * v)
 
     return jax.lax.scan(step, (theta, jnp.zeros_like(theta)), length=2_001)[1]
 
@@ -700,13 +752,13 @@ def by_steps(theta, strength):
 counts = np.unique(np.r_[1:10, np.geomspace(10, 160, 13).round().astype(int)])
 
 
-def errors_by_steps(strength):
+def errors_by_steps(proximal_strength):
     """Errors of iMAML with an exact solve and of FO-B-MAML, relative to the converged meta-gradient."""
-    points, sums = map(np.asarray, by_steps(theta, strength))
+    points, sums = map(np.asarray, by_steps(theta, proximal_strength))
     at = np.r_[counts, 2_000]
-    matrices = np.asarray(jax.vmap(lambda phi: hessian(phi, task.support))(points[at])) + strength * np.eye(30)
+    matrices = np.asarray(jax.vmap(lambda phi: hessian(phi, task.support))(points[at])) + proximal_strength * np.eye(30)
     query = np.asarray(jax.vmap(jax.grad(f))(points[at]))
-    inverses = strength * np.linalg.solve(matrices, query[..., None])[..., 0]
+    inverses = proximal_strength * np.linalg.solve(matrices, query[..., None])[..., 0]
     assert np.allclose(sums[-1], inverses[-1], rtol=1e-6)
     return [
         np.linalg.norm(values[:-1] - inverses[-1], axis=-1) / np.linalg.norm(inverses[-1])
@@ -716,7 +768,7 @@ def errors_by_steps(strength):
 
 by_inverse, by_sum = errors_by_steps(1.5)
 assert by_inverse.max() > 3 and by_sum.max() < 1 and (np.diff(by_sum) < 0).all() and by_inverse[-1] < by_sum[-1]
-strong_inverse, strong_sum = errors_by_steps(strength)
+strong_inverse, strong_sum = errors_by_steps(proximal_strength)
 assert (strong_inverse < strong_sum).all()
 lesson_05.show_unconverged(counts, {"iMAML (exact solve)": by_inverse, "FO-B-MAML (ν → 0)": by_sum})
 
@@ -737,7 +789,7 @@ lesson_05.show_unconverged(counts, {"iMAML (exact solve)": by_inverse, "FO-B-MAM
 
 # %% tags=["fold"]
 rounding = 2.0**-24 * float(jnp.linalg.norm(phi_0))
-amplification = {"forward": np.sqrt(2) * strength / norm, "symmetric": strength / np.sqrt(2) / norm}
+amplification = {"forward": np.sqrt(2) * proximal_strength / norm, "symmetric": proximal_strength / np.sqrt(2) / norm}
 plots.table(
     {name: [order, truncation[name], amplification[name], rounding] for order, name in enumerate(truncation, 1)},
     ["estimator", "p", "C", "R", "δ"],
@@ -747,28 +799,28 @@ plots.table(
 float32_prediction = predict("05.float32")
 
 # %%
-nus = np.geomspace(1e-6, 0.3, 45)
+perturbations = np.geomspace(1e-6, 0.3, 45)
 
 
 @functools.partial(jax.jit, static_argnums=3)
-def at_every_nu(nus, theta, task, num_steps):
-    """phi_nu after K steps in the precision of the arguments, shape [nus, 30]."""
+def at_every_perturbation(perturbations, theta, task, num_steps):
+    """φ_ν after K steps in the precision of the arguments, shape [91, 30]."""
 
-    def solve_at(nu):
-        return solve(network_loss, task, theta, step_size, num_steps, strength, nu)
+    def solve_at(perturbation):
+        return solve(network_loss, task, theta, learning_rate, num_steps, proximal_strength, perturbation)
 
-    return jax.vmap(solve_at)(nus)
+    return jax.vmap(solve_at)(perturbations)
 
 
 def errors_in_float32(num_steps):
     """Relative errors of both estimators, each of shape [45]."""
-    given = np.r_[0.0, nus, -nus], theta, task
+    given = np.r_[0.0, perturbations, -perturbations], theta, task
     in_float32 = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), given)
-    phi = at_every_nu(*in_float32, num_steps)
+    phi = at_every_perturbation(*in_float32, num_steps)
     zero, plus, minus = phi[0], phi[1:46], phi[46:]
     return {
-        "forward": relative_error(strength * (zero - plus) / nus[:, None]),
-        "symmetric": relative_error(strength * (minus - plus) / (2 * nus[:, None])),
+        "forward": relative_error(proximal_strength * (zero - plus) / perturbations[:, None]),
+        "symmetric": relative_error(proximal_strength * (minus - plus) / (2 * perturbations[:, None])),
     }
 
 
@@ -778,17 +830,17 @@ in_float32 = {steps: errors_in_float32(steps) for steps in (20, 40, 80, 240)}
 # %% tags=["fold"]
 theory, found = {}, {}
 for order, name in enumerate(truncation, 1):
-    theory[name] = truncation[name] * nus**order + amplification[name] * rounding / nus
+    theory[name] = truncation[name] * perturbations**order + amplification[name] * rounding / perturbations
     expected = (amplification[name] * rounding / (order * truncation[name])) ** (1 / (order + 1))
     errors = in_float32[240][name]
-    found[name] = nus[errors.argmin()]
+    found[name] = perturbations[errors.argmin()]
     assert 1 / 3 < found[name] / expected < 3 and 0.2 < np.median(errors / theory[name]) < 2
     assert errors[0] > 100 * errors.min() and np.median(errors[:10] / theory[name][:10]) < 1
 assert in_float32[240]["symmetric"].min() < in_float32[240]["forward"].min() / 5
 assert found["symmetric"] > found["forward"]
 assert 0.001 < found["symmetric"] < 0.009 and 0.001 < expected < 0.009  # of the options 0.003 is nearest to both
 float32_prediction.reveal(2)
-lesson_05.show_v(nus, theory, in_float32[240])
+lesson_05.show_v(perturbations, theory, in_float32[240])
 
 # %% [markdown]
 # No constant was fitted, and theory and measurement agree on the shape of the V, with the best ν within a factor of three.
@@ -796,10 +848,10 @@ lesson_05.show_v(nus, theory, in_float32[240])
 # and not a typical one. The symmetric estimator wins twice: its smallest error is lower, and it is reached at a larger ν,
 # farther away from rounding.
 #
-# Does the best ν depend on the number of inner steps? The table compares three choices.
+# Does the best ν depend on the number of inner steps? The table compares three choices of ν.
 
 # %% tags=["fold"]
-chosen, tiny_at = (np.abs(nus - nu).argmin() for nu in (0.003, 1e-5))
+chosen, tiny_at = (np.abs(perturbations - perturbation).argmin() for perturbation in (0.003, 1e-5))
 for errors in in_float32.values():
     assert errors["symmetric"][chosen] < 2 * errors["symmetric"].min()
 assert in_float32[240]["symmetric"][tiny_at] > in_float32[40]["symmetric"][tiny_at] / 2
@@ -832,8 +884,8 @@ plots.table(
 # rounding does not disturb, and computes $R$ and $\delta$ as above. Again $C$ and $R$ are divided by the norm of the
 # meta-gradient, and all three are averaged over the tasks.
 #
-# Choose ν from these three numbers, and put it into `my_nu`. The last line measures the V of your tasks in float32 and
-# tells you whether the error at your ν is at most three times the smallest one.
+# Choose ν from these three numbers, and put it into `my_perturbation`. The line after it measures the V of your tasks in
+# float32 and tells you whether the error at your ν is at most three times the smallest one.
 
 
 # %%
@@ -851,14 +903,14 @@ constants = lesson_05.own_constants(my_task, network_loss, theta)
 print(f"C = {constants.C:.2g}   R = {constants.R:.2g}   δ = {constants.delta:.2g}")
 
 # %%
-my_nu = None  # choose it from the three numbers
-status = lesson_05.own_nu(my_task, network_loss, theta, my_nu)
+my_perturbation = None  # choose it from the three numbers
+status = lesson_05.own_perturbation(my_task, network_loss, theta, my_perturbation)
 
 # %% [markdown]
 # <details><summary>A choice</summary>
 #
-# `my_nu = best_nu(*constants, 2)`, or the formula by hand: $(R\,\delta / (2C))^{1/3}$. Because of the third root, this ν
-# only about doubles if $R$ is ten times larger, or $C$ ten times smaller.
+# `my_perturbation = best_perturbation(*constants, 2)`, or the formula by hand: $(R\,\delta / (2C))^{1/3}$. Because of
+# the third root, this ν only about doubles if $R$ is ten times larger, or $C$ ten times smaller.
 #
 # </details>
 
@@ -893,8 +945,8 @@ for estimator in ("forward", "three_point", "symmetric"):
 
     @jax.jit
     @jax.vmap
-    def estimate(nu, estimator=estimator):
-        method = ml.fo_b_maml(quadratic_loss, optax.sgd(0.25), 200, 1.0, nu, estimator)
+    def estimate(perturbation, estimator=estimator):
+        method = ml.fo_b_maml(quadratic_loss, optax.sgd(0.25), 200, 1.0, perturbation, estimator)
         return method(0.0, quadratic_task)[1]
 
     trap_errors[estimator] = np.abs(np.asarray(estimate(tried)) / exact_1d - 1)
@@ -926,7 +978,7 @@ lesson_05.show_lost_minimum(tried, trap_errors)
 # 1. Derive the leading term of $g_3 - \nabla F$. Compare it with that of the symmetric estimator,
 #    $-\frac{\lambda}{6} \phi''' \nu^2$.
 # 2. Which weighted mean of $g_3$ and $g_{\text{sym}}$ has an error of only $O(\nu^3)$?
-# 3. Would you use it?
+# 3. Would you use this mean?
 #
 # Write your answer into the next cell: a double click opens it.
 
@@ -950,8 +1002,8 @@ lesson_05.show_lost_minimum(tried, trap_errors)
 # $\nu^2$ cancel.
 #
 # **3.** Only where solves are very accurate, because at the best ν the error falls from $O(\delta^{2/3})$ to
-# $O(\delta^{3/4})$, which is little unless δ is tiny. It needs four of them, at $-\nu$, $0$, $\nu$ and $2\nu$, and the
-# one at $-\nu$ can lose its minimum again.
+# $O(\delta^{3/4})$, which is little unless δ is tiny. The mean needs four solves, at $-\nu$, $0$, $\nu$ and $2\nu$, and
+# the problem at $-\nu$ can lose its minimum again.
 # ### END SOLUTION
 
 # %% [markdown]
@@ -961,7 +1013,7 @@ lesson_05.show_lost_minimum(tried, trap_errors)
 # that ends. Let the gradient of $F$ be Lipschitz with constant $L$, let the outer learning rate be $\eta \le 1/L$, and let
 # $\theta^+ = \theta - \eta g$ be the next point.
 #
-# 1. A function with Lipschitz gradient lies below a parabola:
+# 1. A function with Lipschitz gradient lies below a parabola that touches it at θ:
 #    $F(\theta^+) \le F(\theta) - \eta \langle \nabla F, g \rangle + \frac{L\eta^2}{2} \lVert g \rVert^2$.
 # 2. Because $L\eta \le 1$, the last term is at most $\frac{\eta}{2} \lVert g \rVert^2$, and
 #    $\frac12\lVert g\rVert^2 - \langle\nabla F, g\rangle = \frac12 \lVert g - \nabla F \rVert^2 - \frac12\lVert\nabla F\rVert^2$.
@@ -973,9 +1025,10 @@ lesson_05.show_lost_minimum(tried, trap_errors)
 #    $O(\delta^{1/2})$ (forward) or $O(\delta^{2/3})$ (symmetric), and so is the smallest $\lVert \nabla F \rVert$ that is
 #    reached.
 #
-# So training comes as close to a stationary point as the bias allows. We test this on eight quadratic tasks, whose
-# $\nabla F$ is known in closed form, with both estimators and with FO-MAML, which uses $\nabla f(\phi_0)$ at the
-# unperturbed solution. The inner loops converge, so a bias is due to the method and to ν alone.
+# So training comes as close to a stationary point as the bias allows. We test this on eight quadratic tasks, with both
+# estimators and with FO-MAML, which uses $\nabla f(\phi_0)$ at the unperturbed solution. The meta-gradient of such tasks is
+# known in closed form, and so is the Hessian of $F$, which is the mean of $J^\top A J$ with $J = d\phi_0/d\theta$. The inner
+# loops converge, so a bias is due to the method and to ν alone.
 
 # %%
 stationary_prediction = predict("05.stationary")
@@ -985,7 +1038,8 @@ distribution = ml.tasks.Quadratic(dim=5, query_curvature=(0.2, 2.0))
 tasks = distribution(jax.random.key(0), 8)
 oracle = ml.theory.proximal(tasks, 2.0)
 J, A = oracle.jacobian, np.asarray(tasks.query.hessian)
-smoothness = np.linalg.eigvalsh((J.swapaxes(1, 2) @ A @ J).mean(axis=0))[-1]
+meta_hessian = (J.swapaxes(1, 2) @ A @ J).mean(axis=0)
+smoothness = np.linalg.eigvalsh(meta_hessian)[-1]  # L, the largest curvature of F
 eta, num_outer = 1 / smoothness, 300
 
 
@@ -1005,16 +1059,16 @@ def fo_maml(point, task):
 
 
 # %% tags=["fold"]
-final_nus = np.array([0.16, 0.08, 0.04, 0.02])
+final_perturbations = np.array([0.16, 0.08, 0.04, 0.02])
 runs = {"FO-MAML": [np.asarray(jax.jit(outer_run, static_argnums=0)(fo_maml))] * 4}
 for estimator in ("forward", "symmetric"):
 
     @jax.jit
     @jax.vmap
-    def runs_of(nu, estimator=estimator):
-        return outer_run(ml.fo_b_maml(distribution.loss, optax.sgd(0.25), 40, 2.0, nu, estimator))
+    def runs_of(perturbation, estimator=estimator):
+        return outer_run(ml.fo_b_maml(distribution.loss, optax.sgd(0.25), 40, 2.0, perturbation, estimator))
 
-    runs[estimator] = list(np.asarray(runs_of(final_nus)))
+    runs[estimator] = list(np.asarray(runs_of(final_perturbations)))
 least_objective = oracle.objective(oracle.stationary_point())
 final = {}
 for name, each in runs.items():
@@ -1033,7 +1087,7 @@ for name, order in (("forward", 1), ("symmetric", 2)):
 stationary_prediction.reveal(1)
 plots.table(
     {name: list(map(float, values)) for name, values in final.items()},
-    ["norm of ∇F at the end", *(f"ν = {nu:g}" for nu in final_nus)],
+    ["norm of ∇F at the end", *(f"ν = {perturbation:g}" for perturbation in final_perturbations)],
     "A smaller ν brings FO-B-MAML closer to a stationary point",
     "Eight quadratic tasks, 300 outer steps with η = 1/L. FO-MAML has no ν. Lines 2 and 3 were checked in all runs.",
     digits=2,
@@ -1049,23 +1103,25 @@ plots.table(
 # %% [markdown]
 # ## Three literatures, one formula
 #
-# The same vector was found in two other fields. Let $\ell(\nu, \theta)$ be the smallest value of the perturbed
-# objective. The gradient of that objective with respect to φ is zero at the minimum, so only the explicit dependence on
-# ν and θ counts:
+# The same vector was found in two other fields. To see how, let $\ell(\nu, \theta)$ be the smallest value of the perturbed
+# objective. When ν or θ changes, the minimum moves, but the gradient of the objective with respect to φ is zero there,
+# so only the explicit dependence on ν and θ counts:
 #
 # $$\frac{\partial \ell}{\partial \nu} = f(\phi_\nu), \qquad
 # \frac{\partial \ell}{\partial \theta} = \lambda\,(\theta - \phi_\nu).$$
 #
-# Mixed second derivatives do not depend on their order. At $\nu = 0$ this gives line 5 without any Hessian:
+# At $\nu = 0$ the first of these is $f(\phi_0) = F(\theta)$. Mixed second derivatives do not depend on their order, so at
+# $\nu = 0$ we get line 5 without any Hessian:
 #
 # $$\nabla F = \frac{\partial}{\partial \theta} \frac{\partial \ell}{\partial \nu} =
 # \frac{\partial}{\partial \nu} \frac{\partial \ell}{\partial \theta} = -\lambda\, \frac{d\phi_\nu}{d\nu}.$$
 #
-# - **Equilibrium propagation and the contrastive rule** nudge the learner towards the evaluation loss with strength
-#   $\beta$. They subtract $\partial_\theta$ of the inner objective without the nudge from that with it, and divide by
-#   $\beta$.
-# - **The penalty method F2SA** minimises the outer loss plus $\gamma$ times the inner objective for a large $\gamma$, and
-#   takes $\gamma$ times the difference of the same two derivatives.
+# - **Equilibrium propagation and the contrastive rule** add a *nudge* to the inner objective, which is $\beta$ times the
+#   evaluation loss, our $f$. They compute the derivative of the inner objective with respect to θ at two points, which
+#   are the solutions with and without the nudge, and divide the difference by $\beta$.
+# - **The penalty method F2SA** minimises the outer loss, again our $f$, plus $\gamma$ times the inner objective for a
+#   large $\gamma$. It computes the same derivative at this solution and at that of the inner problem alone, and
+#   multiplies the difference by $\gamma$.
 #
 # Both agree with the forward estimator if $\beta = \nu$ and $\gamma = 1/\nu$, even before the inner loops have converged. The
 # objective of F2SA is then the perturbed one divided by ν, so its loop takes the same steps with ν times the learning rate.
@@ -1074,22 +1130,22 @@ plots.table(
 # %%
 def partial_theta(phi):
     """The derivative of the inner objective in θ, at a fixed φ."""
-    return strength * (theta - phi)
+    return proximal_strength * (theta - phi)
 
 
 @jax.jit
-def three_ways(nu):
-    def run(objective, step_size):
-        return ml.inner.descend(objective, optax.sgd(step_size), num_steps, theta)
+def three_ways(perturbation):
+    def run(objective, learning_rate):
+        return ml.inner.descend(objective, optax.sgd(learning_rate), num_steps, theta)
 
-    inner = ml.inner.proximal(h, theta, strength)
-    free = run(inner, step_size)
-    nudged = run(lambda phi: inner(phi) + nu * f(phi), step_size)
-    penalized = run(lambda phi: f(phi) + inner(phi) / nu, step_size * nu)
-    sgd = optax.sgd(step_size)
-    forward = ml.fo_b_maml(network_loss, sgd, num_steps, strength, nu, "forward")
-    contrastive = (partial_theta(nudged) - partial_theta(free)) / nu
-    penalty = (partial_theta(penalized) - partial_theta(free)) / nu
+    inner = ml.inner.proximal(h, theta, proximal_strength)
+    free = run(inner, learning_rate)
+    nudged = run(lambda phi: inner(phi) + perturbation * f(phi), learning_rate)
+    penalized = run(lambda phi: f(phi) + inner(phi) / perturbation, learning_rate * perturbation)
+    sgd = optax.sgd(learning_rate)
+    forward = ml.fo_b_maml(network_loss, sgd, num_steps, proximal_strength, perturbation, "forward")
+    contrastive = (partial_theta(nudged) - partial_theta(free)) / perturbation
+    penalty = (partial_theta(penalized) - partial_theta(free)) / perturbation
     return contrastive, penalty, forward(theta, task)[1]
 
 
@@ -1098,8 +1154,8 @@ assert jnp.allclose(contrastive, forward, rtol=0, atol=1e-10)
 assert jnp.allclose(penalty, forward, rtol=0, atol=1e-10)
 
 # %% [markdown]
-# They agree to rounding, because $\partial_\theta$ of the proximal term is $\lambda(\theta - \phi)$. An error bound for one
-# of them is therefore an error bound for all three.
+# They agree to rounding, because the derivative of the inner objective with respect to θ is $\lambda(\theta - \phi)$, in
+# which θ cancels from the difference. An error bound for one of them is therefore an error bound for all three.
 
 # %% [markdown]
 # ## What to take away

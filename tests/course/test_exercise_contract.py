@@ -254,7 +254,7 @@ NEVER_NEGATIVE = {
     "03.small_steps": "fractions of a distance",
     "03.write_the_test": "true or false",
     "04.find_the_bug": "norms",
-    "05.best_nu": "ν > 0",
+    "05.best_perturbation": "ν > 0",
     "07.compare": "errors",
     "07.control": "quotients of errors",
     "07.diagnose": "1 for yes and 0 for no",

@@ -239,7 +239,7 @@ class TestPerturbation:
         C, R, delta = lesson_05.own_constants(VALID[name], network_loss, self.theta)
         errors = lesson_05.own_errors(VALID[name], network_loss, self.theta)
         nu = (R * delta / (2 * C)) ** (1 / 3)
-        assert np.exp(np.interp(np.log(nu), np.log(lesson_05.OWN_NUS), np.log(errors))) < 2.5 * errors.min()
+        assert np.exp(np.interp(np.log(nu), np.log(lesson_05.OWN_PERTURBATIONS), np.log(errors))) < 2.5 * errors.min()
         assert errors[0] > 20 * errors.min() and errors[-1] > 20 * errors.min()
 
     @pytest.mark.parametrize(
@@ -255,10 +255,10 @@ class TestPerturbation:
     )
     def test_an_answer_is_answered(self, answer, status, message, cards, monkeypatch):
         monkeypatch.setattr(lesson_05.plots, "show", lambda *args: None)
-        assert lesson_05.own_nu(own.lines, network_loss, self.theta, answer) == status
+        assert lesson_05.own_perturbation(own.lines, network_loss, self.theta, answer) == status
         assert message in cards[-1][1]
 
     def test_what_cannot_be_used_is_said(self, cards):
-        assert lesson_05.own_nu(always_the_same, network_loss, self.theta, 0.01) == "failed"
+        assert lesson_05.own_perturbation(always_the_same, network_loss, self.theta, 0.01) == "failed"
         assert np.isnan(lesson_05.own_constants(always_the_same, network_loss, self.theta)).all()
         assert all("ignore its key" in text for _, text in cards)

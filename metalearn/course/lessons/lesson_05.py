@@ -40,20 +40,25 @@ def _nested(params, batch):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _descend(loss, task, begin, center, step_size, num_steps, strength, support, query):
+def _descend(loss, task, begin, center, learning_rate, num_steps, proximal_strength, support, query):
     """Gradient steps from `begin` on support * h + query * f, with a proximal term at `center`."""
 
     def step(_, phi):
         gradients = (jax.grad(loss)(phi, batch) for batch in task)
         return jax.tree.map(
-            lambda p, s, q, c: p - step_size * (support * s + query * q + strength * (p - c)), phi, *gradients, center
+            lambda p, s, q, c: p - learning_rate * (support * s + query * q + proximal_strength * (p - c)),
+            phi,
+            *gradients,
+            center,
         )
 
     return jax.lax.fori_loop(0, num_steps, step, jax.tree.map(jnp.asarray, begin))
 
 
 def _arguments(rng, *last):
-    """Instances: four losses with their tasks, params, step size, number of steps, strength and nu."""
+    """Instances: four losses with their tasks, params, learning rate, number of steps, proximal strength and
+    perturbation.
+    """
     return [
         (wave, curve_task(rng, 5, 5), rng.normal(1, 0.3, 2), 0.1, 6, 1.5, last[0]),
         (cosines, points_task(rng, 4, 4, 6), rng.normal(0, 1, 4), 0.3, 5, 0.8, last[1]),
@@ -65,62 +70,64 @@ def _arguments(rng, *last):
 # 05.perturbed_solution ----------------------------------------------------------------------------------------------
 
 
-def _solution(support=lambda nu: 1.0, query=lambda nu: nu, factor=1.0, more_steps=0):
+def _solution(support=lambda perturbation: 1.0, query=lambda perturbation: perturbation, factor=1.0, more_steps=0):
     """A perturbed solution from the weights of its three terms."""
 
-    def perturbed_solution(loss, task, params, step_size, num_steps, strength, nu):
+    def perturbed_solution(loss, task, params, learning_rate, num_steps, proximal_strength, perturbation):
         return _descend(
             loss,
             task,
             params,
             params,
-            step_size,
+            learning_rate,
             num_steps + more_steps,
-            factor * strength,
-            support(nu),
-            query(nu),
+            factor * proximal_strength,
+            support(perturbation),
+            query(perturbation),
         )
 
     return perturbed_solution
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def _by_the_library(loss, task, params, step_size, num_steps, strength, nu):
+def _by_the_library(loss, task, params, learning_rate, num_steps, proximal_strength, perturbation):
     """An alternative: one objective, and the library's descent."""
 
     def perturbed(phi):
-        return loss(phi, task.support) + nu * loss(phi, task.query)
+        return loss(phi, task.support) + perturbation * loss(phi, task.query)
 
-    return ml.inner.descend(ml.inner.proximal(perturbed, params, strength), optax.sgd(step_size), num_steps, params)
+    return ml.inner.descend(
+        ml.inner.proximal(perturbed, params, proximal_strength), optax.sgd(learning_rate), num_steps, params
+    )
 
 
-def _by_averaging(loss, task, params, step_size, num_steps, strength, nu):
+def _by_averaging(loss, task, params, learning_rate, num_steps, proximal_strength, perturbation):
     """An alternative: each step on the losses begins at a weighted mean of phi and the initialization."""
     phi = params
     for _ in range(num_steps):
-        shrunk = jax.tree.map(lambda p, c: c + (1 - step_size * strength) * (p - c), phi, params)
+        shrunk = jax.tree.map(lambda p, c: c + (1 - learning_rate * proximal_strength) * (p - c), phi, params)
         gradient = jax.tree.map(
-            lambda s, q: s + nu * q, gradient_at(loss, phi, task.support), gradient_at(loss, phi, task.query)
+            lambda s, q: s + perturbation * q, gradient_at(loss, phi, task.support), gradient_at(loss, phi, task.query)
         )
-        phi = move(shrunk, gradient, step_size)
+        phi = move(shrunk, gradient, learning_rate)
     return phi
 
 
-def _gradients_at_the_initialization(loss, task, params, step_size, num_steps, strength, nu):
+def _gradients_at_the_initialization(loss, task, params, learning_rate, num_steps, proximal_strength, perturbation):
     gradients = (gradient_at(loss, params, batch) for batch in task)
-    gradient = jax.tree.map(lambda s, q: s + nu * q, *gradients)
+    gradient = jax.tree.map(lambda s, q: s + perturbation * q, *gradients)
     phi = params
     for _ in range(num_steps):
-        phi = jax.tree.map(lambda p, s, c: p - step_size * (s + strength * (p - c)), phi, gradient, params)
+        phi = jax.tree.map(lambda p, s, c: p - learning_rate * (s + proximal_strength * (p - c)), phi, gradient, params)
     return phi
 
 
-def _by_steps(loss, task, params, step_size, num_steps, direction):
+def _by_steps(loss, task, params, learning_rate, num_steps, direction):
     """Descent along a function of (support gradient, query gradient, the first query gradient, phi, theta)."""
     first, phi = gradient_at(loss, params, task.query), params
     for _ in range(num_steps):
         support, query = gradient_at(loss, phi, task.support), gradient_at(loss, phi, task.query)
-        phi = move(phi, jax.tree.map(direction, support, query, first, phi, params), step_size)
+        phi = move(phi, jax.tree.map(direction, support, query, first, phi, params), learning_rate)
     return phi
 
 
@@ -155,36 +162,37 @@ PERTURBED_SOLUTION = Exercise(
         ),
         Misconception(
             "perturbed by the wrong loss",
-            _solution(support=lambda nu: nu, query=lambda nu: 1.0),
+            _solution(support=lambda perturbation: perturbation, query=lambda perturbation: 1.0),
             "Your result has $\\nu$ in front of the *support* loss and one in front of the query loss. Which of them "
             "is the perturbation?",
         ),
         Misconception(
             "perturbation of the wrong sign",
-            _solution(query=lambda nu: -nu),
+            _solution(query=lambda perturbation: -perturbation),
             "Your perturbation has the other sign: this is $\\phi_{-\\nu}$.",
         ),
         Misconception(
             "no perturbation",
-            _solution(query=lambda nu: 0.0),
+            _solution(query=lambda perturbation: 0.0),
             "This is the unperturbed solution. Where does the query loss enter?",
         ),
         Misconception(
             "weighted mean of the losses",
-            _solution(support=lambda nu: 1 - nu),
+            _solution(support=lambda perturbation: 1 - perturbation),
             "Your result is that of the two losses with weights $1 - \\nu$ and $\\nu$. The perturbed problem takes "
             "nothing away from the support loss.",
         ),
         Misconception(
             "both losses multiplied",
-            _solution(support=lambda nu: nu),
+            _solution(support=lambda perturbation: perturbation),
             "Your result has $\\nu$ in front of the support loss too. At $\\nu = 0$ only the proximal term would be "
             "left.",
         ),
         Misconception(
             "gradients at the initialization",
             _gradients_at_the_initialization,
-            "In every step your losses seem to be differentiated at the initialization. Where is step $k$?",
+            "In every step your losses seem to be differentiated at the initialization. At which point should step $k$ "
+            "differentiate them?",
         ),
         Misconception(
             "one step too few",
@@ -200,49 +208,64 @@ PERTURBED_SOLUTION = Exercise(
     relatives=(
         (
             "what descent gives with the query gradient always taken at the initialization",
-            lambda loss, task, params, step_size, num_steps, strength, nu: _by_steps(
-                loss, task, params, step_size, num_steps, lambda s, q, q0, p, t: s + nu * q0 + strength * (p - t)
+            lambda loss, task, params, learning_rate, num_steps, proximal_strength, perturbation: _by_steps(
+                loss,
+                task,
+                params,
+                learning_rate,
+                num_steps,
+                lambda s, q, q0, p, t: s + perturbation * q0 + proximal_strength * (p - t),
             ),
         ),
         (
             "what descent gives with a proximal term towards zero",
-            lambda loss, task, params, step_size, num_steps, strength, nu: _by_steps(
-                loss, task, params, step_size, num_steps, lambda s, q, q0, p, t: s + nu * q + strength * p
+            lambda loss, task, params, learning_rate, num_steps, proximal_strength, perturbation: _by_steps(
+                loss,
+                task,
+                params,
+                learning_rate,
+                num_steps,
+                lambda s, q, q0, p, t: s + perturbation * q + proximal_strength * p,
             ),
         ),
         (
             "what descent gives with ν on the proximal term as well",
-            lambda loss, task, params, step_size, num_steps, strength, nu: _by_steps(
-                loss, task, params, step_size, num_steps, lambda s, q, q0, p, t: s + nu * (q + strength * (p - t))
+            lambda loss, task, params, learning_rate, num_steps, proximal_strength, perturbation: _by_steps(
+                loss,
+                task,
+                params,
+                learning_rate,
+                num_steps,
+                lambda s, q, q0, p, t: s + perturbation * (q + proximal_strength * (p - t)),
             ),
         ),
         (
             "what descent gives without the learning rate on the proximal term",
-            lambda loss, task, params, step_size, num_steps, strength, nu: _by_steps(
+            lambda loss, task, params, learning_rate, num_steps, proximal_strength, perturbation: _by_steps(
                 loss,
                 task,
                 params,
-                step_size,
+                learning_rate,
                 num_steps,
-                lambda s, q, q0, p, t: s + nu * q + strength / step_size * (p - t),
+                lambda s, q, q0, p, t: s + perturbation * q + proximal_strength / learning_rate * (p - t),
             ),
         ),
         (
             "the unperturbed solution with one step on the query loss after it",
-            lambda loss, task, params, step_size, num_steps, strength, nu: (
-                lambda end: move(end, gradient_at(loss, end, task.query), step_size * nu)
-            )(_solution()(loss, task, params, step_size, num_steps, strength, 0.0)),
+            lambda loss, task, params, learning_rate, num_steps, proximal_strength, perturbation: (
+                lambda end: move(end, gradient_at(loss, end, task.query), learning_rate * perturbation)
+            )(_solution()(loss, task, params, learning_rate, num_steps, proximal_strength, 0.0)),
         ),
         (
             "what descent gives from the unperturbed solution, which is the proximal term's centre as well",
-            lambda loss, task, params, step_size, num_steps, strength, nu: _solution()(
+            lambda loss, task, params, learning_rate, num_steps, proximal_strength, perturbation: _solution()(
                 loss,
                 task,
-                _solution()(loss, task, params, step_size, num_steps, strength, 0.0),
-                step_size,
+                _solution()(loss, task, params, learning_rate, num_steps, proximal_strength, 0.0),
+                learning_rate,
                 num_steps,
-                strength,
-                nu,
+                proximal_strength,
+                perturbation,
             ),
         ),
     ),
@@ -260,53 +283,60 @@ PERTURBED_SOLUTION = Exercise(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4, 7))
-def _library(loss, task, params, step_size, num_steps, strength, nu, estimator):
-    return ml.fo_b_maml(loss, optax.sgd(step_size), num_steps, strength, nu, estimator)(params, task)[1]
+def _library(loss, task, params, learning_rate, num_steps, proximal_strength, perturbation, estimator):
+    return ml.fo_b_maml(loss, optax.sgd(learning_rate), num_steps, proximal_strength, perturbation, estimator)(
+        params, task
+    )[1]
 
 
 _SOLVE = _solution()
-_PERTURBED_SUPPORT = _solution(support=lambda nu: 1 + nu, query=lambda nu: 0.0)
+_PERTURBED_SUPPORT = _solution(support=lambda perturbation: 1 + perturbation, query=lambda perturbation: 0.0)
 
 
 def _estimator(combine, solve_at=_SOLVE):
-    """An estimator from a formula (phi_minus, phi_0, phi_plus, theta, strength, nu) -> gradient, for each array."""
+    """An estimator from a formula (φ_-ν, φ_0, φ_ν, θ, λ, ν) -> gradient, for each array."""
 
-    def estimate(loss, task, params, step_size, num_steps, strength, nu):
-        points = [solve_at(loss, task, params, step_size, num_steps, strength, v) for v in (-nu, 0.0, nu)]
-        return jax.tree.map(lambda *arrays: combine(*arrays, strength, nu), *points, params)
+    def estimate(loss, task, params, learning_rate, num_steps, proximal_strength, perturbation):
+        points = [
+            solve_at(loss, task, params, learning_rate, num_steps, proximal_strength, v)
+            for v in (-perturbation, 0.0, perturbation)
+        ]
+        return jax.tree.map(lambda *arrays: combine(*arrays, proximal_strength, perturbation), *points, params)
 
     return estimate
 
 
 def _continued(first, combine, center_moves=False):
-    """An estimator whose solve at nu begins where the one at `first` * nu ended."""
+    """An estimator whose solve at ν begins where the one at `first` * ν ended."""
 
-    def estimate(loss, task, params, step_size, num_steps, strength, nu):
-        begin = _SOLVE(loss, task, params, step_size, num_steps, strength, first * nu)
+    def estimate(loss, task, params, learning_rate, num_steps, proximal_strength, perturbation):
+        begin = _SOLVE(loss, task, params, learning_rate, num_steps, proximal_strength, first * perturbation)
         center = begin if center_moves else params
-        end = _descend(loss, task, begin, center, step_size, num_steps, strength, 1.0, nu)
-        return jax.tree.map(lambda a, b: combine(a, b, strength, nu), begin, end)
+        end = _descend(loss, task, begin, center, learning_rate, num_steps, proximal_strength, 1.0, perturbation)
+        return jax.tree.map(lambda a, b: combine(a, b, proximal_strength, perturbation), begin, end)
 
     return estimate
 
 
-def _query_gradient(loss, task, params, step_size, num_steps, strength, nu):
-    adapted = _SOLVE(loss, task, params, step_size, num_steps, strength, 0.0)
+def _query_gradient(loss, task, params, learning_rate, num_steps, proximal_strength, perturbation):
+    adapted = _SOLVE(loss, task, params, learning_rate, num_steps, proximal_strength, 0.0)
     return gradient_at(loss, adapted, task.query)
 
 
-def _forward_reference(loss, task, params, step_size, num_steps, strength, nu):
-    return _library(loss, task, params, step_size, num_steps, strength, nu, "forward")
+def _forward_reference(loss, task, params, learning_rate, num_steps, proximal_strength, perturbation):
+    return _library(loss, task, params, learning_rate, num_steps, proximal_strength, perturbation, "forward")
 
 
-def _symmetric_reference(loss, task, params, step_size, num_steps, strength, nu):
-    return _library(loss, task, params, step_size, num_steps, strength, nu, "symmetric")
+def _symmetric_reference(loss, task, params, learning_rate, num_steps, proximal_strength, perturbation):
+    return _library(loss, task, params, learning_rate, num_steps, proximal_strength, perturbation, "symmetric")
 
 
-def _mean_of_one_sided(loss, task, params, step_size, num_steps, strength, nu):
+def _mean_of_one_sided(loss, task, params, learning_rate, num_steps, proximal_strength, perturbation):
     """An alternative: the mean of a forward and a backward estimate. It takes one solve more than needed."""
-    arguments = (loss, task, params, step_size, num_steps, strength)
-    return jax.tree.map(lambda a, b: (a + b) / 2, _forward_reference(*arguments, nu), _BACKWARD(*arguments, nu))
+    arguments = (loss, task, params, learning_rate, num_steps, proximal_strength)
+    return jax.tree.map(
+        lambda a, b: (a + b) / 2, _forward_reference(*arguments, perturbation), _BACKWARD(*arguments, perturbation)
+    )
 
 
 _BACKWARD = _estimator(lambda minus, zero, plus, theta, strength, nu: strength * (minus - zero) / nu)
@@ -328,8 +358,8 @@ SYMMETRIC = Exercise(
         Misconception(
             "backward difference",
             _BACKWARD,
-            "This equals a difference of the solutions at $-\\nu$ and at $0$. It has the risk of $-\\nu$ and the "
-            "error of the forward estimator.",
+            "This equals a difference of the solutions at $-\\nu$ and at $0$. Like that of the forward estimator, its "
+            "error is proportional to $\\nu$.",
         ),
         Misconception(
             "not halved",
@@ -343,7 +373,7 @@ SYMMETRIC = Exercise(
             "$\\nu$.",
         ),
         Misconception(
-            "strength forgotten",
+            "proximal strength forgotten",
             _estimator(lambda minus, zero, plus, theta, strength, nu: (minus - plus) / (2 * nu)),
             "This estimates $-d\\phi_\\nu/d\\nu$, minus the motion of the minimum. What turns it into "
             "the meta-gradient?",
@@ -355,8 +385,8 @@ SYMMETRIC = Exercise(
         ),
         Misconception(
             "half the perturbation",
-            lambda loss, task, params, step_size, num_steps, strength, nu: _symmetric_reference(
-                loss, task, params, step_size, num_steps, strength, nu / 2
+            lambda loss, task, params, learning_rate, num_steps, proximal_strength, perturbation: _symmetric_reference(
+                loss, task, params, learning_rate, num_steps, proximal_strength, perturbation / 2
             ),
             "Your result is that of a perturbation by $\\nu/2$ on each side. That is a fair estimator too, for another "
             "$\\nu$. The exercise perturbs by the whole of it.",
@@ -400,11 +430,13 @@ SYMMETRIC = Exercise(
         ),
         (
             "a difference of query gradients at the two solutions",
-            lambda loss, task, params, step_size, num_steps, strength, nu: jax.tree.map(
-                lambda a, b: (a - b) / (2 * nu),
+            lambda loss, task, params, learning_rate, num_steps, proximal_strength, perturbation: jax.tree.map(
+                lambda a, b: (a - b) / (2 * perturbation),
                 *(
-                    gradient_at(loss, _SOLVE(loss, task, params, step_size, num_steps, strength, v), task.query)
-                    for v in (nu, -nu)
+                    gradient_at(
+                        loss, _SOLVE(loss, task, params, learning_rate, num_steps, proximal_strength, v), task.query
+                    )
+                    for v in (perturbation, -perturbation)
                 ),
             ),
         ),
@@ -421,16 +453,16 @@ SYMMETRIC = Exercise(
     "from `exact` is a small fraction of a per cent of the norm of `exact`.",
 )
 
-# 05.best_nu ---------------------------------------------------------------------------------------------------------
+# 05.best_perturbation ------------------------------------------------------------------------------------------------
 
 
-def _best_nu(inside=lambda t, r, d, p: r * d / (p * t), root=lambda p: p + 1):
+def _best_perturbation(inside=lambda t, r, d, p: r * d / (p * t), root=lambda p: p + 1):
     """A power of a ratio."""
 
-    def best_nu(truncation, amplification, accuracy, order):
+    def best_perturbation(truncation, amplification, accuracy, order):
         return inside(truncation, amplification, accuracy, order) ** (1 / root(order))
 
-    return best_nu
+    return best_perturbation
 
 
 def _by_bisection(truncation, amplification, accuracy, order):
@@ -438,8 +470,8 @@ def _by_bisection(truncation, amplification, accuracy, order):
     low, high = -60.0, 60.0
     for _ in range(200):
         middle = (low + high) / 2
-        nu = np.exp(middle)
-        if order * truncation * nu ** (order - 1) < amplification * accuracy / nu**2:
+        perturbation = np.exp(middle)
+        if order * truncation * perturbation ** (order - 1) < amplification * accuracy / perturbation**2:
             low = middle
         else:
             high = middle
@@ -447,8 +479,8 @@ def _by_bisection(truncation, amplification, accuracy, order):
 
 
 def _least_error(truncation, amplification, accuracy, order):
-    nu = _best_nu()(truncation, amplification, accuracy, order)
-    return truncation * nu**order + amplification * accuracy / nu
+    perturbation = _best_perturbation()(truncation, amplification, accuracy, order)
+    return truncation * perturbation**order + amplification * accuracy / perturbation
 
 
 def _with_logarithms(truncation, amplification, accuracy, order):
@@ -456,12 +488,12 @@ def _with_logarithms(truncation, amplification, accuracy, order):
     return np.exp(log_ratio / (order + 1))
 
 
-BEST_NU = Exercise(
-    id="05.best_nu",
+BEST_PERTURBATION = Exercise(
+    id="05.best_perturbation",
     title="The best ν",
     difficulty=1,
     minutes=5,
-    reference=_best_nu(),
+    reference=_best_perturbation(),
     instances=lambda rng: [
         (float(rng.uniform(0.5, 4)), float(rng.uniform(1, 8)), float(10 ** rng.uniform(-8, -4)), order)
         for order in (1, 2, 4)
@@ -470,48 +502,48 @@ BEST_NU = Exercise(
     misconceptions=(
         Misconception(
             "both terms equal",
-            _best_nu(lambda t, r, d, p: r * d / t),
+            _best_perturbation(lambda t, r, d, p: r * d / t),
             "At your $\\nu$ the two terms are equal. At the bottom of the V their *derivatives* cancel.",
         ),
         Misconception(
             "root of the order",
-            _best_nu(root=lambda p: p),
+            _best_perturbation(root=lambda p: p),
             "Your root is the $p$-th. Setting the derivative to zero leaves $\\nu^{p-1}$ on one side and $\\nu^{-2}$ "
             "on the other: which power of $\\nu$ is that together?",
         ),
         Misconception(
             "always the square root",
-            _best_nu(root=lambda p: 2),
+            _best_perturbation(root=lambda p: 2),
             "Right for $p = 1$. For other orders the root is another one.",
         ),
         Misconception(
             "no root",
-            _best_nu(root=lambda p: 1),
+            _best_perturbation(root=lambda p: 1),
             "You have a ratio of the right quantities. It equals a *power* of $\\nu$.",
         ),
         Misconception(
             "upside down",
-            _best_nu(lambda t, r, d, p: p * t / (r * d)),
+            _best_perturbation(lambda t, r, d, p: p * t / (r * d)),
             "Your $\\nu$ grows as the solutions become more accurate. Should it?",
         ),
         Misconception(
             "order in the numerator",
-            _best_nu(lambda t, r, d, p: p * r * d / t),
+            _best_perturbation(lambda t, r, d, p: p * r * d / t),
             "The order $p$ comes from differentiating $C\\nu^p$. On which side of the equation does it stand?",
         ),
         Misconception(
             "order plus one",
-            _best_nu(lambda t, r, d, p: r * d / ((p + 1) * t)),
+            _best_perturbation(lambda t, r, d, p: r * d / ((p + 1) * t)),
             "Your factor is $p + 1$. The derivative of $\\nu^p$ has another one.",
         ),
         Misconception(
             "amplification forgotten",
-            _best_nu(lambda t, r, d, p: d / (p * t)),
+            _best_perturbation(lambda t, r, d, p: d / (p * t)),
             "$R$ is missing. It multiplies the term that drives $\\nu$ up.",
         ),
         Misconception(
             "accuracy forgotten",
-            _best_nu(lambda t, r, d, p: r / (p * t)),
+            _best_perturbation(lambda t, r, d, p: r / (p * t)),
             "$\\delta$ is missing. More accurate solutions allow a smaller $\\nu$.",
         ),
         Misconception(
@@ -521,11 +553,11 @@ BEST_NU = Exercise(
         ),
     ),
     relatives=(
-        ("what order 2 gives, whatever the order", _best_nu(lambda t, r, d, p: r * d / (2 * t), lambda p: 3)),
-        ("what order 1 gives, whatever the order", _best_nu(lambda t, r, d, p: r * d / t, lambda p: 2)),
-        ("a root of the accuracy alone", _best_nu(lambda t, r, d, p: d)),
-        ("a root one too high", _best_nu(root=lambda p: p + 2)),
-        ("a root two too low", _best_nu(root=lambda p: p - 1 if p > 1 else np.inf)),
+        ("what order 2 gives, whatever the order", _best_perturbation(lambda t, r, d, p: r * d / (2 * t), lambda p: 3)),
+        ("what order 1 gives, whatever the order", _best_perturbation(lambda t, r, d, p: r * d / t, lambda p: 2)),
+        ("a root of the accuracy alone", _best_perturbation(lambda t, r, d, p: d)),
+        ("a root one too high", _best_perturbation(root=lambda p: p + 2)),
+        ("a root two too low", _best_perturbation(root=lambda p: p - 1 if p > 1 else np.inf)),
         (
             "the ratio divided by order + 1, where a root belongs",
             lambda truncation, amplification, accuracy, order: (
@@ -538,76 +570,79 @@ BEST_NU = Exercise(
         "Differentiate the sum of both terms in $\\nu$, and set the derivative to zero.",
         "Multiply the equation by $\\nu^2$. One power of $\\nu$ remains; solve for it, then take the root.",
     ),
-    expected="`best_nu(1.0, 1.0, 1e-4, 1)` is 0.01: for $p = 1$ and $C = R = 1$ it is the square root of $\\delta$.",
+    expected="`best_perturbation(1.0, 1.0, 1e-4, 1)` is 0.01: for $p = 1$ and $C = R = 1$ it is the square root of "
+    "$\\delta$.",
 )
 
 # 05.unconverged -----------------------------------------------------------------------------------------------------
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def _limit(loss, task, params, step_size, num_steps, strength):
-    return ml.fo_b_maml_limit(loss, optax.sgd(step_size), num_steps, strength)(params, task)[1]
+def _limit(loss, task, params, learning_rate, num_steps, proximal_strength):
+    return ml.fo_b_maml_limit(loss, optax.sgd(learning_rate), num_steps, proximal_strength)(params, task)[1]
 
 
 def _recursion(
     following=lambda v, a, q, hv, s: v - a * (q + hv + s * v), ahead=False, curved="support", more_steps=0, factor=None
 ):
-    """An estimate from the next v, a function of (v, learning rate, query gradient, product, strength).
+    """An estimate from the next v, a function of (v, learning rate, query gradient, product, proximal strength).
 
     Args:
       following: gives v_{k+1}.
       ahead: whether the query gradient and the product are those at phi_{k+1}.
       curved: the set whose Hessian multiplies v.
       more_steps: how many more than asked.
-      factor: of v_K, by strength; minus the strength if None.
+      factor: of v_K, by the proximal strength λ; -λ if None.
     """
 
     @functools.partial(jax.jit, static_argnums=(0, 4))
-    def unconverged_estimate(loss, task, params, step_size, num_steps, strength):
+    def unconverged_estimate(loss, task, params, learning_rate, num_steps, proximal_strength):
         def step(_, both):
             phi, v = both
-            after = phi - step_size * (jax.grad(loss)(phi, task.support) + strength * (phi - params))
+            after = phi - learning_rate * (jax.grad(loss)(phi, task.support) + proximal_strength * (phi - params))
             at = after if ahead else phi
             batch = getattr(task, curved)
             product = jax.jvp(lambda p: jax.grad(loss)(p, batch), (at,), (v,))[1]
-            return after, following(v, step_size, jax.grad(loss)(at, task.query), product, strength)
+            return after, following(v, learning_rate, jax.grad(loss)(at, task.query), product, proximal_strength)
 
         start = jnp.asarray(params)
         _, v = jax.lax.fori_loop(0, num_steps + more_steps, step, (start, jnp.zeros_like(start)))
-        return (-strength if factor is None else factor(strength)) * v
+        return (-proximal_strength if factor is None else factor(proximal_strength)) * v
 
     return unconverged_estimate
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def _as_a_sum(loss, task, params, step_size, num_steps, strength):
+def _as_a_sum(loss, task, params, learning_rate, num_steps, proximal_strength):
     """An alternative: the same sum, with the factors multiplied from the last step to the first, as matrices."""
     phi, points = jnp.asarray(params), []
     for _ in range(num_steps):
         points.append(phi)
-        phi = phi - step_size * (jax.grad(loss)(phi, task.support) + strength * (phi - params))
+        phi = phi - learning_rate * (jax.grad(loss)(phi, task.support) + proximal_strength * (phi - params))
     identity = jnp.eye(len(phi))
     product, total = identity, jnp.zeros_like(phi)
     for point in reversed(points):
         total = total + product @ jax.grad(loss)(point, task.query)
-        product = product @ (identity - step_size * (jax.hessian(loss)(point, task.support) + strength * identity))
-    return strength * step_size * total
+        product = product @ (
+            identity - learning_rate * (jax.hessian(loss)(point, task.support) + proximal_strength * identity)
+        )
+    return proximal_strength * learning_rate * total
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def _implicit(loss, task, params, step_size, num_steps, strength):
-    phi = _descend(loss, task, params, params, step_size, num_steps, strength, 1.0, 0.0)
-    matrix = jax.hessian(loss)(phi, task.support) + strength * jnp.eye(len(phi))
-    return strength * jnp.linalg.solve(matrix, jax.grad(loss)(phi, task.query))
+def _implicit(loss, task, params, learning_rate, num_steps, proximal_strength):
+    phi = _descend(loss, task, params, params, learning_rate, num_steps, proximal_strength, 1.0, 0.0)
+    matrix = jax.hessian(loss)(phi, task.support) + proximal_strength * jnp.eye(len(phi))
+    return proximal_strength * jnp.linalg.solve(matrix, jax.grad(loss)(phi, task.query))
 
 
 def _slow_recursion(
     loss,
     task,
     params,
-    step_size,
+    learning_rate,
     num_steps,
-    strength,
+    proximal_strength,
     *,
     begin=False,
     proximal=1.0,
@@ -618,22 +653,24 @@ def _slow_recursion(
     """The recursion with gradients or Hessians from other places of the descent."""
     path = [params]
     for _ in range(num_steps):
-        inner = gradient_at(loss, path[-1], task.support) + proximal * strength * (path[-1] - params)
-        path.append(path[-1] - step_size * inner)
+        inner = gradient_at(loss, path[-1], task.support) + proximal * proximal_strength * (path[-1] - params)
+        path.append(path[-1] - learning_rate * inner)
     v = gradient_at(loss, params, task.query) if begin else jnp.zeros_like(params)
     for k in range(num_steps):
         at = path[k if hessian_at is None else hessian_at]
         query = gradient_at(loss, path[k if query_at is None else query_at], task.query)
         product = jax.jvp(lambda p: gradient_at(loss, p, task.support), (at,), (v,))[1]
-        v = v - step_size * (query * (not once or k == 0) + product + strength * v)
-    return -strength * v
+        v = v - learning_rate * (query * (not once or k == 0) + product + proximal_strength * v)
+    return -proximal_strength * v
 
 
-def _unrolled_maml(loss, task, params, step_size, num_steps, strength):
+def _unrolled_maml(loss, task, params, learning_rate, num_steps, proximal_strength):
     """Backpropagation through the proximal inner loop."""
 
     def after(theta):
-        end = _by_steps(loss, task, theta, step_size, num_steps, lambda s, q, q0, p, t: s + strength * (p - t))
+        end = _by_steps(
+            loss, task, theta, learning_rate, num_steps, lambda s, q, q0, p, t: s + proximal_strength * (p - t)
+        )
         return loss(end, task.query)
 
     return jax.grad(after)(params)
@@ -686,14 +723,14 @@ UNCONVERGED = Exercise(
             "This is the right vector with the opposite sign. Is it $-\\lambda v_K$ that you return?",
         ),
         Misconception(
-            "strength missing",
+            "proximal strength missing",
             _recursion(factor=lambda s: -1.0),
             "This is $-v_K$. The meta-gradient is $-\\lambda$ times the derivative.",
         ),
         Misconception(
             "growing instead of damped",
             _recursion(lambda v, a, q, hv, s: v - a * (q - hv - s * v)),
-            "Your product with $H_k + \\lambda I$ has the opposite sign. Differentiate line 1 once more.",
+            "Your product with $H_k + \\lambda I$ has the opposite sign. Which sign does it get in line 1?",
         ),
         Misconception(
             "learning rate missing",
@@ -751,20 +788,21 @@ UNCONVERGED = Exercise(
     ),
     alternatives=(_recursion(), _as_a_sum),
     hints=(
-        "Three terms of line 1 depend on $\\nu$ through $\\phi_k$, and one of them also directly. At $\\nu = 0$ only "
-        "the direct dependence of the query term is left.",
+        "All three terms in the large brackets of line 1 depend on $\\nu$ through $\\phi_k$, and the query term also "
+        "directly. Of the query term only this direct dependence is left at $\\nu = 0$.",
         "Keep the pair $(\\phi_k, v_k)$. `jax.jvp` of the gradient of the support loss, at $\\phi_k$ along $v_k$, "
         "returns the gradient and the product. Change both members of the pair only after that.",
     ),
     expected="An array of shape `[d]`. For the network of this lesson with 400 steps it equals `exact`.",
 )
 
-EXERCISES = (PERTURBED_SOLUTION, SYMMETRIC, BEST_NU, UNCONVERGED)
+EXERCISES = (PERTURBED_SOLUTION, SYMMETRIC, BEST_PERTURBATION, UNCONVERGED)
 
 PREDICTIONS = (
     Guess(
         "05.curvature",
-        "Multiply the support loss by four and leave λ as it is. By which factor does the meta-gradient shrink here?",
+        "Multiply the support loss by four, and leave λ as it is. By which factor does the meta-gradient of this "
+        "example shrink?",
         options=("by less than four", "by four", "by more than four"),
         why="The formula divides by $h'' + \\lambda$, and λ stays as it is. The minimum also moves away from that of "
         "the query loss, which makes $f'$ larger.",
@@ -789,7 +827,8 @@ PREDICTIONS = (
     ),
     Guess(
         "05.float32",
-        "With these numbers, near which ν is the symmetric estimator best in float32? Your `best_nu` may help.",
+        "With these numbers, near which ν is the symmetric estimator best in float32? Your `best_perturbation` may "
+        "help.",
         options=("0.00003", "0.0003", "0.003", "0.03"),
         why="By the formula the best ν is $(R\\,\\delta / (2C))^{1/3}$. The measured one is near it and not equal to "
         "it, because rounding makes the bottom of the V uneven.",
@@ -894,16 +933,16 @@ def show_unconverged(counts: np.ndarray, errors: dict[str, np.ndarray]) -> None:
     )
 
 
-def show_v(nus: np.ndarray, theory: dict[str, np.ndarray], measured: dict[str, np.ndarray]) -> None:
+def show_v(perturbations: np.ndarray, theory: dict[str, np.ndarray], measured: dict[str, np.ndarray]) -> None:
     """Relative errors of both estimators in float32, predicted and measured, all of shape [n]."""
     figure, panels = plots.subplots(2, height=3.5, sharey=True)
     for name, axes in zip(theory, panels, strict=True):
         plots.lines(
-            nus,
+            perturbations,
             {"predicted": theory[name], "measured": measured[name]},
             "perturbation ν",
             "relative error",
-            points={"smallest": (nus[measured[name].argmin()], measured[name].min())},
+            points={"smallest": (perturbations[measured[name].argmin()], measured[name].min())},
             title=name,
             log="xy",
             ylim=(1e-5, 2),
@@ -919,15 +958,15 @@ def show_v(nus: np.ndarray, theory: dict[str, np.ndarray], measured: dict[str, n
     )
 
 
-def show_lost_minimum(nus: np.ndarray, errors: dict[str, np.ndarray]) -> None:
+def show_lost_minimum(perturbations: np.ndarray, errors: dict[str, np.ndarray]) -> None:
     """The perturbed objective for three ν, and the relative errors of three estimators against ν, of shape [n]."""
     figure, (left, right) = plots.subplots(2, height=3.5)
     grid = np.linspace(-6, 10, 161)
     plots.lines(
         grid,
         {
-            f"ν = {nu:g}": 0.25 * (grid + 1) ** 2 + 0.5 * grid**2 - 1.5 * nu * ((grid - 2) ** 2 - 4)
-            for nu in (0.25, 0.5, 0.75)
+            f"ν = {perturbation:g}": 0.25 * (grid + 1) ** 2 + 0.5 * grid**2 - 1.5 * perturbation * ((grid - 2) ** 2 - 4)
+            for perturbation in (0.25, 0.5, 0.75)
         },
         "parameter φ",
         "objective",
@@ -936,7 +975,7 @@ def show_lost_minimum(nus: np.ndarray, errors: dict[str, np.ndarray]) -> None:
         axes=left,
     )
     plots.lines(
-        nus,
+        perturbations,
         {name.replace("_", "-"): values for name, values in errors.items()},
         "perturbation ν",
         "relative error",
@@ -972,22 +1011,22 @@ class Constants(NamedTuple):
     delta: float
 
 
-_STRENGTH, _STEP_SIZE, _NUM_STEPS = 4.0, 0.05, 240
-OWN_NUS = np.geomspace(1e-5, 0.3, 46)
+_PROXIMAL_STRENGTH, _LEARNING_RATE, _NUM_STEPS = 4.0, 0.05, 240
+OWN_PERTURBATIONS = np.geomspace(1e-5, 0.3, 46)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _solutions(loss, tasks, theta, nus):
+def _solutions(loss, tasks, theta, perturbations):
     """The solution of each task's perturbed problem for each ν, shape [num_tasks, num_nus, d]."""
 
-    def solve(task, nu):
+    def solve(task, perturbation):
         def perturbed(phi):
-            return nu * loss(phi, task.query) + loss(phi, task.support)
+            return perturbation * loss(phi, task.query) + loss(phi, task.support)
 
-        objective = ml.inner.proximal(perturbed, theta, _STRENGTH)
-        return ml.inner.descend(objective, optax.sgd(_STEP_SIZE), _NUM_STEPS, theta)
+        objective = ml.inner.proximal(perturbed, theta, _PROXIMAL_STRENGTH)
+        return ml.inner.descend(objective, optax.sgd(_LEARNING_RATE), _NUM_STEPS, theta)
 
-    return jax.vmap(jax.vmap(solve, (None, 0)), (0, None))(tasks, nus)
+    return jax.vmap(jax.vmap(solve, (None, 0)), (0, None))(tasks, perturbations)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -995,8 +1034,8 @@ def _implicit_gradients(loss, tasks, phi):
     """λ (H + λ I)⁻¹ ∇f at each task's solution, shape [num_tasks, d]."""
 
     def of_one(task, phi):
-        matrix = jax.hessian(loss)(phi, task.support) + _STRENGTH * jnp.eye(len(phi))
-        return _STRENGTH * jnp.linalg.solve(matrix, jax.grad(loss)(phi, task.query))
+        matrix = jax.hessian(loss)(phi, task.support) + _PROXIMAL_STRENGTH * jnp.eye(len(phi))
+        return _PROXIMAL_STRENGTH * jnp.linalg.solve(matrix, jax.grad(loss)(phi, task.query))
 
     return jax.vmap(of_one)(tasks, phi)
 
@@ -1027,20 +1066,20 @@ def own_constants(my_task: Callable[[Any], Task], loss: Loss, theta: Any) -> Con
     except own.Unusable as error:
         own.told("failed", str(error))
         return Constants(np.nan, np.nan, np.nan)
-    nu = 0.02
-    solutions = np.asarray(_solutions(loss, tasks, theta, np.array([0.0, nu, -nu])))
+    perturbation = 0.02
+    solutions = np.asarray(_solutions(loss, tasks, theta, np.array([0.0, perturbation, -perturbation])))
     exact = np.asarray(_implicit_gradients(loss, tasks, solutions[:, 0]))
     size = np.linalg.norm(exact, axis=-1, keepdims=True)
-    estimate = _STRENGTH * (solutions[:, 2] - solutions[:, 1]) / (2 * nu)
+    estimate = _PROXIMAL_STRENGTH * (solutions[:, 2] - solutions[:, 1]) / (2 * perturbation)
     return Constants(
-        C=float(_root_mean_square((estimate - exact) / size) / nu**2),
-        R=float(_STRENGTH / np.sqrt(2) * np.sqrt(np.mean(size**-2.0))),
+        C=float(_root_mean_square((estimate - exact) / size) / perturbation**2),
+        R=float(_PROXIMAL_STRENGTH / np.sqrt(2) * np.sqrt(np.mean(size**-2.0))),
         delta=float(2.0**-24 * _root_mean_square(solutions[:, 0])),
     )
 
 
 def own_errors(my_task: Callable[[Any], Task], loss: Loss, theta: Any) -> np.ndarray:
-    """Relative error of the symmetric estimator in float32 for each of `OWN_NUS`, over sixteen tasks.
+    """Relative error of the symmetric estimator in float32 for each of `OWN_PERTURBATIONS`, over sixteen tasks.
 
     Raises:
       own.Unusable: if these are no tasks that anything can be learned from.
@@ -1048,42 +1087,45 @@ def own_errors(my_task: Callable[[Any], Task], loss: Loss, theta: Any) -> np.nda
     tasks = _own_tasks(my_task)
     at_zero = _solutions(loss, tasks, theta, np.zeros(1))[:, 0]
     exact = np.asarray(_implicit_gradients(loss, tasks, at_zero))[:, None]
-    in_float32 = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), (tasks, theta, np.r_[OWN_NUS, -OWN_NUS]))
+    in_float32 = jax.tree.map(
+        lambda leaf: jnp.asarray(leaf, jnp.float32), (tasks, theta, np.r_[OWN_PERTURBATIONS, -OWN_PERTURBATIONS])
+    )
     plus, minus = np.split(np.asarray(_solutions(loss, *in_float32), float), 2, axis=1)
-    estimate = _STRENGTH * (minus - plus) / (2 * OWN_NUS[:, None])
+    estimate = _PROXIMAL_STRENGTH * (minus - plus) / (2 * OWN_PERTURBATIONS[:, None])
     return _root_mean_square((estimate - exact) / np.linalg.norm(exact, axis=-1, keepdims=True), axis=0)
 
 
-def own_nu(my_task: Callable[[Any], Task], loss: Loss, theta: Any, my_nu: float | None) -> str:
+def own_perturbation(my_task: Callable[[Any], Task], loss: Loss, theta: Any, my_perturbation: float | None) -> str:
     """Shows the error at the learner's ν among those at others, on the learner's tasks; the other arguments as above.
 
     Returns:
       "passed" if it is at most three times the smallest error, "not yet" or "failed".
     """
-    if my_nu is None:
-        return own.told("not yet", "Choose `my_nu` from the three numbers above.")
+    if my_perturbation is None:
+        return own.told("not yet", "Choose `my_perturbation` from the three numbers above.")
     try:
         errors = own_errors(my_task, loss, theta)
     except own.Unusable as error:
         return own.told("failed", str(error))
-    nu = np.asarray(my_nu, float)
-    if nu.shape or not np.isfinite(nu) or nu <= 0:
+    perturbation = np.asarray(my_perturbation, float)
+    if perturbation.shape or not np.isfinite(perturbation) or perturbation <= 0:
         return own.told("failed", "ν must be one positive number.")
     if not np.isfinite(errors).all() or errors.min() > 0.5:
         message = "On your tasks the inner loop does not converge. Are a few of them of another order of magnitude?"
         return own.told("failed", message)
     best = int(errors.argmin())
-    if not OWN_NUS[0] <= nu <= OWN_NUS[-1]:
-        message = f"This ν is outside of the range that we measured, from {OWN_NUS[0]:g} to {OWN_NUS[-1]:g}."
+    if not OWN_PERTURBATIONS[0] <= perturbation <= OWN_PERTURBATIONS[-1]:
+        first, last = OWN_PERTURBATIONS[[0, -1]]
+        message = f"This ν is outside of the range that we measured, from {first:g} to {last:g}."
         return own.told("failed", message)
-    found = float(np.exp(np.interp(np.log(nu), np.log(OWN_NUS), np.log(errors))))
+    found = float(np.exp(np.interp(np.log(perturbation), np.log(OWN_PERTURBATIONS), np.log(errors))))
     plots.show(
         plots.lines(
-            OWN_NUS,
+            OWN_PERTURBATIONS,
             {"measured": errors},
             "perturbation ν",
             "relative error",
-            points={"yours": (float(nu), found)},
+            points={"yours": (float(perturbation), found)},
             log="xy",
         ),
         "Relative error against the perturbation, both axes logarithmic: a V whose left branch is ragged, and the "
@@ -1094,7 +1136,7 @@ def own_nu(my_task: Callable[[Any], Task], loss: Loss, theta: Any, my_nu: float 
     factor = found / errors[best]
     if factor <= 3:
         return own.told("passed", f"The error at your ν is {plots.number(factor, 2)} times the smallest one.", my_task)
-    side, cause = ("above", "truncation") if nu > OWN_NUS[best] else ("below", "rounding")
+    side, cause = ("above", "truncation") if perturbation > OWN_PERTURBATIONS[best] else ("below", "rounding")
     return own.told(
         "failed",
         f"The error at your ν is {plots.number(factor, 2)} times the smallest one. Your ν is {side} the best one, "
@@ -1104,31 +1146,31 @@ def own_nu(my_task: Callable[[Any], Task], loss: Loss, theta: Any, my_nu: float 
 
 def opening() -> tuple[str, str]:
     """The picture of the claim: two solves of a perturbed problem give the meta-gradient with error O(ν) or O(ν²)."""
-    theta, strength = 0.3, 1.0
+    theta, proximal_strength = 0.3, 1.0
 
     def solution(perturbation):
         """The minimum of log cosh(2φ - 1) + λ/2 (φ - θ)² + ν f(φ), f(φ) = (φ - 2)² / 2, by Newton's method."""
         phi = np.zeros_like(perturbation)
         for _ in range(60):
             tanh = np.tanh(2 * phi - 1)
-            gradient = 2 * tanh + strength * (phi - theta) + perturbation * (phi - 2)
-            phi = phi - gradient / (4 * (1 - tanh**2) + strength + perturbation)
+            gradient = 2 * tanh + proximal_strength * (phi - theta) + perturbation * (phi - 2)
+            phi = phi - gradient / (4 * (1 - tanh**2) + proximal_strength + perturbation)
         return phi
 
-    nu = np.logspace(-3, -0.3, 25)
+    perturbations = np.logspace(-3, -0.3, 25)
     at = solution(np.zeros(1))[0]
-    exact = strength * (at - 2) / (4 * (1 - np.tanh(2 * at - 1) ** 2) + strength)
-    forward = -strength * (solution(nu) - at) / nu
-    symmetric = -strength * (solution(nu) - solution(-nu)) / (2 * nu)
+    exact = proximal_strength * (at - 2) / (4 * (1 - np.tanh(2 * at - 1) ** 2) + proximal_strength)
+    forward = -proximal_strength * (solution(perturbations) - at) / perturbations
+    symmetric = -proximal_strength * (solution(perturbations) - solution(-perturbations)) / (2 * perturbations)
     errors = {name: np.abs(each / exact - 1) for name, each in (("forward", forward), ("symmetric", symmetric))}
-    left = diagrams.plot(nu, errors, "perturbation ν", "relative error of the meta-gradient", log="xy")
+    left = diagrams.plot(perturbations, errors, "perturbation ν", "relative error of the meta-gradient", log="xy")
     return diagrams.opening(
         left,
         diagrams.perturbed_problem(),
         ("Two solves: error O(ν), or O(ν²) if symmetric", "Perturb the problem, and its minimum moves"),
         (
             "FO-B-MAML's two estimators on one task, solved exactly.",
-            "How far it moves per ν is the meta-gradient, up to −λ.",
+            "How far it moves per ν is the meta-gradient, up to the factor −λ.",
         ),
         "Left: the relative error of two estimators against the perturbation, both axes logarithmic; the symmetric one "
         "falls twice as steeply. Right: the inner objective and the perturbed one, and the distance of their minima.",
