@@ -83,7 +83,7 @@ playground("perturb_the_problem")
 # the *initialization* θ, and record how much the *query loss at the minimum* changes per unit of θ, which is the
 # meta-gradient. Both depend on the curvature of $h$.
 #
-# The next cell measures both for $f(\phi) = \frac12 (\phi - 2)^2$ and three support losses, which are multiples of
+# Below, both are measured for $f(\phi) = \frac12 (\phi - 2)^2$ and three support losses, which are multiples of
 # $\cosh(\phi + 1) - 1$, with $\lambda = 1.5$ and at $\theta = 0$.
 
 # %%
