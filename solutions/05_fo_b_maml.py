@@ -172,6 +172,7 @@ def network_loss(params, batch):
     return jnp.mean((jnp.tanh(x * weight + bias) @ readout - y[:, 0]) ** 2)
 
 
+# %%
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def solve(
     loss,
@@ -600,7 +601,8 @@ def unconverged(initial, perturbation):
 def both_solves(initial):
     """Solutions at -ν and at ν, shape [2, 20, 37, 30]."""
     perturbation = np.broadcast_to(perturbations, (20, 37))
-    return np.array([unconverged(initial[0], -perturbation), unconverged(initial[1], perturbation)])
+    behind = unconverged(initial[0], -perturbation)
+    return np.array([behind, unconverged(initial[1], perturbation)])
 
 
 # %%
@@ -807,7 +809,8 @@ def at_every_perturbation(perturbations, theta, task, num_steps):
     """φ_ν after K steps in the precision of the arguments, shape [91, 30]."""
 
     def solve_at(perturbation):
-        return solve(network_loss, task, theta, learning_rate, num_steps, proximal_strength, perturbation)
+        numbers = learning_rate, num_steps, proximal_strength, perturbation
+        return solve(network_loss, task, theta, *numbers)
 
     return jax.vmap(solve_at)(perturbations)
 
@@ -818,9 +821,10 @@ def errors_in_float32(num_steps):
     in_float32 = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), given)
     phi = at_every_perturbation(*in_float32, num_steps)
     zero, plus, minus = phi[0], phi[1:46], phi[46:]
+    factor = proximal_strength / perturbations[:, None]
     return {
-        "forward": relative_error(proximal_strength * (zero - plus) / perturbations[:, None]),
-        "symmetric": relative_error(proximal_strength * (minus - plus) / (2 * perturbations[:, None])),
+        "forward": relative_error(factor * (zero - plus)),
+        "symmetric": relative_error(factor / 2 * (minus - plus)),
     }
 
 
@@ -946,7 +950,8 @@ for estimator in ("forward", "three_point", "symmetric"):
     @jax.jit
     @jax.vmap
     def estimate(perturbation, estimator=estimator):
-        method = ml.fo_b_maml(quadratic_loss, optax.sgd(0.25), 200, 1.0, perturbation, estimator)
+        sgd = optax.sgd(0.25)
+        method = ml.fo_b_maml(quadratic_loss, sgd, 200, 1.0, perturbation, estimator)
         return method(0.0, quadratic_task)[1]
 
     trap_errors[estimator] = np.abs(np.asarray(estimate(tried)) / exact_1d - 1)
@@ -1135,15 +1140,16 @@ def partial_theta(phi):
 
 @jax.jit
 def three_ways(perturbation):
-    def run(objective, learning_rate):
-        return ml.inner.descend(objective, optax.sgd(learning_rate), num_steps, theta)
+    def run(objective, factor=1.0):
+        sgd = optax.sgd(factor * learning_rate)
+        return ml.inner.descend(objective, sgd, num_steps, theta)
 
+    numbers = num_steps, proximal_strength, perturbation
     inner = ml.inner.proximal(h, theta, proximal_strength)
-    free = run(inner, learning_rate)
-    nudged = run(lambda phi: inner(phi) + perturbation * f(phi), learning_rate)
-    penalized = run(lambda phi: f(phi) + inner(phi) / perturbation, learning_rate * perturbation)
-    sgd = optax.sgd(learning_rate)
-    forward = ml.fo_b_maml(network_loss, sgd, num_steps, proximal_strength, perturbation, "forward")
+    free = run(inner)
+    nudged = run(lambda phi: inner(phi) + perturbation * f(phi))
+    penalized = run(lambda phi: f(phi) + inner(phi) / perturbation, perturbation)
+    forward = ml.fo_b_maml(network_loss, optax.sgd(learning_rate), *numbers, "forward")
     contrastive = (partial_theta(nudged) - partial_theta(free)) / perturbation
     penalty = (partial_theta(penalized) - partial_theta(free)) / perturbation
     return contrastive, penalty, forward(theta, task)[1]
