@@ -784,6 +784,7 @@ assert _left(1) > _left(5) > _left(25) > 0.3 / 1.7
 
 # %%
 jax.config.update("jax_enable_x64", False)
+jax.clear_caches()  # frees the memory of the programs in float64
 amplitudes = jnp.repeat(jnp.arange(1.0, 6.0), 5)
 phases = jnp.tile(jnp.pi / 5 * jnp.arange(1.0, 6.0), 5)
 mlp = ml.models.MLP((1, 40, 40, 1), rngs=nnx.Rngs(0))

@@ -148,6 +148,7 @@ figures.pad_accuracy(("network", "nearest"))
 assert network_score.mean - network_score.half_width > pixel_score.mean + pixel_score.half_width
 assert 0.8 < pixel_score.mean < 0.92
 assert 0.2 < (1 - network_score.mean) / (1 - pixel_score.mean) < 0.32
+jax.clear_caches()  # frees the memory of the programs above
 
 # %% [markdown]
 # The nearest picture is a strong opponent here. On the printed characters the network makes about a quarter as many
