@@ -55,6 +55,12 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name not in PARTS)
 
 
+def pytest_runtest_teardown(item, nextitem):
+    """What a group has compiled serves no other one, and a process would come to hold gigabytes of it."""
+    if item.path.name in PARTS and (nextitem is None or group_of(nextitem.nodeid) != group_of(item.nodeid)):
+        jax.clear_caches()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """One group to a process at a time. (The marker for this, xdist_group, does nothing in xdist 3.8 on pytest 9.2.)"""
