@@ -642,8 +642,8 @@ plots.table(
 #
 # A **sound report** chooses the learning rate with the lowest mean loss on the validation tasks, and returns the mean loss
 # of this learning rate on the test tasks. Write a test that tells sound reports from others. The check tries it on sound
-# ones, on A, B and C, and on six more wrong ones that you do not see. The losses that you give to a report are yours to
-# make up.
+# ones, on A, B and C, and on seven more wrong ones that you do not see. The losses that you give to a report are yours
+# to make up.
 
 
 # %% tags=["exercise"] exercise="01.sound_report"

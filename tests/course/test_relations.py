@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from toy import PAIR
 
-from metalearn.course.exercises.candidates import alterations
+from metalearn.course.exercises.candidates import Candidate, alterations
 from metalearn.course.exercises.grading import grade
-from metalearn.course.exercises.relations import OF_NUMBERS, OF_VECTORS, REDUCTIONS
+from metalearn.course.exercises.relations import OF_NUMBERS, OF_VECTORS, REDUCTIONS, Case, relation
 from metalearn.task import Task
 
 ROWS = pytest.mark.parametrize(
@@ -90,3 +90,63 @@ def test_the_right_result_for_other_arguments_is_told(text, cause, change):
         return mixed(**change(dict(zip(NAMES, given, strict=True))))
 
     assert grade(MIXED, function).relation == f"Your result is the right result {text}. {cause}"
+
+
+# --- sums and constants --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [
+        (1, "plus the right result with the support set in both roles. Is there a term too many?"),
+        (-1, "minus the right result with the support set in both roles. Is a term missing, or subtracted"),
+        (0.5, "plus ½ times the right result with the support set in both roles. Is there a term too many?"),
+        (-2, "minus 2 times the right result with the support set in both roles. Is a term missing, or subtracted"),
+    ],
+)
+def test_a_term_too_many_or_too_few_is_told(factor, said):
+    def function(*given):
+        task, *others = given
+        return mixed(*given) + factor * mixed(Task(task.support, task.support), *others)
+
+    assert grade(MIXED, function).relation.startswith(f"Your result is the target {said}")
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_mean_over_a_loop_is_told(first):
+    def function(*given):
+        task, num_steps, *others = given
+        counts = range(first, num_steps + 1)
+        return sum((mixed(task, count, *others) for count in counts), np.zeros(3)) / max(len(counts), 1)
+
+    said = f"Your result is the mean of the right results for `num_steps` from {first} to what is given. "
+    assert grade(MIXED, function).relation.startswith(said)
+
+
+def test_the_same_number_again_and_again_is_told():
+    targets = [np.array([1.0, 2.0, 4.0]), np.array([3.0, 1.0])]
+    assert told(targets, [np.full(3, 7.1), np.full(2, -0.3)]).startswith("On each instance all numbers of your result")
+    assert told(targets, [np.full(3, 7.1), np.array([-0.3, 1.0])]) is None
+    assert told([np.full(3, 2.0), targets[1]], [np.full(3, 7.1), np.full(2, -0.3)]) is None
+
+
+def test_an_equal_candidate_is_found_before_others_are_computed_on_every_instance():
+    """Of single numbers everything is a multiple, so looking for multiples first would use up the time."""
+    computed = []
+
+    def other(number):
+        computed.append(number)
+        return np.array([7.0, 8.0, 11.0][number])
+
+    case = Case(
+        arguments=[{"word": word} for word in ("a", "b", "c")],
+        targets=list(map(np.array, [1.0, 2.0, 5.0])),
+        results=list(map(np.array, [1.3, 2.9, 5.1])),
+        close=np.allclose,
+        candidates=lambda: [
+            Candidate("another", "", other),
+            Candidate("it", "Why?", lambda number: np.array([1.3, 2.9, 5.1][number])),
+        ],
+    )
+    assert relation(case) == "Your result is it. Why?"
+    assert computed == [0]

@@ -55,6 +55,11 @@ def candidates(reference: Callable[[Arguments], Any], instances: Sequence[Argume
     for text, cause, change in alterations(instances[0]):
         value = functools.cache(functools.partial(_altered, reference, change, instances))
         yield Candidate(f"the right result {text}", cause, value, has_parts=True)
+    for name in (name for name, value in instances[0].items() if kind_of(value) == "count"):
+        for first in (0, 1):
+            value = functools.cache(functools.partial(_mean_over_counts, reference, name, first, instances))
+            text = f"the mean of the right results for `{name}` from {first} to what is given"
+            yield Candidate(text, "Is something averaged over a loop of which the end is asked for?", value)
 
 
 def _entry(of_inner_loop: Callable, text: str, number: int) -> Any:
@@ -63,6 +68,17 @@ def _entry(of_inner_loop: Callable, text: str, number: int) -> Any:
 
 def _altered(reference: Callable, change: Callable, instances: Sequence[Arguments], number: int) -> Any:
     return reference(change(instances[number]))
+
+
+def _mean_over_counts(reference: Callable, name: str, first: int, instances: Sequence[Arguments], number: int) -> Any:
+    arguments = instances[number]
+    counts = range(first, arguments[name] + 1)
+    if len(counts) > 20:
+        raise ValueError("this takes long")
+    results = [reference({**arguments, name: count}) for count in counts] or [
+        jax.tree.map(np.zeros_like, reference(arguments))
+    ]
+    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *results)
 
 
 # --- quantities of an inner loop -----------------------------------------------------------------------------
@@ -187,6 +203,12 @@ OF_TWO_ALIKE: Rows = (
     ("with `{0}` in place of `{1}` too", "Where does `{1}` belong?", lambda x, y: (x, x)),
     ("with `{1}` in place of `{0}` too", "Where does `{0}` belong?", lambda x, y: (y, y)),
 )
+OF_TWO_NUMBERS: Rows = (
+    ("for `{0} * {1}` in place of `{0}`", "Is `{1}` a factor too many somewhere?", lambda x, y: (x * y, y)),
+    ("for `{0} * {1}` in place of `{1}`", "Is `{0}` a factor too many somewhere?", lambda x, y: (x, x * y)),
+    ("for `{0} / {1}` in place of `{0}`", "Is something divided by `{1}` that should not be?", lambda x, y: (x / y, y)),
+    ("for `{1} / {0}` in place of `{1}`", "Is something divided by `{0}` that should not be?", lambda x, y: (x, y / x)),
+)
 OF_ENTRIES: Rows = (
     ("given only the first entry of `{0}`", OTHERS, _first),
     ("given only the last entry of `{0}`", OTHERS, _last),
@@ -210,6 +232,7 @@ def alterations(arguments: Arguments) -> Iterator[tuple[str, str, Callable[[Argu
         *(((name,), rows) for kind, rows in OF_ONE.items() for name in of(kind)),
         *((names, OF_NUMBER_AND_COUNT) for names in itertools.product(of("number"), of("count"))),
         *((names, OF_TWO_ALIKE) for names in pairs if kinds[names[0]] == kinds[names[1]]),
+        *((names, OF_TWO_NUMBERS) for names in itertools.combinations(of("number"), 2)),
         *(((name,), OF_ENTRIES) for name in entries),
         *([(entries, OF_ALL_ENTRIES)] if len(entries) > 1 else []),
     ]

@@ -5,6 +5,7 @@ candidates, such as the right result for other arguments. A relation is told onl
 that each sentence is true; its cause is asked, for nobody can know it.
 """
 
+import contextlib
 import itertools
 import time
 import warnings
@@ -18,7 +19,7 @@ import numpy as np
 
 from metalearn.course.exercises.candidates import Arguments, Candidate, kind_of
 
-PATIENCE = 3.0  # seconds of processor time for the candidates
+PATIENCE = 5.0  # seconds of processor time for the candidates, of all relations together
 Arrays = Sequence[np.ndarray]  # flat, one for each instance
 
 
@@ -68,6 +69,11 @@ class Case:
             if all(text in scalars for scalars in each):
                 found.setdefault(tuple(scalars[text] for scalars in each), text)
         return {text: np.array(values, float) for values, text in found.items()}
+
+    @cached_property
+    def end(self) -> float:
+        """Until when candidates are tried, from the first of them on."""
+        return time.process_time() + PATIENCE
 
     def equal(self, ours: Arrays, yours: Arrays) -> bool:
         """Whether arrays are close on every instance."""
@@ -130,6 +136,10 @@ OF_NUMBERS: tuple[tuple[str, str, Callable], ...] = (
 )
 OF_VECTORS: tuple[tuple[str, str, Callable], ...] = (
     ("the running sum of {}", "Is a total returned in place of each value?", np.cumsum),
+    ("the running mean of {}", "Is an average returned in place of each value?", lambda x: np.cumsum(x) / _places(x)),
+    ("{} divided by its first number", "Is a relative value returned in place of the value?", lambda x: x / x[:1]),
+    ("the mean of {}, again and again", "Is one average given to all?", lambda x: np.full(x.shape, x.mean())),
+    ("the sum of {}, again and again", "Is one total given to all?", lambda x: np.full(x.shape, x.sum())),
     ("{} minus its mean", "Is something subtracted that should stay?", lambda x: x - x.mean()),
     ("{} minus its first number", "Is a change returned in place of a value?", lambda x: x - x[:1]),
     ("{} in reversed order", "Does the loop run backwards?", lambda x: x[::-1]),
@@ -139,6 +149,10 @@ OF_VECTORS: tuple[tuple[str, str, Callable], ...] = (
     ("{} with its first number twice", "Where does the counting begin?", lambda x: np.r_[x[:1], x[:-1]]),
     ("{} from its second number on, with one more at the end", "Where does the counting begin?", lambda x: x[1:]),
 )
+
+
+def _places(x: np.ndarray) -> np.ndarray:
+    return np.arange(1, x.size + 1)
 
 
 def _like_target(case: Case, ours: Arrays, yours: Arrays, target: str) -> tuple[str, str] | None:
@@ -220,26 +234,51 @@ def _of_candidates(case: Case) -> str | None:
         ((name, (_, wrong)),) = case.wrong_parts.items()
         views.append((f"All is right but {name}, which is that of", wrong, lambda tree: _parts(tree)[name]))
     found: str | None = None
-    tried = case.candidates()
-    end = time.process_time() + PATIENCE
-    for candidate in itertools.takewhile(lambda _: time.process_time() < end, tried):
-        for opening, yours, view in views if candidate.has_parts else views[:1]:
-            values = _values(case, candidate, yours, view)
-            factor = None if values is None else _factor(case, values, yours)
-            if factor is not None and (found is None or not factor):
-                found = f"{opening} {factor}{candidate.text}. {candidate.cause}".strip()
-            if factor == "":
-                return found
-    return found
+    for exact in (True, False):  # multiples come last: for a single number, each takes a look at every instance
+        for candidate in _while_patient(case):
+            for opening, yours, view in views if candidate.has_parts else views[:1]:
+                values = _values(case, candidate, yours, view, exact)
+                factor = None if values is None else _factor(case, values, yours)
+                if factor is not None and (found is None or not factor):
+                    found = f"{opening} {factor}{candidate.text}. {candidate.cause}".strip()
+                if factor == "":
+                    return found
+        if found:
+            return found
+    return None
 
 
-def _values(case: Case, candidate: Candidate, yours: Arrays, view: Callable) -> list[np.ndarray] | None:
-    """The candidate on every instance, None as soon as one of them is no multiple; right results come last."""
+def _while_patient(case: Case) -> Iterator[Candidate]:
+    candidates = case.candidates()
+    return itertools.takewhile(lambda _: time.process_time() < case.end, candidates)
+
+
+def _of_sums(case: Case) -> str | None:
+    """The target and a candidate, or a multiple of one: a term too many or too few."""
+    rests = [result - one for one, result in zip(case.ours, case.yours, strict=True)]
+    exact = all(rest.size == 1 for rest in rests)
+    for candidate in _while_patient(case):
+        values = _values(case, candidate, rests, _numbers, exact)
+        factor = None if values is None else _factor(case, values, rests)
+        if factor is not None:
+            minus = factor.startswith("minus ")
+            question = "Is a term missing, or subtracted without need?" if minus else "Is there a term too many?"
+            word, size = "minus" if minus else "plus", factor.removeprefix("minus ")
+            return f"Your result is the target {word} {size}{candidate.text}. {question}"
+    return None
+
+
+def _values(case: Case, candidate: Candidate, yours: Arrays, view: Callable, exact: bool) -> list[np.ndarray] | None:
+    """The candidate on every instance, None as soon as one of them is no multiple; right results come last.
+
+    If exact, the multiples are 1 and -1.
+    """
     values: dict[int, np.ndarray] = {}
     for number in sorted(range(len(yours)), key=lambda number: case.close(case.ours[number], case.yours[number])):
         try:
             values[number] = view(candidate.value(number))
-            if not case.close(_ratio(values[number], yours[number]) * values[number], yours[number]):
+            ratio = _ratio(values[number], yours[number])
+            if not case.close((np.sign(ratio) if exact else ratio) * values[number], yours[number]):
                 return None
         except Exception:  # arguments that make no sense, or a value of another form
             return None
@@ -260,6 +299,19 @@ def _of_some_instances(case: Case) -> str | None:
     ours, yours = ([one * use for one, use in zip(side, wrong, strict=True)] for side in (case.ours, case.yours))
     factor = _factor(case, ours, yours)
     return factor and f"On the instances that differ, your result is {factor}the target. {_cause_of(factor)}"
+
+
+def _of_constants(case: Case) -> str | None:
+    """The same number again and again, where the target has several."""
+    several = [pair for pair in zip(case.ours, case.yours, strict=True) if pair[0].size > 1]
+    if len(several) < 2 or not all(case.close(np.full(yours.shape, yours[0]), yours) for _, yours in several):
+        return None
+    if any(case.close(np.full(ours.shape, ours[0]), ours) for ours, _ in several):
+        return None
+    return (
+        "On each instance all numbers of your result are the same, and those of the target are not. Is one number "
+        "given to all, or is an index fixed?"
+    )
 
 
 def _of_directions(case: Case) -> str | None:
@@ -293,8 +345,10 @@ OF_THE_SAME_FORM = (
     _of_parts,
     _in_another_order,
     _of_candidates,
+    _of_sums,
     _of_places,
     _of_some_instances,
+    _of_constants,
     _of_directions,
     _of_arrays,
 )
@@ -328,12 +382,24 @@ def _of_another_form(case: Case) -> str | None:
             return f"The {text} of your result equals the target. Is a last step missing?"
         if _reduces(case, function, case.targets, case.results):
             return f"Your result is the {text} of the target. What does the docstring say about its form?"
+    if found := _candidate_of_this_form(case):
+        return f"Your result is {found}. Which of the two does the docstring ask for?"
     for name in like:
         if any(map(np.ndim, jax.tree.leaves(case.arguments[0][name]))):
             question = "Is a gradient returned in place of something that is made of it?"
             return f"Your result has the shapes of the argument `{name}`. {question}"
     if all(result.size == 1 for result in case.yours) and any(target.size > 1 for target in case.ours):
         return "Your result is one number. Is a loss returned in place of its gradient, or an average of all numbers?"
+    return None
+
+
+def _candidate_of_this_form(case: Case) -> str | None:
+    """What the results are, of what has not the form of the targets."""
+    for candidate in _while_patient(case):
+        with contextlib.suppress(Exception):  # arguments that make no sense
+            pairs = ((candidate.value(number), result) for number, result in enumerate(case.results))
+            if all(alike(*pair) and case.close(*map(_numbers, pair)) for pair in pairs):
+                return candidate.text
     return None
 
 

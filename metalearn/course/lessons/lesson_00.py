@@ -86,6 +86,15 @@ def _whole_direction(function, point, direction, step):
     return finite_difference(function, point, direction, 1.0) / step
 
 
+def _leaf_by_leaf(function, point, direction, step):
+    leaves, structure = jax.tree.flatten(direction)
+    directions = [
+        structure.unflatten([leaf if n == place else 0 * leaf for n, leaf in enumerate(leaves)])
+        for place in range(len(leaves))
+    ]
+    return sum(finite_difference(function, point, one, step) for one in directions)
+
+
 def _scalar_functions(rng):
     """Functions of a vector, a dict and a tuple, at steps large enough to tell a wrong formula from rounding."""
 
@@ -451,6 +460,7 @@ EXERCISES = (
                     finite_difference(function, point, direction, step) / optax.tree.norm(direction)
                 ),
             ),
+            ("the sum of differences for each of which one array of the pytree is moved", _leaf_by_leaf),
             (
                 "the difference along the gradient in place of the direction",
                 lambda function, point, direction, step: finite_difference(
@@ -518,6 +528,10 @@ EXERCISES = (
                 lambda loss, params, batches: jax.vmap(jax.grad(loss), (None, 0))(params, batches),
             ),
             ("the gradient of the loss", lambda loss, params, batches: jax.grad(loss)(params, batches)),
+            (
+                "the mean of the losses of a task's single points, not the loss of the task",
+                lambda loss, params, batches: _loss_of_each_example(loss, params, batches).mean(axis=1),
+            ),
         ),
         alternatives=(_losses_one_by_one, _losses_by_map),
         hints=(
@@ -600,6 +614,20 @@ EXERCISES = (
                     lambda phi, k: optax.tree.add_scale(phi, -learning_rate / (k + 1), jax.grad(objective)(phi)),
                     range(num_steps),
                     theta,
+                ),
+            ),
+            (
+                "what descent gives if each step starts from the initialization",
+                lambda objective, theta, learning_rate, num_steps: functools.reduce(
+                    lambda phi, _: optax.tree.add_scale(theta, -learning_rate, jax.grad(objective)(phi)),
+                    range(num_steps),
+                    theta,
+                ),
+            ),
+            (
+                "what descent gives if each step subtracts all gradients so far",
+                lambda objective, theta, learning_rate, num_steps: inner.descend(
+                    objective, optax.sgd(learning_rate, momentum=1.0), num_steps, theta
                 ),
             ),
             (

@@ -101,9 +101,14 @@ FLOOR = Exercise(
             lambda targets: jnp.mean((targets[0] - targets.mean(axis=0)) ** 2),
         ),
         (
+            "the smallest mean squared difference of a task from the mean over tasks",
+            lambda targets: jnp.mean((targets - targets.mean(axis=0)) ** 2, axis=1).min(),
+        ),
+        (
             "the largest variance of an input, where the mean over inputs is asked for",
             lambda targets: targets.var(axis=0).max(),
         ),
+        ("the variance of the mean curve, from one input to another", lambda targets: targets.mean(axis=0).var()),
         (
             "the norm of all differences from the mean over tasks",
             lambda targets: jnp.linalg.norm(targets - targets.mean(axis=0)),
@@ -161,6 +166,21 @@ def _curve(adapt_on=lambda task: task.support, score_on=lambda task: task.query,
 def _stuck(loss, task, params, learning_rate, num_steps):
     gradient = gradient_at(loss, params, task.support)
     path = [move(params, gradient, k * learning_rate) for k in range(num_steps + 1)]
+    return jnp.stack([loss(phi, task.query) for phi in path])
+
+
+def _restarting(loss, task, params, learning_rate, num_steps):
+    path = [params]
+    for _ in range(num_steps):
+        path.append(move(params, gradient_at(loss, path[-1], task.support), learning_rate))
+    return jnp.stack([loss(phi, task.query) for phi in path])
+
+
+def _on_both_sets(loss, task, params, learning_rate, num_steps):
+    path = [params]
+    for _ in range(num_steps):
+        gradients = [gradient_at(loss, path[-1], batch) for batch in task]
+        path.append(move(path[-1], jax.tree.map(jnp.add, *gradients), learning_rate))
     return jnp.stack([loss(phi, task.query) for phi in path])
 
 
@@ -251,6 +271,8 @@ ADAPTATION_CURVE = Exercise(
                 [_curve()(loss, task, params, learning_rate, 1)[min(k, 1)] for k in range(num_steps + 1)]
             ),
         ),
+        ("the curve of steps that each start from the initialization", _restarting),
+        ("the curve of steps that descend the sum of the support and the query loss", _on_both_sets),
         (
             "the right curve, with the support loss in place of the query loss at its beginning",
             lambda loss, task, params, *args: (
@@ -320,6 +342,10 @@ def _one_task_too_few(validation, test):
     return np.sum(test, axis=1)[_means(validation).argmin()] / max(np.shape(test)[1] - 1, 1)
 
 
+def _slightly_mixed(validation, test):
+    return 0.95 * _sound(validation, test) + 0.05 * _validation_reported(validation, test)
+
+
 def _candidate(name, function):
     """A callable of a class of its own, so that a message can name it."""
     return type(name, (), {"__call__": staticmethod(function)})()
@@ -333,7 +359,9 @@ _CANDIDATES = (
     _candidate("ReportC", _best_for_each_task),
     *(
         _candidate(f"HiddenReport{number}", function)
-        for number, function in enumerate((_pooled, _first, _worst, _luckiest, _both_reported, _one_task_too_few), 1)
+        for number, function in enumerate(
+            (_pooled, _first, _worst, _luckiest, _both_reported, _one_task_too_few, _slightly_mixed), 1
+        )
     ),
 )
 
@@ -381,8 +409,8 @@ SOUND_REPORT = Exercise(
         Misconception(
             "the same tasks twice",
             _test(_examples(change=lambda validation, test: (validation, validation))),
-            "Your test accepts reports A and B and two hidden ones, just as a test with the same losses in both roles "
-            "would. What if validation and test tasks differ?",
+            "Your test accepts reports A and B and three hidden ones, just as a test with the same losses in both "
+            "roles would. What if validation and test tasks differ?",
         ),
         Misconception(
             "both sets agree",
@@ -401,6 +429,12 @@ SOUND_REPORT = Exercise(
             _test(_examples(keep=lambda v, t: _means(v).argmin() == 0)),
             "Your test accepts a hidden report that always takes the first learning rate. Which learning rate is the "
             "best in your examples?",
+        ),
+        Misconception(
+            "wide tolerance",
+            _test(_examples(), agree=lambda one, other: abs(one - other) < 0.3),
+            "Your test accepts a hidden report that mixes a little of the validation loss into the right number. Your "
+            "tolerance may be too wide: equal numbers differ by rounding only.",
         ),
         Misconception(
             "any learning rate",

@@ -21,6 +21,7 @@ from metalearn.course.lessons.adaptation import (
     gradient_after,
     gradient_at,
     line_task,
+    move,
     network,
     network_params,
     path_of,
@@ -59,6 +60,17 @@ def _nested_params(rng, width):
 
 
 # 02.meta_gradient ---------------------------------------------------------------------------------------------------
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _of_restarting_steps(loss, task, params, learning_rate, num_steps):
+    def after(theta):
+        phi = theta
+        for _ in range(num_steps):
+            phi = move(theta, gradient_at(loss, phi, task.support), learning_rate)
+        return loss(phi, task.query)
+
+    return jax.grad(after)(params)
 
 
 META_GRADIENT = Exercise(
@@ -174,6 +186,7 @@ META_GRADIENT = Exercise(
                 min(num_steps, 1),
             ),
         ),
+        ("the meta-gradient of inner steps that each start from the initialization", _of_restarting_steps),
         (
             "the sum of the meta-gradients after 0, 1, ..., K steps",
             lambda loss, task, params, learning_rate, num_steps: jax.tree.map(
@@ -317,6 +330,12 @@ BACKWARD_PASS = Exercise(
             ),
         ),
         (
+            "what the recursion gives with the square of α in each factor",
+            lambda loss, task, params, learning_rate, num_steps: _product(
+                loss, task, params, learning_rate, num_steps, factor=lambda v, hv: v - learning_rate**2 * hv
+            ),
+        ),
+        (
             "what the recursion gives from the query gradient at the initialization",
             lambda loss, task, params, learning_rate, num_steps: functools.reduce(
                 lambda v, phi: v - learning_rate * _hessian(loss, phi, task.support) @ v,
@@ -332,6 +351,10 @@ BACKWARD_PASS = Exercise(
                 path_of(loss, task.support, params, learning_rate, num_steps),
                 first_order(loss, task, params, learning_rate, num_steps),
             ),
+        ),
+        (
+            "the product of K + 1 factors, the last of them with the Hessian at the adapted parameters",
+            lambda *args: _product(*args, points=lambda path: path[::-1]),
         ),
         (
             "what the factors -αH give, without the identity",
@@ -413,10 +436,10 @@ def _unrolled(
     return total
 
 
-def _forward_mode(loss, task, params, learning_rate, num_steps):
-    """An alternative: line 2 from the first step to the last."""
+def _forward_mode(loss, task, params, learning_rate, num_steps, begin=0.0):
+    """An alternative: line 2 from the first step to the last. It begins with a multiple of the first gradient."""
     path = path_of(loss, task.support, params, learning_rate, num_steps)
-    change = jnp.zeros_like(params)
+    change = begin * gradient_at(loss, params, task.support)
     for phi in path[:-1]:
         factor = jnp.eye(len(params)) - learning_rate * _hessian(loss, phi, task.support)
         change = factor @ change - gradient_at(loss, phi, task.support)
@@ -534,6 +557,45 @@ LEARNING_RATE = Exercise(
         (
             "what the sum gives with 2α in each factor",
             functools.partial(_unrolled, factor=lambda learning_rate: 2 * learning_rate),
+        ),
+        (
+            "what line 2 gives if it begins with minus the support gradient at the initialization, not with 0",
+            functools.partial(_forward_mode, begin=-1.0),
+        ),
+        (
+            "minus the sum of the inner products of support and query gradient, both at the point of each step",
+            lambda loss, task, *args: (
+                -sum(
+                    (
+                        gradient_at(loss, phi, task.support) @ gradient_at(loss, phi, task.query)
+                        for phi in path_of(loss, task.support, *args)[:-1]
+                    ),
+                    jnp.zeros(()),
+                )
+            ),
+        ),
+        (
+            "what the sum gives if every support gradient meets the vector that has passed through all factors",
+            lambda loss, task, *args: (
+                -sum(
+                    (
+                        gradient_at(loss, phi, task.support) @ _meta_gradient(loss, task, *args)
+                        for phi in path_of(loss, task.support, *args)[:-1]
+                    ),
+                    jnp.zeros(()),
+                )
+            ),
+        ),
+        (
+            "what the sum gives if its loop runs from the first step to the last",
+            lambda loss, task, *args: functools.reduce(
+                lambda pair, phi: (
+                    pair[0] - gradient_at(loss, phi, task.support) @ pair[1],
+                    pair[1] - args[1] * _hessian(loss, phi, task.support) @ pair[1],
+                ),
+                path_of(loss, task.support, *args)[:-1],
+                (jnp.zeros(()), first_order(loss, task, *args)),
+            )[0],
         ),
         (
             "minus the inner product of the support and the query gradient at the initialization",
@@ -688,6 +750,10 @@ CONTROL = Exercise(
         (
             "what is measured when the first run has a higher learning rate and fewer steps",
             _ratios(lambda a, k, c: ((a * c, max(k // c, 1)), (a * c, k))),
+        ),
+        (
+            "what is measured when the first run has a higher learning rate and a number of steps divided by `factor`",
+            _ratios(lambda a, k, c: ((a * c, k / c), (a * c, k))),
         ),
         (
             "what is measured when the second run has less training time, not more",

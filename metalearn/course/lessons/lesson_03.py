@@ -195,6 +195,12 @@ FIXED_POINTS = Exercise(
             _weighted_means(lambda a, j: a**2 * j**2, lambda a, j: a**2 * j, _reptile_weight),
         ),
         (
+            "what the sum of FO-MAML's weights for 1, ..., K inner steps gives as the weight of Reptile",
+            lambda curvature, minimum, learning_rate, num_steps: _weighted_means(
+                _maml_weight, _fo_maml_weight, lambda a, j: (1 - learning_rate * a) * (1 - j)
+            )(curvature, minimum, learning_rate, num_steps),
+        ),
+        (
             "the sum of curvature times minimum, three times",
             lambda curvature, minimum, learning_rate, num_steps: np.full(3, np.sum(curvature * minimum)),
         ),

@@ -209,6 +209,18 @@ PROXIMAL_DESCENT = Exercise(
             ),
         ),
         (
+            "what a step on the loss and then a weighted mean with the initialization, of weight αλ/(1 + αλ), gives",
+            _by_step(
+                lambda g, phi, theta, a, s: scaled(a / (1 + a * s), add_scale(g, s, sub(phi, theta))),
+            ),
+        ),
+        (
+            "what descent gives if the term itself is added to the gradient, half of λ times the squared distances",
+            _by_step(
+                lambda g, phi, theta, a, s: scaled(a, add_scale(g, s / 2, jax.tree.map(jnp.square, sub(phi, theta))))
+            ),
+        ),
+        (
             "what descent gives with every step divided by 1 + λ",
             _by_step(lambda g, phi, theta, a, s: scaled(1 / (1 + s), _proximal_step(1.0)(g, phi, theta, a, s))),
         ),
@@ -367,6 +379,14 @@ IMPLICIT_GRADIENT = Exercise(
         ),
     ),
     relatives=(
+        (
+            "the first two terms of a series, with the rows of H divided by the λⱼ",
+            _from_parts(lambda H, b, s: b - H @ b / s),
+        ),
+        (
+            "the product with a matrix in which the rows of H are divided by the λⱼ, where a solve belongs",
+            _from_parts(lambda H, b, s: b + H @ b / s),
+        ),
         ("what a solve with the Hessian alone gives", _from_parts(lambda H, b, s: np.linalg.solve(H, b))),
         (
             "what a product with H + diag(λ) gives, where a solve belongs",
@@ -654,6 +674,16 @@ FIND_THE_BUG = Exercise(
     relatives=(
         ("what root mean squares give, in place of norms", _residuals(size=lambda v: np.sqrt(np.mean(v**2)))),
         ("what sums of absolute values give, in place of norms", _residuals(size=lambda v: np.abs(v).sum())),
+        (
+            "three norms, of which the third has g and b exchanged in the boxed system",
+            _residuals(
+                system=lambda found: (
+                    found.b
+                    + np.asarray(hessian_times(found.loss, found.phi, found.task.support, found.b)) / found.strength
+                    - found.g
+                )
+            ),
+        ),
         (
             "three norms, of which the third is the distance of g from the solution of the boxed system",
             _residuals(

@@ -17,6 +17,7 @@ from metalearn.course.lessons.adaptation import (
     cosines,
     curve_task,
     gradient_at,
+    hessian_times,
     line_task,
     move,
     network,
@@ -128,6 +129,14 @@ def _by_steps(loss, task, params, learning_rate, num_steps, direction):
     for _ in range(num_steps):
         support, query = gradient_at(loss, phi, task.support), gradient_at(loss, phi, task.query)
         phi = move(phi, jax.tree.map(direction, support, query, first, phi, params), learning_rate)
+    return phi
+
+
+def _one_after_the_other(loss, task, params, learning_rate, num_steps, proximal_strength, perturbation):
+    phi = params
+    for _ in range(num_steps):
+        phi = _descend(loss, task, phi, params, learning_rate, 1, proximal_strength, 1.0, 0.0)
+        phi = move(phi, gradient_at(loss, phi, task.query), learning_rate * perturbation)
     return phi
 
 
@@ -249,6 +258,10 @@ PERTURBED_SOLUTION = Exercise(
                 num_steps,
                 lambda s, q, q0, p, t: s + perturbation * q + proximal_strength / learning_rate * (p - t),
             ),
+        ),
+        (
+            "what a step on support loss and proximal term and then one on the query loss gives, each time",
+            _one_after_the_other,
         ),
         (
             "the unperturbed solution with one step on the query loss after it",
@@ -555,8 +568,18 @@ BEST_PERTURBATION = Exercise(
     relatives=(
         ("what order 2 gives, whatever the order", _best_perturbation(lambda t, r, d, p: r * d / (2 * t), lambda p: 3)),
         ("what order 1 gives, whatever the order", _best_perturbation(lambda t, r, d, p: r * d / t, lambda p: 2)),
+        (
+            "what a factor 2 in place of the order gives, with the right root",
+            _best_perturbation(lambda t, r, d, p: r * d / (2 * t)),
+        ),
+        (
+            "what a factor 2 in place of the order gives, with the right root",
+            _best_perturbation(lambda t, r, d, p: r * d / (2 * t)),
+        ),
+        ("the ratio to the power p / (p + 1), where its root belongs", _best_perturbation(root=lambda p: (p + 1) / p)),
         ("a root of the accuracy alone", _best_perturbation(lambda t, r, d, p: d)),
         ("a root one too high", _best_perturbation(root=lambda p: p + 2)),
+        ("the ratio to the power p / (p + 1), where its root belongs", _best_perturbation(root=lambda p: (p + 1) / p)),
         ("a root two too low", _best_perturbation(root=lambda p: p - 1 if p > 1 else np.inf)),
         (
             "the ratio divided by order + 1, where a root belongs",
@@ -649,6 +672,7 @@ def _slow_recursion(
     query_at=None,
     hessian_at=None,
     once=False,
+    also_of_query=False,
 ):
     """The recursion with gradients or Hessians from other places of the descent."""
     path = [params]
@@ -659,7 +683,7 @@ def _slow_recursion(
     for k in range(num_steps):
         at = path[k if hessian_at is None else hessian_at]
         query = gradient_at(loss, path[k if query_at is None else query_at], task.query)
-        product = jax.jvp(lambda p: gradient_at(loss, p, task.support), (at,), (v,))[1]
+        product = sum(hessian_times(loss, at, batch, v) for batch in task[: 2 if also_of_query else 1])
         v = v - learning_rate * (query * (not once or k == 0) + product + proximal_strength * v)
     return -proximal_strength * v
 
@@ -768,6 +792,18 @@ UNCONVERGED = Exercise(
         (
             "what the recursion gives if φ descends without the proximal term",
             functools.partial(_slow_recursion, proximal=0.0),
+        ),
+        (
+            "what the recursion gives with the Hessian of the query loss added to that of the support loss",
+            functools.partial(_slow_recursion, also_of_query=True),
+        ),
+        (
+            "what the recursion gives if λ v is not multiplied by α",
+            _recursion(lambda v, a, q, hv, s: v - a * (q + hv) - s * v),
+        ),
+        (
+            "what the recursion gives if v is not added to its own change",
+            _recursion(lambda v, a, q, hv, s: -a * (q + hv + s * v)),
         ),
         (
             "what the recursion gives with the query gradient at the initialization",
