@@ -150,3 +150,50 @@ def test_an_equal_candidate_is_found_before_others_are_computed_on_every_instanc
     )
     assert relation(case) == "Your result is it. Why?"
     assert computed == [0]
+
+
+# --- steps from an argument ----------------------------------------------------------------------------------
+
+
+def told_of_a_step(length):
+    """What is told of a step of this length, (x, rate) -> number, from x in a direction in which it should be 1 long.
+
+    Once as the whole result, and once as the first of two parts.
+    """
+
+    def step(x, length=1.0):
+        return x + length * np.cos(x + np.arange(x.size))
+
+    def instances(rng):
+        return [(rng.normal(size=size), rate) for size, rate in ((3, 0.3), (5, 0.7), (4, 0.2))]
+
+    never = (replace(PAIR.misconceptions[0], function=lambda x, rate: 0.0),)
+    whole = replace(PAIR, reference=lambda x, rate: step(x), instances=instances, misconceptions=never)
+    pair = replace(whole, reference=lambda x, rate: (step(x), np.sin(x)))
+    return (
+        grade(whole, lambda x, rate: step(x, length(x, rate))).relation,
+        grade(pair, lambda x, rate: (step(x, length(x, rate)), np.sin(x))).relation,
+    )
+
+
+@pytest.mark.parametrize(
+    ("length", "said"),
+    [
+        (lambda x, rate: -1, "minus the one to {}. Is a sign turned round somewhere?"),
+        (lambda x, rate: 3, "3 times the one to {}. "),
+        (lambda x, rate: -rate, "minus `rate` times the one to {}. "),
+        (lambda x, rate: 1 / x.size, "(1 / the length of `x`) times the one to {}. Is a sum taken for a mean"),
+        (lambda x, rate: np.exp(rate), "a multiple of the one to {}, with another factor on each instance: 1.35, 2.01"),
+    ],
+)
+def test_a_step_of_another_length_is_told(length, said):
+    whole, part = told_of_a_step(length)
+    assert whole.startswith(f"The change from the argument `x` to your result is {said.format('the target')}")
+    opening = "All is right but one part: the change from the argument `x` to the first part is"
+    assert part.startswith(f"{opening} {said.format('its target')}")
+
+
+def test_a_step_that_was_not_taken_is_told():
+    whole, part = told_of_a_step(lambda x, rate: 0)
+    assert whole == "Your result is the argument `x` itself. Was it ever changed?"
+    assert part == "All is right but one part: the first part is the argument `x` itself. Was it ever changed?"

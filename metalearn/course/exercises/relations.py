@@ -253,6 +253,32 @@ def _while_patient(case: Case) -> Iterator[Candidate]:
     return itertools.takewhile(lambda _: time.process_time() < case.end, candidates)
 
 
+def _of_changes(case: Case) -> str | None:
+    """A step from an argument that is longer or shorter than it should be, in the results or their only wrong part."""
+    views: list[tuple[str, str, str, Sequence[Any], Arrays, Arrays]]
+    views = [("The change", "your result", "the target", case.targets, case.ours, case.yours)]
+    names = list(_parts(case.targets[0]))
+    if len(case.wrong_parts) == 1 and all(isinstance(one, tuple) and len(one) == len(names) for one in case.targets):
+        ((part, sides),) = case.wrong_parts.items()
+        place = names.index(part)
+        inside = [target[place] for target in case.targets]
+        views.append(("All is right but one part: the change", part, "its target", inside, *sides))
+    for opening, result, target, trees, ours, yours in views:
+        for name, values in _arguments_like(case, trees):
+            if result != "your result" and case.equal(values, yours):
+                return f"All is right but one part: {result} is the argument `{name}` itself. Was it ever changed?"
+            right = [one - value for one, value in zip(ours, values, strict=True)]
+            changes = [one - value for one, value in zip(yours, values, strict=True)]
+            said = f"{opening} from the argument `{name}` to {result} is"
+            if factor := _factor(case, right, changes):
+                return f"{said} {factor}the one to {target}. {_cause_of(factor)}"
+            if sum(one.size > 1 and one.any() for one in right) > 1 and _parallel(case, right, changes):
+                factors = [f"{_ratio(*pair):.3g}" for pair in zip(right, changes, strict=True) if pair[0].any()]
+                often = ", ".join(factors[:6])
+                return f"{said} a multiple of the one to {target}, with another factor on each instance: {often}."
+    return None
+
+
 def _of_sums(case: Case) -> str | None:
     """The target and a candidate, or a multiple of one: a term too many or too few."""
     rests = [result - one for one, result in zip(case.ours, case.yours, strict=True)]
@@ -345,6 +371,7 @@ OF_THE_SAME_FORM = (
     _of_parts,
     _in_another_order,
     _of_candidates,
+    _of_changes,
     _of_sums,
     _of_places,
     _of_some_instances,
