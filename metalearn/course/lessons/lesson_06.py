@@ -179,6 +179,20 @@ CURVATURE = Exercise(
             )(support, query, initialization, learning_rate),
         ),
         (
+            "what the third derivative of the query loss gives, at the adapted parameter",
+            _curvature(lambda j, f1, f2, h3, a, y, x: j**2 * f2(y) - a * jax.grad(f2)(y) * f1(y)),
+        ),
+        (
+            "what the support curvature gives in the second term, where its derivative belongs",
+            _curvature(lambda j, f1, f2, h3, a, y, x: j**2 * f2(y) - (1 - j) * f1(y)),
+        ),
+        (
+            "what the support gradient gives in the factor, where the curvature belongs",
+            lambda support, query, initialization, learning_rate: _curvature(
+                lambda j, f1, f2, h3, a, y, x: (1 - a * jax.grad(support)(x)) ** 2 * f2(y) - a * h3 * f1(y)
+            )(support, query, initialization, learning_rate),
+        ),
+        (
             "what the factor gives with the curvature at the adapted parameter",
             lambda support, query, initialization, learning_rate: _curvature(
                 lambda j, f1, f2, h3, a, y, x: (1 - a * jax.grad(jax.grad(support))(y)) ** 2 * f2(y) - a * h3 * f1(y)
@@ -250,6 +264,17 @@ def _clip_by(norm):
     def clip(gradients, max_norm):
         mean = _mean(gradients)
         return scaled(min(1.0, _over(max_norm, norm(mean))), mean)
+
+    return clip
+
+
+def _scaled_by(factor):
+    """The mean gradient times some factor, (norm, c) -> number; zero stays zero."""
+
+    def clip(gradients, max_norm):
+        mean = _mean(gradients)
+        norm = _norm(mean)
+        return scaled(factor(norm, max_norm) if norm else 1.0, mean)
 
     return clip
 
@@ -385,6 +410,14 @@ CLIP = Exercise(
         ),
     ),
     relatives=(
+        ("the mean brought to norm c, whether it was longer or shorter", _scaled_by(lambda norm, c: c / norm)),
+        ("what the larger of 1 and c / norm gives as the factor", _scaled_by(lambda norm, c: max(1.0, c / norm))),
+        (
+            "what the mean of the tasks' norms gives in place of the norm of their mean",
+            lambda gradients, max_norm: _clip_by(lambda mean: np.mean([_norm(one) for one in unstack(gradients)]))(
+                gradients, max_norm
+            ),
+        ),
         (
             "what the sum of absolute values gives in place of the norm",
             _clip_by(lambda mean: sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(mean))),
@@ -787,6 +820,17 @@ CONTROL = Exercise(
         ),
     ),
     relatives=(
+        (
+            "the right first step, with a second one of norm 1",
+            _controls_from(second=lambda plain, clipped, norm: scaled(1 / norm(clipped), clipped)),
+        ),
+        (
+            "what the smaller of 1 and the ratio of the lengths gives as the first factor, and 1 over it as the second",
+            _controls_from(
+                lambda plain, clipped, norm: scaled(min(1.0, norm(clipped) / norm(plain)), plain),
+                second=lambda plain, clipped, norm: scaled(max(1.0, norm(plain) / norm(clipped)), clipped),
+            ),
+        ),
         (
             "what the largest number of each step gives in place of its norm",
             _controls_from(norm=lambda tree: max(np.abs(leaf).max() for leaf in jax.tree.leaves(tree))),

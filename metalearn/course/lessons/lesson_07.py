@@ -95,6 +95,12 @@ def _best_configuration_of_each_seed(run, cost, grid, budget, tuning_seed, seeds
     return found
 
 
+def _one_for_all(run, cost, grid, budget, tuning_seed, seeds):
+    validation = [[run(method, point, budget // cost[method], tuning_seed)[0] for point in grid] for method in cost]
+    best = int(np.nanargmin(np.nanmean(validation, axis=0)))
+    return _comparison(choose=lambda *args: best)(run, cost, grid, budget, tuning_seed, seeds)
+
+
 def _in_one_table(run, cost, grid, budget, tuning_seed, seeds):
     """An alternative: all validation errors first, then sorting."""
     validation = {m: np.array([run(m, point, budget // cost[m], tuning_seed)[0] for point in grid]) for m in cost}
@@ -313,6 +319,7 @@ COMPARE = Exercise(
             _comparison(steps=lambda method, cost, budget, grid: budget // cost[method] - 1),
         ),
         ("what the first configuration of the grid gives, for every method", _comparison(choose=lambda *args: 0)),
+        ("what one configuration gives for all methods, the one whose mean validation error is lowest", _one_for_all),
         (
             "the test error of the seed that tunes, three times",
             _comparison(
@@ -382,7 +389,8 @@ class SyntheticTraining:
     def __call__(self, outer_rate, max_norm):
         """(error, mean length of an outer step)."""
         open_share = 1.0 if np.isinf(max_norm) else max_norm / (1 + max_norm)
-        error = self._scale * (1 + np.log(max(outer_rate, 1e-9) / self._best) ** 2) * (1 + self._spikes * open_share)
+        best = self._best / (1 + open_share)  # the best rate is another one if more is clipped
+        error = self._scale * (1 + np.log(max(outer_rate, 1e-9) / best) ** 2) * (1 + self._spikes * open_share)
         factor = 1.0 if np.isinf(max_norm) else self._clipped * (0.5 + open_share)
         return float(error), float(outer_rate * self._length * factor)
 
@@ -499,6 +507,12 @@ CONTROL = Exercise(
             ),
         ),
         (
+            "the right first number, and a second one that is divided by the unclipped run's error",
+            lambda train, outer_rate, max_norm: (lambda pair: np.array([pair[0], pair[1] / pair[0]]))(
+                _control_of(_matched)(train, outer_rate, max_norm)
+            ),
+        ),
+        (
             "the right first number, and a second one from a run whose rate is the ratio of the lengths alone",
             _control_of(lambda rate, plain, clipped: clipped / plain),
         ),
@@ -593,6 +607,16 @@ def _curve(rng, seeds, falls, last, bad=1.0, scale=1.0, early=3.0):
     return curve
 
 
+def _crossing(rng, falls, ratios):
+    """Errors of three seeds that change their order at the end, so that the median belongs to another seed."""
+    before = np.array([1.0, 2.0, 3.0]) * (1 + 1e-3 * rng.random(3))
+    if falls:
+        before = np.array([2.0, 1.0, 4.0]) * (1 + 1e-3 * rng.random(3))
+    curve = np.stack([4 * before, 2 * before, before, np.array(ratios) * before], axis=1)
+    assert falls == _still_falls(curve) != (np.median(ratios) < 0.98)
+    return curve
+
+
 def _grid_of(rng, place, shape=(3, 3, 2), diverged=None, worst=None):
     """Validation errors whose lowest is at `place`; one configuration has diverged, one is the worst."""
     validation = 1 + rng.random(shape)
@@ -619,6 +643,8 @@ def _diagnose_instances(rng):
         (_curve(rng, seeds, True, 0.97, bad=1.03)[::-1], _grid_of(rng, middle), high),  # the last one does not
         (_curve(rng, 7, True, 0.95, early=0.5), _grid_of(rng, (2, 2, 0), (5, 4, 2), diverged=(4, 3, 1)), high),
         (_curve(rng, 3, True, 0.5, scale=0.01), _grid_of(rng, (0, 2, 1)), 1 - high),
+        (_crossing(rng, False, (3.0, 0.5, 0.673)), _grid_of(rng, middle), low),  # two of three seeds fall
+        (_crossing(rng, True, (0.5, 1.1, 1.1)), _grid_of(rng, (1, 2, 0)), high),  # two of three seeds rise
     ]
 
 
@@ -742,6 +768,21 @@ DIAGNOSE = Exercise(
         ),
     ),
     relatives=(
+        (
+            "what the median of each seed's own fall gives, where the fall of the median belongs",
+            _diagnosis(falls=lambda curve: np.median(curve[:, -1] / curve[:, -2]) < 0.98),
+        ),
+        (
+            "what means over seeds give in place of both medians",
+            _diagnosis(
+                falls=lambda curve: curve.mean(0)[-1] < 0.98 * curve.mean(0)[-2],
+                inner=lambda left: np.mean(left) > 0.1,
+            ),
+        ),
+        (
+            "what validation errors give that are first averaged over clipping",
+            _diagnosis(edge=lambda validation: _at_an_edge(np.nanmean(validation, axis=2, keepdims=True))),
+        ),
         (
             "what the lowest error before the last checkpoint gives, not the last but one",
             _diagnosis(falls=lambda curve: np.median(curve, 0)[-1] < 0.98 * np.median(curve, 0)[:-1].min()),

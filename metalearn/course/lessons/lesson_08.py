@@ -57,8 +57,8 @@ def _flow(
 
 
 def _transposed_eigenvectors(matrix):
-    eigenvalues, vectors = np.linalg.eigh(matrix)
-    return (vectors.T * np.exp(eigenvalues)) @ vectors
+    eigenvalues, vectors = np.linalg.eigh(-matrix)  # in the order of those of H
+    return (vectors.T * np.exp(-eigenvalues)) @ vectors
 
 
 def _with_absolute_curvatures(matrix):
@@ -200,6 +200,14 @@ FLOW_GRADIENT = Exercise(
         (
             "what the inverse of I + TH gives in place of the exponential",
             _flow(exponential=lambda matrix: np.linalg.inv(np.eye(len(matrix)) - matrix)),
+        ),
+        (
+            "what φ(T) = m + exp(-TH) θ gives, where m is not subtracted from θ",
+            _flow(adapted=lambda J, m, q, initialization: m + J @ initialization),
+        ),
+        (
+            "what exponentials give on both sides of the query Hessian",
+            _flow(carry=lambda J, A, offset: J @ (A @ (J @ offset))),
         ),
         ("what the Jacobian gives without the query Hessian", _flow(carry=lambda J, A, offset: J @ offset)),
         (
@@ -582,6 +590,11 @@ LONGEST_TRAINING_TIME = Exercise(
             _longest(rate=lambda eigenvalues: eigenvalues[eigenvalues > 0].min()),
         ),
         ("what the largest minus the smallest curvature gives", _longest(rate=np.ptp)),
+        ("the logarithm, not yet divided by a curvature", _longest(rate=lambda eigenvalues: 1.0)),
+        (
+            "what the logarithm of tolerance minus error gives",
+            _longest(span=lambda error, tolerance: np.log(tolerance - error)),
+        ),
         ("what the square of the curvature gives", _longest(rate=lambda eigenvalues: eigenvalues[-1] ** 2)),
         (
             "what the largest number on the diagonal gives as curvature",
@@ -652,6 +665,12 @@ def broken_steps(loss, batch, learning_rate, runs):
 
 def _single_steps(loss, task, theta, learning_rate, runs, tolerance):
     return _largest_lost(~(broken_steps(loss, task.support, learning_rate, runs) <= tolerance))
+
+
+def _single_steps_by_their_end(loss, task, theta, learning_rate, runs, tolerance):
+    first = _distances(runs[:, :1] - theta)
+    gaps = np.concatenate([first, broken_steps(loss, task.support, learning_rate, runs)], axis=1)
+    return _largest_lost(~(gaps <= tolerance))
 
 
 def _compared_with(pick):
@@ -892,6 +911,29 @@ LOST_TRAJECTORY = Exercise(
         ),
         ("what a comparison with the median of all runs gives", _compared_with(lambda runs: np.median(runs, axis=0))),
         ("what a comparison with the last run gives", _compared_with(lambda runs: runs[-1:])),
+        ("what a test of single steps gives, by the point at which a wrong step arrives", _single_steps_by_their_end),
+        (
+            "what a comparison with gradient steps from each run's own first point gives",
+            lambda loss, task, theta, learning_rate, runs, tolerance: np.concatenate(
+                [lost_trajectory(loss, task, run[0], learning_rate, run[None], tolerance) for run in runs]
+            ),
+        ),
+        (
+            "the target, with K + 1 for a run that is right everywhere",
+            _lost(answer=lambda lost, distance: np.where(lost.any(axis=1), _largest_lost(lost), lost.shape[1])),
+        ),
+        (
+            "the number of lost points, with -1 for a run that is right everywhere",
+            _lost(answer=lambda lost, distance: np.where(lost.any(axis=1), lost.sum(axis=1), -1)),
+        ),
+        (
+            "the target, with K for a run that holds a NaN",
+            _lost(
+                answer=lambda lost, distance: np.where(
+                    np.isnan(distance).any(axis=1), lost.shape[1] - 1, _largest_lost(lost)
+                )
+            ),
+        ),
         (
             "what the distance from the initialization gives",
             _lost(measure=lambda runs, trajectory: _distances(runs - trajectory[0])),
@@ -947,6 +989,12 @@ def _by_quadrature(hessian, query_gradient, proximal_strength, training_time):
     adjoints = [_matrix_exponential(-time * matrix) @ query_gradient for time in times]  # at T - time
     integral = training_time / 2 * sum(weight * p for weight, p in zip(weights, adjoints, strict=True))
     return _matrix_exponential(-training_time * matrix) @ query_gradient + proximal_strength * integral
+
+
+def _exponential_of_each_number(hessian, query_gradient, proximal_strength, training_time):
+    matrix = hessian + proximal_strength * np.eye(len(hessian))
+    at_zero = np.exp(-training_time * matrix) @ query_gradient
+    return at_zero + proximal_strength * np.linalg.solve(matrix, query_gradient - at_zero)
 
 
 def _no_part(rates, strength, time):
@@ -1055,6 +1103,11 @@ PROXIMAL_FLOW_GRADIENT = Exercise(
             "what absolute curvatures give",
             _proximal_flow(rates_of=lambda curvatures, strength: np.abs(curvatures) + strength),
         ),
+        (
+            "what exp(-TH) gives in p(0), without λ in the exponent, with the right integral",
+            _proximal_flow(initial=lambda rates, strength, time: np.exp(-time * (rates - strength))),
+        ),
+        ("what the exponential of each number of the matrix gives, in both terms", _exponential_of_each_number),
         (
             "what exp(-TH) gives, without λ in the exponent",
             _proximal_flow(

@@ -161,6 +161,31 @@ BIAS = Exercise(
             "Your sum seems to run over one index only. For each component $i$, it runs over all pairs $j$, $k$.",
         ),
     ),
+    relatives=(
+        (
+            "what a factor I - H gives, without α",
+            lambda hessian, third, covariance, step_size, num_support: _bias()(
+                hessian / step_size, third, covariance, step_size, num_support
+            ),
+        ),
+        (
+            "what the factor I - αH gives twice",
+            lambda hessian, third, covariance, step_size, num_support: (lambda bias: bias - step_size * hessian @ bias)(
+                _bias()(hessian, third, covariance, step_size, num_support)
+            ),
+        ),
+        (
+            "what the inverse of I - αH gives as the factor",
+            lambda hessian, third, covariance, step_size, num_support: np.linalg.solve(
+                np.eye(len(hessian)) - step_size * hessian,
+                _bias(factor=False)(hessian, third, covariance, step_size, num_support),
+            ),
+        ),
+        (
+            "the term with the Hessian alone, where I - αH belongs",
+            lambda *given: _bias()(*given) - _bias(factor=False)(*given),
+        ),
+    ),
     alternatives=(_bias_by_directions, _bias_by_trace),
     hints=(
         "The mean of line 2 has three parts. Two of them are easy: $\\mathbb{E}\\,\\xi = 0$. For the third you need "
@@ -243,6 +268,24 @@ def _by_products(loss, params, new, task, gradient, inner_rate, memory_rate, fir
     """An alternative: a Hessian-vector product, forward over reverse."""
     product = hessian_times(loss, params, task.support, gradient)
     return jax.tree.map(lambda g, p: g - inner_rate * p, gradient, product)
+
+
+def _task_after_task(share):
+    """Each task of the batch begins with the θ that the task before it has left; `share` divides the outer step."""
+
+    def moml_step(loss, params, memory, ids, tasks, inner_rate, outer_rate, memory_rate):
+        rate = outer_rate / len(ids) if share else outer_rate
+        for i, task in zip(ids, tasks, strict=True):
+            params, memory = _moml()(loss, params, memory, [i], [task], inner_rate, rate, memory_rate)
+        return params, memory
+
+    return moml_step
+
+
+def _remembered_afterwards(loss, params, memory, ids, tasks, inner_rate, outer_rate, memory_rate):
+    rates = (inner_rate, outer_rate, memory_rate)
+    moved, _ = _moml()(loss, params, memory, ids, tasks, *rates)
+    return moved, _moml()(loss, moved, memory, ids, tasks, *rates)[1]
 
 
 def _memories(params, rng, visited):
@@ -364,6 +407,38 @@ MOML_STEP = Exercise(
             "MAML.",
         ),
     ),
+    relatives=(
+        (
+            "what θ gives if it moves after each task, by that task's share of the mean",
+            _task_after_task(share=True),
+        ),
+        (
+            "what θ gives if it moves after each task, by a whole outer step",
+            _task_after_task(share=False),
+        ),
+        (
+            "what the Hessian of the query loss gives in I - αH",
+            _moml(
+                through=lambda loss, params, new, task, g, a, b, first: _through(loss, params, task.query, g, a),
+            ),
+        ),
+        ("the right θ, with memories that are adapted from the new θ", _remembered_afterwards),
+        (
+            "the right θ, with the memories as they were before",
+            lambda loss, params, memory, *rest: (_moml()(loss, params, memory, *rest)[0], list(memory)),
+        ),
+        (
+            "what the query loss gives in the inner step, and the support loss at the memory",
+            lambda loss, params, memory, ids, tasks, *rates: _moml()(
+                loss,
+                params,
+                memory,
+                ids,
+                [task._replace(support=task.query, query=task.support) for task in tasks],
+                *rates,
+            ),
+        ),
+    ),
     alternatives=(_moml(), _moml(through=_by_products)),
     hints=(
         "Go through the batch with `for i, task in zip(ids, tasks)`. Compute the fresh $\\hat\\phi$ first, then the "
@@ -389,6 +464,8 @@ def _local(
     at=lambda server, theta: theta,
     through=_through,
     finish=_mean_of_parameters,
+    judged=lambda old, new: new,
+    place_of_factor=lambda theta, u: theta,
 ):
     """Variants of a round of LocalMOML: what each client ends with, and what the server makes of it."""
 
@@ -398,8 +475,9 @@ def _local(
             theta, u = params, begin(loss, params, first, inner_rate)
             for task in local:
                 place = at(params, theta)
-                u = remember(u, _fresh(loss, place, task.support, inner_rate), memory_rate)
-                gradient = through(loss, place, task.support, gradient_at(loss, u, task.query), inner_rate)
+                old, u = u, remember(u, _fresh(loss, place, task.support, inner_rate), memory_rate)
+                gradient = gradient_at(loss, judged(old, u), task.query)
+                gradient = through(loss, place_of_factor(place, u), task.support, gradient, inner_rate)
                 steps.append(gradient)
                 theta = move(theta, gradient, outer_rate)
             ends.append((theta, u))
@@ -420,6 +498,25 @@ def _lockstep(loss, params, clients, inner_rate, outer_rate, memory_rate):
             gradients.append(_through(loss, params, task.support, at_memory, inner_rate))
         params = move(params, mean_of(gradients), outer_rate)
     return params
+
+
+def _with_clients(change):
+    """The right round for clients with another first support set and other local tasks."""
+
+    def local_round(loss, params, clients, *rates):
+        return _local()(loss, params, [change(*client) for client in clients], *rates)
+
+    return local_round
+
+
+def _with_one_memory(loss, params, clients, inner_rate, outer_rate, memory_rate):
+    """Only the first client begins a memory, and each of the others goes on with that of the client before it."""
+    ends, memory = [], _fresh(loss, params, clients[0][0], inner_rate)
+    for first, local in clients:
+        going_on = _local(begin=lambda *given, u=memory: u, finish=lambda ends, *rest: ends[0])
+        theta, memory = going_on(loss, params, [(first, local)], inner_rate, outer_rate, memory_rate)
+        ends.append(theta)
+    return mean_of(ends)
 
 
 def _in_sequence(loss, params, clients, *rates):
@@ -533,6 +630,30 @@ LOCAL_ROUND = Exercise(
             _local(finish=lambda ends, params, steps, eta: mean_of([u for _, u in ends])),
             "Your result is the mean of the clients' memories. These are adapted parameters; the server needs the "
             "initializations $\\theta_i$.",
+        ),
+    ),
+    relatives=(
+        ("what one memory gives that all clients share, one after another", _with_one_memory),
+        (
+            "what a memory gives that the first local step replaces",
+            _with_clients(lambda first, local: (local[0].support, local)),
+        ),
+        (
+            "what the first support set gives in every local step",
+            _with_clients(lambda first, local: (first, [task._replace(support=first) for task in local])),
+        ),
+        (
+            "what the query loss gives in the inner steps, and the support loss at the memory",
+            _with_clients(
+                lambda first, local: (first, [task._replace(support=task.query, query=task.support) for task in local])
+            ),
+        ),
+        ("what the first local step of each client gives", _with_clients(lambda first, local: (first, local[:1]))),
+        ("what the last local step of each client gives", _with_clients(lambda first, local: (first, local[-1:]))),
+        ("what the query gradient gives at the memory before it is updated", _local(judged=lambda old, new: old)),
+        (
+            "what the Hessian at the memory gives",
+            _local(place_of_factor=lambda theta, u: u),
         ),
     ),
     alternatives=(_local(), _local(finish=_of_displacements)),
@@ -674,6 +795,21 @@ CHOOSE_RATE = Exercise(
             _chosen(pick=np.argmax),
             "Your rate is the one with the *largest* error.",
         ),
+    ),
+    relatives=(
+        (
+            "the position of the best rate in `rates`, and not that rate, with the right error",
+            lambda rates, *others: (
+                np.flatnonzero(rates == _chosen()(rates, *others)[0])[0],
+                _chosen()(rates, *others)[1],
+            ),
+        ),
+        ("what (2 - b) / b gives for the noise", _chosen(noise=lambda b: (2 - b) / b)),
+        ("what b² / (2 - b) gives for the noise", _chosen(noise=lambda b: b**2 / (2 - b))),
+        ("what the squares of both, noise and lag, give", _chosen(parts=lambda noise, lag: noise**2 + lag**2)),
+        ("what noise minus squared lag gives", _chosen(parts=lambda noise, lag: noise - lag**2)),
+        ("what an age of 1 - b visits gives", _chosen(lag=lambda b, m, n: (1 - b) * m / n)),
+        ("what an age of b visits gives", _chosen(lag=lambda b, m, n: b * m / n)),
     ),
     alternatives=(_by_recursion, _by_a_loop),
     hints=(

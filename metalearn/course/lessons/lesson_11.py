@@ -135,6 +135,14 @@ PUSH_THROUGH = Exercise(
             "Your result has $(G G^\\top)^{-1} + \\lambda I$ where the inverse of the sum should stand.",
         ),
     ),
+    relatives=(
+        (
+            "what the diagonal of G Gᵀ gives, without the rest of the matrix",
+            lambda rows, residual, strength: rows.T @ (residual / (np.square(rows).sum(axis=1) + strength)),
+        ),
+        ("what λ / n gives in place of λ", _ridge(lambda strength, n: strength / n)),
+        ("what the root of λ gives in place of λ", _ridge(lambda strength, n: np.sqrt(strength))),
+    ),
     alternatives=(_least_squares, _singular_values),
     hints=(
         "Begin with $G^\\top (G G^\\top + \\lambda I) = (G^\\top G + \\lambda I)\\, G^\\top$, which you can check by "
@@ -327,6 +335,20 @@ CLOSED_FORM = Exercise(
             "so the change of one output ignores what the other examples change there.",
         ),
     ),
+    relatives=(
+        (
+            "what the number of `inputs` gives in place of that of the support points",
+            lambda *given: _solved(lambda strength, n: len(given[4]) * strength / 2)(*given),
+        ),
+        ("what a ridge of 2λ / n gives", _solved(lambda strength, n: 2 * strength / n)),
+        ("what a ridge of λ / (2n) gives", _solved(lambda strength, n: strength / (2 * n))),
+        ("what a ridge of 2λ gives", _solved(lambda strength, n: 2 * strength)),
+        ("what a ridge of (n - 1) λ / 2 gives", _solved(lambda strength, n: (n - 1) * strength / 2)),
+        (
+            "the outputs at the initialization, where nothing was adapted",
+            lambda kernel, apply, params, support, inputs, strength: np.asarray(apply(params, inputs)),
+        ),
+    ),
     alternatives=(_by_the_library, _by_eigenvectors),
     hints=(
         "For a model that is linear in its parameters, the gradient of the mean of the squares is "
@@ -362,6 +384,21 @@ def _of_parameters(apply, before, after, inputs):
 
 def _of_outputs(apply, before, after, inputs):
     return _relative(np.asarray(apply(before, inputs)), np.asarray(apply(after, inputs)))
+
+
+def _gradients(apply, params, inputs):
+    """G, one row for each of the inputs."""
+    flat, unravel = ravel_pytree(params)
+    return np.asarray(jax.jacobian(lambda vector: apply(unravel(vector), inputs))(flat))
+
+
+def _of_gradients(apply, before, after, inputs):
+    return _relative(*(_gradients(apply, params, inputs) for params in (before, after)))
+
+
+def _of_mixed_kernel(apply, before, after, inputs):
+    rows, moved = (_gradients(apply, params, inputs) for params in (before, after))
+    return _relative(rows @ rows.T, rows @ moved.T)
 
 
 def _by_hand(apply, before, after, inputs):
@@ -461,6 +498,28 @@ DRIFT = Exercise(
             _compared(lambda a, b: np.linalg.norm(b) / np.linalg.norm(a)),
             "Your result is the norm after adaptation, divided by the one before. It would be 1 and not 0 for a kernel "
             "that stands still.",
+        ),
+    ),
+    relatives=(
+        ("the relative change of the gradients G, whose products are the kernel", _of_gradients),
+        ("what a kernel gives whose one gradient is from before and the other one from after", _of_mixed_kernel),
+        (
+            "what products of the outputs give in place of those of the gradients",
+            lambda apply, before, after, inputs: _relative(
+                *(np.outer(u, u) for u in (np.asarray(apply(params, inputs)) for params in (before, after)))
+            ),
+        ),
+        (
+            "1 minus the cosine of the angle between the two kernels",
+            _compared(lambda a, b: 1 - np.sum(a * b) / (np.linalg.norm(a) * np.linalg.norm(b))),
+        ),
+        (
+            "what sums of absolute values give in place of the norms",
+            _compared(lambda a, b: abs(b - a).sum() / abs(a).sum()),
+        ),
+        (
+            "what the largest entries give in place of the norms",
+            _compared(lambda a, b: abs(b - a).max() / abs(a).max()),
         ),
     ),
     alternatives=(_by_hand, _example_by_example),
@@ -593,6 +652,26 @@ TASK_WEIGHTS = Exercise(
             _weighed(lambda losses, gradients, offset: 1.0 * (losses == losses.min())),
             "Your result is the gradient of the task with the lowest loss alone.",
         ),
+    ),
+    relatives=(
+        (
+            "what the weights give if they are divided by the root of the sum of their squares",
+            _weighed(_inverse, total=np.linalg.norm),
+        ),
+        ("what the weights give if they are divided by the largest of them", _weighed(_inverse, total=np.max)),
+        (
+            "what Euler's number gives as the offset",
+            _weighed(lambda losses, gradients, offset: 1 / (np.e + losses)),
+        ),
+        (
+            "what a softmax of the losses divided by -e gives",
+            _weighed(lambda losses, gradients, offset: np.exp((losses.min() - losses) / offset)),
+        ),
+        (
+            "what the softmax of the weights gives",
+            _weighed(lambda losses, gradients, offset: np.exp(1 / (offset + losses) - 1 / (offset + losses.min()))),
+        ),
+        ("what the roots of the weights give", _weighed(lambda *given: np.sqrt(_inverse(*given)))),
     ),
     alternatives=(_task_by_task, _by_shares),
     hints=(

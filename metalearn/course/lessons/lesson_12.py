@@ -170,6 +170,34 @@ COEFFICIENTS = Exercise(
             "products of line 3 pair the label of one example with the probabilities of the other.",
         ),
     ),
+    relatives=(
+        (
+            "what p(q) gives in place of p(q) - e, without the label of the query example",
+            _terms(lambda a, b, inner, same: a - inner),
+        ),
+        (
+            "what + 1 gives for a pair of one class, where - 1 belongs",
+            _terms(lambda a, b, inner, same: a + b - inner + same),
+        ),
+        (
+            "what - 1 gives for a pair of different classes, where one of one class should have it",
+            _terms(lambda a, b, inner, same: a + b - inner - (1 - same)),
+        ),
+        (
+            "what p(q) gives at the class of q, where its value at the class of s belongs",
+            lambda p_support, labels_support, p_query, labels_query: (
+                (p_query * _one_hot(labels_query, p_query)).sum(1)[:, None]
+                + _terms(lambda a, b, inner, same: b - inner - same)(p_support, labels_support, p_query, labels_query)
+            ),
+        ),
+        (
+            "what p(s) gives at the class of s, where its value at the class of q belongs",
+            lambda p_support, labels_support, p_query, labels_query: (
+                (p_support * _one_hot(labels_support, p_support)).sum(1)
+                + _terms(lambda a, b, inner, same: a - inner - same)(p_support, labels_support, p_query, labels_query)
+            ),
+        ),
+    ),
     alternatives=(_with_loops, _as_errors),
     hints=(
         "Put line 1 into $W_1\\, (p(q) - e_{y_q})$. Apart from $W$, what remains is a sum over $s$ of $\\psi(s)$ "
@@ -317,6 +345,26 @@ SPLIT = Exercise(
             ),
             "Your contrastive part is right. Your interference equals $W\\, p(q)$, in which the label is missing: from "
             "$p(q)$ the vector $e_{y_q}$ has to be subtracted.",
+        ),
+    ),
+    relatives=(
+        (
+            "what an inner step gives that is divided by the number of query examples",
+            lambda *given: _split_of(scale=lambda rate, number: rate / len(given[2]))(*given),
+        ),
+        (
+            "the right interference, with the whole gradient as the contrastive part",
+            _split_of(lambda error, head, step: (error @ head.T, error @ (head + step).T)),
+        ),
+        (
+            "the right contrastive part, with an interference whose p(q) is from before the step",
+            lambda *given: (_split_of(before=True)(*given)[0], _split_of()(*given)[1]),
+        ),
+        (
+            "what p(q) gives in place of p(q) - e, without the labels of the query examples",
+            lambda psi_support, y_support, psi_query, y_query, head, learning_rate: _split_of(
+                lambda error, head, step: tuple((error + _one_hot(y_query, head)) @ matrix.T for matrix in (head, step))
+            )(psi_support, y_support, psi_query, y_query, head, learning_rate),
         ),
     ),
     alternatives=(_split_of(), _by_automatic_differentiation),
@@ -501,6 +549,23 @@ ZEROING = Exercise(
             "In your result the *body* is zero and the head is not.",
         ),
     ),
+    relatives=(
+        (
+            "the right gradient, with the stored head put back after the adaptation",
+            lambda meta_gradient, adapt, params, task, support: (
+                _zeroing()(meta_gradient, adapt, params, task, support)[0],
+                {"body": adapt(_zeroed(params), support)["body"], "head": params["head"]},
+            ),
+        ),
+        (
+            "the target, with the stored head in place of the gradient of the head",
+            lambda meta_gradient, adapt, params, task, support: (
+                {"body": meta_gradient(_zeroed(params), task)["body"], "head": params["head"]},
+                adapt(_zeroed(params), support),
+            ),
+        ),
+        ("what a zero body and a zero head give", _zeroing(_zeros, _zeroed, _zeros)),
+    ),
     alternatives=(_zeroing(), _by_chain_rule),
     hints=(
         "Make new parameters once, with the same body and a head of zeros. `jax.tree.map(np.zeros_like, ...)` works "
@@ -654,6 +719,31 @@ CKA = Exercise(
             "distance",
             lambda x, y: 1 - _cka(x, y),
             "Your result is 1 minus the target. CKA is a similarity, so that of a layer to itself is 1.",
+        ),
+    ),
+    relatives=(
+        (
+            "what features give that are divided by their standard deviation",
+            _cka_of(centre=lambda x: _centred(x) / x.std(axis=0)),
+        ),
+        (
+            "what the two layers give if only the first is centred",
+            lambda x, y: _cka_of(centre=lambda z: z)(_centred(x), y),
+        ),
+        (
+            "what the two layers give if only the second is centred",
+            lambda x, y: _cka_of(centre=lambda z: z)(x, _centred(y)),
+        ),
+        (
+            "the correlation of the two matrices of inner products, without centring",
+            lambda x, y: np.corrcoef((x @ x.T).ravel(), (y @ y.T).ravel())[0, 1],
+        ),
+        (
+            "what sums of singular values give in place of Frobenius norms",
+            lambda x, y: (
+                np.linalg.norm(_centred(x).T @ _centred(y), "nuc") ** 2
+                / np.prod([np.linalg.norm(_centred(each).T @ _centred(each), "nuc") for each in (x, y)])
+            ),
         ),
     ),
     alternatives=(_by_gram_matrices, _by_singular_values),
