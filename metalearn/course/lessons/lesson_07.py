@@ -621,6 +621,8 @@ def _grid_of(rng, place, shape=(3, 3, 2), diverged=None, worst=None):
     """Validation errors whose lowest is at `place`; one configuration has diverged, one is the worst."""
     validation = 1 + rng.random(shape)
     validation[place] = 0.5
+    if worst:  # elsewhere, and the best one is good with and without clipping
+        validation[*place[:2], 1 - place[2]] = 0.6
     validation[worst or (1, 1, 1 - place[2])] = 3.0
     if diverged is not None:
         validation[diverged] = np.nan
@@ -643,7 +645,11 @@ def _diagnose_instances(rng):
         (_curve(rng, seeds, True, 0.97, bad=1.03)[::-1], _grid_of(rng, middle), high),  # the last one does not
         (_curve(rng, 7, True, 0.95, early=0.5), _grid_of(rng, (2, 2, 0), (5, 4, 2), diverged=(4, 3, 1)), high),
         (_curve(rng, 3, True, 0.5, scale=0.01), _grid_of(rng, (0, 2, 1)), 1 - high),
-        (_crossing(rng, False, (3.0, 0.5, 0.673)), _grid_of(rng, middle), low),  # two of three seeds fall
+        (
+            _crossing(rng, False, (3.0, 0.5, 0.673)),
+            _grid_of(rng, middle, worst=(0, 0, 1)),
+            low,
+        ),  # two of three seeds fall
         (_crossing(rng, True, (0.5, 1.1, 1.1)), _grid_of(rng, (1, 2, 0)), high),  # two of three seeds rise
     ]
 
