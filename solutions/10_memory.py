@@ -674,6 +674,7 @@ def local_round(
       params: the server's theta, any pytree of arrays.
       clients: for each a pair (first, local): a support set, from which
         its memory begins, and a list with a task for each local step.
+        All clients take the same number of local steps.
       inner_rate, outer_rate, memory_rate: alpha, eta and b.
     """
 
