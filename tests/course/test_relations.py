@@ -197,3 +197,15 @@ def test_a_step_that_was_not_taken_is_told():
     whole, part = told_of_a_step(lambda x, rate: 0)
     assert whole == "Your result is the argument `x` itself. Was it ever changed?"
     assert part == "All is right but one part: the first part is the argument `x` itself. Was it ever changed?"
+
+
+def test_parts_of_another_length_each_are_told():
+    rng = np.random.default_rng(0)
+    targets = [(rng.normal(size=size), [rng.normal(size=2), rng.normal(size=3)]) for size in (3, 5)]
+    results = [
+        (a * one, [b * each for each in other])
+        for (one, other), a, b in zip(targets, (2.1, 0.3), (0.7, 1.9), strict=True)
+    ]
+    assert told(targets, results).startswith("Each part of your result is a multiple of its target")
+    leaf_by_leaf = [(one, [2.1 * other[0], other[1]]) for one, other in results]
+    assert told(targets, leaf_by_leaf).startswith("Each array of your result is a multiple of its target")

@@ -357,6 +357,12 @@ def _of_arrays(case: Case) -> str | None:
     ours, yours = ([np.ravel(leaf) for leaf in jax.tree.leaves(side)] for side in (case.targets, case.results))
     if len(ours) == len(case.targets) or all(leaf.size <= 1 for leaf in ours) or not _parallel(case, ours, yours):
         return None
+    parts = case.wrong_parts.items() if all(isinstance(target, tuple) for target in case.targets) else ()
+    if len(parts) > 1 and all(_parallel(case, *sides) for _, sides in parts):
+        return (
+            "Each part of your result is a multiple of its target, with a factor of its own. Which lengths should the "
+            "parts have?"
+        )
     return (
         "Each array of your result is a multiple of its target, with a factor of its own. A norm taken array by array, "
         "and not of all numbers together, can do that."

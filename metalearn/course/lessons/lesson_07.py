@@ -612,7 +612,8 @@ def _crossing(rng, falls, ratios):
     before = np.array([1.0, 2.0, 3.0]) * (1 + 1e-3 * rng.random(3))
     if falls:
         before = np.array([2.0, 1.0, 4.0]) * (1 + 1e-3 * rng.random(3))
-    curve = np.stack([4 * before, 2 * before, before, np.array(ratios) * before], axis=1)
+    first = 0.4 if falls else 4  # below the end, so that a mean of all checkpoints before is another than the first
+    curve = np.stack([first * before, 4 * before, before, np.array(ratios) * before], axis=1)
     assert falls == _still_falls(curve) != (np.median(ratios) < 0.98)
     return curve
 
