@@ -96,21 +96,21 @@ converged_prediction = predict("07.converged")
 jax.config.update("jax_enable_x64", True)
 draw = jax.jit(ml.tasks.Quadratic(dim=10), static_argnums=1)
 tasks = draw(jax.random.key(0), 20)
-loss, K, strength = ml.tasks.Quadratic.loss, 10, 1.0
+loss, K, proximal_strength = ml.tasks.Quadratic.loss, 10, 1.0
 slow, fast = optax.sgd(0.1), optax.sgd(0.5)  # the fast one converges in K steps
 unrolled = ml.theory.unrolled(tasks, 0.1, K)
-proximal = ml.theory.proximal(tasks, strength)
+proximal = ml.theory.proximal(tasks, proximal_strength)
 
 
 def fo_b_maml(estimator):
-    return ml.fo_b_maml(loss, fast, K, strength, 0.05, estimator)
+    return ml.fo_b_maml(loss, fast, K, proximal_strength, 0.05, estimator)
 
 
 methods = {
     "MAML": (ml.maml(loss, slow, K), unrolled),
     "FO-MAML": (ml.fo_maml(loss, slow, K), unrolled),
     "Reptile": (ml.reptile(loss, slow, K), unrolled),
-    "iMAML": (ml.imaml(loss, fast, K, strength, cg_steps=5), proximal),
+    "iMAML": (ml.imaml(loss, fast, K, proximal_strength, cg_steps=5), proximal),
     "FO-B-MAML forward": (fo_b_maml("forward"), proximal),
     "FO-B-MAML symmetric": (fo_b_maml("symmetric"), proximal),
 }
@@ -800,11 +800,11 @@ own_report = figures.own_comparison(my_curve)
 
 
 # %% tags=["exercise"] exercise="07.own"
-def my_meta_gradient(loss, num_steps, learning_rate, strength):
+def my_meta_gradient(loss, num_steps, learning_rate, proximal_strength):
     """A function of (params, task) that returns (query loss, gradient).
 
-    The gradient is a pytree like params. The strength is that of the
-    proximal term; a method without such a term ignores it.
+    The gradient is a pytree like params. A method without a proximal
+    term ignores proximal_strength.
     """
 
     def adapt(phi, task, count):

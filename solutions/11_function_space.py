@@ -200,20 +200,20 @@ assert jnp.allclose(gradient, 0, atol=1e-9)  # line 2
 
 
 # %% tags=["exercise"] exercise="11.push_through"
-def displacement(rows, residual, strength):
+def displacement(rows, residual, proximal_strength):
     """The displacement delta = phi* - theta of proximal adaptation.
 
     Args:
       rows: G, shape [n, P] with n < P, of full rank.
       residual: Y - u_theta(X), shape [n].
-      strength: lambda >= 0. With 0 the matrix of line 2 is singular,
+      proximal_strength: lambda >= 0. With 0 the matrix of line 2 is singular,
         and that of line 3 is not.
 
     Returns:
       An array of shape [P].
     """
     ### BEGIN SOLUTION
-    gram = rows @ rows.T + strength * np.eye(len(rows))
+    gram = rows @ rows.T + proximal_strength * np.eye(len(rows))
     return rows.T @ np.linalg.solve(gram, residual)
     ### END SOLUTION
 
@@ -317,7 +317,7 @@ assert np.isclose(_c @ (G @ G.T) @ _c, delta @ delta)
 
 
 # %% tags=["exercise"] exercise="11.closed_form"
-def closed_form(kernel, apply, params, support, inputs, strength):
+def closed_form(kernel, apply, params, support, inputs, proximal_strength):
     """The outputs of a model after proximal adaptation of the mean
     squared error, for a model that is linear in its parameters.
 
@@ -329,14 +329,14 @@ def closed_form(kernel, apply, params, support, inputs, strength):
       params: theta, any pytree.
       support: a pair (x, y) of arrays of shape [n].
       inputs: where to predict, an array of shape [m].
-      strength: lambda, a positive number.
+      proximal_strength: lambda, a positive number.
 
     Returns:
       An array of shape [m].
     """
     ### BEGIN SOLUTION
     x, y = support
-    ridge = len(x) * strength / 2
+    ridge = len(x) * proximal_strength / 2
     gram = kernel(params, x, x) + ridge * np.eye(len(x))
     coefficients = np.linalg.solve(gram, y - apply(params, x))
     return apply(params, inputs) + kernel(params, inputs, x) @ coefficients

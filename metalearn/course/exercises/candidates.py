@@ -121,7 +121,7 @@ def _adapted(loss: inner.Objective, params: Any, arguments: Arguments) -> dict[s
     found = {}
     if learning_rate is not None:
         found["the parameters after the inner steps"] = inner.descend(loss, optax.sgd(learning_rate), num_steps, params)
-    proximal_strength = arguments.get("proximal_strength", arguments.get("strength"))
+    proximal_strength = arguments.get("proximal_strength")
     if learning_rate is not None and proximal_strength is not None:
         proximal = inner.proximal(loss, params, proximal_strength)
         end = inner.descend(proximal, optax.sgd(learning_rate), num_steps, params)

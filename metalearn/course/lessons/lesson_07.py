@@ -853,14 +853,16 @@ def _small_tasks(rng, count=8):
 
 
 def _shown(name):
-    return lambda loss, num_steps, learning_rate, strength: METHODS[name].build(loss, SETTINGS, learning_rate, strength)
+    return lambda loss, num_steps, learning_rate, proximal_strength: METHODS[name].build(
+        loss, SETTINGS, learning_rate, proximal_strength
+    )
 
 
 def _descended(loss, batch, params, num_steps, learning_rate):
     return ml.inner.descend(lambda phi: loss(phi, batch), optax.sgd(learning_rate), num_steps, params)
 
 
-def _truncated(loss, num_steps, learning_rate, strength):
+def _truncated(loss, num_steps, learning_rate, proximal_strength):
     """Backpropagation through the last half of the steps only."""
     last = num_steps // 2
 
@@ -873,22 +875,24 @@ def _truncated(loss, num_steps, learning_rate, strength):
     return meta_gradient
 
 
-def _half_the_steps(loss, num_steps, learning_rate, strength):
+def _half_the_steps(loss, num_steps, learning_rate, proximal_strength):
     """An alternative: FO-B-MAML with half the inner steps."""
-    return ml.fo_b_maml(loss, optax.sgd(learning_rate), num_steps // 2, strength, SETTINGS.perturbation, "forward")
+    return ml.fo_b_maml(
+        loss, optax.sgd(learning_rate), num_steps // 2, proximal_strength, SETTINGS.perturbation, "forward"
+    )
 
 
-def _two_terms(loss, num_steps, learning_rate, strength):
+def _two_terms(loss, num_steps, learning_rate, proximal_strength):
     """An alternative: two steps on iMAML's linear system instead of conjugate gradients."""
 
     def meta_gradient(params, task):
-        objective = ml.inner.proximal(lambda phi: loss(phi, task.support), params, strength)
+        objective = ml.inner.proximal(lambda phi: loss(phi, task.support), params, proximal_strength)
         phi = ml.inner.descend(objective, optax.sgd(learning_rate), num_steps, params)
         value, gradient = jax.value_and_grad(loss)(phi, task.query)
         solution = optax.tree.zeros_like(gradient)
         for _ in range(2):
             product = jax.jvp(jax.grad(objective), (phi,), (solution,))[1]  # with H + λ I
-            residual = optax.tree.add_scale(product, -strength, gradient)
+            residual = optax.tree.add_scale(product, -proximal_strength, gradient)
             solution = optax.tree.add_scale(solution, -learning_rate, residual)
         return value, solution
 
@@ -908,7 +912,7 @@ def _sum_of(first, second, weights):
     return build
 
 
-def _longer(loss, num_steps, learning_rate, strength):
+def _longer(loss, num_steps, learning_rate, proximal_strength):
     """FO-MAML at MAML's cost."""
     return ml.fo_maml(loss, optax.sgd(learning_rate), 3 * num_steps)
 
@@ -916,7 +920,7 @@ def _longer(loss, num_steps, learning_rate, strength):
 def _gradient_at(point, part):
     """The value at the adapted parameters, and the gradient of one part's loss at "first" or "last"."""
 
-    def build(loss, num_steps, learning_rate, strength):
+    def build(loss, num_steps, learning_rate, proximal_strength):
         def meta_gradient(params, task):
             adapted = _descended(loss, task.support, params, num_steps, learning_rate)
             at = params if point == "first" else adapted
@@ -1177,9 +1181,9 @@ def _like_params(found, params):
     )
 
 
-def judge_own(build, loss, num_steps, learning_rate, strength, trial):
+def judge_own(build, loss, num_steps, learning_rate, proximal_strength, trial):
     """What the check compares: kept protocol, what it equals, and who is ahead for each objective if for both."""
-    made = build(loss, num_steps, learning_rate, strength)
+    made = build(loss, num_steps, learning_rate, proximal_strength)
     if made is None or made is Ellipsis:
         return made
     if not callable(made):
@@ -1859,7 +1863,7 @@ def front(build: Callable, title: str, alt: str) -> dict[str, tuple[float, tuple
     """Shows error against cost of the shown methods, and of a meta-gradient of one's own as soon as there is one.
 
     Args:
-      build: (loss, num_steps, learning_rate, strength) -> meta-gradient.
+      build: (loss, num_steps, learning_rate, proximal_strength) -> meta-gradient.
       title: of the figure.
       alt: what it shows, in words.
 

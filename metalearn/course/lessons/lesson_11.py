@@ -34,8 +34,8 @@ _Array = Float[np.ndarray, "..."]
 def _ridge(change: Callable[[float, int], float], sign: float = 1.0) -> Callable[..., Any]:
     """Gᵀ (G Gᵀ + r I)⁻¹ residual, with a ridge r made from the strength and the number of examples."""
 
-    def displacement(rows, residual, strength):
-        matrix = rows @ rows.T + change(strength, len(rows)) * np.eye(len(rows))
+    def displacement(rows, residual, proximal_strength):
+        matrix = rows @ rows.T + change(proximal_strength, len(rows)) * np.eye(len(rows))
         return sign * rows.T @ np.linalg.solve(matrix, residual)
 
     return displacement
@@ -217,9 +217,9 @@ def _gaussian(params, a, b):
 def _solved(ridge, residual_of=lambda y, outputs: y - outputs, base=lambda outputs: outputs):
     """Kernel regression with some ridge, (strength, n) -> number, some residual, and something to start from."""
 
-    def closed_form(kernel, apply, params, support, inputs, strength):
+    def closed_form(kernel, apply, params, support, inputs, proximal_strength):
         x, y = support
-        gram = np.asarray(kernel(params, x, x)) + ridge(strength, len(x)) * np.eye(len(x))
+        gram = np.asarray(kernel(params, x, x)) + ridge(proximal_strength, len(x)) * np.eye(len(x))
         coefficients = np.linalg.solve(gram, residual_of(y, np.asarray(apply(params, x))))
         return base(np.asarray(apply(params, inputs))) + np.asarray(kernel(params, inputs, x)) @ coefficients
 
