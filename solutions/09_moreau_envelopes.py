@@ -284,8 +284,9 @@ assert np.isclose(ml.theory.moreau(_task, 1.0).tasks.query.hessian, _gradients[1
 #
 # The curvature of the envelope is $aJ$, which is less than $a$ and less than $\lambda$. A flat task is left almost as
 # it is. A steep one loses its steepness, because adaptation solves it anyway. In lesson 03 training converged to a
-# weighted mean of the tasks' minima, and the *weight* of a task was the factor before $(\theta - m)$. The figure above
-# shows this weight for three objectives, and the table has the formulas:
+# weighted mean of the tasks' minima, and the *weight* of a task was the factor before $(\theta - m)$ in its gradient.
+# For a quadratic this factor is the curvature of the objective, which the figure above shows for three objectives. The
+# table has the formulas. The weight of iMAML contains $J$ once more, for its gradient is $J\, \nabla h(\phi^*)$:
 #
 # | objective | weight of a task |
 # |---|---|
@@ -295,8 +296,8 @@ assert np.isclose(ml.theory.moreau(_task, 1.0).tasks.query.hessian, _gradients[1
 #
 # You know this pattern. With $J = (1 - \alpha a)^K$ these were the weights of joint training, **FO-MAML** and MAML.
 # Lesson 03 said that FO-MAML does not converge to the optimum of MAML's objective. Now we can name an objective whose
-# optimum it nearly finds. FO-MAML leaves out one factor $J$ of MAML's gradient. What is left is close to the gradient of a Moreau
-# envelope with $\lambda \approx 1/(\alpha K)$, if the curvatures are well below $\lambda$.
+# optimum it nearly finds. FO-MAML leaves out one factor $J$ of MAML's gradient. What is left is close to the gradient
+# of a Moreau envelope with $\lambda \approx 1/(\alpha K)$, if the curvatures are well below $\lambda$.
 
 # %% [markdown]
 # ## Exercise: where training converges
@@ -344,13 +345,16 @@ check("09.moreau_point", moreau_point)
 #
 # </details>
 #
-# For other losses too, the Hessian of the envelope is $W = \lambda H\, (H + \lambda I)^{-1}$, with $H$ taken at $\phi^*$,
-# wherever $\phi^*$ does not jump. Each eigenvalue $a$ of $H$ becomes the eigenvalue $\lambda a / (\lambda + a)$ of $W$.
-# If $h$ is convex, all of them lie between $0$ and $\lambda$, so **the envelope is convex too, and none of its curvatures
-# exceeds $\lambda$, however large those of the loss are**. Such a function is called $\lambda$-smooth, and a gradient
-# step with the learning rate $1/\lambda$ never raises it. The outer step with this learning rate is
-# $\theta \leftarrow \theta - \frac{1}{\lambda} \lambda\, (\theta - \phi^*) = \phi^*$, or the mean of all $\phi_i^*$ if
-# there are several tasks. In optimization this is known as the *proximal point method*.
+# For other losses too, wherever $\phi^*$ does not jump, the Hessian of the envelope is
+# $W = \lambda H\, (H + \lambda I)^{-1}$, with $H$ taken at $\phi^*$. To see this, differentiate the gradient
+# $\lambda\, (\theta - \phi^*)$ once more. The result is $\lambda\, (I - J)$, where $J$ is still
+# $\lambda\, (H + \lambda I)^{-1}$, by implicit differentiation as in lesson 04. Each eigenvalue $a$ of $H$ becomes the
+# eigenvalue $\lambda a / (\lambda + a)$ of $W$. If $h$ is convex, all of them lie between $0$ and $\lambda$, so **the
+# envelope is convex too, and none of its curvatures exceeds $\lambda$, however large those of the loss are**. Such a
+# function is called $\lambda$-smooth, and a gradient step with the learning rate $1/\lambda$ never raises it. The outer
+# step with this learning rate is $\theta \leftarrow \theta - \frac{1}{\lambda} \lambda\, (\theta - \phi^*) = \phi^*$,
+# or the mean of all $\phi_i^*$ if there are several tasks. In optimization this is known as the *proximal point
+# method*.
 
 # %% tags=["fold"]
 _H = hessian(phi)
@@ -417,11 +421,11 @@ for _product, _off in zip((0.5, 0.9, 1.2), errors.values(), strict=True):
 # %% [markdown]
 # On a parabola with $\alpha L > 1$ the points jump from one side of $\phi^*$ to the other, each time further. The
 # condition $\alpha L < 1$ means $\lambda > L$, so it asks for a proximal term that is stronger than every curvature.
-# Then $J = \lambda / (\lambda + a)$ is above one half in every direction, so adaptation covers less than half of the
-# distance to the task's minimum. This is the price of the simple iteration, not of the envelope. The anchored step is
-# a gradient step on the proximal objective, whose gradient at $z$ is $\nabla h(z) + \lambda (z - \theta)$, with the
-# learning rate $1/\lambda$. With a smaller learning rate, such as $1/(\lambda + L)$, gradient descent on the same
-# objective finds $\phi^*$ for every $\lambda$, if the loss is convex.
+# Then $J = \lambda / (\lambda + a)$ is above one half for every curvature $a$ of a quadratic, so adaptation covers less
+# than half of the distance to the task's minimum. This is the price of the simple iteration, not of the envelope. The
+# anchored step is a gradient step on the proximal objective, whose gradient at $z$ is
+# $\nabla h(z) + \lambda (z - \theta)$, with the learning rate $1/\lambda$. With a smaller learning rate, such as
+# $1/(\lambda + L)$, gradient descent on the same objective finds $\phi^*$ for every $\lambda$, if the loss is convex.
 
 # %% tags=["fold"]
 _z = jnp.array([0.4, 1.1])
@@ -665,15 +669,17 @@ assert _rows["K = 4"][1] > 5 * abs(_rows["K = 4"][0]) and _rows["K = 1"][1] > _r
 # %% [markdown]
 # ## Where iMAML's objective is neither smooth nor convex
 #
-# The Moreau envelope of a convex loss is convex and smooth. One would expect the same of iMAML's objective, which looks
-# at the same minimum. Mishchenko, Hanzely and Richtárik showed with counter-examples that neither holds, even if
-# support and query loss are the same. There is a short way to see why. For one task the two objectives differ by the
-# proximal term at $\phi^*$, and $\nabla F_\text{Moreau} = \lambda\, (\theta - \phi^*)$ says how large it is:
+# The Moreau envelope of a convex loss is convex, and it is smooth, because its curvature has a bound. One would expect
+# the same of iMAML's objective, which looks at the same minimum. Mishchenko, Hanzely and Richtárik showed with
+# counter-examples that neither holds, even if support and query loss are the same. There is a short way to see why. For
+# one task the two objectives differ by the proximal term at $\phi^*$, and
+# $\nabla F_\text{Moreau} = \lambda\, (\theta - \phi^*)$ says how large it is:
 #
 # $$F_\text{prox}(\theta) = F_\text{Moreau}(\theta) - \frac{\lambda}{2} \lVert \phi^* - \theta \rVert^2
 # = F_\text{Moreau}(\theta) - \frac{1}{2\lambda}\, \lVert \nabla F_\text{Moreau}(\theta) \rVert^2 .$$
 #
-# The squared gradient is *subtracted*, and its curvature with it.
+# The squared gradient is *subtracted*, and its curvature with it. So where the subtracted term is more strongly curved
+# than $F_\text{Moreau}$, the curvature of iMAML's objective is negative.
 #
 # The first example is the wave of lesson 06, $h(\phi) = \frac12 \phi^2 + 0.9 \cos \phi$, a convex loss whose curvature
 # lies between $0.1$ and $1.9$.
@@ -683,18 +689,20 @@ smooth_prediction = predict("09.smooth")
 
 # %% [markdown]
 # For a loss of one parameter we can compute the curvature of both objectives in three lines. Let $h'$, $h''$ and $h'''$
-# be the derivatives of the loss at $\phi^*$.
+# be the derivatives of the loss at $\phi^*$. The objectives are functions of $\theta$, so $F'$ and $F''$ are derivatives
+# with respect to $\theta$.
 #
-# **Line 1, both gradients.** We know them already:
+# **Line 1, both gradients.** We know them from the derivation at the beginning:
 #
 # $$F_\text{Moreau}' = h', \qquad F_\text{prox}' = J\, h' \qquad \text{with} \quad J = \frac{\lambda}{\lambda + h''} .$$
 #
-# **Line 2, how they change.** If $\theta$ moves a little, then $\phi^*$ moves $J$ times as far. So to differentiate by
-# $\theta$, we differentiate by $\phi^*$ and multiply by $J$. The derivative of $h'$ is then $J h''$, and that of $J$ is
+# **Line 2, how $h'$ and $J$ change.** If $\theta$ moves a little, then $\phi^*$ moves $J$ times as far. So to
+# differentiate by $\theta$, we differentiate by $\phi^*$ and multiply by $J$. The derivative of $h'$ is then $J h''$, and
+# that of $J$ is
 #
 # $$J \cdot \frac{\partial J}{\partial \phi^*} = -J\, \frac{\lambda\, h'''}{(\lambda + h'')^2} = -J^2\, \frac{h'''}{\lambda + h''} .$$
 #
-# **Line 3, the product rule.**
+# **Line 3, the product rule.** With line 2, the derivative of $J\, h'$ has one term from $h'$ and one from $J$:
 #
 # $$F_\text{Moreau}'' = J\, h'', \qquad F_\text{prox}'' = J^2 \left( h'' - \frac{h'\, h'''}{\lambda + h''} \right) .$$
 
@@ -743,15 +751,15 @@ plots.table(
 )
 
 # %% [markdown]
-# The picture on the left belongs to the wave. In line 3 the third derivative of the loss is multiplied by its gradient,
-# and the gradient of the wave grows without bound. So the curvature of iMAML's objective swings more and more widely,
-# although that of the loss stays between two bounds. In places it is negative, so for the wave iMAML's objective is not
-# convex either.
+# The picture on the left belongs to the wave. In line 3 the third derivative of the loss is multiplied by its gradient.
+# The third derivative of the wave keeps changing between positive and negative values of the same size, while its
+# gradient grows without bound. So the curvature of iMAML's objective swings more and more widely, although that of the
+# loss stays between two bounds. In places it is negative, so for the wave iMAML's objective is not convex either.
 #
-# The picture on the right shows a simpler loss. It is convex too. Its gradient is 1 up to $\phi = 1$, and grows
-# afterwards. As soon as the curvature begins, $J$ falls below 1, and at first it falls faster than the gradient $h'$
-# grows. So $F_\text{prox}' = J h'$ decreases, which the derivative of a convex function never does. At the same place
-# the gradient of the Moreau envelope is $h'$ itself, which never decreases.
+# The picture on the right belongs to a simpler loss, which is convex too. Its gradient is 1 up to $\phi = 1$, and grows
+# afterwards. As soon as the curvature of the loss begins, $J$ falls below 1, and at first $J$ falls faster than the
+# gradient $h'$ grows. So $F_\text{prox}' = J h'$ decreases, which the derivative of a convex function never does. The
+# gradient of the Moreau envelope is $h'$ itself, which never decreases.
 #
 # Does this make the Moreau objective the better one? It is easier to optimize, but it answers another question. iMAML
 # with a query set asks how good the adapted parameters are on data that they have *not* seen. The Moreau objective asks
@@ -760,14 +768,14 @@ plots.table(
 # %% [markdown]
 # ## Exercise: a counter-example of your own
 #
-# The curvature of the wave falls to $0.1$, and the loss on the right has no curvature at all up to $\phi = 1$. Perhaps
-# iMAML's objective is convex if the loss is curved enough everywhere? Show that it is not. For any proximal strength,
-# and for any smallest curvature that is asked for, construct a loss that is curved at least so much, and for which
-# $F_\text{prox}$ is not convex.
+# The curvature of the wave falls to $0.1$, and the loss on the right has no curvature at all up to $\phi = 1$. Would
+# iMAML's objective be convex if the loss were curved enough everywhere? Show that no smallest curvature is enough. Write
+# a function that, for any proximal strength and any smallest curvature, constructs a loss that is curved at least so
+# much, and for which $F_\text{prox}$ is not convex. As before, this loss is support and query loss in one.
 #
-# To prove that it is not, give two initializations as well. The value of a convex function half way between two points
-# is never above the mean of its values at these points. So find two initializations for which the value of
-# $F_\text{prox}$ half way is above this mean.
+# To prove that $F_\text{prox}$ is not convex, give two initializations as well. The value of a convex function half way
+# between two points is never above the mean of its values at these points. So find two initializations for which the
+# value of $F_\text{prox}$ half way between them is above this mean.
 
 
 # %% tags=["exercise"] exercise="09.counter_example"
@@ -811,14 +819,19 @@ check("09.counter_example", counter_example)
 # loss that is curved enough, and whose third derivative is positive somewhere, such as
 # $e^\phi + \frac{\mu}{2} \phi^2$, where $\mu$ stands for the smallest curvature asked for. At $\phi^* = 0$ the loss
 # with the line has $h' = b + 1$, $h'' = \mu + 1$ and $h''' = 1$, and line 3 is negative if
-# $b + 1 > (\mu + 1)(\lambda + \mu + 1)$. A steep enough line always does it. The initialization with this minimum is
-# $\theta = \phi^* + h' / \lambda$.
+# $b + 1 > (\mu + 1)(\lambda + \mu + 1)$. A steep enough line always does it.
+#
+# Any two initializations will do, if line 3 is negative everywhere between them. Take those whose minima are at
+# $\phi^* = 0$ and $\phi^* = 1$. For $\phi^*$ in between, $h'' = e^{\phi^*} + \mu$ is at most $e^{\phi^*} (1 + \mu)$, and
+# $\lambda + h''$ is at most $e^{\phi^*} (\lambda + 1 + \mu)$, while $h' h'''$ is more than $b\, e^{\phi^*}$. So
+# $b = 4\, (1 + \mu)(\lambda + 1 + \mu)$ is steep enough, because $e^{\phi^*} \le e < 4$. By stationarity, the
+# initialization whose minimum is at $\phi^*$ is $\theta = \phi^* + h'(\phi^*) / \lambda$.
 #
 # </details>
 #
-# What goes wrong in all of these examples is far from the minimum of the loss. At that minimum itself $h' = 0$, and all
-# that is left of line 3 is $J^2 h''$, which is not negative for a convex loss. By stationarity
-# $h' = \lambda\, (\theta - \phi^*)$, so a large $h'$ means that adaptation moves the parameters a long way.
+# None of this happens at a minimum of the loss. There $h' = 0$, and all that is left of line 3 is $J^2 h''$, which is
+# not negative for a convex loss. The larger $h'$ is, the more the other term of line 3 counts. By stationarity
+# $h' = \lambda\, (\theta - \phi^*)$, so this term matters most where adaptation moves the parameters a long way.
 
 # %% [markdown]
 # ## On a network
@@ -885,7 +898,8 @@ assert _largest > 3 and _after["Moreau"] < 0.5 * _after["random"]
 # The trained initialization adapts to new curves from ten points, although training computed no second derivative and
 # stored no inner step. The query loss in the figure belongs to points that adaptation has not seen. The loss in the
 # progress bar of the training is another one, for there both sets are joined, and adaptation has seen all points. With
-# this $\lambda$ the anchored iteration need not have converged, because $\alpha L$ is well above one.
+# this $\lambda$ nothing would guarantee that the anchored iteration converges, for $\alpha L = L / \lambda$ is well
+# above one.
 
 # %% [markdown]
 # ## What to take away

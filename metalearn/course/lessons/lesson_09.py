@@ -973,11 +973,11 @@ COUNTER_EXAMPLE = Exercise(
     ),
     hints=(
         "Look for a place $\\phi^*$ at which line 3 is negative, so that $h' h''' > h'' (\\lambda + h'')$. You need a "
-        "loss with a third derivative, such as an exponential, or a fourth power.",
+        "loss whose third derivative is not zero there, such as an exponential, or a fourth power.",
         "Adding $b \\phi$ to a loss makes $h'$ larger by $b$, and leaves $h''$ and $h'''$ as they are. Adding a "
         "parabola makes $h''$ larger by a constant. Choose the parabola first, and then $b$.",
         "Do not search for the initializations. Choose two places $\\phi^*$ between which line 3 is negative. By "
-        "stationarity, the initialization with this minimum is $\\phi^*$ plus $h'(\\phi^*) / \\lambda$.",
+        "stationarity, the initialization whose minimum is at $\\phi^*$ is $\\phi^* + h'(\\phi^*) / \\lambda$.",
     ),
     expected="A loss and two numbers. The check says how far $F_\\text{prox}$ half way exceeds the mean of both ends.",
 )
