@@ -145,7 +145,8 @@ figures.converged(norms)
 # Four methods find a stationary point of their own objective, MAML exactly and the other three up to an error that
 # their settings determine. For FO-B-MAML the error depends on the perturbation $\nu$, as lesson 05 derived, and for
 # iMAML on how well the inner loop and the linear system are solved. FO-MAML and Reptile converge to other points, and as
-# long as the objective stays the same, no setting changes that. They were faster on the way down, though.
+# long as the objective stays the same, no setting changes that. Until they levelled off, though, they needed the fewest
+# gradients.
 #
 # A bias is a statement about an objective. Does it decide which method serves new tasks best, with a network and a
 # budget? That is an empirical question, and the rest of this lesson answers it for two task distributions.
@@ -271,8 +272,8 @@ assert ml.tasks.mnist1d.TEST_DIGITS == (6, 7, 8, 9)
 assert np.prod(comparison.grid_shape(_sines, settings)) == 18
 
 # %% [markdown]
-# A record should not be taken on trust. Here is the first quarter of three of its runs again, MAML on sine curves with
-# the seeds 0, 1 and 2. The record holds an error for each eighth of the way. Another processor rounds differently, and
+# A record should not be taken on trust. The next cell repeats the first quarter of three of its runs, MAML on sine curves
+# with the seeds 0, 1 and 2. The record holds an error for each eighth of the way. Another processor rounds differently, and
 # training makes small differences large, so do not expect the same digits.
 
 # %%
@@ -405,9 +406,11 @@ assert (factors[:2] > 1.15).all() and factors[2] > 1
 # %% [markdown]
 # ## Sine curves: what is reached
 #
-# Now the comparison itself. Each method adapts in the way for which it was trained, and once more in a way that is
-# common to all: ten plain steps, whose $\alpha$ is chosen on the validation tasks. The validation errors above are
-# only a first hint, for each is the lowest of nine, with a single seed. The report has five new seeds and new tasks.
+# Now the comparison itself. Each method adapts to the test tasks in the way for which it was trained, its *own adaptation*.
+# What it learned is then scored once more with a *common adaptation*, which has the same form for all methods: ten gradient
+# steps on the support loss without a proximal term, with an $\alpha$ that is chosen on the validation tasks. The validation
+# errors above are only a first hint, for each is the lowest of nine, with a single seed. The report has five new seeds and
+# new tasks.
 
 # %%
 sine_prediction = predict("07.sine")
@@ -459,13 +462,14 @@ for _name in ("iMAML", "FO-B-MAML forward", "FO-B-MAML symmetric"):
 # together, and five seeds do not separate any two of them. iMAML is far behind, though still better than fine-tuning.
 # Joint training, which does not adapt, is the worst of all.
 #
-# **A vanishing bias does not decide this comparison.** FO-B-MAML, whose bias can be made as small as you like, is not
-# separated from FO-MAML, whose bias cannot. Reptile has a bias too, and is ahead of both.
+# **A vanishing bias does not decide this comparison.** The bias of FO-B-MAML can be made as small as you like, and that of
+# FO-MAML cannot, but five seeds do not separate the two. Reptile has a bias as well, and is ahead of both.
 #
-# The table below adds the common adaptation. By their medians it leaves MAML first and Reptile second. FO-B-MAML and iMAML
-# do better with it than in their own way, so on these tasks plain steps make more of their initializations. For the
-# forward form the gain is large enough that five seeds no longer separate it from MAML and Reptile, whereas the symmetric
-# form stays behind these two with every seed.
+# The figure shows every method with its own adaptation, and the second table below adds the common one. With the common
+# adaptation MAML still has the lowest median and Reptile the second lowest. FO-B-MAML and iMAML have lower medians with it
+# than with their own, so on these tasks plain steps make more of their initializations. For the forward form the gain is
+# large enough that five seeds no longer separate it from MAML and Reptile, whereas the symmetric form stays behind these two
+# with every seed.
 
 # %% tags=["fold"]
 figures.chosen(figures.SINES, (*comparison.METHODS, *comparison.BASELINES))
@@ -518,9 +522,9 @@ assert [_signs[name][2] for name in _proximal] == [True, False, False]
 assert settings.long_steps == 100
 
 # %% [markdown]
-# Every method chose a configuration at an edge of its grid. For one method that says little, because of three by three
-# values only the one in the middle is not at an edge. For the comparison it means that with longer lists the order could be
-# another one. The error of four methods still falls, MAML's among them. Of the three inner loops with a proximal term only
+# Every method chose a configuration at an edge of its grid. For one method that says little, because in a grid of three by
+# three values only the one in the middle is not at an edge. For the comparison it means that wider grids could lead to
+# another order. The error of four methods still falls, MAML's among them. Of the three inner loops with a proximal term only
 # iMAML's has not converged.
 #
 # Can we set iMAML right? A further row of the record tries it: **iMAML, K = 100** takes ten times as many inner steps,
@@ -568,17 +572,19 @@ assert max(_ratios) > 0.99
 # which even 100 steps leave more than a tenth of the inner gradient. With a stronger one the inner loop should converge
 # faster, but the validation errors are higher. On the digits of the next section the 100 steps do converge, and the error
 # is higher there, too. Lesson 04 named another condition, that the proximal term must exceed every negative
-# curvature of the support loss; whether it is met here was not tested. FO-B-MAML needs the same minimum, and on these
-# curves ten steps brought it close enough for the third sign.
+# curvature of the support loss. Whether it is met here was not tested. FO-B-MAML needs the same minimum, and with the
+# initializations that it learned on these curves, ten steps came so close to it that FO-B-MAML does not show the third sign.
 #
 # With the query examples Reptile is ahead of plain Reptile with every seed, although it then takes half as many outer
-# steps. So five seeds separate the two, in spite of ranges that overlap at their ends, but with one of the seeds the lead
-# is below one per cent.
+# steps. So five seeds separate the two, although their ranges overlap at the ends. The lead is not a large one, and with
+# one of the seeds it is below one per cent.
 
 # %% [markdown]
 # One more row leaves the tuning out. **MAML, as published** has the settings that Finn et al. (2017) used on sine curves:
 # one inner step with $\alpha = 0.01$, Adam with the outer learning rate $0.001$, no clipping. Only the budget, the network
-# and the number of tasks per batch are those of this comparison. Does tuning matter as much as the choice of the method?
+# and the number of tasks per batch are those of this comparison. The last row of the first table below was therefore not
+# chosen by tuning. With a single inner step an outer step is cheap, and the budget pays for many more of them. Which matters
+# more here, the choice between MAML and FO-MAML, or the settings with which MAML runs?
 
 # %% tags=["fold"]
 _rows = ("MAML", "FO-MAML", comparison.AS_PUBLISHED)
@@ -588,10 +594,11 @@ assert _published[0] > _tuned[2] and 1.7 < _published[1] / _tuned[1] < 2.3 and _
 assert figures.at_the_end(figures.SINES)[comparison.AS_PUBLISHED][0] > 2 * _published[2]
 
 # %% [markdown]
-# It does, here. Adapted in the common way, by ten steps, the published settings end at about twice the error of the tuned
-# ones, and above tuned FO-MAML. With the single step for which they were trained the error is more than twice as high
-# again. This is no verdict on the paper, which trained on more tasks than this budget pays for. It shows what a comparison
-# is worth in which one method is tuned and another runs with the settings of its paper.
+# By the medians the settings matter more here. With the common adaptation of ten steps, MAML with the published settings ends
+# at about twice the error of tuned MAML, and above tuned FO-MAML. With its own adaptation, the single step for which it was
+# trained, its error is more than twice as large as with ten. This is not a verdict on the paper, which trained on more tasks
+# than this budget pays for. It shows how misleading a comparison can be in which one method is tuned and another runs with
+# the settings of its paper.
 
 # %% [markdown]
 # ## Digits that nobody trained on
@@ -599,8 +606,8 @@ assert figures.at_the_end(figures.SINES)[comparison.AS_PUBLISHED][0] > 2 * _publ
 # The second distribution is MNIST-1D: signals of length 40 that look like handwritten digits drawn as a line. The
 # labels of a task are in random order, so nothing can be known before adaptation, and guessing is wrong two times in
 # three. A simple baseline needs no training at all. The **nearest mean** assigns a signal to the class whose five
-# examples have the nearest average. In which features, and after how much smoothing, was chosen from eighteen
-# combinations on the validation tasks.
+# examples have the nearest average. The features in which it measures distance, and how much the signals are smoothed
+# before, were chosen from eighteen combinations on the validation tasks.
 
 # %%
 digit_prediction = predict("07.digits")
@@ -631,7 +638,7 @@ assert figures.ranking(figures.DIGITS, "common") == _order
 
 # %% [markdown]
 # The order is different. FO-B-MAML forward has the lowest median. It is ahead of FO-MAML with three of the five seeds, which
-# does not separate the two, and the symmetric form is a little behind both with every seed. MAML comes fourth, and
+# does not separate the two. The symmetric form is a little behind both, but with every seed. MAML comes fourth, and
 # each of its seeds is worse than each seed of those three. Why MAML falls behind was not tested.
 #
 # The baseline deserves attention. **The nearest mean, for which nothing is trained, beats three of the six methods.**
@@ -640,11 +647,11 @@ assert figures.ranking(figures.DIGITS, "common") == _order
 # joint training can only guess.
 #
 # Reptile, second on sine curves, is last. Is the reason that it never sees a query example? With support and query
-# joined, its error falls by about eight percentage points. So the missing examples explain a part of the distance, but not
-# all of it, for joined Reptile is still behind MAML.
+# joined, its median error is about eight percentage points lower. So the missing examples explain a part of its distance
+# from the others, but not all of it, for joined Reptile is still behind MAML with every seed.
 #
-# The common adaptation in the table below leaves the order of the six as it is. Its $\alpha$ was chosen on the
-# validation digits, on which the reported runs were trained.
+# The common adaptation in the second table below leaves the order of the six medians as it is. Its $\alpha$ was chosen on the
+# validation digits 3, 4 and 5. To the reported runs these were not new, for they had trained on the digits 0 to 5.
 
 # %% tags=["fold"]
 figures.chosen(figures.DIGITS, tuple(comparison.ROWS))
@@ -705,11 +712,11 @@ assert 2 * _falling == len(_curves)
 # seconds are counted, Reptile is still ahead at the end, because on the machine of the record a gradient takes a little
 # longer within MAML than within Reptile. On digits FO-B-MAML forward has the lowest median after a quarter of the gradients
 # and at the end, and FO-MAML halfway. After an eighth, before the slider begins, it is MAML, which is fourth at the end. If
-# seconds are counted there, FO-B-MAML forward ends ahead of FO-MAML with every seed.
+# seconds are counted on digits, FO-B-MAML forward ends ahead of FO-MAML with every seed.
 #
-# Most of these leads are small, for at each of the three shares of the gradients the ranges of the first two methods overlap.
-# Other budgets would have made other headlines all the same. So a report should say for which budget it speaks, and show
-# the way there.
+# Where gradients are counted, do not read too much into these leads. At the end five seeds do not separate the first two
+# methods on either distribution, and after a quarter and halfway the ranges of the first two overlap as well. All the same,
+# other budgets would have made other headlines. So a report should say for which budget it speaks, and show the way there.
 
 # %% [markdown]
 # ## Memory
@@ -791,8 +798,8 @@ own_report = figures.own_comparison(my_curve)
 # one of the two. What differs by less than 5 % counts as equal. What is not dominated forms the **front**. Write a
 # meta-gradient that neither a shown method nor the zero vector dominates, for at least one of the two objectives, and
 # that equals no shown method up to a factor. You may try a shorter backward pass, fewer steps in one of the solves, a
-# mixture, an extrapolation, or anything else. Only two things do not count, a gradient at the initialization itself, and
-# one of FO-MAML's kind in which the support set or the query set stands in for the other.
+# mixture, an extrapolation, or anything else. Only two things do not count. One is to take the gradient at the initialization
+# itself. The other is FO-MAML with the support set in place of the query set, or the query set in place of the support set.
 #
 # The inner function `adapt` is given, and takes `count` inner steps on the support loss. Use loops of a fixed length. The
 # count cannot see how often a `while` loop runs, so it takes each one to run five times, as conjugate gradients do in
@@ -857,10 +864,11 @@ assert figures.trial().strength > max(_sines.strengths + _digits.strengths) and 
 # than any in the grid of the comparison, and with it ten inner steps come close enough to the minimum that iMAML's
 # error is below one per cent. What FO-B-MAML has to offer, that it takes no second derivatives, is on neither axis.
 #
-# Note also that the tasks are small and the network is not trained. A good place in this picture is a reason to enter a method into a comparison, and does not replace one. Nor does a bad
-# place rule a method out, for Reptile is hardly nearer than the zero vector here, and was second on sine curves. Before
-# you enter yours, `ml.testing.check_meta_gradient` runs the library's whole protocol for meta-gradients on it. It expects
-# a function of `loss` alone, so fix the other three arguments first.
+# Note also that the tasks are small and the network is not trained. A good place in this picture is a reason to enter a
+# method into a comparison, and does not replace one. Nor does a bad place rule a method out: Reptile is hardly nearer than
+# the zero vector here, and yet it had the second lowest median on sine curves. Before you enter yours,
+# `ml.testing.check_meta_gradient` runs the library's whole protocol for meta-gradients on it. It expects a function of
+# `loss` alone, so fix the other three arguments first.
 
 # %% [markdown]
 # ## Which meta-gradient, then?
@@ -872,16 +880,16 @@ assert figures.trial().strength > max(_sines.strengths + _digits.strengths) and 
 # | you can afford second derivatives and memory for $K$ steps | MAML, with clipping in the grid | its gradient is exact, and it had the lowest median on sine curves, though it was only fourth on digits |
 # | gradients are scarce | FO-MAML first | it costs a third, led early on sine curves, and was not separated from the best on digits |
 # | an outer step has to be as cheap as possible | Reptile | it is the cheapest, and was second on sine curves, but last on digits |
-# | second derivatives are out of reach, or $K$ is large, and the bias of FO-MAML is too large | FO-B-MAML | its memory does not grow with $K$, its bias vanishes with $\nu$ where inner loops converge, and its forward form had the lowest median on digits |
+# | the bias of FO-MAML is too large, and MAML is ruled out by its second derivatives or by a large $K$ | FO-B-MAML | its memory does not grow with $K$, its bias vanishes with $\nu$ where inner loops converge, and its forward form had the lowest median on digits |
 # | inner problems can be solved well | iMAML | it was nearly exact on quadratic tasks, but far behind on sine curves, where its inner loops did not converge, and behind on digits even where they did |
 # | MAML does not fit into memory | rematerialize before you change the method | the gradient stays exact |
 #
-# What is true of **FO-B-MAML**, then? On the quadratic tasks it reached a stationary point of its objective without
-# second derivatives, up to an error that $\nu$ controls, which FO-MAML and Reptile did not. With networks it won on one
-# distribution and lost on the other. On digits both forms were ahead of MAML, iMAML and Reptile with every seed, and the
-# forward form had the lowest median. For the same gradients, however, five seeds do not separate it from FO-MAML, which costs
-# little more than a third as much, and the symmetric form was behind FO-MAML. On sine curves both forms were behind MAML and
-# Reptile with every seed, and not separated from FO-MAML.
+# What is true of **FO-B-MAML**, then? On the quadratic tasks it reached a stationary point of its objective without second
+# derivatives, up to an error that $\nu$ controls, which FO-MAML and Reptile did not. With networks the two distributions
+# give different answers. On digits both forms were ahead of MAML, iMAML and Reptile with every seed, and the forward form
+# had the lowest median. For the same gradients, however, five seeds do not separate it from FO-MAML, which costs little more
+# than a third as much, and the symmetric form was behind FO-MAML. On sine curves both forms were behind MAML and Reptile
+# with every seed, and not separated from FO-MAML.
 #
 # So FO-B-MAML is not cheap in gradients. It takes no second derivatives, and its memory does not grow with $K$, but the
 # same is true of FO-MAML and Reptile. What sets it apart from these two is the vanishing bias, which should matter most
@@ -893,8 +901,8 @@ assert figures.trial().strength > max(_sines.strengths + _digits.strengths) and 
 #
 # - Fix the budget, the grid and the roles of validation and test tasks before the runs, report the range over seeds, and
 #   compare methods seed by seed where they share the seeds.
-# - What a method needs belongs in everybody's grid. On sine curves MAML's lowest validation error would be the fifth without
-#   clipping, and it is the first with it.
+# - What a method needs belongs in everybody's grid. By their lowest validation errors on sine curves MAML is fifth of six if
+#   nobody clips, and first if everybody does.
 # - A control that could refute an explanation tells more than another run that confirms it.
 # - A smaller bias does not promise a smaller error. The order changes with the task distribution, the budget and its unit.
 # - Tune simple baselines too: on digits the nearest mean beats three of six meta-gradients.
@@ -910,7 +918,8 @@ progress("07")
 #
 # - Eighteen configurations are few, and most choices lie at an edge of the grid. Each was tried with one seed. Wider
 #   grids could change the order.
-# - One budget, one $K$, two small networks and two task distributions. Half of the twelve median curves still fell at the end.
+# - The six methods were compared with one budget for each of two task distributions, with one $K$ and with small networks.
+#   Half of their twelve median curves still fell at the end.
 # - The configurations were chosen for the whole budget. With others, chosen for a shorter one, the order on the way could
 #   be different.
 # - Clipping was tried at norm 1 only. Reptile's displacement is divided by $\alpha K$ before it is clipped, so that the
