@@ -660,7 +660,14 @@ plots.table(
 
 
 # %% tags=["exercise"] exercise="05.unconverged"
-def unconverged_fo_b(loss, task, params, learning_rate, num_steps, proximal_strength):
+def unconverged_fo_b(
+    loss,
+    task,
+    params,
+    learning_rate,
+    num_steps,
+    proximal_strength,
+):
     """-λ times the derivative of φ_K with respect to ν, at ν = 0.
 
     Args:

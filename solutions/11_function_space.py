@@ -206,8 +206,8 @@ def displacement(rows, residual, proximal_strength):
     Args:
       rows: G, shape [n, P] with n < P, of full rank.
       residual: Y - u_theta(X), shape [n].
-      proximal_strength: lambda >= 0. With 0 the matrix of line 2 is singular,
-        and that of line 3 is not.
+      proximal_strength: lambda >= 0. With 0 the matrix of line 2 is
+        singular, and that of line 3 is not.
 
     Returns:
       An array of shape [P].
@@ -317,7 +317,14 @@ assert np.isclose(_c @ (G @ G.T) @ _c, delta @ delta)
 
 
 # %% tags=["exercise"] exercise="11.closed_form"
-def closed_form(kernel, apply, params, support, inputs, proximal_strength):
+def closed_form(
+    kernel,
+    apply,
+    params,
+    support,
+    inputs,
+    proximal_strength,
+):
     """The outputs of a model after proximal adaptation of the mean
     squared error, for a model that is linear in its parameters.
 

@@ -211,7 +211,7 @@ PNG = "iVBORw0KGgo="
 
 def draw_a_toy():
     half = "<rect width='10' height='3'/>"
-    return plots.element(half, 10, 3, alt="A picture of a toy."), plots.element(half, 10, 3)
+    return plots.element(half, 10, 3, alt="A picture of a toy."), plots.element(half, 10, 3, alt="Its second half.")
 
 
 @pytest.fixture
@@ -236,7 +236,7 @@ class TestFrame:
             "**Afterwards you can**\n\n- **double** a number,\n  whatever it is.",
             "**New symbols**\n\n- $x$: a number",
             "![A picture of a toy.](attachment:opening-left.png)",
-            "![](attachment:opening-right.png)",
+            "![Its second half.](attachment:opening-right.png)",
         ):
             assert text in top.source
         assert all(top.attachments[name]["image/png"].startswith(PNG[:5]) for name in page.PICTURES)

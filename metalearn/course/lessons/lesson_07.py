@@ -1347,7 +1347,7 @@ PREDICTIONS = (
     ),
     Guess(
         "07.digits",
-        "Where does the method that is best on sine curves stand among the six on unseen digits?",
+        "Where does the method with the lowest median on sine curves stand among the six medians on unseen digits?",
         ("first again", "in between", "last"),
         why="An order of methods belongs to a task distribution and a budget, and need not carry over to others.",
         read="Digits that nobody trained on",
@@ -1733,7 +1733,7 @@ def chosen(name: str, rows: tuple[str, ...]) -> None:
     plots.table(
         settings,
         ("", "outer steps", "η", "α or λ", "clipped"),
-        title="What tuning chose",
+        title="The settings of each row",
         caption="η is the outer learning rate.",
     )
     plots.table(

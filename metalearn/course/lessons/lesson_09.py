@@ -1030,8 +1030,8 @@ PREDICTIONS = (
     ),
     Guess(
         "09.smooth",
-        "h has curvatures between 0.1 and 1.9, and λ = 2. What is the largest curvature of iMAML's objective between "
-        "θ = −1000 and θ = 1000?",
+        "h has curvatures between 0.1 and 1.9, and λ = 2. How large does the absolute value of the curvature of "
+        "iMAML's objective become between θ = −1000 and θ = 1000?",
         ("below 1", "between 1 and 10", "above 10"),
         why="The curvature of iMAML's objective contains the third derivative of h times a gradient, and the gradient "
         "grows with the distance from the minimum.",

@@ -124,7 +124,7 @@ def pictures_block(number: str) -> str:
     assert draw is not None
     halves = [
         f"{_HALF}\n\n![{described}](attachment:{name})\n\n</div>"
-        for described, name in zip((_described(draw), ""), PICTURES, strict=True)
+        for described, name in zip(_described(draw), PICTURES, strict=True)
     ]
     return '<div style="text-align: center">\n\n' + "\n\n".join(halves) + "\n\n</div>"
 
@@ -189,16 +189,16 @@ def _png(element: str) -> str:
 
 
 @functools.cache
-def _described(draw: Callable[[], tuple[str, str]]) -> str:
-    """The alternative text of a picture, which is its own.
+def _described(draw: Callable[[], tuple[str, str]]) -> list[str]:
+    """The alternative texts of both halves of a picture, which are their own.
 
     Raises:
-      ValueError: if it has none.
+      ValueError: if one has none.
     """
-    found = re.search(r'^<svg [^>]*aria-label="([^"]+)"', draw()[0])
-    if found is None or set(found[1]) & set("[]"):
-        raise ValueError(f"{draw.__module__}.opening needs a picture with alternative text, without brackets")
-    return html.unescape(found[1])
+    found = [re.search(r'^<svg [^>]*aria-label="([^"]+)"', half) for half in draw()]
+    if not all(label and not set(label[1]) & set("[]") for label in found):
+        raise ValueError(f"{draw.__module__}.opening needs pictures with alternative text, without brackets")
+    return [html.unescape(label[1]) for label in found if label]
 
 
 _HALF = '<div style="display: inline-block; width: 49%; min-width: 430px">'

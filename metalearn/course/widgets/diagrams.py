@@ -153,10 +153,10 @@ def opening(left: str, right: str, titles: Sequence[str], captions: Sequence[str
       alt: what is to be seen in both, for somebody who cannot see it.
 
     Returns:
-      Two SVG elements of 500 x 300 pixels, to be shown beside or below one another; the first has the alternative text.
+      Two SVG elements of 500 x 300 pixels, to be shown beside or below one another. The first has `alt`.
     """
-    halves = []
-    for title, caption, element, described in zip(titles, captions, (left, right), (alt, ""), strict=True):
+    halves, alts = [], (alt, f"The second half of the picture: {titles[1]}")
+    for title, caption, element, described in zip(titles, captions, (left, right), alts, strict=True):
         sheet = Drawing(500, 300)
         sheet.text(0, 17, title, bold=True, size=16, anchor="start")
         sheet.text(0, 38, caption, color=MUTED, anchor="start")
