@@ -856,7 +856,7 @@ for number in bar(range(20), "training 30 runs", seconds=16):
     record.append(np.array(measures))
 losses, norms = np.concatenate(record, axis=2).reshape(2, len(settings), 5, 500)
 final = np.median(losses[:, :, -100:], axis=-1)  # [settings, seeds]
-final = np.nan_to_num(final, nan=np.inf)  # diverged counts as worst
+final = np.where(np.isnan(final), np.inf, final)  # diverged counts as worst
 
 # %% tags=["fold"]
 clipped, *others = np.median(final, axis=1)

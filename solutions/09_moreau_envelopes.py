@@ -25,7 +25,7 @@
 # - $F$, $F_i$: Moreau envelope of one task's loss
 # - $F_\text{Moreau}$: mean Moreau envelope, the meta-objective
 # - $z_k$: points of the anchored iteration
-# - $\mu$: smallest curvature of the meta-objective
+# - $\mu$: smallest curvature of the meta-objective, and in the last exercise of the loss
 # - $\hat\theta$: initialization at which training converges
 # - $h', h'', h'''$: derivatives of a loss of one parameter, at $\phi^*$
 
@@ -155,8 +155,8 @@ def central(function):
 
 phi = minimum(theta, proximal_strength)
 J = central(lambda theta: minimum(theta, proximal_strength))
-pull = proximal_strength * (theta - phi)
-ways = (J.T @ gradient(phi), -J.T @ pull, pull)
+direct = proximal_strength * (theta - phi)
+ways = (J.T @ gradient(phi), -J.T @ direct, direct)
 assert jnp.allclose(central(F), sum(ways), atol=1e-7)  # line 2
 
 # %% [markdown]

@@ -50,9 +50,9 @@ def _rows_of(path: Path) -> list[Row]:
 
 
 def _seconds(cell) -> float:
-    times = cell.metadata.get("execution", {})
-    if "iopub.execute_input" not in times:
+    if not cell.source.strip():
         return 0.0
+    times = cell.metadata["execution"]
     begin, end = (datetime.datetime.fromisoformat(times[at]) for at in ("iopub.execute_input", "shell.execute_reply"))
     return (end - begin).total_seconds()
 

@@ -398,7 +398,7 @@ def test_a_common_factor_is_told():
     assert "Your result is minus the target. Is a sign turned round" in message
     other = grade(MEAN, lambda points, scale: (-2 if scale < 1 else -3) * scaled_mean(points, scale))
     assert "times the target" not in other.message
-    assert "another factor each time: -2, -3, -2. Which number has that size there?" in other.message
+    assert "a factor that differs between instances: -2, -3, -2. Which number has that size there?" in other.message
 
 
 def test_a_factor_is_told_of_the_instances_that_differ_only():

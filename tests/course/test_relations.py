@@ -183,7 +183,10 @@ def told_of_a_step(length):
         (lambda x, rate: 3, "3 times the one to {}. "),
         (lambda x, rate: -rate, "minus `rate` times the one to {}. "),
         (lambda x, rate: 1 / x.size, "(1 / the length of `x`) times the one to {}. Is a sum taken for a mean"),
-        (lambda x, rate: np.exp(rate), "a multiple of the one to {}, with another factor on each instance: 1.35, 2.01"),
+        (
+            lambda x, rate: np.exp(rate),
+            "a multiple of the one to {}, by a factor that differs between instances: 1.35, 2.01",
+        ),
     ],
 )
 def test_a_step_of_another_length_is_told(length, said):

@@ -59,7 +59,7 @@ def candidates(reference: Callable[[Arguments], Any], instances: Sequence[Argume
         for first in (0, 1):
             value = functools.cache(functools.partial(_mean_over_counts, reference, name, first, instances))
             text = f"the mean of the right results for `{name}` from {first} to what is given"
-            yield Candidate(text, "Is something averaged over a loop of which the end is asked for?", value)
+            yield Candidate(text, "Is the mean over a loop returned in place of its last result?", value)
 
 
 def _entry(of_inner_loop: Callable, text: str, number: int) -> Any:

@@ -241,7 +241,7 @@ def _of_candidates(case: Case) -> str | None:
                 factor = None if values is None else _factor(case, values, yours)
                 if factor is not None and (found is None or not factor):
                     found = f"{opening} {factor}{candidate.text}. {candidate.cause}".strip()
-                if factor == "":
+                if factor == "" or (found and not exact):
                     return found
         if found:
             return found
@@ -272,10 +272,10 @@ def _of_changes(case: Case) -> str | None:
             said = f"{opening} from the argument `{name}` to {result} is"
             if factor := _factor(case, right, changes):
                 return f"{said} {factor}the one to {target}. {_cause_of(factor)}"
-            if sum(one.size > 1 and one.any() for one in right) > 1 and _parallel(case, right, changes):
-                factors = [f"{_ratio(*pair):.3g}" for pair in zip(right, changes, strict=True) if pair[0].any()]
-                often = ", ".join(factors[:6])
-                return f"{said} a multiple of the one to {target}, with another factor on each instance: {often}."
+            if factors := _factors(case, right, changes):
+                return (
+                    f"{said} a multiple of the one to {target}, by a factor that differs between instances: {factors}."
+                )
     return None
 
 
@@ -342,14 +342,19 @@ def _of_constants(case: Case) -> str | None:
 
 def _of_directions(case: Case) -> str | None:
     """A multiple of the target on each instance."""
-    pairs = [pair for pair in zip(case.ours, case.yours, strict=True) if pair[0].size > 1 and pair[0].any()]
-    if len(pairs) < 2 or not _parallel(case, case.ours, case.yours):
-        return None
-    factors = ", ".join(f"{_ratio(*pair):.3g}" for pair in pairs[:6])
-    return (
-        f"On each instance your result is a multiple of the target, with another factor each time: {factors}. "
-        "Which number has that size there?"
+    factors = _factors(case, case.ours, case.yours)
+    return factors and (
+        "On each instance your result is a multiple of the target, by a factor that differs between instances: "
+        f"{factors}. Which number has that size there?"
     )
+
+
+def _factors(case: Case, bases: Arrays, yours: Arrays) -> str | None:
+    """The multiples, of at most six instances; None if yours are none, or too few vectors tell."""
+    pairs = [pair for pair in zip(bases, yours, strict=True) if pair[0].size > 1 and pair[0].any()]
+    if len(pairs) < 2 or not _parallel(case, bases, yours):
+        return None
+    return ", ".join(f"{_ratio(*pair):.3g}" for pair in pairs[:6])
 
 
 def _of_arrays(case: Case) -> str | None:
@@ -358,10 +363,10 @@ def _of_arrays(case: Case) -> str | None:
     if len(ours) == len(case.targets) or all(leaf.size <= 1 for leaf in ours) or not _parallel(case, ours, yours):
         return None
     parts = case.wrong_parts.items() if all(isinstance(target, tuple) for target in case.targets) else ()
-    if len(parts) > 1 and all(_parallel(case, *sides) for _, sides in parts):
+    if len(parts) > 1 and all(sides[0][0].size > 1 and _parallel(case, *sides) for _, sides in parts):
         return (
-            "Each part of your result is a multiple of its target, with a factor of its own. Which lengths should the "
-            "parts have?"
+            "Each part of your result is a multiple of its target, with a factor of its own. Which norm should each "
+            "part have?"
         )
     return (
         "Each array of your result is a multiple of its target, with a factor of its own. A norm taken array by array, "
@@ -416,7 +421,7 @@ def _of_another_form(case: Case) -> str | None:
         if _reduces(case, function, case.targets, case.results):
             return f"Your result is the {text} of the target. What does the docstring say about its form?"
     if found := _candidate_of_this_form(case):
-        return f"Your result is {found}. Which of the two does the docstring ask for?"
+        return found
     for name in like:
         if any(map(np.ndim, jax.tree.leaves(case.arguments[0][name]))):
             question = "Is a gradient returned in place of something that is made of it?"
@@ -432,7 +437,7 @@ def _candidate_of_this_form(case: Case) -> str | None:
         with contextlib.suppress(Exception):  # arguments that make no sense
             pairs = ((candidate.value(number), result) for number, result in enumerate(case.results))
             if all(alike(*pair) and case.close(*map(_numbers, pair)) for pair in pairs):
-                return candidate.text
+                return f"Your result is {candidate.text}. {candidate.cause or 'What does the docstring ask for?'}"
     return None
 
 

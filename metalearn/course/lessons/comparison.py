@@ -321,7 +321,7 @@ ROWS = METHODS | VARIANTS | BASELINES
 OUTER_FACTORS = (0.03, 1.0, 30.0)
 
 AS_PUBLISHED = "MAML, as published"
-"""One more row, on sine curves only: not tuned, it has the settings of Finn et al. (2017), under our budget."""
+"""One more row, on sine curves only and not tuned: K, α and Adam are those of Finn et al. (2017), all else is ours."""
 
 
 def steps_of(method: str, settings: Settings) -> Settings:

@@ -572,14 +572,9 @@ BEST_PERTURBATION = Exercise(
             "what a factor 2 in place of the order gives, with the right root",
             _best_perturbation(lambda t, r, d, p: r * d / (2 * t)),
         ),
-        (
-            "what a factor 2 in place of the order gives, with the right root",
-            _best_perturbation(lambda t, r, d, p: r * d / (2 * t)),
-        ),
         ("the ratio to the power p / (p + 1), where its root belongs", _best_perturbation(root=lambda p: (p + 1) / p)),
         ("a root of the accuracy alone", _best_perturbation(lambda t, r, d, p: d)),
         ("a root one too high", _best_perturbation(root=lambda p: p + 2)),
-        ("the ratio to the power p / (p + 1), where its root belongs", _best_perturbation(root=lambda p: (p + 1) / p)),
         ("a root two too low", _best_perturbation(root=lambda p: p - 1 if p > 1 else np.inf)),
         (
             "the ratio divided by order + 1, where a root belongs",
@@ -1053,7 +1048,7 @@ OWN_PERTURBATIONS = np.geomspace(1e-5, 0.3, 46)
 
 @functools.partial(jax.jit, static_argnums=0)
 def _solutions(loss, tasks, theta, perturbations):
-    """The solution of each task's perturbed problem for each ν, shape [num_tasks, num_nus, d]."""
+    """The solution of each task's perturbed problem for each ν, shape [num_tasks, num_perturbations, d]."""
 
     def solve(task, perturbation):
         def perturbed(phi):

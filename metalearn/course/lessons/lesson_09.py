@@ -793,9 +793,9 @@ CONTROL = Exercise(
 _PLACES = np.linspace(-10, 10, 2_001)  # where the loss has to be curved, and where φ* has to lie
 
 
-def _slope(loss, phi):
+def _derivative(loss, phi):
     """h', from differences."""
-    return (np.asarray(loss(phi + 1e-5)) - np.asarray(loss(phi - 1e-5))) / 2e-5
+    return (loss(phi + 1e-5) - loss(phi - 1e-5)) / 2e-5
 
 
 def _minimum_of(loss, theta, proximal_strength):
@@ -803,17 +803,20 @@ def _minimum_of(loss, theta, proximal_strength):
     low, high = np.full_like(theta, -10), np.full_like(theta, 10)
     for _ in range(60):
         middle = (low + high) / 2
-        beyond = _slope(loss, middle) + proximal_strength * (middle - theta) > 0
+        beyond = _derivative(loss, middle) + proximal_strength * (middle - theta) > 0
         low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
     return (low + high) / 2
 
 
 def _above_the_chord(loss, first, second, proximal_strength):
-    """How far the value of F_prox half way exceeds the mean of its values at both ends; 0 if it does not clearly."""
+    """φ* at both ends and half way, and how far F_prox there exceeds its mean at both; 0 if not clearly."""
     phi = _minimum_of(loss, np.array([first, (first + second) / 2, second], float), proximal_strength)
-    values = np.asarray(loss(phi), float)
+    values = loss(phi)
     excess = values[1] - (values[0] + values[2]) / 2
-    return phi, excess if excess > 1e-5 * np.ptp(values) else 0.0
+    noise = (
+        1e-10 * np.abs(values).max() * (1 + np.abs(_derivative(loss, phi)).max() / proximal_strength)
+    )  # φ*'s as well
+    return phi, excess if excess > noise else 0.0
 
 
 def judge_counter_example(counter_example, proximal_strength, smallest_curvature):
@@ -822,17 +825,26 @@ def judge_counter_example(counter_example, proximal_strength, smallest_curvature
     if made is None or made is Ellipsis:
         return made
     here = f"For λ = {proximal_strength:.3g} and a smallest curvature of {smallest_curvature:.3g}"
-    if not isinstance(made, tuple | list) or len(made) != 3 or not callable(made[0]) or np.size(made[1:]) != 2:
+    if (
+        not isinstance(made, tuple | list)
+        or len(made) != 3
+        or not callable(made[0])
+        or not all(map(_is_number, made[1:]))
+    ):
         return np.array([1.0]), "Your function must return three things: a loss, and two initializations."
-    loss, first, second = made[0], float(np.squeeze(made[1])), float(np.squeeze(made[2]))
-    values = np.asarray(loss(_PLACES), float)
+
+    def loss(phi):
+        return np.asarray(made[0](np.array(phi)), float)  # a copy, which the learner's loss may change
+
+    first, second = (float(np.squeeze(each)) for each in made[1:])
+    values = loss(_PLACES)
     if values.shape != _PLACES.shape or not np.isfinite([*values, first, second]).all():
         return np.array([2.0]), (
             "Your loss must turn an array of values of φ into an array of losses, which has the same shape and holds "
             "finite numbers for φ from −10 to 10. The initializations must be finite as well."
         )
     curvature = np.diff(values, 2) / 0.01**2
-    if (curvature + 1e-6 * (1 + np.abs(values[1:-1])) < smallest_curvature).any():
+    if (curvature + 1e-6 + 1e-10 * np.abs(values).max() < smallest_curvature).any():  # differences of rounded values
         place, lowest = _PLACES[1:-1][curvature.argmin()], curvature.min()
         return np.array([3.0 if lowest < -1e-3 else 4.0]), (
             f"{here} the curvature of your loss falls to {lowest:.3g}, at φ = {place:.3g}."
@@ -848,18 +860,25 @@ def judge_counter_example(counter_example, proximal_strength, smallest_curvature
         return np.array([5.0]), "Your two initializations are the same, so there is nothing between them."
     at = np.array([first, second])
     if (np.abs(at) < 9.99).all():
-        seen, above = _above_the_chord(loss, *(at + _slope(loss, at) / proximal_strength), proximal_strength)
+        seen, above = _above_the_chord(loss, *(at + _derivative(loss, at) / proximal_strength), proximal_strength)
         if above and (np.abs(seen) < 9.99).all():
             return np.array([6.0]), f"{here} your two numbers would do as values of φ*, but not as initializations."
     if not inside:
         return np.array([7.0]), f"{here} the φ* of an initialization of yours does not lie between −10 and 10."
-    h1 = _slope(loss, phi[1])
-    h3 = float(np.diff(np.asarray(loss(phi[1] + 0.01 * np.array([-1.5, -0.5, 0.5, 1.5])), float), 3)[0]) / 0.01**3
-    kind = 8.0 if abs(h3) < 1e-3 else 9.0 if h1 * h3 < 0 else 10.0
+    h1 = _derivative(loss, phi)[1]
+    h2 = (_derivative(loss, phi + 1e-3) - _derivative(loss, phi - 1e-3))[1] / 2e-3
+    h3 = np.diff(loss(phi[1] + 0.01 * np.array([-1.5, -0.5, 0.5, 1.5])), 3)[0] / 0.01**3
+    negative = h1 * h3 > h2 * (proximal_strength + h2)
+    kind = 8.0 if abs(h3) < 1e-3 else 9.0 if h1 * h3 < 0 else 11.0 if negative else 10.0
+    so = "So line 3 is negative there, but not all the way between them." if negative else "What does line 3 say?"
     return np.array([kind]), (
-        f"{here} the value of $F_\\text{{prox}}$ half way between your initializations is not above the mean of its "
-        f"values at both. There $h' = {h1:.3g}$ and $h''' = {h3:.3g}$. What does line 3 say?"
+        f"{here} the value of $F_\\text{{prox}}$ half way between your initializations is not clearly above the mean "
+        f"of its values at both. There $h' = {h1:.3g}$, $h'' = {h2:.3g}$ and $h''' = {h3:.3g}$. {so}"
     )
+
+
+def _is_number(value):
+    return np.size(value) == 1 and np.asarray(value).dtype.kind in "biuf"
 
 
 def _example(line, curved=np.exp, derivative=np.exp, bend=lambda mu: mu / 2, places=(0.0, 1.0), side=1):
@@ -888,6 +907,11 @@ def _downhill(proximal_strength, smallest_curvature):
     return -_steep(proximal_strength, smallest_curvature)
 
 
+_NO_LINE = (
+    "Your loss is curved enough, and $h'$ and $h'''$ have the same sign, but half way $F_\\text{prox}$ is not "
+    "clearly above the mean of its values at both initializations. By line 3, $h' h'''$ has to exceed "
+    "$h'' (\\lambda + h'')$. Which term can you add to a loss that changes $h'$, but neither $h''$ nor $h'''$?"
+)
 COUNTER_EXAMPLE = Exercise(
     id="09.counter_example",
     title="A counter-example of your own",
@@ -902,13 +926,8 @@ COUNTER_EXAMPLE = Exercise(
         )
     ],
     misconceptions=(
-        Misconception(
-            "no line",
-            _example(lambda lam, mu: 0.0),
-            "Your loss is curved enough, and $h'$ and $h'''$ have the same sign, but half way $F_\\text{prox}$ is not "
-            "above the mean of its values at both initializations. By line 3, $h' h'''$ has to exceed "
-            "$h'' (\\lambda + h'')$. Which term can you add to a loss that changes $h'$, but neither $h''$ nor $h'''$?",
-        ),
+        Misconception("no line", _example(lambda lam, mu: 0.0), _NO_LINE),
+        Misconception("no line, farther up", _example(lambda lam, mu: 0.0, places=(1.0, 1.5)), _NO_LINE),
         Misconception(
             "opposite signs",
             _example(_downhill),
@@ -918,8 +937,8 @@ COUNTER_EXAMPLE = Exercise(
         Misconception(
             "a parabola",
             _example(_steep, lambda phi: 0 * phi, lambda phi: 0 * phi, lambda mu: mu),
-            "Half way between your initializations $h'''$ is zero. Then line 3 leaves $J^2 h''$, which is not negative "
-            "for any convex loss. The curvature of the loss has to change there.",
+            "Half way between your initializations $h'''$ is zero, or nearly so. Then line 3 leaves little but "
+            "$J^2 h''$, which is not negative for any convex loss. The curvature of the loss has to change there.",
         ),
         Misconception(
             "smallest curvature missing",
