@@ -73,6 +73,6 @@ def test_each_lesson_has_a_card_that_leads_to_it():
     assert cards.count("<div") == cards.count("</div>")
 
 
-def test_the_picture_on_top_of_a_page_follows_the_theme_and_is_described_once():
+def test_the_picture_on_top_of_a_page_follows_the_theme_and_both_halves_are_described():
     card = pages.opening_card("02")
-    assert card.count("<svg xmlns") >= 2 and card.count('role="img"') == 1 and "var(--ml-blue" in card
+    assert card.count("<svg xmlns") >= 2 and card.count('role="img"') == 2 and "var(--ml-blue" in card

@@ -284,8 +284,8 @@ class TestFrame:
             builder.read_source(framed / "solutions/02_toy.py")
 
     def test_a_picture_without_words_is_refused(self, framed, monkeypatch):
-        monkeypatch.setattr(page, "draws", lambda number: lambda: plots.element("", 10, 3))
-        with pytest.raises(builder.SourceError, match="needs a picture with alternative text"):
+        monkeypatch.setattr(page, "draws", lambda number: lambda: (plots.element("", 10, 3),) * 2)
+        with pytest.raises(builder.SourceError, match="needs pictures with alternative text"):
             builder.read_source(framed / "solutions/02_toy.py")
 
 
