@@ -29,7 +29,7 @@ class Candidate:
     Attributes:
       text: a noun phrase.
       cause: a question, or nothing.
-      value: what it is on an instance, given by its number; it may raise where it makes no sense.
+      value: what it is on an instance, given by its number; None, or an exception, where it makes no sense.
       has_parts: whether the result may be like it in one part alone.
     """
 
@@ -67,7 +67,10 @@ def _entry(of_inner_loop: Callable, text: str, number: int) -> Any:
 
 
 def _altered(reference: Callable, change: Callable, instances: Sequence[Arguments], number: int) -> Any:
-    return reference(change(instances[number]))
+    try:
+        return reference(change(instances[number]))
+    except Exception:  # arguments that make no sense; None is kept, so that they are not tried again
+        return None
 
 
 def _mean_over_counts(reference: Callable, name: str, first: int, instances: Sequence[Arguments], number: int) -> Any:

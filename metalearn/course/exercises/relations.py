@@ -192,9 +192,8 @@ def _of_arguments(case: Case) -> str | None:
             return f"Your result is {factor}the argument `{name}`{' itself' * (not factor)}. Was it ever changed?"
         rests = [result - value for result, value in zip(case.yours, values, strict=True)]
         if (factor := _factor(case, case.ours, rests)) is not None:
-            word, size = ("minus" if factor.startswith("minus ") else "plus"), factor.removeprefix("minus ")
             question = "Which of the two does the docstring ask for?"
-            return f"Your result is the argument `{name}` {word} {size}the target. {question}"
+            return f"Your result is the argument `{name}` {_as_term(factor)}the target. {question}"
         if case.equal(case.ours, [result + value for result, value in zip(case.yours, values, strict=True)]):
             question = "Is a difference returned in place of a point?"
             return f"Your result is the target minus the argument `{name}`. {question}"
@@ -233,24 +232,25 @@ def _of_candidates(case: Case) -> str | None:
     if len(case.wrong_parts) == 1:
         ((name, (_, wrong)),) = case.wrong_parts.items()
         views.append((f"All is right but {name}, which is that of", wrong, lambda tree: _parts(tree)[name]))
-    found: str | None = None
     for exact in (True, False):  # multiples come last: for a single number, each takes a look at every instance
+        negative: str | None = None
         for candidate in _while_patient(case):
             for opening, yours, view in views if candidate.has_parts else views[:1]:
                 values = _values(case, candidate, yours, view, exact)
                 factor = None if values is None else _factor(case, values, yours)
-                if factor is not None and (found is None or not factor):
-                    found = f"{opening} {factor}{candidate.text}. {candidate.cause}".strip()
-                if factor == "" or (found and not exact):
+                if factor is None:
+                    continue
+                found = f"{opening} {factor}{candidate.text}. {candidate.cause}".strip()
+                if not factor or not exact:
                     return found
-        if found:
-            return found
+                negative = negative or found
+        if negative:
+            return negative
     return None
 
 
 def _while_patient(case: Case) -> Iterator[Candidate]:
-    candidates = case.candidates()
-    return itertools.takewhile(lambda _: time.process_time() < case.end, candidates)
+    return itertools.takewhile(lambda _: time.process_time() < case.end, case.candidates())
 
 
 def _of_changes(case: Case) -> str | None:
@@ -289,9 +289,12 @@ def _of_sums(case: Case) -> str | None:
         if factor is not None:
             minus = factor.startswith("minus ")
             question = "Is a term missing, or subtracted without need?" if minus else "Is there a term too many?"
-            word, size = "minus" if minus else "plus", factor.removeprefix("minus ")
-            return f"Your result is the target {word} {size}{candidate.text}. {question}"
+            return f"Your result is the target {_as_term(factor)}{candidate.text}. {question}"
     return None
+
+
+def _as_term(factor: str) -> str:
+    return factor if factor.startswith("minus ") else f"plus {factor}"
 
 
 def _values(case: Case, candidate: Candidate, yours: Arrays, view: Callable, exact: bool) -> list[np.ndarray] | None:
@@ -478,14 +481,16 @@ def _factor(case: Case, bases: Arrays, yours: Arrays) -> str | None:
     if not used.any() or not ratios.all() or not _parallel(case, bases, yours):
         return None
     one_number = sum(base.size for base in itertools.compress(bases, used)) == 1  # a multiple of any other
-    numbers = {} if one_number else {f"{abs(ratios[0]):.4g}": abs(ratios[0])}
+    largest = max(range(len(bases)), key=lambda number: np.dot(bases[number], bases[number]))  # it is no rounding error
+    ratio = _ratio(bases[largest], yours[largest])
+    numbers: dict[str, Any] = {} if one_number else {f"{abs(ratio):.4g}": abs(ratio)}
     products = [] if one_number else _products(case.scalars)
+    minus, sign = ("minus ", -1) if ratio < 0 else ("", 1)
     for text, values in itertools.chain(NUMBERS.items(), numbers.items(), products):
-        for minus, sign in (("", 1), ("minus ", -1)):
-            factors = np.where(used, sign * values, 0)
-            near = abs(factors[used][0] / ratios[0] - 1) < 0.1  # few are, and to compare whole arrays takes longer
-            if near and case.equal([factor * base for factor, base in zip(factors, bases, strict=True)], yours):
-                return f"{minus}{text} times " if text else minus
+        factors = np.where(used, sign * values, 0)
+        near = abs(factors[largest] / ratio - 1) < 0.1  # few are, and to compare whole arrays takes longer
+        if near and case.equal([factor * base for factor, base in zip(factors, bases, strict=True)], yours):
+            return f"{minus}{text} times " if text else minus
     return None
 
 

@@ -123,13 +123,20 @@ def _gradients_at_the_initialization(loss, task, params, learning_rate, num_step
     return phi
 
 
-def _by_steps(loss, task, params, learning_rate, num_steps, direction):
-    """Descent along a function of (support gradient, query gradient, the first query gradient, phi, theta)."""
-    first, phi = gradient_at(loss, params, task.query), params
-    for _ in range(num_steps):
-        support, query = gradient_at(loss, phi, task.support), gradient_at(loss, phi, task.query)
-        phi = move(phi, jax.tree.map(direction, support, query, first, phi, params), learning_rate)
-    return phi
+def _along(direction):
+    """Descent along a function of (support gradient, query gradient, the first one, φ, θ, α, λ, ν), for each array."""
+
+    def perturbed_solution(loss, task, params, learning_rate, num_steps, proximal_strength, perturbation):
+        def combined(*arrays):
+            return direction(*arrays, learning_rate, proximal_strength, perturbation)
+
+        first, phi = gradient_at(loss, params, task.query), params
+        for _ in range(num_steps):
+            support, query = gradient_at(loss, phi, task.support), gradient_at(loss, phi, task.query)
+            phi = move(phi, jax.tree.map(combined, support, query, first, phi, params), learning_rate)
+        return phi
+
+    return perturbed_solution
 
 
 def _one_after_the_other(loss, task, params, learning_rate, num_steps, proximal_strength, perturbation):
@@ -217,47 +224,19 @@ PERTURBED_SOLUTION = Exercise(
     relatives=(
         (
             "what descent gives with the query gradient always taken at the initialization",
-            lambda loss, task, params, learning_rate, num_steps, proximal_strength, perturbation: _by_steps(
-                loss,
-                task,
-                params,
-                learning_rate,
-                num_steps,
-                lambda s, q, q0, p, t: s + perturbation * q0 + proximal_strength * (p - t),
-            ),
+            _along(lambda s, q, q0, p, t, alpha, lam, nu: s + nu * q0 + lam * (p - t)),
         ),
         (
             "what descent gives with a proximal term towards zero",
-            lambda loss, task, params, learning_rate, num_steps, proximal_strength, perturbation: _by_steps(
-                loss,
-                task,
-                params,
-                learning_rate,
-                num_steps,
-                lambda s, q, q0, p, t: s + perturbation * q + proximal_strength * p,
-            ),
+            _along(lambda s, q, q0, p, t, alpha, lam, nu: s + nu * q + lam * p),
         ),
         (
             "what descent gives with ν on the proximal term as well",
-            lambda loss, task, params, learning_rate, num_steps, proximal_strength, perturbation: _by_steps(
-                loss,
-                task,
-                params,
-                learning_rate,
-                num_steps,
-                lambda s, q, q0, p, t: s + perturbation * (q + proximal_strength * (p - t)),
-            ),
+            _along(lambda s, q, q0, p, t, alpha, lam, nu: s + nu * (q + lam * (p - t))),
         ),
         (
             "what descent gives without the learning rate on the proximal term",
-            lambda loss, task, params, learning_rate, num_steps, proximal_strength, perturbation: _by_steps(
-                loss,
-                task,
-                params,
-                learning_rate,
-                num_steps,
-                lambda s, q, q0, p, t: s + perturbation * q + proximal_strength / learning_rate * (p - t),
-            ),
+            _along(lambda s, q, q0, p, t, alpha, lam, nu: s + nu * q + lam / alpha * (p - t)),
         ),
         (
             "what a step on support loss and proximal term and then one on the query loss gives, each time",
@@ -687,10 +666,7 @@ def _unrolled_maml(loss, task, params, learning_rate, num_steps, proximal_streng
     """Backpropagation through the proximal inner loop."""
 
     def after(theta):
-        end = _by_steps(
-            loss, task, theta, learning_rate, num_steps, lambda s, q, q0, p, t: s + proximal_strength * (p - t)
-        )
-        return loss(end, task.query)
+        return loss(_SOLVE(loss, task, theta, learning_rate, num_steps, proximal_strength, 0.0), task.query)
 
     return jax.grad(after)(params)
 
