@@ -51,7 +51,7 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # meta-objective may curve, while at a fixed $T$ more and smaller inner steps change little. What do these steps converge
 # to? And can we differentiate the limit itself?
 #
-# One task with two parameters is enough. Its support loss is a curved valley. The valley floor is the circle of radius 1
+# One task with two parameters is enough. Its support loss is a curved valley. The valley floor is nearly a circle of radius 1
 # and descends gently towards the angle of $0$ degrees, while the walls are steep, with a curvature of $L = 20$. The query
 # loss is the same valley, descending towards $130$ degrees.
 #
@@ -184,7 +184,7 @@ diagrams.show(
 # %% [markdown]
 # **Line 1.** Give a name to the vector that travels backwards. Call it $p_k$ when it has arrived at $\phi_k$:
 #
-# $$p_K = \nabla f(\phi_K), \qquad p_k = (I - \alpha H_k)\, p_{k+1}, \qquad \nabla F(\theta) = p_0 .$$
+# $$p_K = \nabla f(\phi_K), \qquad p_k = (I - \alpha H_k)\, p_{k+1}, \qquad \nabla F_\text{MAML}(\theta) = p_0 .$$
 
 
 # %%
@@ -527,10 +527,9 @@ def there_and_back(LT, dtype):
     return float(abs(back - start) / (start - minimum))
 
 
+# %% tags=["fold"]
 limits = {dtype: -np.log(np.finfo(dtype).eps) for dtype in (np.float64, np.float32)}
 lost_prediction.reveal(round(limits[np.float64]))
-
-# %% tags=["fold"]
 tried = (10, 15, 20, 30, 38)
 plots.table(
     {f"{LT}": [plots.number(there_and_back(LT, dtype), 1) for dtype in limits] for LT in tried},
@@ -1033,9 +1032,9 @@ assert apart[-1] < 1e-4 < apart[0]
 #
 # Count gradients again, with a Hessian-vector product as two. In each step MAML takes a gradient and a Hessian-vector
 # product. A sweep takes four gradients for the Runge-Kutta step of its trajectory, and one or two Hessian-vector products.
-# A step of `ml.a_maml` has six gradients, which are computed three times, once in the forward pass and twice from a
-# checkpoint, and six Hessian-vector products. The table adds this up, and says how many gradients each method needs for a
-# given relative error.
+# A step of `ml.a_maml` has six gradients and six Hessian-vector products. It computes the gradients three times, in the
+# forward pass, when a segment is recomputed, and once more in the backward pass of the step. The table adds this up, and
+# says how many gradients each method needs for a given relative error.
 
 # %% tags=["fold"]
 targets = (1e-2, 1e-4, 1e-6)
@@ -1055,8 +1054,8 @@ plots.table(
     },
     ["gradients", "for each step", "for an error of 1 %", "0.01 %", "0.0001 %"],
     title="For an accurate gradient of the flow, a method of high order is far cheaper",
-    caption="Relative errors, extrapolated with the measured orders; for ml.a_maml with at least 14 steps, each within "
-    "3/L.",
+    caption="Relative errors, extrapolated with the orders 1, 1 and 2, and with the measured one for ml.a_maml, which takes "
+    "at least 14 steps, each within 3/L.",
 )
 for name, method in {"MAML": "maml", "ml.a_maml": "a_maml"}.items():
     few, many = (ml.theory.cost(method, num_params=1, num_steps=K).gradients for K in (1, 2))

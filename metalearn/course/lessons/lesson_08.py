@@ -142,8 +142,8 @@ FLOW_GRADIENT = Exercise(
         Misconception(
             "growth instead of decay",
             _flow(exponential=lambda matrix: _matrix_exponential(-matrix)),
-            "Your result is the one for $e^{+TH}$, which grows with $T$. The flow goes downhill: which sign has the "
-            "exponent?",
+            "Your result is the one for $e^{+TH}$, which grows with $T$. The flow goes downhill: which sign must "
+            "the exponent have?",
         ),
         Misconception(
             "absolute curvatures",
@@ -355,7 +355,7 @@ ADJOINT_SWEEP = Exercise(
             "wrong sign",
             _sweep(step=lambda later, earlier, p, h: _heun(later, earlier, _ahead, p, -h)),
             "Your $p$ grows where the curvature is positive. The adjoint equation is solved towards *smaller* $t$: "
-            "which sign has the step?",
+            "which sign does the step have?",
         ),
         Misconception(
             "forward order",
@@ -1062,7 +1062,7 @@ PROXIMAL_FLOW_GRADIENT = Exercise(
         Misconception(
             "integral subtracted",
             _proximal_flow(accumulated=lambda rates, strength, time: -strength * (1 - np.exp(-time * rates)) / rates),
-            "In your result the integral is subtracted. Which sign has it in line 2?",
+            "In your result the integral is subtracted. Which sign does it have in line 2?",
         ),
         Misconception(
             "integral not divided by the curvature",
@@ -1177,8 +1177,8 @@ PREDICTIONS = (
         "At the end of the trajectory, the adjoint $p(T)$ has a part across the valley and a part along its floor. "
         "What reaches the initialization?",
         ("both parts, shortened alike", "mostly the part across the valley", "mostly the part along the floor"),
-        why="Going back, each part shrinks exponentially with the curvature in its direction. Across the valley the "
-        "curvature is $L = 20$, along the floor it is small.",
+        why="Going back, a part shrinks exponentially where the curvature in its direction is positive. Across the "
+        "valley the curvature is $L = 20$, along the floor it is small or even negative.",
         read="The adjoint equation",
     ),
     Guess(
