@@ -170,11 +170,9 @@ assert jnp.allclose(central(F), sum(ways), atol=1e-7)  # line 2
 #
 # $$\boxed{\;\nabla F(\theta) = \lambda\, (\theta - \phi^*) = \nabla h(\phi^*)\;}$$
 
-# %%
+# %% tags=["fold"]
 share = jnp.linalg.norm(ways[0] + ways[1]) / jnp.linalg.norm(central(F))
 through_prediction.reveal(int(2 - 2 * np.clip(np.round(2 * share) / 2, 0, 1)))
-
-# %% tags=["fold"]
 assert jnp.linalg.norm(ways[0]) > 0.1 and share < 1e-6  # each of the two is not small, and their sum is
 assert jnp.allclose(central(F), proximal_strength * (theta - phi), atol=1e-7)  # line 4
 assert jnp.allclose(gradient(phi), proximal_strength * (theta - phi), atol=1e-9)
@@ -353,8 +351,8 @@ check("09.moreau_point", moreau_point)
 # envelope is convex too, and none of its curvatures exceeds $\lambda$, however large those of the loss are**. Such a
 # function is called $\lambda$-smooth, and a gradient step with the learning rate $1/\lambda$ never raises it. The outer
 # step with this learning rate is $\theta \leftarrow \theta - \frac{1}{\lambda} \lambda\, (\theta - \phi^*) = \phi^*$,
-# or the mean of all $\phi_i^*$ if there are several tasks. In optimization this is known as the *proximal point
-# method*.
+# which in optimization is known as the *proximal point method*. With several tasks the step leads to the mean of all
+# $\phi_i^*$.
 
 # %% tags=["fold"]
 _H = hessian(phi)
@@ -696,8 +694,8 @@ smooth_prediction = predict("09.smooth")
 #
 # $$F_\text{Moreau}' = h', \qquad F_\text{prox}' = J\, h' \qquad \text{with} \quad J = \frac{\lambda}{\lambda + h''} .$$
 #
-# **Line 2, how $h'$ and $J$ change.** If $\theta$ moves a little, then $\phi^*$ moves $J$ times as far. So to
-# differentiate by $\theta$, we differentiate by $\phi^*$ and multiply by $J$. The derivative of $h'$ is then $J h''$, and
+# **Line 2, how $h'$ and $J$ change.** If $\theta$ moves a little, then $\phi^*$ moves $J$ times as far. So a derivative
+# with respect to $\theta$ is $J$ times the one with respect to $\phi^*$. The derivative of $h'$ is then $J h''$, and
 # that of $J$ is
 #
 # $$J \cdot \frac{\partial J}{\partial \phi^*} = -J\, \frac{\lambda\, h'''}{(\lambda + h'')^2} = -J^2\, \frac{h'''}{\lambda + h''} .$$
@@ -757,7 +755,7 @@ plots.table(
 # loss stays between two bounds. In places it is negative, so for the wave iMAML's objective is not convex either.
 #
 # The picture on the right belongs to a simpler loss, which is convex too. Its gradient is 1 up to $\phi = 1$, and grows
-# afterwards. As soon as the curvature of the loss begins, $J$ falls below 1, and at first $J$ falls faster than the
+# afterwards. As soon as the loss begins to curve, $J$ falls below 1, and at first $J$ falls faster than the
 # gradient $h'$ grows. So $F_\text{prox}' = J h'$ decreases, which the derivative of a convex function never does. The
 # gradient of the Moreau envelope is $h'$ itself, which never decreases.
 #
@@ -770,8 +768,8 @@ plots.table(
 #
 # The curvature of the wave falls to $0.1$, and the loss on the right has no curvature at all up to $\phi = 1$. Would
 # iMAML's objective be convex if the loss were curved enough everywhere? Show that no smallest curvature is enough. Write
-# a function that, for any proximal strength and any smallest curvature, constructs a loss that is curved at least so
-# much, and for which $F_\text{prox}$ is not convex. As before, this loss is support and query loss in one.
+# a function that, for any proximal strength and any smallest curvature, constructs a loss whose curvature is at least
+# that large, and for which $F_\text{prox}$ is not convex. As before, this loss is support and query loss in one.
 #
 # To prove that $F_\text{prox}$ is not convex, give two initializations as well. The value of a convex function half way
 # between two points is never above the mean of its values at these points. So find two initializations for which the

@@ -974,8 +974,8 @@ COUNTER_EXAMPLE = Exercise(
         Misconception(
             "for one smallest curvature",
             _example(lambda lam, mu: 4 * (1 + lam)),
-            "Your example works except for the largest `smallest_curvature`. By line 3, $h'$ must be the larger, the "
-            "more the loss is curved.",
+            "Your example works except for the largest `smallest_curvature`. By line 3, the more the loss is "
+            "curved, the larger $h'$ must be.",
         ),
     ),
     alternatives=(
