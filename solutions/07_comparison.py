@@ -204,7 +204,7 @@ def compare(run, cost, grid, budget, tuning_seed, seeds):
     Args:
       run: function of (method, configuration, num_steps, seed) that
         returns (validation error, test error); NaN where it diverged.
-      cost: method -> gradients of one outer step for each task.
+      cost: dictionary method -> gradients of one outer step per task.
       grid: list of the configurations, the same for all methods.
       budget: gradients that each run may spend for each task.
       tuning_seed: the seed of the runs that choose.
@@ -619,7 +619,7 @@ _winner = _order.index(figures.ranking(figures.SINES)[0])
 digit_prediction.reveal({0: 0, 5: 2}.get(_winner, 1))
 figures.results(
     figures.DIGITS,
-    "On digits the order is another one, and the nearest mean beats three of the six",
+    "On digits the order is different, and the nearest mean beats three of the six",
     "Errors of five seeds for each method. FO-B-MAML and FO-MAML are lowest. A dotted line, the nearest "
     "mean, separates them from MAML, iMAML and Reptile; fine-tuning and joint training are far to the right.",
     tuple(comparison.VARIANTS),
@@ -948,7 +948,7 @@ progress("07")
 #   [arXiv 1909.04630](https://arxiv.org/abs/1909.04630). iMAML, with measurements of its cost and memory.
 # - A. Antoniou, H. Edwards, A. Storkey. *How to train your MAML.* ICLR 2019.
 #   [arXiv 1810.09502](https://arxiv.org/abs/1810.09502). Other cures for MAML's instability.
-# - P. Henderson, R. Islam, P. Bachman, J. Pineau, D. Precup, D. Meger. *Deep reinforcement learning that matters.* AAAI
-#   2018. [arXiv 1709.06560](https://arxiv.org/abs/1709.06560). What seeds and unequal tuning do to comparisons.
+# - P. Henderson, R. Islam, P. Bachman, J. Pineau, D. Precup, D. Meger. *Deep reinforcement learning that matters.*
+#   AAAI 2018. [arXiv 1709.06560](https://arxiv.org/abs/1709.06560). What seeds and unequal tuning do to comparisons.
 # - S. Greydanus, D. Kobak. *Scaling down deep learning with MNIST-1D.* 2024.
 #   [arXiv 2011.14439](https://arxiv.org/abs/2011.14439). The signals.

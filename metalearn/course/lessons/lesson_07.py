@@ -217,16 +217,16 @@ COMPARE = Exercise(
             "All three numbers of yours are the lowest error. The best seed is luck that a new run will not repeat.",
         ),
         Misconception(
-            "equal steps, set by the dearest",
+            "equal steps, set by the most expensive",
             _comparison(steps=lambda method, cost, budget, grid: budget // max(cost.values())),
-            "Your result equals that of a comparison in which all methods take as many outer steps as the dearest one "
-            "can afford. The budget counts *gradients*, so a cheap method takes more steps.",
+            "Your result equals that of a comparison in which all methods take as many outer steps as the most "
+            "expensive one can afford. The budget counts *gradients*, so a cheap method takes more steps.",
         ),
         Misconception(
             "equal steps, set by the cheapest",
             _comparison(steps=lambda method, cost, budget, grid: budget // min(cost.values())),
             "Your result equals that of a comparison in which all methods take as many outer steps as the cheapest one "
-            "can afford. The dear methods then overdraw the budget.",
+            "can afford. The expensive methods then exceed the budget.",
         ),
         Misconception(
             "budget taken for steps",
@@ -343,7 +343,7 @@ COMPARE = Exercise(
     alternatives=(_in_one_table,),
     hints=(
         "For each method there are three steps: how many outer steps the budget pays for, which configuration has the "
-        "lowest validation error with the tuning seed, and what the reported seeds find with it on the test.",
+        "lowest validation error with the tuning seed, and which test errors the reported seeds reach with it.",
         "`np.nanargmin` passes over NaN. `run(...)` returns a pair, so `run(...)[0]` is the validation error.",
     ),
     expected="A dictionary with one array for each method. The test error of a configuration that was not chosen "
@@ -1209,8 +1209,8 @@ def judge_own(build, loss, num_steps, learning_rate, proximal_strength, trial):
     text = f"**Your meta-gradient is on the front.** {numbers}."
     if both:
         text = (
-            f"{numbers}. Ahead of it are {ahead[0][0]} for F_MAML and {ahead[1][0]} for F_prox, each no dearer and no "
-            "further off. Make yours cheaper, or bring it nearer to one of the two."
+            f"{numbers}. Ahead of it are {ahead[0][0]} for F_MAML and {ahead[1][0]} for F_prox, each at no higher "
+            "cost and with no larger error. Make yours cheaper, or bring it nearer to one of the two."
         )
     if kind:
         text = f"Up to a factor, your gradient equals this on every task: {kind}."
@@ -1269,14 +1269,14 @@ OWN = Exercise(
             "mixture dominated by MAML",
             _sum_of(_SHOWN["MAML"], _SHOWN["FO-MAML"], (0.5, 0.5)),
             "Your gradient is a sum of shown ones, and it is dominated: MAML is nearer to the gradient of F_MAML and "
-            "iMAML to that of F_prox, and neither is dearer. Who has computed MAML's gradient for half of the sum has "
-            "paid for all of it.",
+            "iMAML to that of F_prox, and neither costs more. Whoever has computed MAML's gradient for half of the "
+            "sum has paid for all of it.",
         ),
         Misconception(
             "dominated by MAML and iMAML",
             _longer,
             "Your gradient is dominated: MAML is nearer to the gradient of F_MAML and iMAML to that of F_prox, and "
-            "neither is dearer. More inner steps do not remove what a method leaves out. The same holds for a finer "
+            "neither costs more. More inner steps do not remove what a method leaves out. The same holds for a finer "
             "difference in ν where the inner solves are the larger error.",
         ),
         Misconception(
@@ -1582,7 +1582,7 @@ def own_comparison(curve: Callable[[np.random.Generator, _Array], _Array], gradi
         steps = comparison.outer_steps(*this)
         seeds = np.tile(range(4), len(points))  # the first of four tunes, the others report
         runs = comparison.begin(*this, seeds, [point for point in points for _ in range(4)])
-        for _ in bar(range(settings.checkpoints), f"{name}, four configurations and four seeds"):
+        for _ in bar(range(settings.checkpoints), f"{name}, sixteen runs"):
             runs = jax.block_until_ready(comparison.advance(*this, False, steps // settings.checkpoints, runs))
         validation, test = (
             np.asarray(comparison.own_score(*this, runs, tasks)[0]).reshape(-1, 4)
@@ -1739,7 +1739,7 @@ def chosen(name: str, rows: tuple[str, ...]) -> None:
     plots.table(
         errors,
         ("", "own adaptation", "common adaptation"),
-        title="What it led to",
+        title="The errors of each row",
         caption=f"{_UNIT[name].capitalize()}: median, and in brackets lowest and highest of five seeds.",
     )
 
