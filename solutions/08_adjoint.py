@@ -779,8 +779,9 @@ assert spacings[points.argmin()] == np.sqrt(1_024) and points.min() == 2 * np.sq
 
 # %% [markdown]
 # Checkpoints do not need an ODE, and MAML can have them too. Deep learning calls them rematerialization, and the library
-# offers them as `ml.maml(..., remat=True)`. `ml.a_maml` always works with about $\sqrt K$ checkpoints. How much memory does
-# this save? The compiler reports how much each program needs.
+# offers them as `ml.maml(..., remat=True)`, which computes each step a third time instead of keeping its intermediate
+# results. `ml.a_maml` always works with about $\sqrt K$ checkpoints. How much memory does this save? The compiler reports
+# how much each program needs.
 
 # %%
 memory_prediction = predict("08.memory")
