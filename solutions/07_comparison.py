@@ -757,8 +757,8 @@ assert (_wide["MAML, rematerialized"] < _wide["FO-B-MAML symmetric"]).all()
 # steps as for ten. Rematerialized MAML grows by less than $\sqrt 5$ between ten steps and fifty, at the price of up
 # to $2K$ gradients more. With the width of the network every method's memory grows alike, because all of them hold at
 # least one backward pass of the network. So what FO-B-MAML saves over MAML is the dependence on $K$. FO-MAML and Reptile
-# save it as well. Rematerialized MAML keeps the exact gradient, and in the networks on the right, with $K = 10$, it needs
-# even less memory than the symmetric form of FO-B-MAML.
+# save it as well. Rematerialized MAML keeps the exact gradient, and in the networks of the second plot, with $K = 10$, it
+# needs even less memory than the symmetric form of FO-B-MAML.
 
 # %% [markdown]
 # ## Your own curves

@@ -575,7 +575,7 @@ figures.lost(valley, task, theta, flow, returned, np.linspace(0, T, len(flow)))
 # and a rounding error decides to which side the trajectory falls.
 #
 # Move the slider and change the precision. **The parabola was lost at $LT = 36$ in float64 and at 16 in float32. Is the
-# valley lost at about the same values?** The straight line in the right panel is $\varepsilon\, e^{LT}$.
+# valley lost at about the same values?** The dotted line is $\varepsilon\, e^{LT}$.
 
 # %% tags=["fold"]
 values = np.arange(1, 46)

@@ -52,10 +52,10 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # for a query set. With a single loss there is another natural meta-objective, which is the loss *plus the proximal
 # term* at $\phi^*$. It is the lowest value of the very quantity that adaptation minimizes.
 #
-# The figure shows this for a loss of one parameter. On the left is the proximal objective of one initialization
-# $\theta$. Its lowest value is plotted on the right, for every $\theta$, and this curve is the **Moreau envelope** $F$
-# of the loss. Raise the proximal strength $\lambda$, and move $\theta$. **Does the envelope lie above the loss or below
-# it, and where does it have kinks?** Then choose the absolute value as the loss.
+# The figure shows this for a loss of one parameter. Its first panel has the proximal objective of one initialization
+# $\theta$. The lowest value is plotted in the second panel, for every $\theta$, and this curve is the **Moreau
+# envelope** $F$ of the loss. Raise the proximal strength $\lambda$, and move $\theta$. **Does the envelope lie above
+# the loss or below it, and where does it have kinks?** Then choose the absolute value as the loss.
 
 # %%
 controls = {"proximal_strength": (0.2, 10.0, 0.2, 0.6), "theta": (-3.0, 3.0, 0.1, 2.5)}
@@ -76,7 +76,7 @@ assert np.allclose(2.0 * (_theta - _adapted), np.clip(2.0 * _theta, -1, 1), atol
 # strength the wiggles nearly disappear, and what remains are small kinks, where $\phi^*$ jumps from one valley to the
 # next. With a large proximal strength the kinks vanish and the wiggles return.
 #
-# The dotted line on the right is the tangent of $F$ at $\theta$. Its slope is the number above the left panel,
+# The dotted line is the tangent of $F$ at $\theta$. Its slope is the number above the first panel,
 # $\lambda\, (\theta - \phi^*)$. So to know the gradient of the envelope it is enough to know where the minimum *is*. The
 # next section shows why.
 #
@@ -342,7 +342,8 @@ check("09.moreau_point", moreau_point)
 # $\big(\sum_i W_i\big)\, \theta = \sum_i W_i\, m_i$.
 #
 # </details>
-#
+
+# %% [markdown]
 # For other losses too, wherever $\phi^*$ does not jump, the Hessian of the envelope is
 # $W = \lambda H\, (H + \lambda I)^{-1}$, with $H$ taken at $\phi^*$. To see this, differentiate the gradient
 # $\lambda\, (\theta - \phi^*)$ once more. The result is $\lambda\, (I - J)$, where $J$ is still
@@ -749,12 +750,12 @@ plots.table(
 )
 
 # %% [markdown]
-# The picture on the left belongs to the wave. In line 3 the third derivative of the loss is multiplied by its gradient.
+# The first panel belongs to the wave. In line 3 the third derivative of the loss is multiplied by its gradient.
 # The third derivative of the wave keeps changing between positive and negative values of the same size, while its
 # gradient grows without bound. So the curvature of iMAML's objective swings more and more widely, although that of the
 # loss stays between two bounds. In places it is negative, so for the wave iMAML's objective is not convex either.
 #
-# The picture on the right belongs to a simpler loss, which is convex too. Its gradient is 1 up to $\phi = 1$, and grows
+# The second panel belongs to a simpler loss, which is convex too. Its gradient is 1 up to $\phi = 1$, and grows
 # afterwards. As soon as the loss begins to curve, $J$ falls below 1, and at first $J$ falls faster than the
 # gradient $h'$ grows. So $F_\text{prox}' = J h'$ decreases, which the derivative of a convex function never does. The
 # gradient of the Moreau envelope is $h'$ itself, which never decreases.
@@ -766,7 +767,7 @@ plots.table(
 # %% [markdown]
 # ## Exercise: a counter-example of your own
 #
-# The curvature of the wave falls to $0.1$, and the loss on the right has no curvature at all up to $\phi = 1$. Would
+# The curvature of the wave falls to $0.1$, and the simpler loss has no curvature at all up to $\phi = 1$. Would
 # iMAML's objective be convex if the loss were curved enough everywhere? Show that no smallest curvature is enough. Write
 # a function that, for any proximal strength and any smallest curvature, constructs a loss whose curvature is at least
 # that large, and for which $F_\text{prox}$ is not convex. As before, this loss is support and query loss in one.
@@ -826,7 +827,8 @@ check("09.counter_example", counter_example)
 # initialization whose minimum is at $\phi^*$ is $\theta = \phi^* + h'(\phi^*) / \lambda$.
 #
 # </details>
-#
+
+# %% [markdown]
 # None of this happens at a minimum of the loss. There $h' = 0$, and all that is left of line 3 is $J^2 h''$, which is
 # not negative for a convex loss. The larger $h'$ is, the more the other term of line 3 counts. By stationarity
 # $h' = \lambda\, (\theta - \phi^*)$, so this term matters most where adaptation moves the parameters a long way.
