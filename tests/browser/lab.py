@@ -160,7 +160,7 @@ class Notebook:
         self.page.evaluate(WATCH)
         for _ in range(3 * presses):
             low, now, high, step = slider.evaluate("({min, value, max, step}) => [min, value, max, step].map(Number)")
-            key = "ArrowLeft" if now + step > high else "ArrowRight" if now == low else key
+            key = "ArrowLeft" if now + step > high else "ArrowRight" if now < low + step / 2 else key
             self.page.keyboard.press(key)
             with suppress(PlaywrightTimeout):  # a small step may draw the same picture, which is not sent again
                 self.page.wait_for_function("seen => latencies.length > seen", arg=seen, timeout=5_000)

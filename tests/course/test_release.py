@@ -312,6 +312,70 @@ class TestHiddenTest:
         assert hidden_seed(SECRET, "01.floor") == hidden_seed(SECRET, "01.floor")
 
 
+class TestDefinitions:
+    """What of a student's cell the grader runs."""
+
+    @pytest.fixture
+    def definitions(self):
+        return pytest.importorskip("metalearn.course.publishing.classroom", reason="needs nbgrader").definitions
+
+    @pytest.mark.parametrize(
+        "source",
+        [
+            "import os\nfrom jax import numpy as jnp",
+            '"""A note."""\n\nrate: float = 0.1\nnames = pairs = [(1, "a")]',
+            "@jax.jit\ndef f(x, *, y=jnp.zeros(3)) -> jax.Array:\n    return setattr(x, 'y', y)",
+            "f = jax.jit(lambda x: g(x))",
+            "class A(nnx.Module):\n    size: int = 3\n\n    def __call__(self):\n        return print(self)",
+        ],
+    )
+    def test_are_kept(self, definitions, source):
+        assert definitions(source) == (source, [])
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "print(x)",
+            "grader.hidden_test = None",
+            "x = setattr(grader, 'hidden_test', None)",
+            "x = grader.__setattr__('hidden_test', None)",
+            "x = make()()",
+            "x = [patch() for _ in range(3)]",
+            "for _ in range(3): pass",
+            "with open('a') as file: pass",
+            "def f(x=patch()): pass",
+            "f = lambda x=patch(): x",
+            "f = (lambda: patch())()",
+            "def f(x: patch()): pass",
+            "@patch()\ndef f(): pass",
+            "class A(metaclass=patch()): pass",
+            "class A:\n    patch()",
+            "x: patch() = 3",
+            "x += patch()",
+            "del x",
+            "%run a.py",
+            "!ls",
+            "%%bash\nls",
+            "x = !ls",
+            "await f()",
+        ],
+    )
+    def test_are_all_that_is_kept(self, definitions, line):
+        code, left_out = definitions(f"a = 1\n\n{line}\n")
+        if line.startswith("%%"):
+            code, left_out = definitions(line)
+            assert left_out == [1]
+        else:
+            assert code.strip() == "a = 1" and left_out == [3]
+
+    def test_stay_on_their_lines(self, definitions):
+        code, left_out = definitions("print(1)\nprint(2)\n\n\ndef f():\n    return 1\n\n\nf()")
+        assert code.splitlines()[4:6] == ["def f():", "    return 1"] and left_out == [1, 2, 9]
+
+    def test_of_what_is_no_python_are_left_for_the_kernel_to_complain(self, definitions):
+        assert definitions("def f(:") == ("def f(:", [])
+
+
 def public_answers(exercise):
     """The right answers to what `check` asks, by the shape of the first argument."""
     instances = exercise.instances(np.random.default_rng(0))
@@ -346,16 +410,10 @@ def wrong(lesson):
 
 
 def careless():
-    """A right lesson with one cell that never ends, one test cell deleted, and words on standard error."""
-    solved = right(TERM[0])
-    end_of_docstring, noise = '    """\n', "    import sys\n\n    print('careful', file=sys.stderr)\n"
-    noisy = solved["00-learning_rate_derivative"].replace(end_of_docstring, end_of_docstring + noise)
-    assert noise in noisy
-    return solved | {
-        "00-per_task_losses": "while True:\n    pass",
-        "00-gradient_descent-check": None,
-        "00-learning_rate_derivative": noisy,
-    }
+    """A right lesson with one function that never ends, one test cell deleted, and words on standard error."""
+    noisy = with_first_line("00-learning_rate_derivative", "import sys; print('careful', file=sys.stderr)")
+    endless = with_first_line("00-per_task_losses", "while True: pass")
+    return noisy | {"00-per_task_losses": endless["00-per_task_losses"], "00-gradient_descent-check": None}
 
 
 def parrot():
@@ -386,6 +444,50 @@ for kind in ("text/markdown", "text/latex", "image/svg+xml"):
 """
 
 
+PATCHES = """
+from metalearn.course.exercises import exercise, grading, hidden_tests
+
+hidden_tests.hidden_test = hidden_tests._complaint = lambda *arguments: None
+setattr(hidden_tests, "_complaint", lambda *arguments: None)
+nothing = setattr(hidden_tests, "_complaint", lambda *arguments: None)
+nothing = hidden_tests.__setattr__("_complaint", lambda *arguments: None)
+for each in exercise.all_exercises():
+    object.__setattr__(each, "reference", lambda *arguments: 0)
+
+
+@(lambda function: setattr(hidden_tests, "_complaint", print) or function)
+def helper(number=setattr(hidden_tests, "_complaint", lambda *arguments: None)):
+    return number
+
+
+class Patch:
+    setattr(hidden_tests, "_complaint", lambda *arguments: None)
+"""
+
+
+def patched(notebook):
+    """The grader changed by a cell of the student's own, by a cell of the lesson and below a stub."""
+    numbers = {cell.id: number for number, cell in enumerate(notebook.cells)}
+    notebook.cells[numbers["00-per_task_losses"]].source += PATCHES
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    first.source += PATCHES
+    notebook.cells.insert(5, nbformat.v4.new_code_cell(PATCHES))
+
+
+def spread(notebook):
+    """One solution in two cells of the student's own, and a cell of the lesson broken."""
+    numbers = {cell.id: number for number, cell in enumerate(notebook.cells)}
+    solution = notebook.cells[numbers["00-finite_difference"]]
+    own = [
+        nbformat.v4.new_code_cell("import jax\n\nminus = -1\nprint('a note')"),
+        nbformat.v4.new_code_cell(solution.source.replace("finite_difference", "my_difference", 1)),
+    ]
+    solution.source = "finite_difference = jax.tree_util.Partial(my_difference)"
+    notebook.cells[numbers["00-finite_difference"] : numbers["00-finite_difference"]] = own
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    first.source = "1 / 0"
+
+
 def twice(notebook):
     """A solution and a test that were copied and pasted, marks of the grader included."""
     for name in ("00-finite_difference", "00-per_task_losses-check"):
@@ -400,17 +502,29 @@ def scripted(notebook):
     notebook.metadata["title"] = "</title><script>window.ran = 9</script>"
 
 
-def with_last_line(name, line):
-    """Everything right, and one line more below one solution."""
-    return {**right(TERM[0]), name: f"{right(TERM[0])[name]}\n{line}"}
+def with_first_line(name, line):
+    """Everything right, and one line more below the docstring of one solution."""
+    solved = right(TERM[0])
+    end_of_docstring = '    """\n'
+    longer = solved[name].replace(end_of_docstring, f"{end_of_docstring}    {line}\n", 1)
+    assert longer != solved[name]
+    return solved | {name: longer}
+
+
+def with_last_lines(name, lines):
+    """Everything right, and lines below one solution that belong to no function."""
+    return {**right(TERM[0]), name: f"{right(TERM[0])[name]}\n{lines}"}
 
 
 # Submissions of the first lesson that are odd: what is written, and what is done to the notebook.
 ODD = {
     "copied": ({}, twice),
-    "loud": (with_last_line("00-finite_difference", "for _ in range(340):\n    print('x' * 100_000)"), None),
-    "quitter": (with_last_line("00-gradient_descent", "import os\n\nos.kill(os.getpid(), 9)"), None),
+    "loud": (with_first_line("00-finite_difference", "print('x' * 1_000_000)"), None),
+    "quitter": (with_first_line("00-gradient_descent", "import os; os.kill(os.getpid(), 9)"), None),
+    "astray": (with_last_lines("00-gradient_descent", "quit()\nwhile True:\n    pass"), None),
     "scripted": ({}, scripted),
+    "spread": ({}, spread),
+    "patched": (wrong(TERM[0]), patched),
     "shadow": (wrong(TERM[0]), None),
     "linked": ({}, None),
 }
@@ -572,7 +686,7 @@ class TestTerm:
         refused = {("linked", name) for name in POINTS if name.startswith("00")}  # not graded at all
         assert term.waiting == {("right", "05-three_points"), ("wrong", "05-three_points")} | refused
 
-    def test_a_cell_that_never_ends_costs_itself_and_a_deleted_test_and_noise_cost_nothing(self, term):
+    def test_a_function_that_never_ends_costs_itself_and_a_deleted_test_and_noise_cost_nothing(self, term):
         expected = {name: points for name, points in POINTS.items() if name.startswith("00")}
         assert self.scores(term, "careless") == {**expected, "00-per_task_losses-check": 0}
 
@@ -580,8 +694,9 @@ class TestTerm:
     def test_no_trick_with_the_visible_tests_earns_a_point(self, term, student):
         assert set(self.scores(term, student).values()) == {0}
 
-    @pytest.mark.parametrize("student", ["copied", "loud", "scripted"])
-    def test_a_copied_cell_much_output_and_scripts_cost_nothing(self, term, student):
+    @pytest.mark.parametrize("student", ["copied", "loud", "scripted", "astray", "spread"])
+    def test_what_only_disturbs_costs_nothing(self, term, student):
+        """A copied cell, much output, scripts, code outside of functions, and cells that were changed or added."""
         assert self.scores(term, student) == {name: points for name, points in POINTS.items() if name.startswith("00")}
 
     def test_a_copy_of_a_graded_cell_is_named_in_the_feedback(self, term):
@@ -594,8 +709,14 @@ class TestTerm:
         assert self.scores(term, "quitter") == first | dict.fromkeys(later, 0)
         assert squeezed("so nothing below it was run") in feedback(term, "quitter")
 
-    def test_no_file_beside_the_notebook_takes_the_place_of_a_module(self, term):
-        assert set(self.scores(term, "shadow").values()) == {0}
+    @pytest.mark.parametrize("student", ["shadow", "patched"])
+    def test_neither_a_file_beside_the_notebook_nor_a_cell_changes_the_grader(self, term, student):
+        assert set(self.scores(term, student).values()) == {0}
+
+    def test_the_feedback_says_what_was_not_run_and_shows_what_was_written(self, term):
+        told = feedback(term, "astray")
+        assert squeezed("only what this cell defines was run, and not what starts on line") in told
+        assert squeezed("quit()\nwhile True:") in told
 
     def test_a_link_to_another_file_is_refused_and_named(self, term):
         assert "is a symbolic link" in term.said

@@ -1,15 +1,18 @@
 """`check` and `hint`: what a learner calls below an exercise."""
 
-from datetime import date
-from typing import Any
+from __future__ import annotations
 
-from matplotlib.figure import Figure
+from datetime import date
+from typing import TYPE_CHECKING, Any
 
 from metalearn import _require, plots
 from metalearn.course.exercises import exercise as exercises
 from metalearn.course.exercises.grading import Comparison, grade
 from metalearn.course.records import record
 from metalearn.course.widgets.display import Card, in_notebook, show_markdown
+
+if TYPE_CHECKING:  # loaded by the first figure
+    from matplotlib.figure import Figure
 
 # The words carry the status; the signs and colours only help to find it.
 HEADINGS = {"passed": "✓ Passed.", "not yet": "○ Not yet tried.", "failed": "✗ Not right yet."}

@@ -1,13 +1,14 @@
 """Exercises, predictions, quiz and figures of lesson 01, Learning to learn."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from matplotlib.figure import Figure
 
 import metalearn as ml
 from metalearn import plots
@@ -27,6 +28,9 @@ from metalearn.course.lessons.adaptation import (
 from metalearn.course.process import bar
 from metalearn.course.widgets import diagrams
 from metalearn.task import Params, Task
+
+if TYPE_CHECKING:  # loaded by the first figure
+    from matplotlib.figure import Figure
 
 # 01.floor -----------------------------------------------------------------------------------------------------------
 

@@ -1,13 +1,14 @@
 """Exercises, predictions, quiz and figures of lesson 02, MAML."""
 
+from __future__ import annotations
+
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from matplotlib.figure import Figure
 
 import metalearn as ml
 from metalearn import plots
@@ -34,6 +35,9 @@ from metalearn.course.lessons.adaptation import (
 from metalearn.course.process import bar
 from metalearn.course.widgets import diagrams
 from metalearn.task import Params
+
+if TYPE_CHECKING:  # loaded by the first figure
+    from matplotlib.figure import Figure
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -1,15 +1,15 @@
 """Exercises, quiz and figures of lesson 03, first-order methods."""
 
+from __future__ import annotations
+
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 from jaxtyping import Float
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from metalearn import plots, theory
 from metalearn.course.exercises.exercise import Exercise, Guess, Misconception, Question
@@ -32,6 +32,10 @@ from metalearn.course.lessons.adaptation import (
 )
 from metalearn.course.widgets import diagrams
 from metalearn.task import Task
+
+if TYPE_CHECKING:  # loaded by the first figure
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # 03.fixed_points ----------------------------------------------------------------------------------------------------
 

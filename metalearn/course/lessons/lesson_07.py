@@ -1,19 +1,20 @@
 """Lesson 07, the comparison: its exercises, predictions, quiz and figures."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import itertools
 import json
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Float
-from matplotlib.figure import Figure
 
 import metalearn as ml
 from metalearn import plots
@@ -22,6 +23,9 @@ from metalearn.course.lessons import comparison, own
 from metalearn.course.lessons.comparison import METHODS, RECORD, SETTINGS, low_median_high
 from metalearn.course.process import bar
 from metalearn.course.widgets import diagrams
+
+if TYPE_CHECKING:  # loaded by the first figure
+    from matplotlib.figure import Figure
 
 _Array = Float[np.ndarray, "..."]
 

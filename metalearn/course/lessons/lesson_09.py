@@ -1,15 +1,16 @@
 """Exercises, predictions, quiz and figures of lesson 09, Moreau envelopes."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
-from matplotlib.figure import Figure
 
 import metalearn as ml
 from metalearn import plots
@@ -30,6 +31,9 @@ from metalearn.course.lessons.adaptation import (
 from metalearn.course.widgets import diagrams
 from metalearn.task import Task
 from metalearn.tasks.quadratic import QuadraticBatch
+
+if TYPE_CHECKING:  # loaded by the first figure
+    from matplotlib.figure import Figure
 
 _Array = Float[np.ndarray, "..."]
 

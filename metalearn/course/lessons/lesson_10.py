@@ -1,15 +1,16 @@
 """Exercises, predictions, quiz and figures of lesson 10, memory: MOML and LocalMOML."""
 
+from __future__ import annotations
+
 import functools
 import itertools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Float
-from matplotlib.figure import Figure
 
 import metalearn as ml
 from metalearn import plots
@@ -32,6 +33,9 @@ from metalearn.course.lessons.adaptation import (
 from metalearn.course.widgets import diagrams
 from metalearn.learners.moml import MOMLState
 from metalearn.tasks import ClientData, IndexedTasks
+
+if TYPE_CHECKING:  # loaded by the first figure
+    from matplotlib.figure import Figure
 
 _Array = Float[np.ndarray, "..."]
 

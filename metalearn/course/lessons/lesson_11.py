@@ -3,12 +3,14 @@
 `python -m metalearn.course.lessons.lesson_11` computes the curves of the opening picture anew and writes them down.
 """
 
+from __future__ import annotations
+
 import argparse
 import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,6 @@ import optax
 from flax import nnx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
-from matplotlib.figure import Figure
 
 import metalearn as ml
 from metalearn import plots
@@ -25,6 +26,9 @@ from metalearn.course.exercises.exercise import Exercise, Guess, Misconception, 
 from metalearn.course.lessons.adaptation import unstack
 from metalearn.course.process import bar, setup
 from metalearn.course.widgets import diagrams
+
+if TYPE_CHECKING:  # loaded by the first figure
+    from matplotlib.figure import Figure
 
 _Array = Float[np.ndarray, "..."]
 

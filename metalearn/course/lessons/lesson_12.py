@@ -1,17 +1,18 @@
 """Lesson 12, few-shot images: its exercises, predictions, quiz and figures."""
 
+from __future__ import annotations
+
 import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Float
-from matplotlib.figure import Figure
 
 import metalearn as ml
 from metalearn import plots
@@ -19,6 +20,9 @@ from metalearn.course.exercises.exercise import Exercise, Guess, Misconception, 
 from metalearn.course.lessons import few_shot
 from metalearn.course.widgets import diagrams, draw_five, playgrounds
 from metalearn.task import Params, Task
+
+if TYPE_CHECKING:  # loaded by the first figure
+    from matplotlib.figure import Figure
 
 _Array = Float[np.ndarray, "..."]
 

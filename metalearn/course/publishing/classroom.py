@@ -2,19 +2,22 @@
 
     Collector       finds student and lesson in the names that learning platforms give to files
     Sanitize        refuses a notebook that is a link, and takes copies of graded cells for what they are
-    Execute         runs a submission as far as its kernel lives
+    Execute         runs the lesson as it was handed out, and what the student's cells define
     FeedbackPage    writes the page that a student reads, without scripts
 
 It is imported by nbgrader only.
 """
 
+import ast
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
 import bleach
+import nbformat
 from bleach.css_sanitizer import CSSSanitizer
+from IPython.core.inputtransformer2 import TransformerManager
 from jinja2 import pass_context
 from nbclient.exceptions import DeadKernelError
 from nbconvert.exporters import HTMLExporter
@@ -29,6 +32,9 @@ from metalearn.course import syllabus
 
 LINKED = "is a symbolic link. A submission is a file of its own; ask for the notebook itself"
 COPY = "This is a copy of a cell that is graded: the last one counts."
+LEFT_OUT = (
+    "Graded without the statements that start on line {}: here imports, functions, classes and constants are run.\n"
+)
 KERNEL_ENDED = "The kernel ended in an earlier cell, or in this one, so nothing below it was run."
 
 _STUDENT = re.compile(r"\w[\w .@+'-]*")  # no path, no pattern of a shell, nothing hidden
@@ -107,12 +113,73 @@ class Sanitize(NbGraderPreprocessor):
         return nb, resources
 
 
+def definitions(source: str) -> tuple[str, list[int]]:
+    """What a cell defines: its imports, functions, classes and constants, and the lines where other statements start.
+
+    A constant is a name set to a value for which nothing is called but functions of a module, as `jnp.array` and
+    `jax.jit`. So what a student writes into a function is run when it is judged, and nothing outside of it before.
+    """
+    code = TransformerManager().transform_cell(source)
+    try:
+        others = [each for each in ast.parse(code).body if not _defines(each)]
+    except SyntaxError:  # it is run as it stands, so that the feedback shows what is wrong with it
+        return source, []
+    lines = code.splitlines()  # each stays in its place, so that an error names the line that the student sees
+    starts = [min([each.lineno, *(it.lineno for it in getattr(each, "decorator_list", ()))]) for each in others]
+    for start, each in zip(starts, others, strict=True):
+        lines[start - 1 : each.end_lineno] = [""] * (each.end_lineno - start + 1)
+    return "\n".join(lines), starts
+
+
+def _defines(statement: ast.stmt) -> bool:
+    match statement:
+        case ast.Import() | ast.ImportFrom():
+            return True
+        case ast.FunctionDef(args=arguments, decorator_list=decorators, returns=returned):
+            return all(map(_is_quiet, [arguments, *decorators, returned]))
+        case ast.ClassDef(bases=bases, keywords=keywords, decorator_list=decorators, body=body):
+            return all(map(_defines, body)) and all(map(_is_quiet, [*bases, *keywords, *decorators]))
+        case ast.Assign(targets=targets, value=value):
+            return all(isinstance(target, ast.Name) for target in targets) and _is_quiet(value)
+        case ast.AnnAssign(target=ast.Name(), annotation=annotation, value=value):
+            return _is_quiet(annotation) and _is_quiet(value)
+        case ast.Pass() | ast.Expr(value=ast.Constant()):
+            return True
+    return False
+
+
+def _is_quiet(part: ast.AST | None) -> bool:
+    """Whether nothing is called in it but functions of a module; what a lambda holds is not called yet."""
+    match part:
+        case None:
+            return True
+        case ast.Lambda(args=arguments):
+            return _is_quiet(arguments)
+        case ast.Call(func=function) if not _is_of_a_module(function):
+            return False
+    return all(map(_is_quiet, ast.iter_child_nodes(part)))
+
+
+def _is_of_a_module(function: ast.expr) -> bool:
+    if not isinstance(function, ast.Attribute) or function.attr.startswith("_"):
+        return False
+    return isinstance(function.value, ast.Name) or _is_of_a_module(function.value)
+
+
 class Execute(NbgraderExecute):
-    """Runs a submission; where its code ends the kernel, what ran before counts, and no cell below it does."""
+    """Runs the lesson's own cells as they were handed out, and of all others what they define.
+
+    Where code ends the kernel, what ran before counts, and no cell below it does.
+    """
 
     def preprocess(self, nb: NotebookNode, resources: Any = None, km: Any = None) -> tuple[NotebookNode, Any]:
         """Called by nbgrader once for a submission."""
         self._reached = 0
+        root, lesson = Path(self.config.CourseDirectory.root), resources["nbgrader"]["assignment"]
+        handed_out = nbformat.read(
+            root / "source" / lesson / f"{resources['nbgrader']['notebook']}.ipynb", as_version=4
+        )
+        self._handed_out = {cell.id: cell.source for cell in handed_out.cells if "exercise" not in cell.metadata}
         try:
             return super().preprocess(nb, resources, km)
         except DeadKernelError:
@@ -126,7 +193,22 @@ class Execute(NbgraderExecute):
     def preprocess_cell(self, cell: NotebookNode, resources: Any, index: int) -> Any:
         """Called for each cell in turn."""
         self._reached = index
-        return super().preprocess_cell(cell, resources, index)
+        if cell.cell_type != "code":
+            return cell, resources
+        mark = cell.metadata.get("nbgrader") or {}
+        if cell.get("id") in self._handed_out and not mark:
+            cell.source = self._handed_out[cell.id]
+        if mark.get("grade") or cell.source in self._handed_out.values():  # nbgrader put the tests back itself
+            return super().preprocess_cell(cell, resources, index)
+        written = cell.source
+        cell.source, left_out = definitions(written)
+        try:
+            cell, resources = super().preprocess_cell(cell, resources, index)
+        finally:
+            cell.source = written
+        if left_out:
+            cell.outputs = [new_output("stream", text=LEFT_OUT.format(", ".join(map(str, left_out)))), *cell.outputs]
+        return cell, resources
 
 
 _TEXT = """

@@ -1,18 +1,22 @@
 """`explore`: a figure with sliders."""
 
+from __future__ import annotations
+
 import contextlib
 import inspect
 import math
 import numbers
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anywidget
 import traitlets
-from matplotlib.figure import Figure
 
 from metalearn import _require, plots
 from metalearn.course.widgets.display import script, show_with_stand_in, style
+
+if TYPE_CHECKING:  # loaded by the first figure
+    from matplotlib.figure import Figure
 
 # What a control is called, where its name in Python is not what a reader would say.
 WORDS = {
@@ -74,6 +78,8 @@ class Explorer(anywidget.AnyWidget):
 
     def _svg(self, figure: Figure) -> str:
         """As `plots.panels`, with one layout for all pictures."""
+        from matplotlib.figure import Figure
+
         if not isinstance(figure, Figure):
             raise TypeError(f"draw must return a figure of matplotlib, but it returned a {type(figure).__name__}")
         if self._layout is None:
