@@ -52,8 +52,8 @@ setup()  # settings with which the many small programs of a lesson start quickly
 #
 # In lesson 02, on a quadratic support loss of curvature $a$, each inner step multiplied a change to the initialization by
 # $1 - \alpha a$. With $\alpha = 0.1$ and $a = 1$ about 59 % of the change is left after five steps, and almost nothing
-# after sixty. The longer we adapt, the less the adapted parameters depend on the initialization, and the smaller is
-# the meta-gradient that could improve it.
+# after sixty. On such a loss, the longer we adapt, the less the adapted parameters depend on the initialization, and the
+# smaller is the meta-gradient that could improve it.
 #
 # The remedy is to change what adaptation minimises. Think of a spring that pulls the adapted parameters $\phi$ back to
 # $\theta$:
@@ -520,8 +520,8 @@ check("04.implicit_gradient", implicit_gradient)
 #
 # A network with a million parameters has a Hessian with $10^{12}$ entries, which nobody stores. What we can have is a
 # **Hessian-vector product** $H v$, for the price of about two gradients: it is the derivative of the gradient along $v$, in
-# code `jax.jvp(gradient, (phi,), (v,))[1]`. Two methods use nothing else. Write $b = \nabla f(\phi^*)$ and
-# $S = I + H / \lambda$, so that the system is $S g = b$.
+# code `jax.jvp(gradient, (phi,), (v,))[1]`. Two methods need nothing else of $H$. Write
+# $b = \nabla f(\phi^*)$ and $S = I + H / \lambda$, so that the system is $S g = b$.
 #
 # The **Neumann series** is the geometric series for matrices. Where it converges,
 #
@@ -602,7 +602,7 @@ neumann_prediction.reveal(round(np.log2(growth[0.5])) + 1)
 lesson_04.show_solvers(errors)
 
 # %% [markdown]
-# As with every geometric series, the error after $m$ terms is $(-H/\lambda)^m$ times the whole, $S^{-1} b$. So along an
+# As with every geometric series, the error after $m$ terms is $(-H/\lambda)^m$ times the solution $S^{-1} b$. So along an
 # eigenvector of $H$ with eigenvalue $a$, each Hessian-vector product multiplies the error by $-a/\lambda$. The eigenvalue
 # of largest size decides, here $L$: **the series converges when $\lambda > L$ and diverges when $\lambda < L$**. CG works
 # whenever $S$ is positive definite, which is the same as $H + \lambda I$ positive definite. One can show that its relative
@@ -1016,7 +1016,7 @@ progress("04")
 # - A. Rajeswaran, C. Finn, S. Kakade, S. Levine. *Meta-learning with implicit gradients.* 2019.
 #   [arXiv 1909.04630](https://arxiv.org/abs/1909.04630). iMAML.
 # - P. Zhou, X. Yuan, H. Xu, S. Yan, J. Feng. *Efficient meta learning via minibatch proximal update.* NeurIPS 2019.
-#   Meta-MinibatchProx, the origin of adaptation with a proximal term to a learned initialization.
+#   Meta-MinibatchProx: adaptation with a proximal term to a learned initialization, published in the same year as iMAML.
 # - E. Grant, C. Finn, S. Levine, T. Darrell, T. Griffiths. *Recasting gradient-based meta-learning as hierarchical
 #   Bayes.* 2018. [arXiv 1801.08930](https://arxiv.org/abs/1801.08930). Early stopping as a prior around the
 #   initialization.
