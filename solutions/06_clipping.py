@@ -173,7 +173,7 @@ check("06.curvature", meta_curvature)
 #
 # </details>
 #
-# One of the two terms of line 2 is a product of curvatures and hence bounded. The other one contains the third
+# One of the two terms of line 2 contains only curvatures and is hence bounded. The other one contains the third
 # derivative of the support loss, multiplied by $\alpha$ and by the query gradient $f'(\phi_1)$, and that gradient
 # grows with the distance from the minimum.
 #
@@ -644,11 +644,12 @@ figures.averaging_orders(runs)
 assert abs(ends[0]) < 0.1 and abs(ends[2] - 1) < 0.1 and ends[0] < ends[1] < 0.5
 
 # %% [markdown]
-# In one dimension a normalized gradient is only a sign, so normalizing first is **signSGD**, gradient descent on the signs.
-# Each task has one vote: it says on which side its minimum lies, and not how far away. Nine votes for zero win against one
-# for ten, so θ settles at the *median* of the minima, not at their mean. The same happens if each gradient of a batch is
-# normalized before the mean over tasks. Averaging first keeps the sizes. But the average must be long enough, for most
-# averages over two steps have not seen a rare task, and then the vote is still a vote.
+# In one dimension a normalized gradient is only a sign, so normalizing first gives **signSGD**, which uses only the
+# signs of the gradients. Each task has one vote: it says on which side its minimum lies, and not how far away. Nine
+# votes for zero win against one for ten, so θ settles at the *median* of the minima, not at their mean. The same
+# happens if each gradient of a batch is normalized before the mean over tasks. Averaging first keeps the sizes. But the
+# average must be long enough, for most averages over two steps have not seen a rare task, and normalizing such an
+# average leaves a vote again.
 
 # %% [markdown]
 # ## Exercise: a normalized step with momentum
