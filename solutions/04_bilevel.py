@@ -321,7 +321,7 @@ explore(
 # other, and no derivative describes a jump. Then raise $\lambda$ until $h'' + \lambda$ is positive everywhere. The proximal
 # objective is now **strongly convex**, which means that its curvature is at least some positive number everywhere. It has
 # one minimum, and gradient descent with a small learning rate finds it from anywhere. This minimum moves smoothly with
-# $\theta$, so it has a derivative, which we now compute.
+# $\theta$ and so has a derivative, which we now compute.
 
 # %% [markdown]
 # ## The derivation, line by line
@@ -552,7 +552,8 @@ check("04.implicit_gradient", implicit_gradient)
 # $p = r + c_- p_-$ by $r$ and by $r_+$: this gives $p^\top r = r^\top r$ and $r_+^\top r = 0$.
 #
 # </details>
-#
+
+# %% [markdown]
 # One can show by induction that each direction is conjugate to *all* earlier ones. So after $m$ steps CG has found the
 # lowest $q$ among all combinations of $b, S b, \ldots, S^{m-1} b$, which form a **Krylov subspace**. The Neumann series
 # combines such vectors too, but its coefficients are fixed in advance. The three steps are the body of this loop:
@@ -972,7 +973,8 @@ plots.table(
 # although it looks least like the box: it never forms a matrix, and its system is the boxed one multiplied by $\lambda$.
 #
 # </details>
-#
+
+# %% [markdown]
 # The residual of the linear system alone would have passed A, which solves its system exactly. Check every line, and
 # give each the results of the lines before it, so that one bug shows in one place. The three residuals need two
 # gradients and one Hessian-vector product, so they can be computed for a network of any size.
