@@ -226,7 +226,7 @@ for perturbation in (-0.1, 0.0, 0.1):
 
 # %% [markdown]
 # **Line 2, differentiate with respect to ν.** The first term is a product of two functions of ν, so it gives two terms.
-# With $A = \nabla^2 f$ and $H = \nabla^2 h$, both at $\phi_\nu$,
+# With $A = \nabla^2 f$ and $H = \nabla^2 h$, both at $\phi_\nu$, this reads
 #
 # $$\nabla f(\phi_\nu) + (\nu A + H + \lambda I)\, \frac{d\phi_\nu}{d\nu} = 0.$$
 #
