@@ -52,8 +52,8 @@ setup()  # settings with which the many small programs of a lesson start quickly
 #
 # In lesson 02, on a quadratic support loss of curvature $a$, each inner step multiplied a change to the initialization by
 # $1 - \alpha a$. With $\alpha = 0.1$ and $a = 1$ about 59 % of the change is left after five steps, and almost nothing
-# after sixty. The longer we adapt, the less the adapted parameters depend on the initialization, and the smaller is
-# the meta-gradient that could improve it.
+# after sixty. On such a loss, the longer we adapt, the less the adapted parameters depend on the initialization, and the
+# smaller is the meta-gradient that could improve it.
 #
 # The remedy is to change what adaptation minimises. Think of a spring that pulls the adapted parameters $\phi$ back to
 # $\theta$:
@@ -321,7 +321,7 @@ explore(
 # other, and no derivative describes a jump. Then raise $\lambda$ until $h'' + \lambda$ is positive everywhere. The proximal
 # objective is now **strongly convex**, which means that its curvature is at least some positive number everywhere. It has
 # one minimum, and gradient descent with a small learning rate finds it from anywhere. This minimum moves smoothly with
-# $\theta$, so it has a derivative, which we now compute.
+# $\theta$ and so has a derivative, which we now compute.
 
 # %% [markdown]
 # ## The derivation, line by line
@@ -520,8 +520,8 @@ check("04.implicit_gradient", implicit_gradient)
 #
 # A network with a million parameters has a Hessian with $10^{12}$ entries, which nobody stores. What we can have is a
 # **Hessian-vector product** $H v$, for the price of about two gradients: it is the derivative of the gradient along $v$, in
-# code `jax.jvp(gradient, (phi,), (v,))[1]`. Two methods use nothing else. Write $b = \nabla f(\phi^*)$ and
-# $S = I + H / \lambda$, so that the system is $S g = b$.
+# code `jax.jvp(gradient, (phi,), (v,))[1]`. Two methods need nothing else of $H$. Write
+# $b = \nabla f(\phi^*)$ and $S = I + H / \lambda$, so that the system is $S g = b$.
 #
 # The **Neumann series** is the geometric series for matrices. Where it converges,
 #
@@ -552,7 +552,8 @@ check("04.implicit_gradient", implicit_gradient)
 # $p = r + c_- p_-$ by $r$ and by $r_+$: this gives $p^\top r = r^\top r$ and $r_+^\top r = 0$.
 #
 # </details>
-#
+
+# %% [markdown]
 # One can show by induction that each direction is conjugate to *all* earlier ones. So after $m$ steps CG has found the
 # lowest $q$ among all combinations of $b, S b, \ldots, S^{m-1} b$, which form a **Krylov subspace**. The Neumann series
 # combines such vectors too, but its coefficients are fixed in advance. The three steps are the body of this loop:
@@ -602,7 +603,7 @@ neumann_prediction.reveal(round(np.log2(growth[0.5])) + 1)
 lesson_04.show_solvers(errors)
 
 # %% [markdown]
-# As with every geometric series, the error after $m$ terms is $(-H/\lambda)^m$ times the whole, $S^{-1} b$. So along an
+# As with every geometric series, the error after $m$ terms is $(-H/\lambda)^m$ times the solution $S^{-1} b$. So along an
 # eigenvector of $H$ with eigenvalue $a$, each Hessian-vector product multiplies the error by $-a/\lambda$. The eigenvalue
 # of largest size decides, here $L$: **the series converges when $\lambda > L$ and diverges when $\lambda < L$**. CG works
 # whenever $S$ is positive definite, which is the same as $H + \lambda I$ positive definite. One can show that its relative
@@ -972,7 +973,8 @@ plots.table(
 # although it looks least like the box: it never forms a matrix, and its system is the boxed one multiplied by $\lambda$.
 #
 # </details>
-#
+
+# %% [markdown]
 # The residual of the linear system alone would have passed A, which solves its system exactly. Check every line, and
 # give each the results of the lines before it, so that one bug shows in one place. The three residuals need two
 # gradients and one Hessian-vector product, so they can be computed for a network of any size.
@@ -1016,7 +1018,7 @@ progress("04")
 # - A. Rajeswaran, C. Finn, S. Kakade, S. Levine. *Meta-learning with implicit gradients.* 2019.
 #   [arXiv 1909.04630](https://arxiv.org/abs/1909.04630). iMAML.
 # - P. Zhou, X. Yuan, H. Xu, S. Yan, J. Feng. *Efficient meta learning via minibatch proximal update.* NeurIPS 2019.
-#   Meta-MinibatchProx, the origin of adaptation with a proximal term to a learned initialization.
+#   Meta-MinibatchProx: adaptation with a proximal term to a learned initialization, published in the same year as iMAML.
 # - E. Grant, C. Finn, S. Levine, T. Darrell, T. Griffiths. *Recasting gradient-based meta-learning as hierarchical
 #   Bayes.* 2018. [arXiv 1801.08930](https://arxiv.org/abs/1801.08930). Early stopping as a prior around the
 #   initialization.

@@ -226,7 +226,7 @@ for perturbation in (-0.1, 0.0, 0.1):
 
 # %% [markdown]
 # **Line 2, differentiate with respect to ν.** The first term is a product of two functions of ν, so it gives two terms.
-# With $A = \nabla^2 f$ and $H = \nabla^2 h$, both at $\phi_\nu$,
+# With $A = \nabla^2 f$ and $H = \nabla^2 h$, both at $\phi_\nu$, this reads
 #
 # $$\nabla f(\phi_\nu) + (\nu A + H + \lambda I)\, \frac{d\phi_\nu}{d\nu} = 0.$$
 #
@@ -722,7 +722,7 @@ plots.table(
 # ### An inverse, or a sum?
 #
 # The recursion also shows why FO-B-MAML tolerates inner loops that have not converged. Written out, its result is a sum of
-# the query gradients at all points of the inner loop:
+# the query gradients at all points where an inner step begins:
 #
 # $$-\lambda\, v_K = \lambda \alpha \sum_{k=0}^{K-1} \Big[\prod_{j=k+1}^{K-1} \big(I - \alpha (H_j + \lambda I)\big)\Big]
 # \nabla f(\phi_k).$$
@@ -737,8 +737,8 @@ plots.table(
 #
 # iMAML applies the inverse at the last point, whether the loop has converged or not. If the loop stops where
 # $H + \lambda I$ is nearly singular, the inverse can be huge, while a direction without curvature has a factor of one in
-# the sum. The next figure compares the two with the converged meta-gradient, for a proximal strength so small that the
-# inner loop converges slowly.
+# the sum, and one of slightly negative curvature a factor just above one. The next figure compares the two with the
+# converged meta-gradient, for a proximal strength so small that the inner loop converges slowly.
 
 
 # %% tags=["fold"]
@@ -855,9 +855,9 @@ lesson_05.show_v(perturbations, theory, in_float32[240])
 
 # %% [markdown]
 # No constant was fitted, and theory and measurement agree on the shape of the V, with the best ν within a factor of three.
-# On the left the measured error is smaller than predicted, because $2^{-24}$ is the largest relative error of a rounding
-# and not a typical one. The symmetric estimator wins twice: its smallest error is lower, and it is reached at a larger ν,
-# farther away from rounding.
+# On the left the measured error is smaller than predicted. One reason is that $2^{-24}$ is the largest relative error of a
+# rounding and not a typical one. The symmetric estimator wins twice: its smallest error is lower, and it is reached at a
+# larger ν, farther away from rounding.
 #
 # Does the best ν depend on the number of inner steps? The table compares three choices of ν.
 
@@ -979,8 +979,8 @@ lesson_05.show_lost_minimum(tried, trap_errors)
 #
 # $$\lambda + \mu > \nu L_f .$$
 #
-# The remedy is to lower ν or to raise λ. The three-point estimator (`"three_point"` in the library) needs neither, but it
-# costs a third solve, and for small ν its error is about twice that of the symmetric estimator.
+# The remedy is to lower ν or to raise λ. The three-point estimator (`"three_point"` in the library) needs neither
+# if $f$ is convex, but it costs a third solve, and for small ν its error is about twice that of the symmetric estimator.
 
 # %% [markdown]
 # ## Question: the error of three points

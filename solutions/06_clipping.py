@@ -172,8 +172,9 @@ check("06.curvature", meta_curvature)
 # $$F''(\theta) = \big(1 - \alpha h''(\theta)\big)^2 f''(\phi_1) \;-\; \alpha\, h'''(\theta)\, f'(\phi_1) .$$
 #
 # </details>
-#
-# One of the two terms of line 2 is a product of curvatures and hence bounded. The other one contains the third
+
+# %% [markdown]
+# One of the two terms of line 2 contains only curvatures and is hence bounded. The other one contains the third
 # derivative of the support loss, multiplied by $\alpha$ and by the query gradient $f'(\phi_1)$, and that gradient
 # grows with the distance from the minimum.
 #
@@ -644,11 +645,12 @@ figures.averaging_orders(runs)
 assert abs(ends[0]) < 0.1 and abs(ends[2] - 1) < 0.1 and ends[0] < ends[1] < 0.5
 
 # %% [markdown]
-# In one dimension a normalized gradient is only a sign, so normalizing first is **signSGD**, gradient descent on the signs.
-# Each task has one vote: it says on which side its minimum lies, and not how far away. Nine votes for zero win against one
-# for ten, so θ settles at the *median* of the minima, not at their mean. The same happens if each gradient of a batch is
-# normalized before the mean over tasks. Averaging first keeps the sizes. But the average must be long enough, for most
-# averages over two steps have not seen a rare task, and then the vote is still a vote.
+# In one dimension a normalized gradient is only a sign, so normalizing first gives **signSGD**, which uses only the
+# signs of the gradients. Each task has one vote: it says on which side its minimum lies, and not how far away. Nine
+# votes for zero win against one for ten, so θ settles at the *median* of the minima, not at their mean. The same
+# happens if each gradient of a batch is normalized before the mean over tasks. Averaging first keeps the sizes. But the
+# average must be long enough, for most averages over two steps have not seen a rare task, and normalizing such an
+# average leaves a vote again.
 
 # %% [markdown]
 # ## Exercise: a normalized step with momentum
@@ -877,12 +879,12 @@ assert np.median(spiked) < 20 and spiked.max() > 100 * np.median(spiked)
 assert (norms[0] > 1).mean() > 0.5 and norms[0].max() > 100
 
 # %% [markdown]
-# Compare the medians, for single runs scatter widely, and even a clipped one can diverge. In the median the clipped runs
-# end at a loss less than half of what any unclipped learning rate reaches. With the smaller ones the runs become slow without
-# becoming good. On the right you see what clipping removes. Most meta-gradients have a norm of a few
-# units, but now and then one is hundreds or thousands of times larger. Clipping at norm 1 shortens more than half of all
-# gradients. That in itself changes little, because Adam divides a factor common to all gradients out again, but
-# afterwards none of them is much larger than the others.
+# Compare the medians, for single runs scatter widely, and even a clipped one can diverge. In the median the clipped
+# runs end at a loss less than half of what any unclipped learning rate reaches. With the smaller learning rates the
+# loss does not explode, but it hardly falls. The second panel shows what clipping removes. Most meta-gradients have a
+# norm of a few units, but now and then one is hundreds or thousands of times larger. Clipping at norm 1 shortens more
+# than half of all gradients. That in itself changes little, because Adam divides a factor common to all gradients out
+# again, but afterwards none of them is much larger than the others.
 #
 # Neither of the two explanations is enough by itself. With the lengths of the clipped steps and the old directions
 # runs still diverge, to losses above ten. With the directions of the clipped steps and the old lengths the median stays
