@@ -590,7 +590,7 @@ def _with_ravel(loss, task, params, learning_rate, epsilon):
 
 HESSIAN_FREE = Exercise(
     id="03.hessian_free",
-    title="MAML without a second derivative",
+    title="MAML without second derivatives",
     difficulty=2,
     minutes=10,
     reference=_hf_maml(_central),
@@ -810,8 +810,8 @@ PREDICTIONS = (
 
 QUIZ = (
     Question(
-        "All tasks are quadratic with the same Hessian, and support and query loss have the same minimum. Compared "
-        "with MAML, FO-MAML converges",
+        "All tasks are quadratic with the same Hessian, and the support and query loss of each are the same. "
+        "Compared with MAML, FO-MAML converges",
         (
             "to the same point",
             "to a point nearer to the steep task",
@@ -1091,8 +1091,8 @@ def own_way(my_task: Callable[[Any], Task], way: Callable[[Any, Any, Any], Any])
     length = np.linalg.norm(found[0]["MAML"] - found[0]["joint"])
     if length < 1e-9:
         message = (
-            "On your tasks MAML and joint training converge to the same point, since every task has the same inputs "
-            "and with them the same curvature. So all methods weight the tasks equally, and the cheapest is as good."
+            "On your tasks MAML and joint training converge to the same point, as they do where every task has the "
+            "same inputs and with them the same curvature. So nothing is lost here by taking the cheapest method."
         )
         return own.told("passed", message, my_task)
     plots.table(
