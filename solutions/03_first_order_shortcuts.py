@@ -359,7 +359,7 @@ figures.way_to_maml(rates, fractions)
 
 # %% [markdown]
 # For small inner learning rates FO-MAML gets half of the way from joint training to MAML, whatever the tasks are.
-# Reptile gets further the more inner steps it takes, but never further than a quarter. Nichol, Achiam and Schulman (2018)
+# Reptile then gets further the more inner steps it takes, but never beyond a quarter. Nichol, Achiam and Schulman (2018)
 # derived the coefficients behind these fractions for general losses, by expanding the three expected gradients in
 # $\alpha$. On quadratic tasks the derivation is short.
 #
