@@ -918,7 +918,7 @@ def converged_points(found: dict[str, float]) -> None:
             "initialization θ",
             "mean loss after one inner step",
             points=_marked(found, 0.3, 1),
-            ylim=(0, 1.2),
+            ylim=(-0.15, 2),
         ),
         alt="Mean loss after one inner step against the initialization. MAML's point is the minimum of the curve. "
         "FO-MAML's point lies to the left of it and higher. Joint training and Reptile share one point, still further "
