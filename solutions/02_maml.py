@@ -395,11 +395,14 @@ check("02.backward_pass", backward_pass)
 # way, together with the initialization. The first two lines of the derivation are given.
 #
 # **Line 1, the chain rule.** With $\theta$ fixed, $\alpha$ acts on the query loss through $\phi_K$:
-# $\;\dfrac{dF}{d\alpha} = \Big(\dfrac{d\phi_K}{d\alpha}\Big)^{\!\top} \nabla f(\phi_K).$
+#
+# $$\frac{dF}{d\alpha} = \Big(\frac{d\phi_K}{d\alpha}\Big)^{\!\top} \nabla f(\phi_K).$$
 #
 # **Line 2, one step.** In $\phi_{k+1} = \phi_k - \alpha \nabla h(\phi_k)$ the learning rate occurs twice, visibly in front of
-# the gradient and hidden in $\phi_k$. With $\dfrac{d\phi_0}{d\alpha} = 0$ to begin with,
-# $\;\dfrac{d\phi_{k+1}}{d\alpha} = (I - \alpha H_k) \dfrac{d\phi_k}{d\alpha} - \nabla h(\phi_k).$
+# the gradient and hidden in $\phi_k$:
+#
+# $$\frac{d\phi_0}{d\alpha} = 0, \qquad
+#   \frac{d\phi_{k+1}}{d\alpha} = (I - \alpha H_k) \frac{d\phi_k}{d\alpha} - \nabla h(\phi_k).$$
 #
 # **Line 3** is yours. Put line 2 into itself until only gradients and factors are left, put the result into line 1, and write
 # what you get as a function.

@@ -931,7 +931,7 @@ def two_tasks() -> None:
             {"steep task": steep, "flat task": flat},
             "parameter φ",
             "loss",
-            points={"φ = −1": (-1.0, 0.0), "φ = 2": (2.0, 0.0)},
+            points={"−1": (-1.0, 0.0), "2": (2.0, 0.0)},
             ylim=(-0.15, 4.0),
         ),
         alt="Two parabolas. The steep one has its minimum at minus one, the flat one at two.",
