@@ -533,7 +533,7 @@ PREDICTIONS = (
     Guess(
         "01.enough_points",
         "The points have no noise, and you know that the curve is $p \\sin x + q \\cos x$. How many support points do "
-        "you need to find $p$ and $q$?",
+        "you need to find both numbers?",
         unit="points",
         why="Each point is one linear equation for the two unknowns $p$ and $q$.",
         read="What the ten points know",
