@@ -412,16 +412,17 @@ for name, derivative in jax.grad(mean_loss)(theta).items():
     assert np.isclose(mean_gradient[name], derivative, atol=1e-4)
 
 # %% [markdown]
-# Since differentiation is linear, the mean of these gradients is the gradient of the mean loss. Therefore every
-# algorithm of this course can be written for *one* task, and a `vmap` and a mean do the rest.
+# Since differentiation is linear, the mean of these gradients is the gradient of the mean loss. So nearly every
+# algorithm of this course is written for *one* task, and a `vmap` and a mean do the rest.
 
 # %% [markdown]
 # ## scan
 #
 # Learning repeats a step, and so do many older algorithms. Newton's method finds $\sqrt2$ in this way: if a guess is
-# too large, then 2 divided by the guess is too small, and the other way round, so the mean of both is a better guess.
-# `jax.lax.scan` repeats a function of a **carry**, which each step hands to the next one. It takes the function, the
-# first carry and the number of steps. The function returns a pair: the new carry, and something to keep.
+# too large, then 2 divided by the guess is too small, and the other way round. So $\sqrt2$ lies between the two, and
+# their mean is the next guess. `jax.lax.scan` repeats a function of a **carry**, which each step hands to the next one.
+# It takes the function, the first carry and the number of steps. The function returns a pair: the new carry, and
+# something to keep.
 
 
 # %%
@@ -572,7 +573,7 @@ figures.before_and_after(amplitudes, jax.vmap(objective)(along), jax.vmap(final_
 #
 # **The gradient of the loss after learning, with respect to the initialization, is the central object of this course.**
 # It is called the **meta-gradient**; papers on bilevel optimization call it the hypergradient. Taking `grad` of a `scan`
-# is one way to compute it, and most later lessons look for cheaper ones.
+# is one way to compute it, and several later lessons look for cheaper ones.
 
 # %% [markdown]
 # ## jit
@@ -704,10 +705,10 @@ plots.table(
 )
 
 # %% [markdown]
-# Above the limit every step ends on the other side of the minimum along the steep direction, and farther away from it,
-# until the parameters jump from one side of the valley to the other for ever. The flat direction would allow a much
-# larger learning rate. Keep the factor $I - \alpha H$ in mind, because lesson 02 shows that the meta-gradient is made of
-# such factors.
+# A little above the limit every step ends on the other side of the minimum along the steep direction, and farther away
+# from it, until the parameters jump from one side of the valley to the other for ever. The flat direction would allow a
+# much larger learning rate. Keep the factor $I - \alpha H$ in mind, because lesson 02 shows that the meta-gradient is
+# made of such factors.
 #
 # The initialization matters as well. From other phases, gradient descent finds other minima:
 

@@ -595,9 +595,10 @@ def report_c(validation, test):
 
 
 # %% [markdown]
-# All three choose and report on the same tasks, and whatever was chosen because it looked good there looks better than it
-# is. To see by how much, we take 1,000 tasks as the whole population. We let each report work with a few tasks drawn from
-# them, many times over, and compare what it says with the *true loss* of its learning rate, the mean over all 1,000.
+# All three choose and report on the same tasks, and whatever was chosen because it looked good there looks better, on
+# average, than it is. To see by how much, we take 1,000 tasks as the whole population. We let each report work with a
+# few tasks drawn from them, many times over, and compare what it says with the *true loss* of its learning rate, the
+# mean over all 1,000.
 
 # %% tags=["fold"]
 _losses = np.stack([np.asarray(curve(joint.params, rate, validation_tasks)[10]) for rate in rates])

@@ -395,11 +395,14 @@ check("02.backward_pass", backward_pass)
 # way, together with the initialization. The first two lines of the derivation are given.
 #
 # **Line 1, the chain rule.** With $\theta$ fixed, $\alpha$ acts on the query loss through $\phi_K$:
-# $\;\dfrac{dF}{d\alpha} = \Big(\dfrac{d\phi_K}{d\alpha}\Big)^{\!\top} \nabla f(\phi_K).$
+#
+# $$\frac{dF}{d\alpha} = \Big(\frac{d\phi_K}{d\alpha}\Big)^{\!\top} \nabla f(\phi_K).$$
 #
 # **Line 2, one step.** In $\phi_{k+1} = \phi_k - \alpha \nabla h(\phi_k)$ the learning rate occurs twice, visibly in front of
-# the gradient and hidden in $\phi_k$. With $\dfrac{d\phi_0}{d\alpha} = 0$ to begin with,
-# $\;\dfrac{d\phi_{k+1}}{d\alpha} = (I - \alpha H_k) \dfrac{d\phi_k}{d\alpha} - \nabla h(\phi_k).$
+# the gradient and hidden in $\phi_k$:
+#
+# $$\frac{d\phi_0}{d\alpha} = 0, \qquad
+#   \frac{d\phi_{k+1}}{d\alpha} = (I - \alpha H_k) \frac{d\phi_k}{d\alpha} - \nabla h(\phi_k).$$
 #
 # **Line 3** is yours. Put line 2 into itself until only gradients and factors are left, put the result into line 1, and write
 # what you get as a function.
@@ -563,11 +566,11 @@ plots.table(
 figures.adaptation(joint_curve, maml_curve, floor)
 
 # %% [markdown]
-# Before adaptation the two are equally bad, and they must be. An initialization that has not adapted is *one function* for all
-# tasks, so the floor of lesson 01 holds for it, however it was trained. (The test tasks are a sample, so a mean over them can
-# lie a little below the floor.) The two differ in where one step takes them. One step from MAML's initialization leaves less
-# than a fifth of the loss that ten steps leave after joint training, and although MAML was trained for one step, ten steps
-# improve it further.
+# Before adaptation the two are equally bad, and neither can be better: an initialization that has not adapted is *one
+# function* for all tasks, so the floor of lesson 01 holds for it, however it was trained. (The test tasks are a sample, so a
+# mean over them can lie a little below the floor.) The two differ in where one step takes them. One step from MAML's
+# initialization leaves less than a fifth of the loss that ten steps leave after joint training, and although MAML was trained
+# for one step, ten steps improve it further.
 #
 # Now look at one task at a time; the circles are its support points. Move the sliders: **which curves are still wrong after one
 # step?** Try the ends of the ranges, and an amplitude that training has never seen. The amplitudes of the task distribution
@@ -609,7 +612,7 @@ plots.table(
 # ## How many training tasks does MAML need?
 #
 # So far every outer step drew new tasks. In lesson 01, joint training on a few tasks overfitted to them. An initialization
-# could do that too: adapting from it works well on the training tasks, and badly on new ones. This is called
+# could do that too: adapting from it would work well on the training tasks, and badly on new ones. This is called
 # **meta-overfitting**. Does the inner step protect MAML against it?
 #
 # We repeat the experiment of lesson 01 with MAML. A network trains on $M$ curves, which stay the same throughout, and every
@@ -655,8 +658,8 @@ figures.meta_overfitting(counts, training, new, floor)
 # lesson 01: more tasks, regularization, and early stopping by the loss after adaptation on validation tasks.
 #
 # Even with 64 tasks both losses stay far above that of the network in the section before. That is not overfitting,
-# since the loss on the training tasks is as high as on new ones. These runs are simply much shorter, 2,000 outer steps
-# on two tasks each instead of 25,000 on 25.
+# since the loss on the training tasks is as high as on new ones. A likely reason is that these runs are much shorter,
+# with 2,000 outer steps on two tasks each instead of 25,000 on 25.
 
 # %% [markdown]
 # ## Three variants you will meet
@@ -701,9 +704,9 @@ assert jax.tree.structure(_shapes.rates) == jax.tree.structure(_shapes.start) ==
 #
 # $$(1 + \alpha L)^K \;\le\; e^{\alpha L K} = e^{LT}, \qquad T = \alpha K.$$
 #
-# The product $T$ is the **inner training time**. Twice the steps at half the learning rate have the same $T$, and so nearly the
-# same bound. In one dimension $F' = J f'(\phi_K)$, where $J$ is the product of the factors. Differentiating once more brings out
-# a second $J$, in the term $J^2 f''(\phi_K)$, so the curvature $F''$ may grow like $e^{2LT}$.
+# The product $T$ is the **inner training time**. Twice the steps at half the learning rate have the same $T$, and so the same
+# bound $e^{LT}$. In one dimension $F' = J f'(\phi_K)$, where $J$ is the product of the factors. Differentiating once more
+# brings out a second $J$, in the term $J^2 f''(\phi_K)$, so the curvature $F''$ may grow like $e^{2LT}$.
 #
 # This really happens. Take a task with $h(\phi) = f(\phi) = 1 - \cos(\phi - b)$, for which $L = 1$, and put $\theta$ where this
 # loss is highest, at $b + \pi$. The gradient is zero there, so the inner loop stays where it is, every factor is exactly

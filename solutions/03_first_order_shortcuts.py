@@ -49,7 +49,7 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # $$\nabla F(\theta) = (I - \alpha H_0)\,(I - \alpha H_1) \cdots (I - \alpha H_{K-1})\, \nabla f(\phi_K).$$
 #
 # Two cheaper methods leave the backward pass out. **FO-MAML** (first-order MAML) takes every factor to be the identity.
-# **Reptile** does without the query set, and simply moves the initialization towards the adapted parameters. Their
+# **Reptile** does without the query set, and moves the initialization towards the adapted parameters. Their
 # directions, against which the outer loop steps, are
 #
 # $$g_{\text{FO-MAML}} = \nabla f(\phi_K), \qquad\qquad g_{\text{Reptile}} = \theta - \phi_K .$$
@@ -151,7 +151,7 @@ plots.table(
 
 # %% [markdown]
 # MAML also pays in memory, because the backward pass visits the parameters of every inner step in reverse order, so all
-# of them must be kept. FO-MAML and Reptile forget each $\phi_k$ as soon as they have left it.
+# of them must be kept. FO-MAML and Reptile need only the current $\phi_k$.
 #
 # Why, then, would anyone use MAML? The answer lies in where the cheaper methods converge.
 
@@ -267,8 +267,8 @@ check("03.fixed_points", fixed_points)
 # %% [markdown]
 # The methods agree about everything except the weights. Joint training weights a task by its curvature, so a steep task
 # counts most. Each factor $J$ in a weight is small for a task that adaptation nearly solves and close to 1 for one that
-# it hardly changes, so every such factor moves the point away from the steep tasks. FO-MAML has fewer of them than
-# MAML.
+# it hardly changes, so every such factor shifts weight from the steep tasks to the flat ones. FO-MAML has
+# one of them and MAML two.
 #
 # What about Reptile? The displacement $\theta - \phi_K$ is $\alpha$ times the sum of the $K$ support gradients of the
 # inner loop. Where support and query loss are the same, the gradient at $\phi_k$ is exactly the direction of FO-MAML
@@ -359,7 +359,7 @@ figures.way_to_maml(rates, fractions)
 
 # %% [markdown]
 # For small inner learning rates FO-MAML gets half of the way from joint training to MAML, whatever the tasks are.
-# Reptile gets less far: more with more inner steps, but never more than a quarter. Nichol, Achiam and Schulman (2018)
+# Reptile then gets further the more inner steps it takes, but never beyond a quarter. Nichol, Achiam and Schulman (2018)
 # derived the coefficients behind these fractions for general losses, by expanding the three expected gradients in
 # $\alpha$. On quadratic tasks the derivation is short.
 #
@@ -535,7 +535,7 @@ assert np.isclose(_found, -_rate * 3 * (_a**2 * (_joint - _m)).mean(), rtol=1e-3
 # ## Which gradient does this code compute?
 #
 # A first-order gradient is not always intended. Here are three pieces of code that are meant to compute MAML's exact
-# meta-gradient. Each repeats a mistake that has been reported in public code. All three run without an error, and on
+# meta-gradient. Each contains a mistake that is easily made. All three run without an error, and on
 # our example a small step *against* any of them lowers the loss after adaptation.
 
 
@@ -702,7 +702,7 @@ figures.difference_errors(epsilons, float64, float32)
 # %% [markdown]
 # From right to left the error falls like $\epsilon^2$ at first. Then it rises again, because the two gradients become
 # so similar that their difference is mostly rounding. In float32, a hundredth is much better than a millionth. Remember
-# this V, which lesson 05 meets again.
+# this V: it returns in lesson 05.
 
 # %% [markdown]
 # ## Exercise: MAML without second derivatives
@@ -750,10 +750,11 @@ check("03.hessian_free", hessian_free)
 # ## Does it matter in practice?
 #
 # We train the same network on sine curves with each of the three methods, for 4,000 outer steps with Adam. The inner
-# loop takes five steps with $\alpha = 0.01$. A direction whose norm exceeds 1 is shortened to norm 1 before Adam sees it.
-# This is called *clipping*, and it keeps a few huge meta-gradients from spoiling the beginning of MAML's training; lesson 06
-# explains where they come from. Afterwards all three initializations adapt to the same 1,000 new tasks. We compare medians,
-# because a few tasks on which the inner loop diverges would dominate a mean.
+# loop takes five steps with $\alpha = 0.01$. A direction whose norm exceeds 1 is shortened to norm 1 before Adam sees
+# it. This is called *clipping*, and it keeps a few huge meta-gradients from spoiling the beginning of MAML's training;
+# lesson 06 explains where they come from. Afterwards all three initializations adapt to the same 1,000 new tasks. We
+# compare medians, because a few tasks on which the inner loop diverges would dominate a mean, as they can in the query
+# loss of the bar.
 
 # %%
 jax.config.update("jax_enable_x64", False)  # training runs in float32
@@ -798,7 +799,7 @@ figures.practice(curves)
 # All three learn to adapt, and on most of the new tasks MAML has a lower loss than either of the other two.
 # Reptile does not fall behind FO-MAML here, although FO-MAML was closer to MAML above. One reason may be that support and
 # query points lie on the same curve, so it costs Reptile little that it never uses the query set. Both approximations are
-# cheaper than MAML, and how much their bias costs depends on the tasks.
+# cheaper than MAML, and how much is lost by converging elsewhere depends on the tasks.
 
 # %% [markdown]
 # ## What to take away
@@ -810,8 +811,8 @@ figures.practice(curves)
 #   to MAML, and Reptile at most a quarter.
 # - For small inner learning rates FO-MAML's error is proportional to the learning rate. Reptile's error does not vanish
 #   when support and query disagree.
-# - A wrong meta-gradient can still lower the loss. Only a comparison with a second way to compute it, over several inner
-#   steps, finds the mistake.
+# - A wrong meta-gradient can still lower the loss. A comparison with a second way to compute it, over several inner
+#   steps, exposes the mistake.
 
 # %%
 quiz("03")

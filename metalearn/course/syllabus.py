@@ -82,8 +82,8 @@ LESSONS = (
         number="03",
         slug="first_order_shortcuts",
         title="First-order methods: FO-MAML and Reptile",
-        claim="FO-MAML and Reptile cost a fraction of MAML and converge to another point; on quadratic tasks you can "
-        "say exactly which.",
+        claim="FO-MAML and Reptile cost a fraction of MAML and in general converge to other points; on quadratic tasks "
+        "you can say exactly which.",
         minutes=80,
         part="Meta-gradients",
         needs=("02",),

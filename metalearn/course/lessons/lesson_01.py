@@ -537,7 +537,7 @@ PREDICTIONS = (
     Guess(
         "01.enough_points",
         "The points have no noise, and you know that the curve is $p \\sin x + q \\cos x$. How many support points do "
-        "you need to find $p$ and $q$?",
+        "you need to find both numbers?",
         unit="points",
         why="Each point is one linear equation for the two unknowns $p$ and $q$.",
         read="What the ten points know",
@@ -838,16 +838,16 @@ def _wrong_floor(answer, found, close):
     """What another number than the floor equals, if that is known."""
     if found.square - found.floor > 2 * close and abs(answer - found.square) <= close:
         return (
-            "Your number equals the mean square of the targets, which is the loss of the zero function. Which function "
-            "does best on your tasks?"
+            "Your number is close to the mean square of the targets, which is the loss of the zero function. Which "
+            "function does best on your tasks?"
         )
     if found.constant - found.floor > 2 * close and abs(answer - found.constant) <= close:
         return (
-            "Your number equals the loss of the best *constant*, one number for all inputs. A function may give "
+            "Your number is close to the loss of the best *constant*, one number for all inputs. A function may give "
             "another answer at each input."
         )
     if abs(answer - np.sqrt(found.floor)) <= close:
-        return "Your number equals the square root of the floor. The loss is a *squared* error."
+        return "Your number is close to the square root of the floor. The loss is a *squared* error."
     return (
         f"Your number is too {'high' if answer > found.floor else 'low'}. The floor is the variance of the targets "
         "over tasks, averaged over the inputs. Are your inputs drawn as `my_task` draws them, and is noise, if there "

@@ -278,8 +278,8 @@ BACKWARD_PASS = Exercise(
         Misconception(
             "Hessian at the initialization",
             lambda *args: _product(*args, points=lambda path: path[:1] * (len(path) - 1)),
-            "Your result is the product with every Hessian taken at the initialization, which is right for a "
-            "quadratic loss only. At which parameters does step $k$ take its gradient?",
+            "Your result is the product with every Hessian taken at the initialization, which for several "
+            "steps is right only if the loss is quadratic. At which parameters does step $k$ take its gradient?",
         ),
         Misconception(
             "Hessian at the end",
@@ -637,7 +637,8 @@ LEARNING_RATE = Exercise(
         "The vector of your backward pass, before it has passed through the factor of step $k$, is what "
         "$-\\nabla h(\\phi_k)$ must be multiplied by. So one more line in the second loop is enough.",
     ),
-    expected="A number: negative where a larger inner learning rate would lower the query loss, and 0 for $K = 0$.",
+    expected="A number: negative where a slightly larger inner learning rate would lower the query loss, and 0 "
+    "for $K = 0$.",
 )
 
 # 02.control ---------------------------------------------------------------------------------------------------------
@@ -857,8 +858,8 @@ PREDICTIONS = (
             "it grows at first, then levels off",
             "it grows with every doubling of K, without limit",
         ),
-        why="A product of many small factors, $(1 + \\alpha L)^K$ with $\\alpha = T/K$, tends to $e^{LT}$. In this "
-        "limit the training time alone decides, and the number of steps no longer matters.",
+        why="A product of many factors close to 1, $(1 + \\alpha L)^K$ with $\\alpha = T/K$, tends to $e^{LT}$. In "
+        "this limit the training time alone decides, and the number of steps no longer matters.",
         read="Curvature grows with the training time",
     ),
 )
@@ -934,7 +935,7 @@ def two_tasks() -> None:
             {"steep task": steep, "flat task": flat},
             "parameter φ",
             "loss",
-            points={"φ = −1": (-1.0, 0.0), "φ = 2": (2.0, 0.0)},
+            points={"−1": (-1.0, 0.0), "2": (2.0, 0.0)},
             ylim=(-0.15, 4.0),
         ),
         alt="Two parabolas. The steep one has its minimum at minus one, the flat one at two.",
