@@ -51,10 +51,11 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # and the cost grows much faster.
 #
 # Every stop is a task. Its support set holds a few mornings on which somebody wrote down when the bus came, but the
-# clock was bad, so these numbers scatter around $m$ with a standard deviation $\sigma$ of two minutes. You begin with
-# one plan $\theta$ for all stops, and adapt it by one gradient step on $h(\phi)$, the mean of $\frac12 (\phi - x)^2$
-# over the recorded numbers $x$. With $\alpha = 0.5$ this takes the plan half of the way to the mean of the mornings.
-# The query loss is the cost $f$ itself, with the true $m$ of the stop, so only the adaptation is noisy.
+# clock was bad, so these numbers are normally distributed around $m$, with a standard deviation $\sigma$ of two minutes.
+# You begin with one plan $\theta$ for all stops, and adapt it by one gradient step on $h(\phi)$, the mean of
+# $\frac12 (\phi - x)^2$ over the recorded numbers $x$. With $\alpha = 0.5$ this takes the plan half of the way to the
+# mean of the mornings. The query loss is the cost $f$ itself, with the true $m$ of the stop, so only the adaptation is
+# noisy.
 
 # %% tags=["fold"]
 figures.bus_stop()

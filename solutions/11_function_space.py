@@ -675,8 +675,8 @@ check("11.task_weights", outer_gradient)
 
 # %% [markdown]
 # The library has this as `task_weights.inverse_loss(offset)`, an argument of `ml.meta_learner`. We compare it with
-# three others: equal weights; a softmax of the losses, which favors hard tasks; and weights that favor tasks whose
-# gradients agree with those of the others.
+# three others: equal weights; weights in proportion to $\exp(\ell_i)$, a *softmax* of the losses, which favors hard tasks;
+# and weights that favor tasks whose gradients agree with those of the others.
 
 # %%
 weights = {

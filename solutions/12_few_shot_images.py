@@ -44,17 +44,17 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # %% [markdown]
 # ## Draw five symbols
 #
-# Draw a symbol in each of the five boxes: letters of an alphabet that you know, letters that you make up, or small
-# pictures. **One drawing of each is enough.** Then draw one of the five again in the large box. A small network adapts
-# to your five drawings in ten gradient steps, here in your browser, and says which one you have drawn.
+# Press "Draw your own five", and draw five symbols in the large box, one after another: letters of an alphabet that you
+# know, letters that you make up, or small pictures. **One drawing of each is enough.** Then draw one of the five again. A
+# small network adapts to your five drawings in ten gradient steps, here in your browser, and says which one you have
+# drawn.
 
 # %%
 playground("draw_five_symbols")
 
 # %% [markdown]
-# The network has never seen your drawings, and they were not sent anywhere, because the ten steps take only a few
-# milliseconds in your browser. Try to fool it. Which pairs of symbols does it confuse, and does it help to draw one of
-# the five differently?
+# The network has never seen your drawings, and they were not sent anywhere, because your browser takes the ten steps
+# itself. Try to fool it. Which pairs of symbols does it confuse, and does it help to draw one of the five differently?
 #
 # How often is it right? Here is what was measured, on characters of two scripts that it was not trained on, and on
 # random symbols that a program draws again and again with a shaky hand.
@@ -72,10 +72,12 @@ figures.pad_accuracy()
 # ## One task, ten gradient steps
 #
 # What the network sees of a drawing is a picture of 14 × 14 pixels, with the ink centred. It is a small network: 196
-# inputs, hidden layers of 128 and 64 units, and five outputs, the logits of five classes. It was meta-trained by MAML,
-# on printed characters of the Latin, Greek and Cyrillic scripts and on random scribbles. The last layer, which computes
-# the logits, is called the **head**, and the layers before it the **encoder**. What the encoder computes from a picture
-# $x$ are its **features** $\psi(x)$.
+# inputs, hidden layers of 128 and 64 units, and five outputs $z_1, \dots, z_5$, one for each class, which are called
+# **logits**. The **softmax** turns them into the probabilities $p_c = e^{z_c} / \sum_j e^{z_j}$ of the classes, and the
+# loss of a picture of class $y$ is the **cross-entropy**, $-\log p_y$. The network was meta-trained by MAML, on printed
+# characters of the Latin, Greek and Cyrillic scripts and on random scribbles. The last layer, which computes the logits,
+# is called the **head**, and the layers before it the **encoder**. What the encoder computes from a picture $x$ are its
+# **features** $\psi(x)$.
 #
 # A task shows five new characters. Its support set has one picture of each, so one speaks of **5-way 1-shot**
 # classification, and its query set has five others of each. We load the network of the drawing pad and 500 such tasks
@@ -94,8 +96,8 @@ print("pictures of the support set:", task.support[0].shape)
 print("pictures of the query set:  ", task.query[0].shape)
 
 # %% [markdown]
-# The head of this network consists of zeros. This loses nothing, because the five characters of a task are numbered in
-# a random order, so nothing can be known about class 3 before the task begins.
+# The head of this network consists of zeros. No knowledge is lost by that, because the five characters of a task are
+# numbered in a random order, so nothing can be known about class 3 before the task begins.
 
 # %%
 before_prediction = predict("12.before")
@@ -203,8 +205,9 @@ figures.comparison_table()
 # %% [markdown]
 # Who wins? With one support picture it is the *nearest centroid in the features of the ordinary classifier*, with 97 %.
 # All three meta-gradients with a zero head follow within about a point and a half. This is not what the first section
-# made you expect, and it is no accident of this data: Chen et al. (2019) found such a baseline to be level with
-# meta-learning on photographs. Our thousand training characters are enough to learn features without any episodes.
+# made you expect, and it is no accident of this data: on photographs, Chen et al. (2019) found a similar baseline, which
+# classifies by angles between the features of an ordinary classifier, to be level with meta-learning. Our thousand
+# training characters are enough to learn features without few-shot tasks (*episodes*, as many papers call them).
 #
 # But *fine-tuning* the same classifier, with the ten gradient steps that the meta-learned networks take, is four points
 # worse than they are. So what meta-learning provides here seems to be not better features, but an initialization from
@@ -411,8 +414,8 @@ assert np.allclose(
 #
 # is negative for pairs of one class and positive for all others. It is the error that the adapted network still makes
 # in the probability of the class of $s$, so a query that is already classified rightly and with certainty is hardly
-# moved. **With a zero head, first-order MAML trains its encoder by a supervised contrastive loss.** And the interference
-# $W\,(p(q) - e_{y_q})$ is zero.
+# moved. And the interference $W\,(p(q) - e_{y_q})$ is zero. **So with a zero head, and under the two simplifications,
+# first-order MAML trains its encoder by a supervised contrastive loss.**
 #
 # With a random head some pairs of different classes attract each other. For such a pair only
 # $\langle p(q), p(s) \rangle$ is subtracted, and it outweighs the two other probabilities where both examples give much
@@ -511,7 +514,7 @@ helps_prediction = predict("12.helps")
 
 # %% tags=["fold"]
 _gain = {name: entry["1"]["mean"] for name, entry in figures.record()["gain"].items()}
-helps_prediction.reveal(100 * _mean(_rows["FO-MAML"]["plain"]["centroid"]))
+helps_prediction.reveal(round(100 * _mean(_rows["FO-MAML"]["plain"]["centroid"]), 1))
 assert round(100 * _mean(_rows["FO-MAML"]["plain"]["test"])) == 83
 figures.gains()
 figures.training_curves()

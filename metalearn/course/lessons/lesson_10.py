@@ -1086,7 +1086,7 @@ def moml_diagram() -> None:
 
 
 def strips() -> str:
-    """How old the memory of each of six tasks is: a triangle grows from each visit to the next."""
+    """The time without a visit of each of six tasks: a triangle grows from each visit to the next."""
     num_steps, num_tasks, width, height = 40, 6, 470, 240
     met = np.random.default_rng(5).integers(num_tasks, size=num_steps)[:, None] == np.arange(num_tasks)
     d = diagrams.Drawing(width, height)
@@ -1207,7 +1207,7 @@ def rounds(number: Any, same: dict[str, Any], different: dict[str, Any]) -> None
 
 
 def opening() -> tuple[str, str]:
-    """The picture of the claim: floors against the support batch, and how old each memory is."""
+    """The picture of the claim: floors against the support batch, and how long tasks wait for a visit."""
     n = np.array([1, 2, 4, 8, 16])
     left = diagrams.plot(
         n,
@@ -1222,9 +1222,9 @@ def opening() -> tuple[str, str]:
         ("A memory of rate b lowers MAML's floor", "The price: memories grow old between visits"),
         (
             "Distance from the optimum at which training ends.",
-            "Blue: the task is visited. Orange: how old its memory is.",
+            "Blue: the task is visited. Orange: time without a visit.",
         ),
         "Left: the distance from the optimum at which training ends, against the number of support examples, falls for "
         "MAML like one over the number; MOML's lines for b = 0.3 and 0.1 lie below it. Right: a chart with a row for "
-        "each of six tasks, in which the age of the task's memory grows from each visit to the next.",
+        "each of six tasks, in which the time without a visit grows from each visit to the next.",
     )

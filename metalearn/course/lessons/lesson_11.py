@@ -1049,7 +1049,7 @@ def by_width(widths: Any, errors: dict[str, Any], drifts: dict[str, Any]) -> Non
         "Relative error of the kernel's prediction, and relative change of the kernel, against the number of hidden "
         "units, both on logarithmic axes, for two proximal strengths. From 32 units on all four curves fall. Those "
         "of the weak proximal term lie above those of the strong one.",
-        title="The wider the network, the better its first kernel predicts where training ends",
+        title="In a wide network, the first kernel predicts well where training ends",
         caption="One hidden layer, ten support points of one sine curve; medians of 20 random initializations.",
     )
 
@@ -1102,17 +1102,17 @@ def _band(curves: _Array) -> str:
 
 
 def opening() -> tuple[str, str]:
-    """The picture of the claim: what one kernel regression predicts from five points, before and after training."""
+    """The picture of the claim: what the closed form predicts from five points, before and after training."""
     curves = record()
     return diagrams.opening(
         _band(curves["before"]),
         _band(curves["after"]),
         ("Five points, before meta-training", "Five points, after meta-training"),
         (
-            "Kernel regression with a random network's tangent kernel.",
+            "The closed form of this lesson, with a random network's kernel.",
             "The same formula and support points; the band holds 80 %.",
         ),
-        "Both halves show one sine curve, and the curves that kernel regression predicts from many sets of five of its "
+        "Both halves show one sine curve, and the curves that the closed form predicts from many sets of five of its "
         "points, as their median in a band that holds 80 percent of them. Left, with the kernel of a random network, "
         "the band is wide and its middle follows the sine badly. Right, after meta-training, the band is narrow and "
         "the median lies on the sine.",

@@ -815,8 +815,8 @@ PREDICTIONS = (
             "it falls by a few percentage points",
             "it does not change by more than one percentage point",
         ),
-        why="What you see is how much of the work the features of the initialization do, and how much is left to the "
-        "adaptation of the hidden layers.",
+        why="The features of the initialization already tell new characters apart, so a new head is nearly all that a "
+        "task needs.",
         read="Feature reuse or rapid learning?",
     ),
 )
@@ -977,7 +977,7 @@ def pad_accuracy(who: Sequence[str] = ("network",)) -> None:
     measured = playgrounds._data()["draw_five_symbols"]["measured"]
     names = {"scripts": "printed Armenian and Georgian characters", "hand": "random symbols, drawn again with jitter"}
     columns = {"network": "the network", "nearest": "nearest picture"}
-    baseline = " The nearest picture is that of the pixels." if "nearest" in who else ""
+    baseline = " Nearest picture: by the Euclidean distance of the pixels." if "nearest" in who else ""
     number = measured["scripts"]["num_tasks"]
     plots.table(
         {name: [percent(*measured[key][one]) for one in who] for key, name in names.items()},
@@ -1224,15 +1224,16 @@ def training_curves() -> None:
 
 def coefficient_matrices(matrices: dict[str, _Array]) -> None:
     """Shows matrices c_qs: blue attracts, orange repels."""
-    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.patches import Rectangle
 
-    colors = LinearSegmentedColormap.from_list("sign", [BLUE, CARD, ORANGE])
     figure, panels = plots.subplots(len(matrices), height=3.6)
     for axes, (name, every) in zip(panels, matrices.items(), strict=True):
         matrix = every.reshape(few_shot.WAYS, -1, few_shot.WAYS)[:, :2].reshape(-1, few_shot.WAYS)
-        axes.imshow(matrix, cmap=colors, vmin=-1.5, vmax=1.5, aspect="auto", interpolation="nearest")
+        axes.set(xlim=(-0.5, few_shot.WAYS - 0.5), ylim=(len(matrix) - 0.5, -0.5))
         for (q, s), value in np.ndenumerate(matrix):
             if abs(value) >= 0.005:
+                color = BLUE if value < 0 else ORANGE
+                axes.add_patch(Rectangle((s - 0.5, q - 0.5), 1, 1, facecolor=color, alpha=min(abs(value) / 1.8, 1)))
                 axes.text(
                     s,
                     q,
@@ -1283,9 +1284,8 @@ def arrows(head_scale: float) -> Figure:
     for c, shape in enumerate(shapes):
         axes.plot(*support[labels == c].T, shape, color=TEXT, markersize=13, markerfacecolor=CARD, markeredgewidth=1.6)
         axes.plot(*query[truth == c].T, shape, color=TEXT, markersize=6, markerfacecolor=TEXT)
-        axes.annotate(
-            f"class {CLASSES[c]}", (1.42 - 0.15 * (c == 2)) * support[c], ha="center", va="center", color=MUTED
-        )
+        beside = ((0.75, -0.2), (0.65, 0.05), (0.0, -0.45))[c]  # where no arrow goes
+        axes.annotate(f"class {CLASSES[c]}", support[c] + beside, ha="center", va="center", color=MUTED)
     for part, color in ((split.contrastive, BLUE), (split.interference, ORANGE)):
         for start, move in zip(query, -0.6 * part, strict=True):
             if np.linalg.norm(move) > 0.012:
@@ -1357,7 +1357,7 @@ def feature_map(before: _Array, after: _Array, labels: _Array, support: int = 5)
         figure,
         "Two maps of the same sixty pictures. In both, the pictures of one character lie together, around the one "
         "that the network adapted to; after adaptation the groups are a little further apart.",
-        title="The five characters are apart before adaptation begins",
+        title="Most of the characters are apart before adaptation begins",
         caption="Features of the second hidden layer, projected to the two directions in which they vary most before "
         "adaptation. Large: the support picture of a class. Small: eleven others.",
     )
@@ -1465,9 +1465,9 @@ def opening() -> tuple[str, str]:
     return diagrams.opening(
         _new_characters(),
         _attraction(),
-        ("One drawing of each is enough", "Why: one class attracts, the others repel"),
+        ("One picture of each is enough", "Why: one class attracts, the others repel"),
         (
-            "Five Georgian and Armenian characters, and new drawings of them.",
+            "Five Georgian and Armenian characters, and new pictures of them.",
             "What first-order MAML does to the features of q.",
         ),
         "Left: above five characters of scripts that training has not seen, one picture each; below, a new picture of "
