@@ -149,7 +149,8 @@ check("10.bias", small_batch_bias)
 # bias is $(I - \alpha H)$ times the vector with the components $\frac{\alpha^2}{2n} \sum_{j,k} T_{ijk} \Sigma_{jk}$.
 #
 # </details>
-#
+
+# %% [markdown]
 # Two things can be read from it. The bias is proportional to $1/n$. And it depends on the *third* derivatives of the
 # query loss, so on a quadratic it vanishes, however noisy the adaptation is. The next cell checks the formula on a
 # cubic, for a noise with so few values that its mean is a finite sum.

@@ -230,7 +230,8 @@ check("11.push_through", displacement)
 # $(G\, G^\top + \lambda I)\, c = Y - u_\theta(X)$.
 #
 # </details>
-#
+
+# %% [markdown]
 # **Line 4, the curve.** An entry of $G\, G^\top$ is the inner product of two gradients, and that is the kernel:
 # $G\, G^\top = k(X, X)$. For a new input, $\langle \nabla u_\theta(x), \Delta \rangle$ contains the same inner
 # products. The parameters disappear, and the adapted curve is

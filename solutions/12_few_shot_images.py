@@ -364,7 +364,8 @@ check("12.coefficients", coefficients)
 # and 0 otherwise.
 #
 # </details>
-#
+
+# %% [markdown]
 # The outer loop steps *against* the gradient, so a negative coefficient moves $\psi(q)$ along $\psi(s)$: it attracts. A
 # positive one repels. A loss that brings the features of one class together and moves those of different classes apart
 # is called a **supervised contrastive** loss. So the second part is the gradient of such a loss, if its signs are as

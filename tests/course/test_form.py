@@ -99,6 +99,13 @@ def solutions_in_sight(path, notebook):
     return found
 
 
+def sticks_to_a_folded_block(notebook):
+    """Paragraphs right below a folded block in the same cell: JupyterLab leaves no space between the two."""
+    texts = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
+    below = r"</details>\s*\n(?!\s*<details)(\S.*)"
+    return [f"{cell.id}: below a folded block: {found}" for cell in texts for found in re.findall(below, cell.source)]
+
+
 def faults(path):
     notebook = learners(path)
     return [
@@ -107,6 +114,7 @@ def faults(path):
         *only_draws(notebook),
         *answers_in_sight(notebook),
         *solutions_in_sight(path, notebook),
+        *sticks_to_a_folded_block(notebook),
     ]
 
 
@@ -173,6 +181,12 @@ def test_a_fault_is_found_and_folding_mends_it(lesson, addition, fault):
 
 def test_an_equation_before_the_first_picture_is_found(lesson):
     assert "before the first picture" in faults(lesson(CLEAN.replace(DRAWN, "")))[0]
+
+
+def test_a_paragraph_that_sticks_to_a_folded_block_is_found(lesson):
+    block = "\n# %% [markdown]\n# <details><summary>Why?</summary>\n#\n# So.\n#\n# </details>\n"
+    assert faults(lesson(CLEAN + block + block)) == []
+    assert "below a folded block: And so on." in faults(lesson(CLEAN + block + "#\n# And so on.\n"))[0]
 
 
 def test_a_solution_in_sight_is_found():
