@@ -32,9 +32,7 @@ from metalearn.course import syllabus
 
 LINKED = "is a symbolic link. A submission is a file of its own; ask for the notebook itself"
 COPY = "This is a copy of a cell that is graded: the last one counts."
-LEFT_OUT = (
-    "Graded without the statements that start on line {}: here imports, functions, classes and constants are run.\n"
-)
+LEFT_OUT = "For the grade, only what this cell defines was run, and not what starts on line {}.\n"
 KERNEL_ENDED = "The kernel ended in an earlier cell, or in this one, so nothing below it was run."
 
 _STUDENT = re.compile(r"\w[\w .@+'-]*")  # no path, no pattern of a shell, nothing hidden
