@@ -518,8 +518,8 @@ check("04.implicit_gradient", implicit_gradient)
 # %% [markdown]
 # ## Solve without a matrix
 #
-# A network with a million parameters has a Hessian with $10^{12}$ entries, which nobody stores. What we can have is a
-# **Hessian-vector product** $H v$, for the price of about two gradients: it is the derivative of the gradient along $v$, in
+# A network with a million parameters has a Hessian with $10^{12}$ entries, which nobody stores. What we can have, for the
+# price of about two gradients, is a **Hessian-vector product** $H v$. It is the derivative of the gradient along $v$, in
 # code `jax.jvp(gradient, (phi,), (v,))[1]`. Two methods need nothing else of $H$. Write
 # $b = \nabla f(\phi^*)$ and $S = I + H / \lambda$, so that the system is $S g = b$.
 #

@@ -133,7 +133,8 @@ plots.table(
 # Why is that so? The curvature of the inner objective determines how far its minimum moves, whatever causes the move.
 # Changing θ by $d\theta$ changes the gradient of the inner objective by $-\lambda\, d\theta$, and changing ν by $d\nu$
 # changes it by $f'\, d\nu$. Moving φ by $d\phi$ changes it by $(h'' + \lambda)\, d\phi$. At the new minimum the gradient is
-# zero again, so the two changes cancel. With $\phi_\nu$ for the minimum of the perturbed problem, this means that
+# zero again, so the change from moving φ cancels the one from θ or ν. With $\phi_\nu$ for the minimum of the perturbed
+# problem, this means that
 #
 # $$\frac{d\phi^*}{d\theta} = \frac{\lambda}{h'' + \lambda},
 # \qquad\qquad \frac{d\phi_\nu}{d\nu} = \frac{-f'}{h'' + \lambda}.$$
@@ -728,8 +729,8 @@ plots.table(
 # \nabla f(\phi_k).$$
 #
 # Here $H_j$ is the Hessian of $h$ at $\phi_j$, and the factor of the last step stands on the left. Each factor damps
-# the directions in which $H_j + \lambda I$ has a positive curvature, and there is no inverse. The inverse appears only in
-# the limit of many steps. Once the loop has reached the minimum, all new factors are the same matrix
+# the directions in which $H_j + \lambda I$ has a curvature between 0 and $2 / \alpha$, and there is no inverse. The
+# inverse appears only in the limit of many steps. Once the loop has reached the minimum, all new factors are the same matrix
 # $I - \alpha (H + \lambda I)$, which damps away what the first steps have contributed. The sum of its powers is a geometric
 # series, as the Neumann series of lesson 04 was:
 #
@@ -1197,7 +1198,7 @@ progress("05")
 # - The best ν was found for one small network and one task.
 # - The condition for $-\nu$ is sufficient and not necessary. A positive ν has a milder condition of its own: the inner
 #   learning rate must stay below $2/(L_h + \lambda + \nu L_f)$, where $L_h$ is the largest curvature of $h$.
-# - Where λ does not exceed the most negative curvature of $h$ in size, the inner problem may have several minima or none.
+# - Where $\lambda + \mu \le 0$, with $\mu$ the smallest curvature of $h$, the inner problem may have several minima or none.
 # - The four lines on convergence are for exact averages over all tasks. With sampled tasks the variance is added.
 #
 # ## Go further

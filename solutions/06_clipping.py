@@ -364,20 +364,19 @@ check("06.clip", clipped_mean)
 # height of the initialization above the lowest value of $F$, and let $G$ be the largest gradient anywhere below the
 # initialization, that is, where $F(\theta) \le F(\theta_0)$.
 #
-# **Line 7.** Clip with $c = L_0 / L_1$ and $\eta = 1 / (2 L_0)$. Then every step has a length $r$ with
-# $L_1 r \le \frac12$. It also has $L_g\, r \le g$, because $L_g \le 2 L_1 g$ where the gradient is clipped and
-# $L_g \le 2 L_0$ where it is not. For $u \le \frac12$ we have $e^u - 1 - u \le 0.6\, u^2$, so line 6 becomes
+# **Line 7.** Clip with $c = L_0 / L_1$ and $\eta = 1 / (2 L_0)$. Where the gradient is clipped, the length of a step is
+# $r = 1 / (2 L_1)$ and $L_g \le 2 L_1 g$. Where it is not, $r = g / (2 L_0)$ and $L_g \le 2 L_0$. In both cases
+# $L_1 r \le \frac12$ and $L_g\, r \le g$. For $u \le \frac12$ we have $e^u - 1 - u \le 0.6\, u^2$, so line 6 becomes
 #
 # $$F(\text{after the step}) - F(\theta) \;\le\; -g r + 0.6\, L_g\, r^2 \;\le\; -0.4\, g\, r .$$
 #
-# While $g > c$, the length is $r = 1 / (2 L_1)$, and a step lowers $F$ by at least $0.2\, L_0 / L_1^2$. While
-# $\varepsilon < g \le c$, the length is $r = g / (2 L_0)$, and a step lowers $F$ by at least $0.2\, \varepsilon^2 / L_0$.
-# In total $F$ cannot fall by more than $\Delta$, so there are at most as many steps of either kind as $\Delta$ divided by
-# the decrease of one of them.
+# So a step lowers $F$ by at least $0.2\, L_0 / L_1^2$ while $g > c$, and by at least $0.2\, \varepsilon^2 / L_0$ while
+# $\varepsilon < g \le c$. In total $F$ cannot fall by more than $\Delta$, so the number of steps of either kind is at most
+# $\Delta$ divided by the least decrease of such a step.
 #
 # **Line 8.** A plain step must be safe at the largest gradient that it can meet. With
-# $\eta = 1 / \big(2 (L_0 + L_1 G)\big)$ line 6 gives a decrease of at least $0.7\, \eta\, g^2$, and the same division
-# gives the count.
+# $\eta = 1 / \big(2 (L_0 + L_1 G)\big)$ and $r = \eta g$ we have $L_1 r \le \frac12$ again, and $L_g\, r \le \frac12 g$. So
+# $F$ falls by at least $g r - 0.6\, L_g\, r^2 \ge 0.7\, \eta\, g^2$, and the same division gives the count.
 #
 # | | learning rate | outer steps until $\lvert F' \rvert \le \varepsilon$, at most |
 # |---|---|---|
@@ -590,7 +589,7 @@ assert (np.abs(theta - 1.2 * quotient * theta) < theta).all()
 # this cancels. The gradient stays between two fixed multiples of the distance, and so does a plain step, which is just
 # what one wants. (The best learning rate in the table is even larger than the condition allows everywhere. Some of its
 # steps may lead away from the minimum, and the run converges all the same.) On the cliff nothing cancels. There the
-# gradient itself is out of proportion to the distance, and that is the situation in which bounded steps are needed.
+# gradient itself is out of proportion to the distance, and that is the situation in which bounded steps help.
 #
 # ## Noise: why normalization needs momentum
 #
@@ -886,10 +885,10 @@ assert (norms[0] > 1).mean() > 0.5 and norms[0].max() > 100
 # than half of all gradients. That in itself changes little, because Adam divides a factor common to all gradients out
 # again, but afterwards none of them is much larger than the others.
 #
-# Neither of the two explanations is enough by itself. With the lengths of the clipped steps and the old directions
-# runs still diverge, to losses above ten. With the directions of the clipped steps and the old lengths the median stays
-# clearly above that of the clipped runs. So clipping helps because it changes both. The next section shows how one spike
-# spoils both.
+# Neither of the two explanations is enough by itself. With the lengths of the clipped steps and the old directions, runs
+# still diverge, to losses above ten. With the directions of the clipped steps and the old lengths, the median comes much
+# nearer to that of the clipped runs, but it stays clearly above it. So clipping helps because it changes both. The next
+# section shows how one spike spoils both.
 #
 # ## What a spike does to Adam
 #
@@ -981,9 +980,9 @@ progress("06")
 # - The argument with the mean curvature is for one dimension. In many, the gradient need not point towards the minimum.
 # - The number of steps in the table is guaranteed, not necessary, and holds for exact gradients. With noisy ones the
 #   argument needs more care (Zhang et al., and Cutkosky and Mehta for momentum).
-# - The runs of the network have 500 steps, five seeds, one network and our settings. Longer runs or a warm-up of the
-#   learning rate could bring unclipped Adam nearer. The clipped runs meet huge gradients too, and
-#   most of them recover. Lesson 07 tunes clipping for every method.
+# - The runs of the network have 500 steps, five seeds, one network and our settings. Longer runs or a learning rate
+#   that is raised slowly at the beginning (a warm-up) could bring unclipped Adam nearer. The clipped runs meet huge
+#   gradients too, and most of them recover. Lesson 07 tunes clipping for every method.
 #
 # ## Go further
 #

@@ -1199,7 +1199,7 @@ def rescue(losses, norms):
         "unclipped run lies around a few units, with rare spikes that are hundreds to thousands of times larger.",
         title="Clipping rescues MAML, and a smaller learning rate does not",
         caption="Left: medians over five seeds and 20 steps, MAML with ten inner steps on sine curves. Right: of the "
-        "five runs at learning rate 0.003, the third by its largest norm.",
+        "five runs at learning rate 0.003, the one whose largest norm is the median of the five.",
     )
 
 
@@ -1208,9 +1208,9 @@ def spiked_adam(positions, spike_at):
     steps = np.arange(len(next(iter(positions.values())))) - spike_at
     plots.show(
         plots.lines(steps, positions, "outer steps after the spike", "distance moved (learning rates)"),
-        alt="Distance moved by Adam against outer steps. Without a spike it wanders by a few learning rates. With a "
-        "spike of a hundred or of ten thousand times the usual gradient it moves by about thirty learning rates within "
-        "fifty steps, and then it hardly moves.",
+        alt="Distance moved by Adam against outer steps. Without a spike it wanders by about ten learning rates. With "
+        "a spike of a hundred or of ten thousand times the usual gradient it moves by about thirty learning rates "
+        "within fifty steps, and then it hardly moves.",
         title="A hundred times or ten thousand, one spike carries Adam about thirty learning rates away",
         caption="One parameter whose gradient is +1 or −1 at random, except for one spike at step 0.",
     )
