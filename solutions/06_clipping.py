@@ -868,7 +868,7 @@ figures.rescue(dict(list(zip(settings, losses, strict=True))[:4]), spiked)
 plots.table(
     {name: [*seeds, np.median(seeds)] for name, seeds in zip(settings, final, strict=True)},
     ["learning rate of Adam", *(f"seed {number}" for number in range(1, 6)), "median"],
-    title="Neither a smaller learning rate nor one half of clipping comes near",
+    title="Neither a smaller learning rate nor one half of clipping is enough",
     caption="Query loss, median over the last 100 outer steps. The last two rows are the controls.",
     digits=2,
 )
