@@ -330,9 +330,9 @@ assert all(
 # a little and Reptile nothing, and FO-MAML's best run is one without clipping. On digits the norm of the meta-gradient
 # hardly ever exceeds 1, except for iMAML, so there is little to clip.
 #
-# Suppose that nobody's meta-gradient had been clipped. All methods would have been treated alike, and judged by these
-# validation errors, each from a single seed, MAML would have stood behind four others on sine curves. Such a comparison is
-# not fair, because it withholds from one method what it needs. What a method needs belongs in everybody's grid.
+# Suppose that nobody's meta-gradient had been clipped. All methods would have been treated alike. Yet by these validation
+# errors, each from a single seed, MAML would have stood behind four others on sine curves. Such a comparison is not fair,
+# because it withholds from one method what it needs. What a method needs belongs in everybody's grid.
 
 # %% [markdown]
 # ## Exercise: design the control
@@ -724,7 +724,7 @@ assert 2 * _falling == len(_curves)
 # %% [markdown]
 # ## Memory
 #
-# A compiler plans memory before anything runs, so the record could read the memory of a meta-gradient off its program. Another
+# A compiler plans memory before anything runs, so the memory of a meta-gradient can be read off its compiled program. Another
 # form of MAML joins here, **MAML, rematerialized** (`ml.maml(..., remat=True)`). It keeps about $\sqrt K$ points of
 # the inner loop and computes the steps between them again in the backward pass.
 
@@ -755,10 +755,11 @@ assert (_wide["MAML, rematerialized"] < _wide["FO-B-MAML symmetric"]).all()
 # %% [markdown]
 # MAML keeps every inner step for its backward pass, whereas the other five methods need the same memory for fifty
 # steps as for ten. Rematerialized MAML grows by less than $\sqrt 5$ between ten steps and fifty, at the price of up
-# to $2K$ gradients more. With the width of the network every method's memory grows alike, because all of them hold at
-# least one backward pass of the network. So what FO-B-MAML saves over MAML is the dependence on $K$. FO-MAML and Reptile
-# save it as well. Rematerialized MAML keeps the exact gradient, and in the networks of the second plot, with $K = 10$, it
-# needs even less memory than the symmetric form of FO-B-MAML.
+# to $2K$ gradients more. The second plot is of larger, convolutional networks, whose width is called their number of
+# *channels*. With the width every method's memory grows alike, because all of them hold at least one backward pass of the
+# network. So what FO-B-MAML saves over MAML is the dependence on $K$. FO-MAML and Reptile save it as well. Rematerialized
+# MAML keeps the exact gradient, and in these larger networks, with $K = 10$, it needs even less memory than the symmetric
+# form of FO-B-MAML.
 
 # %% [markdown]
 # ## Your own curves
@@ -782,9 +783,9 @@ own_report = figures.own_comparison(my_curve)
 
 # %% [markdown]
 # The default draws lines with a bend. Make your curves differ more, for instance by a random frequency, and run the cell
-# again. By chance alone one of two equal methods is ahead with all of three seeds in one case of four. The title of the
-# table therefore asks for more and names a method only if the two ranges do not overlap. Whatever you find, you may say as
-# much as this title says, and no more. Once you change the curves *because of* a test error, the test
+# again. By chance alone one of two equal methods is ahead with all of three seeds in one case of four. Here the
+# rule is therefore stricter, and the title of the table names a method only if the two ranges do not overlap. Whatever you
+# find, you may say as much as this title says, and no more. Once you change the curves *because of* a test error, the test
 # tasks have taken part in a choice.
 
 # %% [markdown]

@@ -935,9 +935,10 @@ progress("09")
 # - The bounds assume that $\alpha L < 1$ and that the mean envelope is strongly convex. Our tasks are quadratic, so
 #   that the optimum is known.
 # - The split into bias and noise assumes a small outer learning rate.
-# - The network was trained once, and only to show that the method runs. Its inner loop stops after a few steps, so its
-#   gradient is inexact. Its loss is not convex, so even a converged inner loop may end in a local minimum. Lesson 07
-#   compares methods under one budget.
+# - The network was trained once, and only to show that the method runs. Its inner loop stops after a few steps, and
+#   with the inner learning rate $0.02$ they diverge along directions in which the curvature of $h$ stays above
+#   $2 / 0.02 - \lambda = 99$, so its gradient is inexact. Its loss is not convex, so even a converged inner loop may end in a
+#   local minimum. Lesson 07 compares methods under one budget.
 #
 # ## Go further
 #

@@ -1075,7 +1075,7 @@ QUIZ = (
         (
             "The formula holds at the minimum, however long it takes to get there.",
             "Yes: the two contributions of φ* cancel, and only the direct dependence on θ is left.",
-            "FO-MAML leaves out a factor of its own objective. Here nothing is left out: the gradient is exact.",
+            "FO-MAML leaves out a factor of its objective's gradient. Here nothing is left out: the gradient is exact.",
             "It is the other way round: with another query loss the two contributions of φ* do not cancel.",
         ),
     ),
