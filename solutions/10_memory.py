@@ -704,7 +704,7 @@ check("10.local_round", local_round)
 # %% [markdown]
 # To see what local steps do, we let all twenty stops take part in each round as clients, without noise in their
 # mornings. The function below returns the distance from the optimum at the beginning and after every round. For
-# comparison it also runs with twenty equal clients, for which $m = 0$.
+# comparison we also call it with twenty equal clients, for which $m = 0$.
 
 # %%
 rounds_prediction = predict("10.rounds")

@@ -500,7 +500,7 @@ jax.clear_caches()  # frees the memory of the programs above
 #
 # There is a way around the question of whether line 4 describes what a network does under gradient steps: *define*
 # adaptation by the formula, with the kernel at $\theta$, and train for that. This is what Meta-RKHS II does. Its
-# formula gives $u_t$, the curve after a gradient flow for a time $t$, which is close to line 4 with $\lambda = 1/t$.
+# formula gives $u_t$, the curve after a gradient flow for a time $t$, which resembles line 4 with $\lambda = 1/t$.
 # Its outer loop differentiates the query loss of $u_t$ with respect to $\theta$, through the kernel. One of our sets
 # of networks was trained in this way, with $t = 1$, and another one with MAML, for five gradient steps. Now let each
 # adapt in the way of the other.

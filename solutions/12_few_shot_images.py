@@ -168,7 +168,7 @@ jax.clear_caches()  # frees the memory of the programs above
 #   seeds. At test a method may take five or ten steps, whichever is better on validation tasks.
 # - Each method runs twice: with a *zero head* at the beginning of every task, in training and at test, which is called the
 #   **zeroing trick**; and with a *learned head*, which belongs to the initialization like every other layer.
-# - Two further rows of the table are needed later: first-order MAML with $K = 1$, and ANIL (lesson 02), which is MAML
+# - Two further methods of the table are needed later: first-order MAML with $K = 1$, and ANIL (lesson 02), which is MAML
 #   with an inner loop that adapts the head alone.
 #
 # The strongest baseline trains the same network, on the same number of pictures, as an ordinary classifier of all 999
@@ -205,9 +205,10 @@ figures.comparison_table()
 # %% [markdown]
 # Who wins? With one support picture it is the *nearest centroid in the features of the ordinary classifier*, with 97 %.
 # All three meta-gradients with a zero head follow within about a point and a half. This is not what the first section
-# made you expect, and it is no accident of this data: on photographs, Chen et al. (2019) found a similar baseline, which
-# classifies by angles between the features of an ordinary classifier, to be level with meta-learning. Our thousand
-# training characters are enough to learn features without few-shot tasks (*episodes*, as many papers call them).
+# made you expect, and it is no accident of this data: on photographs, Chen et al. (2019) found a related baseline to be
+# competitive with meta-learning. Its features too come from training on all classes at once, with a classifier that
+# goes by the angle between a picture's features and a learned vector of each class. Our thousand training characters
+# are enough to learn features without few-shot tasks (*episodes*, as many papers call them).
 #
 # But *fine-tuning* the same classifier, with the ten gradient steps that the meta-learned networks take, is four points
 # worse than they are. So what meta-learning provides here seems to be not better features, but an initialization from
@@ -215,8 +216,9 @@ figures.comparison_table()
 # 99 %, and even the pixels reach 97 %. An accuracy of 95 % at 5-way 5-shot, which sounds impressive, would be a failure
 # on this data.
 #
-# One row stands out. First-order MAML with a learned head is worse than the nearest picture. With a zero head it is about
-# level with MAML, at a cost of 6 gradients per task instead of 16. The rest of this lesson is about this difference.
+# In the figure one row stands out. First-order MAML with a learned head is worse than the nearest picture. With a zero
+# head it is about level with MAML, at a cost of 6 gradients per task instead of 16. The rest of this lesson is about this
+# difference.
 
 # %% [markdown]
 # ## Train it yourself
@@ -261,8 +263,9 @@ jax.clear_caches()  # frees the memory of the programs above
 # support set has $n$ examples $s$ with labels $y_s$, and $e_y$ is the vector with a 1 in place $y$ and zeros elsewhere.
 # A bias needs no symbol of its own, because it is a row of $W$ for a feature that is always 1.
 #
-# The figure shows where the derivation leads: the gradient in the features of a query example $q$ is a sum of two parts.
-# All arrows belong to the contrastive part. The interference has no arrow, because it may point anywhere.
+# The figure shows where the derivation leads: the gradient with respect to the features of a query
+# example $q$ is a sum of two parts. All arrows belong to the contrastive part. The interference has no arrow, because it
+# may point anywhere.
 
 # %%
 figures.two_parts()
@@ -287,14 +290,14 @@ def softmax(logits):
 
 
 # %% [markdown]
-# **Line 1, the inner step.** The gradient of the cross-entropy in the logits is $p - e_y$, so one step with the learning
-# rate $\alpha$ on the mean over the support set changes the head to
+# **Line 1, the inner step.** The gradient of the cross-entropy with respect to the logits is $p - e_y$, so one step
+# with the learning rate $\alpha$ on the mean over the support set changes the head to
 #
 # $$W_1 = W + \frac{\alpha}{n} \sum_s \psi(s)\, \big(e_{y_s} - p(s)\big)^\top .$$
 #
 # **Line 2, the query gradient.** First-order MAML treats $W_1$ as a constant, so whatever the query loss tells the
-# encoder passes through the features of the query examples. The loss of a query example $q$ after the step has, in the
-# features of $q$, the gradient
+# encoder passes through the features of the query examples. After the step, the loss $\ell_q$ of a query
+# example $q$ has the gradient with respect to its features
 #
 # $$\frac{\partial \ell_q}{\partial \psi(q)} = W_1\, \big(p(q) - e_{y_q}\big),$$
 #
@@ -368,9 +371,9 @@ check("12.coefficients", coefficients)
 # %% [markdown]
 # The outer loop steps *against* the gradient, so a negative coefficient moves $\psi(q)$ along $\psi(s)$: it attracts. A
 # positive one repels. A loss that brings the features of one class together and moves those of different classes apart
-# is called a **supervised contrastive** loss. So the second part is the gradient of such a loss, if its signs are as
-# they should be. The first part is a different matter. It moves the features along the columns of the old head, whatever
-# they happen to be, and is called **interference**.
+# is called a **supervised contrastive** loss. So the second part acts like the gradient of such a loss, if its
+# signs are as they should be. The first part is a different matter. It moves the features along the columns of the old
+# head, whatever they happen to be, and is called **interference**.
 
 # %% [markdown]
 # ## Attraction and repulsion
@@ -538,9 +541,10 @@ figures.training_curves()
 # then it loses a part of what it had learned. (Do not compare the curves with the table: they are measured on
 # other tasks, and after the five inner steps of training, while the table has ten.)
 #
-# Is the interference the cause? It may be, but the split alone does not prove it. At the end of training with
-# first-order MAML, the interference is about two thirds as large as the contrastive part. With MAML, which is not harmed,
-# the two are about equally large, but for MAML they are not the whole gradient.
+# Is the interference the cause? It may be, but the split alone does not prove it. It was measured as in the derivation,
+# for one step of the head alone, while training takes five steps of all layers. At the end of training with first-order
+# MAML, the interference is about two thirds as large as the contrastive part. With MAML, which is not harmed, the two
+# are about equally large, but its gradient has second-order terms besides.
 
 # %% tags=["fold"]
 _ends = {name: np.mean([run[-1] for run in _rows[name]["plain"]["interference"]]) for name in ("MAML", "FO-MAML")}
@@ -736,7 +740,7 @@ figures.feature_map((_before - _mean_feature) @ _plane, (_after - _mean_feature)
 # %% [markdown]
 # ## Omniglot
 #
-# Few-shot papers report their results on *Omniglot*: 1,623 characters of 50 alphabets, each drawn by 20 people. Its files
+# Many few-shot papers report results on *Omniglot*: 1,623 characters of 50 alphabets, each drawn by 20 people. Its files
 # do not come with this course. If you have them, name their folder below. The same network, which has seen printed
 # characters and scribbles only, is then tested on the 20 alphabets of Omniglot's evaluation set, with the function that
 # evaluated the printed characters. One of these alphabets, Old Church Slavonic, is Cyrillic, a script that the network
@@ -809,6 +813,7 @@ progress("12")
 # - J. Snell, K. Swersky, R. Zemel. *Prototypical networks for few-shot learning.* NeurIPS 2017.
 #   [arXiv 1703.05175](https://arxiv.org/abs/1703.05175). The nearest centroid, with features trained for it.
 # - W.-Y. Chen, Y.-C. Liu, Z. Kira, Y.-C. F. Wang, J.-B. Huang. *A closer look at few-shot classification.* ICLR 2019.
-#   [arXiv 1904.04232](https://arxiv.org/abs/1904.04232). Fine-tuning from joint training as a serious baseline.
+#   [arXiv 1904.04232](https://arxiv.org/abs/1904.04232). Joint training, with a new classifier for each
+#   task, as a serious baseline.
 # - B. M. Lake, R. Salakhutdinov, J. B. Tenenbaum. *Human-level concept learning through probabilistic program induction.*
 #   Science 350, 2015. Omniglot.

@@ -449,8 +449,8 @@ MOML_STEP = Exercise(
         "new memory, then the gradient there. Only after all tasks is $\\theta$ moved.",
         "`jax.vjp(adapt, params)` returns the result of `adapt` and a function that multiplies by the transposed "
         "Jacobian, here $I - \\alpha H$. This function returns a tuple with one entry.",
-        "`memory[i] is None` tells a first visit. Elsewhere the new memory is a `jax.tree.map` over the old one and "
-        "the fresh parameters.",
+        "`memory[i] is None` is true at a first visit. Otherwise the new memory is a `jax.tree.map` over the old one "
+        "and the fresh parameters.",
     ),
     expected="The new $\\theta$ and the list of memories, in which only the entries of `ids` have changed.",
 )

@@ -95,7 +95,7 @@ PUSH_THROUGH = Exercise(
             "no solve",
             lambda rows, residual, strength: rows.T @ residual,
             "Your result equals $G^\\top (Y - u_\\theta(X))$, the negative gradient of the support loss at $\\theta$. "
-            "Line 2 has a matrix in front of it.",
+            "In line 2 a matrix stands in front of $\\Delta$.",
         ),
         Misconception(
             "strength missing",
