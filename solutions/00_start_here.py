@@ -623,8 +623,8 @@ assert first == second == 5.0
 # `scale` were an argument, the function would be pure, and right.
 #
 # Two more habits keep code fit for JAX. Arrays cannot be changed in place, so `x[0] = 1` raises an error, and
-# `x.at[0].set(1)` returns a changed copy. And Python's `if` cannot look at a value inside `vmap`, `scan` and `jit`,
-# because at recording time it has no value yet. There you write `jnp.where(condition, this, that)`.
+# `x.at[0].set(1)` returns a changed copy. And inside `vmap`, `scan` and `jit`, Python's `if` cannot test an argument,
+# because the argument has no value yet while JAX records. There you write `jnp.where(condition, this, that)`.
 
 # %% tags=["nbval-check-output"]
 try:
@@ -638,9 +638,9 @@ print(changed[0], x[0])
 # %% [markdown]
 # ## How large may the learning rate be?
 #
-# Here is the same gradient descent on the same loss. On the left you look down on the loss as a landscape, with the
-# parameters after each step. On the right is the loss after each step. Move both sliders. **Above which learning rate
-# does gradient descent no longer converge, however many steps you give it?** Then commit to what you read.
+# Here is the same gradient descent on the same loss. The first panel shows the loss as a landscape seen from above, with
+# the parameters after each step, and the second one the loss after each step. Move both sliders. **Above which learning
+# rate does gradient descent no longer converge, however many steps you give it?** Then commit to what you read.
 
 # %%
 path_alt = "The path of gradient descent over the loss, and the loss after each step."

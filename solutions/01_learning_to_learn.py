@@ -116,10 +116,14 @@ assert distribution.phase == (0.0, np.pi) and distribution.x_range == (-5.0, 5.0
 more_training = predict("01.more_training")
 
 # %% [markdown]
-# The network has two hidden layers of 40 units, as in the paper, and the optimizer is Adam with learning rate $10^{-3}$.
+# The network has two hidden layers of 40 units, as in the paper, each of them a linear map followed by $\max(0, \cdot)$.
+# `ml.models.functional` splits it into its parameters and a pure function `apply(params, x)`. The optimizer is Adam, a
+# variant of gradient descent that adapts the step of each parameter to the size of its recent gradients, with learning
+# rate $10^{-3}$.
+#
 # `ml.maml` is the method of lesson 02, which adapts in each training step. With `num_steps=0` it does not adapt, so it
-# returns the plain gradient of the query loss, and its inner optimizer `optax.sgd(0.01)` is never used. `ml.fit` takes
-# 12,000 training steps.
+# returns the plain gradient of the query loss, and its inner optimizer `optax.sgd(0.01)` is never used.
+# `ml.meta_learner` joins this gradient with Adam, and `ml.fit` takes 12,000 training steps on 25 tasks each.
 
 # %%
 network = ml.models.MLP((1, 40, 40, 1), rngs=nnx.Rngs(0))
@@ -257,9 +261,9 @@ def floor_of(targets):
 check("01.floor", floor_of)
 
 # %% [markdown]
-# **Your own task distribution.** Now define tasks of your own, such as other lines, cooling curves, or something from
-# your work. In lessons 03 and 05 you will paste them in again, and measure other things on them. Rewrite the body of
-# `my_task`: it may draw and compute whatever you like with `jax.random` and `jax.numpy`, as long as it returns an
+# **Your own task distribution.** The tasks of the next cell are straight lines. Put tasks of your own in their place,
+# such as cooling curves, or something from your work. In lessons 03 and 05 you will paste them in again, and measure
+# other things on them. Rewrite the body of `my_task`: it may draw and compute whatever you like with `jax.random` and `jax.numpy`, as long as it returns an
 # `ml.Task` of arrays of shape `[num_points, 1]`.
 #
 # Then work out the floor of your tasks, on paper as for the sine curves, or with `floor_of` and the curves of many of
@@ -315,7 +319,7 @@ _settled = int(np.flatnonzero(np.array(_distance) > 0.5).max()) + 2
 assert 10 <= _settled <= 100 and _distance[1] > 1.5
 
 # %% [markdown]
-# That takes some dozens of tasks. With two tasks, the average still has much of both in it. What does this mean for the
+# That takes a few dozen tasks. With two tasks, the average still has much of both in it. What does this mean for the
 # loss of a network?
 
 # %%
@@ -323,7 +327,7 @@ two_tasks = predict("01.two_tasks")
 
 # %% [markdown]
 # We train 24 networks for each of six numbers of tasks, and no two of the 24 have the same training tasks. The first cell
-# below holds one training step of one network. The second repeats it with `scan`, and with `vmap` it trains all 144
+# below holds one training step of one network, with a learning rate that falls to zero. The second repeats it with `scan`, and with `vmap` it trains all 144
 # networks at once.
 
 # %%

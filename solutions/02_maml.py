@@ -178,9 +178,9 @@ figures.nudged_runs()
 
 # %% [markdown]
 # Each step multiplies the change by $1 - \alpha H$, here by 0.9, so only the fraction $0.9^5$ of it reaches the adapted
-# parameters, and the loss there changes less by the same factor. Let $f$ be the loss that judges the adapted parameters
-# $\phi_5$, and let $F(\theta) = f(\phi_5)$ be the same loss as a function of the initialization. If the inner loss is a
-# parabola in one dimension, then
+# parameters, and the change of the loss there shrinks by the same factor. Let $f$ be the loss that judges the adapted
+# parameters $\phi_5$, and let $F(\theta) = f(\phi_5)$ be the same loss as a function of the initialization. If the inner
+# loss is a parabola in one dimension, then
 #
 # $$F'(\theta) = (1 - \alpha H)^5 \, f'(\phi_5).$$
 #
@@ -668,8 +668,8 @@ figures.meta_overfitting(counts, training, new, floor)
 #
 # - **ANIL** (Raghu et al. 2020) adapts only the last layer in the inner loop, while the outer loop trains all layers. The backward
 #   pass becomes cheaper. On few-shot image benchmarks the accuracy is about that of MAML, which suggests that there the
-#   other layers are reused rather than adapted. Where each task needs something else from them, adapting the last layer is
-#   too little.
+#   other layers are reused rather than adapted. Where tasks need different things from these layers, adapting the last
+#   one alone can be too little.
 # - **Meta-SGD** (Li et al. 2017) learns an inner learning rate for each parameter along with the initialization, by a gradient like
 #   the one that you derived in the exercise, with a number for each parameter. There are twice as many numbers to learn from
 #   the same tasks, and nothing keeps a learning rate from becoming negative or too large for a stable inner step.
@@ -874,7 +874,8 @@ figures.training_time(bends, left, times)
 #
 # with $G = |h'(\theta)|$.
 #
-# How does each term grow with $T$? Write your answer into the next cell, which a double click opens.
+# How does each term grow with $T$? Write your answer into the next cell, which a double click opens. A model answer is
+# folded below it.
 
 # %% [markdown] tags=["free-text"] question="02.curvature_bound"
 # ### BEGIN SOLUTION
@@ -928,7 +929,8 @@ progress("02")
 # - The growth of curvature is a worst case, which losses with concave regions attain. Where all curvatures are positive and the
 #   inner learning rate is below $1/L$, every factor shrinks, and a long inner loop makes $F$ flat.
 # - `jax.grad` stores the whole inner loop, so its memory grows with the number of inner steps. Lessons 04 and 05 avoid that.
-# - A sine curve has two unknown numbers. It shows the mechanism, and not that MAML is the best method for any problem.
+# - A sine curve has two unknown numbers. The experiment shows the mechanism, and not that MAML is the best method for any
+#   problem.
 # - MAML++ is not a method of the library. Its decay of the outer learning rate is a schedule of optax.
 # - Except for the figure on meta-overfitting we trained each network from one seed only, and always for fewer outer steps than
 #   Finn et al., whose published code takes 70,000. Lesson 07 compares methods with several seeds under a declared budget.

@@ -413,7 +413,7 @@ check("03.small_steps", small_step_fractions)
 # quadratic in intercept and slope, and the points to which the methods converge are known.
 #
 # These points have two coordinates, and need not lie on one line. So the measurement is yours to write: `way` returns
-# the part of the way from `joint` to `maml` that has been covered at `point`, if only what lies along this way counts.
+# which part of the way from `joint` to `maml` has been covered at `point`. Only movement along this way counts.
 # The last line measures with it how far FO-MAML and Reptile get, with $K = 3$ and with a small and a large $\alpha$.
 # Which two parts do you expect for the small one?
 
@@ -455,8 +455,8 @@ assert np.allclose(_parts, [1 / 2, 1 / 6], atol=0.01)
 #
 # So far both losses of a task were the same. Now we take twenty tasks in five dimensions whose query losses differ from
 # their support losses. Where a method has converged, MAML's exact meta-gradient need not vanish. Its norm there tells how
-# wrong the point is, so we take it as the method's **error**. On quadratic tasks each of these points is the solution
-# $\theta$ of one linear system:
+# wrong the point is, so we take it as the method's **error**. On quadratic tasks the meta-gradient has a closed form,
+# which `ml.theory.unrolled` computes, and each of these points is the solution $\theta$ of one linear system:
 #
 # $$\text{FO-MAML:}\;\; \sum_i \nabla f_i(\phi_{K,i}) = 0, \qquad\qquad
 # \text{Reptile:}\;\; \sum_i (\theta - \phi_{K,i}) = 0 .$$
@@ -661,12 +661,12 @@ check("03.write_the_test", is_exact)
 # Can we get MAML's meta-gradient from gradients alone? With one inner step it is $v - \alpha H v$, with $v = \nabla
 # f(\phi_1)$ and $H$ at the initialization. The product $Hv$ says how the support gradient changes in the direction $v$.
 # So we may take two support gradients, one a little ahead and one a little behind, and divide their difference by
-# $2 \epsilon$:
+# $2 \varepsilon$:
 #
-# $$H v \approx \frac{\nabla h(\theta + \epsilon v) - \nabla h(\theta - \epsilon v)}{2 \epsilon}.$$
+# $$H v \approx \frac{\nabla h(\theta + \varepsilon v) - \nabla h(\theta - \varepsilon v)}{2 \varepsilon}.$$
 #
 # This is **HF-MAML**, Hessian-free MAML (Fallah, Mokhtari and Ozdaglar, 2020). It leaves one question open: how small
-# should $\epsilon$ be?
+# should $\varepsilon$ be?
 
 # %%
 epsilon_prediction = predict("03.epsilon")
@@ -700,7 +700,7 @@ assert 1.9 < _order < 2.1 and float32[-1] > 100 * float32.min() and float32[4] <
 figures.difference_errors(epsilons, float64, float32)
 
 # %% [markdown]
-# From right to left the error falls like $\epsilon^2$ at first. Then it rises again, because the two gradients become
+# From right to left the error falls like $\varepsilon^2$ at first. Then it rises again, because the two gradients become
 # so similar that their difference is mostly rounding. In float32, a hundredth is much better than a millionth. Remember
 # this V: it returns in lesson 05.
 
@@ -796,7 +796,7 @@ plots.table(
 figures.practice(curves)
 
 # %% [markdown]
-# All three learn to adapt, and on most of the new tasks MAML has a lower loss than either of the other two.
+# All three learn to adapt. FO-MAML and Reptile each have a higher loss than MAML on most of the new tasks.
 # Reptile does not fall behind FO-MAML here, although FO-MAML was closer to MAML above. One reason may be that support and
 # query points lie on the same curve, so it costs Reptile little that it never uses the query set. Both approximations are
 # cheaper than MAML, and how much is lost by converging elsewhere depends on the tasks.

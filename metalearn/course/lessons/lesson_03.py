@@ -619,16 +619,16 @@ HESSIAN_FREE = Exercise(
         Misconception(
             "forward difference",
             _hf_maml(lambda gradient, params, v, e: _over(e, gradient(move(params, v, -e)), gradient(params))),
-            "Your result is that of the one-sided difference, whose error falls like $\\epsilon$ instead of "
-            "$\\epsilon^2$. The exercise asks for the two-sided one.",
+            "Your result is that of the one-sided difference, whose error falls like $\\varepsilon$ instead of "
+            "$\\varepsilon^2$. The exercise asks for the two-sided one.",
         ),
         Misconception(
             "not halved",
             _hf_maml(
                 lambda gradient, params, v, e: _over(e, gradient(move(params, v, -e)), gradient(move(params, v, e)))
             ),
-            "Your correction is twice as large as it should be. The two points are $2\\epsilon v$ apart: what was the "
-            "difference divided by?",
+            "Your correction is twice as large as it should be. The two points are $2\\varepsilon v$ apart: what was "
+            "the difference divided by?",
         ),
         Misconception(
             "not divided",
@@ -738,9 +738,10 @@ HESSIAN_FREE = Exercise(
     alternatives=(_with_ravel,),
     hints=(
         "Compute $\\phi_1$, then $v = \\nabla f(\\phi_1)$. The correction needs two more support gradients.",
-        "Those two are taken at $\\theta + \\epsilon v$ and $\\theta - \\epsilon v$. How far apart are these points?",
+        "Those two are taken at $\\theta + \\varepsilon v$ and $\\theta - \\varepsilon v$. How far apart are these "
+        "points?",
     ),
-    expected="A pytree like `params`. With $\\epsilon = 0.001$ it agrees with `ml.maml` to four digits or more.",
+    expected="A pytree like `params`. With $\\varepsilon = 0.001$ it agrees with `ml.maml` to four digits or more.",
 )
 
 EXERCISES = (FIXED_POINTS, SMALL_STEPS, WRITE_THE_TEST, HESSIAN_FREE)
