@@ -455,8 +455,8 @@ def split(
     head,
     learning_rate,
 ):
-    """The gradient of each query example's loss in its own features,
-    after one step of the head, as a sum of two parts.
+    """The gradient of each query example's loss with respect to its
+    features, after one step of the head, as a sum of two parts.
 
     Args:
       psi_support: features, shape [num_support, num_features].

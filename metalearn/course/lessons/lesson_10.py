@@ -872,8 +872,8 @@ PREDICTIONS = (
             "fewer rounds, and an end further from the optimum",
             "as many rounds, and an end closer to the optimum",
         ),
-        why="Between two rounds each client moves towards its own optimum. The clients curve differently, so the mean "
-        "of where they end is not where their mean gradient leads.",
+        why="Between two rounds each client moves towards its own optimum. The clients' costs are curved "
+        "differently, so the mean of where they end is not where their mean gradient leads.",
         read="LocalMOML: rounds against local steps",
     ),
 )

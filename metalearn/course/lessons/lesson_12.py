@@ -1384,7 +1384,7 @@ def two_parts() -> None:
         d.svg(),
         "A query example in the feature space. It is attracted by the support example of its class, repelled by those "
         "of others, and moved by the old head in a direction that has nothing to do with either.",
-        title="The gradient in the features of a query example has two parts",
+        title="The gradient with respect to a query example's features has two parts",
         caption="The gradient step that first-order MAML makes with the encoder, split in two.",
     )
 
