@@ -1,8 +1,8 @@
 """The long runs of lesson 13: one checkpoint, adapted to tasks that are more and less like those of its training.
 
-    python -m metalearn.course.lessons.out_of_domain      runs everything, half an hour of a core, and writes the record
+    python -m metalearn.course.lessons.out_of_domain      runs everything, seven minutes of a core; writes the record
 
-The lesson's checkpoint is the network of the playground "Draw five symbols". Three others, with the learned head that
+The lesson's checkpoint is the network of the playground "Draw five symbols". Two others, with the learned head that
 the paper's checkpoints have, are trained as the row "MAML" of lesson 12. Every way to adapt has the same grid of
 learning rates. Validation tasks choose from it, and test tasks show other characters.
 """
