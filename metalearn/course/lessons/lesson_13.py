@@ -972,7 +972,7 @@ def collapsed(curves: dict[str, Any], rates: Any, curvature: dict[str, float]) -
         figure,
         "The same curves against the product of learning rate and curvature. Now all of them rise in about the same "
         "place and are highest at about the same product. They fall at different ones, pencil first and chalk last.",
-        title="In units of the curvature the curves rise together, and fall apart",
+        title="In units of the curvature the curves rise together, but do not fall together",
         caption="L: the median over tasks of the largest curvature of the support loss at θ.",
     )
 
