@@ -182,6 +182,17 @@ LESSONS = (
         part="Applications",
         needs=("03", "07"),
     ),
+    Lesson(
+        number="13",
+        slug="out_of_domain",
+        title="Out of domain: repurpose a checkpoint",
+        claim="Out of its domain a checkpoint wants another inner learning rate: the curvature helps to choose it, and "
+        "an ensemble's disagreement guards against one that is too large.",
+        minutes=85,
+        part="Applications",
+        needs=("12", "02"),
+        core=False,
+    ),
 )
 
 

@@ -263,6 +263,9 @@ NEVER_NEGATIVE = {
     "10.choose_rate": "a rate and a mean of squares",
     "11.drift": "a quotient of norms",
     "12.cka": "a number from 0 to 1",
+    "13.step_sizes": "factors of learning rates",
+    "13.without_a_task": "factors of learning rates",
+    "13.fair_sweep": "an index, an accuracy and half a width",
 }
 
 
