@@ -263,6 +263,8 @@ NEVER_NEGATIVE = {
     "10.choose_rate": "a rate and a mean of squares",
     "11.drift": "a quotient of norms",
     "12.cka": "a number from 0 to 1",
+    "14.contrastive": "a cross-entropy",
+    "14.cover": "numbers of sub-tasks",
 }
 
 
