@@ -155,7 +155,7 @@ assert 0.85 < _latin < 0.95 and 0.35 < _others[1] < 0.5 and 0.15 < _others[3] < 
 # %% [markdown]
 # ## Exercise: the contrastive loss
 #
-# How is such a model trained? A batch holds $n$ pictures with their captions. The matrix of their logits has a row for
+# How is such a model trained? A batch holds some pictures with their captions. The matrix of their logits has a row for
 # each picture and a column for each caption. Two questions are asked of it. *Which caption belongs to this picture?* is
 # a classification among the captions, with a softmax over the row. *Which picture belongs to this caption?* is one
 # among the pictures, with a softmax over the column. The **contrastive loss** is the mean of the two cross-entropies,
@@ -171,11 +171,11 @@ def contrastive_loss(images, captions, logit_scale, letters):
     """The contrastive loss of a batch.
 
     Args:
-      images: what the image tower returns, shape [n, width]; the norms
-        may be anything but 0.
+      images: what the image tower returns, shape [batch, width]; the
+        norms may be anything but 0.
       captions: likewise of the text tower. Row i belongs to image i.
       logit_scale: s, a number.
-      letters: which letter row i shows, whole numbers of shape [n].
+      letters: which letter row i shows, whole numbers, [batch].
         Equal numbers have equal captions.
 
     Returns:
@@ -541,8 +541,7 @@ assert figures.usual(_RATES[2]).mean() < figures.at_end("MAMF", _RATES[1]).mean(
 # %% [markdown]
 # At equal steps classical fine-tuning is ahead of MAMF at each of the three learning rates. And there is a second trap
 # in the usual comparison. At the highest learning rate the usual classical run, with its 48 steps, is already better
-# than MAMF at the middle one. Whoever had tuned the learning rate of one method and not of the other could have shown
-# almost anything.
+# than MAMF at the middle one. Whoever tunes the learning rate of one method only can put either of them ahead.
 
 # %% [markdown]
 # ## Why is MAMF behind?
@@ -629,8 +628,8 @@ probe_prediction.reveal(0 if _probe.mean() > figures.usual().mean() else 1 if _p
 # - A model of images and captions classifies by captions, without weights or pictures of the new classes. It is as good
 #   as the parts of the captions are familiar: nine of ten on new Latin letters, chance on Georgian ones.
 # - The contrastive loss asks two questions of one matrix of logits, and the logit scale decides how sure the answers are.
-# - MAMF is fine-tuning on one random sub-task after another, or Reptile with an outer learning rate of 1. The last
-#   sub-tasks own most of the result.
+# - MAMF is fine-tuning on one random sub-task after another, or Reptile with an outer learning rate of 1. On quadratic
+#   tasks the last ones own most of the result, and on the letters the forgetting shows until a few steps at test undo it.
 # - The gain of MAMF over the usual fine-tuning disappeared when both took as many gradient steps. Two runs that differ in
 #   two things explain nothing; a third that shares one with each does.
 # - Try the linear probe first.

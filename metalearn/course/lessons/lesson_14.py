@@ -203,7 +203,7 @@ CONTRASTIVE = Exercise(
         "`jax.nn.softmax(logits, axis=1)` are the probabilities of the captions for each image. For the other "
         "direction the softmax runs over the other axis, and so does the sum.",
     ),
-    expected="A number. With $n$ different letters and a scale of nearly zero ($s$ very negative) it is $\\log n$.",
+    expected="A number. With five different letters and a factor $e^s$ of nearly zero it is $\\log 5$.",
 )
 
 # 14.cover -----------------------------------------------------------------------------------------------------------
@@ -954,8 +954,8 @@ def five_captions(images: _Array, names: list[str], probabilities: _Array) -> No
       names: their captions.
       probabilities: [num_letters, num_letters].
     """
-    d = diagrams.Drawing(780, 74 + 46 * len(names))
-    left, wide, top = 80, 138, 66
+    d = diagrams.Drawing(640, 70 + 46 * len(names))
+    left, wide, top = 66, 114, 62
     for j, name in enumerate(names):
         for line, words in enumerate(_wrapped(name)):
             d.text(left + (j + 0.5) * wide, 16 + 17 * line, words, MUTED, size=12)
@@ -975,14 +975,15 @@ def five_captions(images: _Array, names: list[str], probabilities: _Array) -> No
         "A table of probabilities. Each row is a picture of a letter that pre-training did not see, each column a "
         "caption; the captions of the pictures stand on the diagonal, and have the largest probability in each row.",
         title="Each picture is compared with five captions",
-        caption="Probabilities of the captions for one picture of each letter; those of its own caption are bold.",
+        caption="Probabilities of the captions for one picture of each letter; those of its own caption are bold. The "
+        "captions are shown without LATIN and LETTER.",
     )
 
 
 def _wrapped(name: str) -> list[str]:
-    words, lines = name.split(), [""]
+    words, lines = name.removeprefix("LATIN ").replace("LETTER ", "").split(), [""]
     for word in words:
-        if len(lines[-1]) + len(word) > 15:
+        if len(lines[-1]) + len(word) > 12:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
     return lines
@@ -1024,7 +1025,9 @@ def scaled(logit_scale: float) -> Figure:
     axes.barh(places, shares, color=[BLUE if each else MUTED for each in right], height=0.6)
     for place, share, cosine in zip(places, shares, cosines, strict=True):
         axes.text(share + 1, place, f"{share:.0f} %, cosine {plots.number(cosine, 2)}", va="center", color=TEXT)
-    axes.set_yticks(places, [f"{name[6:]}{' (right)' * each}" for name, each in zip(FIVE, right, strict=True)])
+    named = [name.removeprefix("LATIN ") for name in FIVE]
+    named[1] += " (right)"
+    axes.set_yticks(places, named)
     axes.invert_yaxis()
     axes.set_xlim(0, 135)
     axes.set_xticks([0, 25, 50, 75, 100])
@@ -1035,16 +1038,16 @@ def scaled(logit_scale: float) -> Figure:
 
 def plans_diagram() -> None:
     """Shows which letters the steps of classical fine-tuning and of MAMF see."""
-    d = diagrams.Drawing(900, 236)
+    d = diagrams.Drawing(620, 226)
     rng = np.random.default_rng(3)
-    wide, tall, left = 28, 17, 196
+    wide, tall, left = 26, 17, 196
     names = "abcdefghijklmnopqrstuvwxyzäöüß"
-    blocks = [np.sort(rng.permutation(30)[:5]) for _ in range(3)]
+    blocks = [np.sort(rng.permutation(30)[:5]) for _ in range(2)]
     rows = (("classical", "other letters in every step", 8), ("MAMF", "a sub-task for eight steps", 124))
     for name, words, top in rows:
         d.text(left - 14, top + 42, name, TEXT, "end", bold=True)
         d.text(left - 14, top + 62, words, MUTED, "end", size=12)
-        for step in range(24):
+        for step in range(16):
             x = left + step * wide
             if name == "classical":
                 d.band(x + 1, top, wide - 2, 5 * tall + 14, ORANGE)
@@ -1055,11 +1058,11 @@ def plans_diagram() -> None:
                 d.text(x + wide / 2, top + 18 + i * tall, names[letter], TEXT, size=13)
     diagrams.show(
         d.svg(),
-        "Twenty-four steps of both methods, in each of which five letters are named. In classical fine-tuning they "
+        "Sixteen steps of both methods, in each of which five letters are named. In classical fine-tuning they "
         "change from step to step. In MAMF they stay the same for eight steps, and then another sub-task begins.",
         title="Classical fine-tuning mixes the letters in every step, MAMF takes one sub-task after another",
-        caption="The first 24 steps. Thirty letters have thirty names here; of those that a step of classical "
-        "fine-tuning sees, five are shown.",
+        caption="The first 16 steps. The thirty letters are called a to z, ä, ö, ü and ß here; of those that a step of "
+        "classical fine-tuning sees, five are shown.",
     )
 
 
@@ -1133,8 +1136,7 @@ def probe_table() -> None:
         ["", "gradient steps", "after 5 steps at test", "without them"],
         title="A linear classifier on frozen features is ahead of all fine-tuning",
         caption=f"Per cent misread, mean of twenty runs with its 95 % interval; learning rate {RATE:g}, and "
-        f"{SETTINGS.probe_rates[1]:g} for the probe. Without fine-tuning and without steps at test it is zero-shot "
-        "classification.",
+        f"{SETTINGS.probe_rates[1]:g} for the probe. The last number of the first row is zero-shot classification.",
     )
 
 
@@ -1142,7 +1144,7 @@ def _usual_point(axes: Any, name: str) -> None:
     """Marks classical fine-tuning after the usual number of epochs."""
     at = (SETTINGS.usual_steps, usual().mean())
     axes.plot(*at, "o", color=TEXT, markerfacecolor=plots.PALETTE["card"], markersize=6)
-    axes.text(12, at[1] - 1.5, name, color=TEXT, weight="bold")
+    axes.text(4, at[1] - 2.1, name, color=TEXT, weight="bold")
 
 
 def curves() -> None:
