@@ -434,8 +434,9 @@ assert _mean["MAMF"] + 1 < _mean["classical, 8 epochs"] < _mean["no fine-tuning"
 assert abs(misread["MAMF"][0] - image_text.misread(apply, by_mamf, run)) < 0.7
 
 # %% [markdown]
-# In the mean MAMF is clearly ahead, as in the paper. Is it the sampling of sub-tasks that makes the difference? Both runs had the same pictures, the same loss, the same optimizer and learning rate, and eight epochs. But
-# look at the column of gradient steps.
+# In the mean MAMF is clearly ahead, as in the paper. Is it the sampling of sub-tasks that makes the difference? Both
+# runs had the same pictures, the same loss, the same optimizer and learning rate, and eight epochs. But look at the
+# column of gradient steps.
 
 # %% [markdown]
 # ## Exercise: design the control
@@ -515,11 +516,12 @@ figures.table_of(
 )
 
 # %% [markdown]
-# In the mean the control does not merely come down to MAMF, it goes below it. So the number of steps explains all of the
-# gain over the usual classical run, and more. Four runs are few, however, and the scripts differ. The same experiment was therefore made with twenty runs, five on each script, by a script of the
-# course, `image_text.py`, whose record comes with the course. It also has **FO-MAML** (lesson 03), with one inner step
-# on the support half of a sub-task and an outer step on its query half, in the place of each step of MAMF. An outer step
-# of FO-MAML takes two gradients, each of half of the pictures.
+# In the mean the control does not merely come down to MAMF, it goes below it. So the number of steps explains all of
+# the gain over the usual classical run, and more. Four runs are few, however, and the scripts differ. The same
+# experiment was therefore made with twenty runs, five on each script, by a script of the course, `image_text.py`,
+# whose record comes with the course. It also has **FO-MAML** (lesson 03), with one inner step on the support half of a
+# sub-task and an outer step on its query half, in the place of each step of MAMF. An outer step of FO-MAML takes two
+# gradients, each of half of the pictures.
 
 # %% tags=["fold"]
 figures.curves()
@@ -569,19 +571,20 @@ assert _end["classical, restarted"] < _end["classical"] and abs(_end["MAMF, not 
 # %% [markdown]
 # Restarting Adam is not the reason: classical fine-tuning even gains from it, and MAMF does not miss it. Nor is it that
 # eight steps in a row see the same labels, for with another sub-task in every step the error is the same. What is left is
-# the number of labels in a step. A step that sees five labels learns to tell five captions apart, and a minibatch of all labels contains about twenty.
+# the number of labels in a step. A step that sees five labels learns to tell five captions apart, and a minibatch of all
+# labels contains about twenty.
 #
-# Staying on one sub-task shows in the second column of numbers. Without steps at test, MAMF misreads more letters
-# than the run whose sub-tasks change. This looks like the forgetting of line 3.
-# Five steps at test repair it, and then the two are equal.
+# Staying on one sub-task shows in the second column of numbers. Without steps at test, MAMF misreads more letters than
+# the run whose sub-tasks change. This looks like the forgetting of line 3. Five steps at test repair it, and then the two
+# are equal.
 
 # %% [markdown]
 # ## A linear probe
 #
 # There is one more baseline, and it is the cheapest. A **linear probe** leaves the pre-trained network frozen, and trains
 # a linear classifier on its features. Here the features are the embeddings of the pictures. The text tower and the
-# captions are not used at all. The classifier begins with zeros, and is trained on minibatches of all thirty labels,
-# exactly like the control, for the same number of steps.
+# captions are not used at all. The classifier begins with zeros, and is trained on the minibatches of the control, with
+# the same loss and for the same number of steps.
 
 # %%
 probe_prediction = predict("14.probe")
@@ -593,10 +596,11 @@ head = jnp.zeros((features.shape[-1], 30))
 plan = image_text.plan_of(features, rows)  # the control's minibatches, of features
 
 
-def probe_loss(head, batch):
-    inputs, labels = batch
-    logits = jnp.exp(params["logit_scale"][...]) * inputs @ head
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+def probe(head, features):
+    return jnp.exp(params["logit_scale"][...]) * features @ head
+
+
+probe_loss = ml.learners.mamf.among_present(ml.losses.cross_entropy, probe)
 
 
 @jax.jit
@@ -655,9 +659,8 @@ progress("14")
 # - The twenty runs draw thirty letters of four scripts, and Georgian has only 43, so runs on one script share letters and
 #   their intervals are a little too narrow.
 # - The learning rate at test, 0.01, and the five steps were not tuned for any method. A step of this size moves the
-#   linear probe's classifier much further than the towers.
-# - The learning rates of fine-tuning were not chosen on validation runs. All three are in a table, and the figures show the
-#   middle one.
+#   linear probe's classifier much further than the towers. - The learning rates of fine-tuning were not chosen on
+# validation runs. All three are in a table, and the figures show the   middle one.
 # - FO-MAML had one inner step on half of a sub-task. More inner steps or another inner learning rate may change it.
 # - MAMF's numbers of sub-tasks and epochs are those of the authors' code. Fewer epochs on more sub-tasks are possible;
 #   the run with another sub-task in each step is the extreme case.
@@ -671,7 +674,8 @@ progress("14")
 #   [arXiv 2103.00020](https://arxiv.org/abs/2103.00020). CLIP: the contrastive loss, zero-shot classification, linear
 #   probes.
 # - P. Khosla and others. *Supervised contrastive learning.* NeurIPS 2020.
-#   [arXiv 2004.11362](https://arxiv.org/abs/2004.11362). Several right answers in a batch, and where the logarithm stands.
+#   [arXiv 2004.11362](https://arxiv.org/abs/2004.11362). Several right answers in a batch, and where the logarithm
+# stands.
 # - A. Kumar, A. Raghunathan, R. Jones, T. Ma, P. Liang. *Fine-tuning can distort pretrained features and underperform
 #   out-of-distribution.* ICLR 2022. [arXiv 2202.10054](https://arxiv.org/abs/2202.10054). When a linear probe is the
 #   better choice, and how to combine both.

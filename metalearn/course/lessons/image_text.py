@@ -1,12 +1,12 @@
 """The long runs of lesson 14: a small image-text model, and four ways to fine-tune it to thirty letters.
 
-    python -m metalearn.course.lessons.image_text      trains and measures everything, ten minutes of a core
+    python -m metalearn.course.lessons.image_text      trains and measures everything, a few minutes of a core
 
 It writes the parameters of the two towers to `image_text.npz`, and what was measured to `image_text.json`. The towers
 learn the Latin letters and their Unicode names. A run then takes thirty letters of another script: half of the
 typefaces are for fine-tuning, and on the other half 5-way tasks are scored after five gradient steps on their support
-sets. In a way to fine-tune everything but FO-MAML and the linear probe is a *plan*: the rows of the images of every
-step, and whether the optimizer begins anew before it.
+sets. Every way to fine-tune but FO-MAML is a *plan*: the images of each step, and whether the optimizer begins anew
+before it.
 """
 
 import argparse
@@ -311,11 +311,10 @@ def error(settings: Settings, loss: Callable, accuracy: Callable, params: Params
     return 100 * (1 - jax.vmap(score)(tasks).mean())
 
 
-def probe(apply: Callable, params: Params) -> Callable:
+def probe(params: Params) -> Callable:
     """A linear classifier on the frozen image tower: (head, images) -> logits, for a head [WIDTH, num_labels]."""
 
     def logits(head, images):
-        # A caption of unit vectors reads the embedding out; its length is that of no caption.
         return jnp.exp(params["logit_scale"][...]) * embed(params, images) @ head
 
     return logits
@@ -359,7 +358,7 @@ def _curve(settings, apply, way, rate, start, run):
     """Errors at the checkpoints, [after test_steps or before them, checkpoint]."""
     loss, accuracy = measures(apply, run.captions)
     if way == "linear probe":
-        logits = probe(apply, start)
+        logits = probe(start)
         loss, accuracy = (among_present(measure, logits) for measure in (losses.cross_entropy, losses.accuracy))
         start = jnp.zeros((WIDTH, settings.num_labels))
     if way == "FO-MAML":
