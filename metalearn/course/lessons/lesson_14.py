@@ -1242,7 +1242,7 @@ def measured_runs(apply: Callable, params: Any, seed: int = 0) -> tuple[list[ima
     runs = [image_text.draw_run(script, seed) for script in SETTINGS.scripts]
     found: dict[str, list[float]] = {"no fine-tuning": [], "classical, 8 epochs": [], "MAMF": []}
     work = [(name, run) for run in runs for name in found]
-    for name, run in bar(work, "fine-tuning", seconds=12):
+    for name, run in bar(work, "fine-tuning", seconds=6):
         tuned = params
         if name == "MAMF":
             tuned = image_text.fine_tuned(apply, params, run.captions, image_text.blocks(SETTINGS, run), RATE)
