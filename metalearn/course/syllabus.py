@@ -193,6 +193,17 @@ LESSONS = (
         needs=("12", "02"),
         core=False,
     ),
+    Lesson(
+        number="14",
+        slug="image_and_text",
+        title="Image and text: multitask fine-tuning and its control",
+        claim="Multitask fine-tuning improves a small image-text model; a control with as many gradient steps shows "
+        "whether that is due to its sub-tasks or to its steps.",
+        minutes=85,
+        part="Applications",
+        needs=("12", "03"),
+        core=False,
+    ),
 )
 
 

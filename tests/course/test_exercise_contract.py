@@ -266,6 +266,8 @@ NEVER_NEGATIVE = {
     "13.step_sizes": "factors of learning rates",
     "13.without_a_task": "factors of learning rates",
     "13.fair_sweep": "an index, an accuracy and half a width",
+    "14.contrastive": "a cross-entropy",
+    "14.cover": "numbers of sub-tasks",
 }
 
 
