@@ -62,9 +62,9 @@ _most = max(figures.record()["memory"], key=lambda row: row["measured"] * (row["
 assert {(row["method"], row["K"]) for row in (_far, _most)} == {("MAML", 64)}
 
 # %% [markdown]
-# Farthest from the line lies the time of MAML with 64 steps, which keeps more in memory than any other on its
-# network. All points come from a record, which `python -m metalearn.course.lessons.scale record` writes. In this lesson you derive
-# such formulas, repeat a part of the measurements, spread a run over devices, and kill one.
+# Farthest from the line lies the time of MAML with 64 steps, which keeps more in memory than any other on its network.
+# All points come from a record, which `python -m metalearn.course.lessons.scale record` writes. In this lesson you
+# derive such formulas, repeat a part of the measurements, spread a run over devices, and kill one.
 #
 # *Short of time? Skip the sections "A billion parameters, on paper" and "On a cluster".*
 
@@ -200,7 +200,7 @@ plots.table(
     },
     ["", "copies of P", "copies of O"],
     title="Only methods that backpropagate through their steps need memory that grows with K",
-    caption="Temporary memory of one task. The multiples were measured on dense networks; the dependence on K is exact.",
+    caption="Temporary memory of one task. The multiples were measured on dense networks.",
 )
 for _name, (_copies, _outputs) in {"MAML": (66, 130), "MAML, remat": (20, 4), "FO-B-MAML symmetric": (8, 6)}.items():
     _parts = [ml.theory.cost(scale.METHODS[_name].name, 1, 64, num_outputs=n).memory / 4 for n in (0, 1)]
@@ -263,7 +263,7 @@ assert all(1 / 1.5 < found / _megabytes[name] < 1.5 for name, found in sizes_fou
 #
 # Two ways lead to a meta-gradient whose memory does not grow linearly with $K$. One is MAML with rematerialization, the
 # other is FO-B-MAML, whose memory does not depend on $K$ at all. In time they are nearly equal. Rematerialization takes
-# $4K + 1$ gradients, and FO-B-MAML symmetric takes $4K$ and a value of the loss. So memory decides.
+# $4K + 1$ gradients, and FO-B-MAML symmetric takes $4K$ and a value of the loss. So the costs differ in memory.
 #
 # - **Line 1.** MAML with rematerialization needs $(2\sqrt K + 4)\, P + 4\, O$.
 # - **Line 2.** FO-B-MAML needs $c\, P + o\, O$. For the symmetric estimator the multiples are $c = 8$ and $o = 6$, and
@@ -299,7 +299,7 @@ check("15.most_steps", most_steps)
 # marked point is the largest $K$ at which rematerialization needs less than FO-B-MAML symmetric.
 
 # %%
-explore(figures.memories, figures.SEEN, outputs=(0.0, 16.0, 1.0, 2.0))
+explore(figures.memories, figures.SEEN, outputs_over_params=(0.0, 16.0, 1.0, 2.0))
 
 # %% tags=["fold", "nbval-check-output"]
 for _ratio in (0, 2, 8):
@@ -315,9 +315,9 @@ print(f"forward estimator, O / P = 2: up to K = {figures.most_steps(1.0, 2, 5, 3
 # %% [markdown]
 # ## A billion parameters, on paper
 #
-# Suppose that you want to meta-train a Transformer with a billion parameters. Nobody in this room can try it, but the
-# formulas can be asked. They need three numbers. An *example* is now one token, because every parameter is used once
-# for each token.
+# Suppose that you want to meta-train a Transformer with a billion parameters. It is too expensive to be tried out, but
+# the formulas need only three numbers. An *example* is now one token, because every parameter is used once for each
+# token.
 #
 # - **Parameters:** 20 layers of width 2,048 have $12 \cdot 2048^2$ parameters each, four matrices of attention and two
 #   wide ones behind. That makes about a billion.
@@ -353,7 +353,7 @@ estimates = {
 
 # %% tags=["fold"]
 _rate, _link = 2e14, 5e10  # useful operations, and bytes, in a second
-billion_prediction.reveal(estimates["MAML"].memory / 1e9)
+billion_prediction.reveal(round(estimates["MAML"].memory / 1e9))
 plots.table(
     {
         name: [
@@ -458,7 +458,7 @@ alone = scale.train(progress=True)
 
 # %%
 with scale.started("share", devices=8) as process:
-    for _ in bar(range(50), "eight devices, a new process", seconds=10):
+    for _ in bar(range(50), "eight devices", seconds=10):
         process.next()
     shared = process.next()
 
@@ -570,10 +570,10 @@ killed_prediction = predict("15.killed")
 
 # %%
 folder = tempfile.TemporaryDirectory()  # of the checkpoints
-moment = int(np.random.default_rng().integers(15, 40))  # of 50 calls of 4 steps
+moment = int(np.random.default_rng().integers(15, 40))  # of 50 calls, 4 steps each
 
 with scale.started("train", folder.name) as process:
-    for call in bar(range(50), "training, until it is killed", seconds=10):
+    for call in bar(range(50), "training", seconds=12):
         reached = process.next()["step"]
         if call == moment:
             exit_code = process.kill()  # SIGKILL
@@ -586,16 +586,17 @@ print(f"\nafter step {reached} the process ended with exit code {exit_code}")
 # would run the cell again.) Now the same call once more, in a new process:
 
 # %%
-said = []
+steps = [0]  # after each call of this process
 with scale.started("train", folder.name) as process:
-    for _ in bar(range(51), "started again", seconds=8):
-        said.append(process.next())
-        if "bits" in said[-1]:
-            break
-resumed_bits = said[-1]["bits"]
+    for goal in bar(range(4, 201, 4), "started again", seconds=10):
+        if steps[-1] < goal:
+            said = process.next()
+            steps.append(said["step"])
+    while "bits" not in said:
+        said = process.next()
 
 # %% tags=["fold"]
-_first = said[0].get("step", scale.NUM_STEPS + 4) - 4  # a call has four steps
+_first = steps[1] - 4  # where it went on
 if exit_code:  # it was killed in time
     killed_prediction.reveal(0 if _first == 0 else 1)
     figures.timeline(max(reached, _first), _first, scale.NUM_STEPS)
@@ -604,8 +605,8 @@ folder.cleanup()
 
 # %%
 print("never stopped:", scale.bits(alone)[:24], "...")
-print("resumed:      ", resumed_bits[:24], "...")
-assert scale.bits(alone) == resumed_bits
+print("resumed:      ", said["bits"][:24], "...")
+assert scale.bits(alone) == said["bits"]
 
 # %% [markdown]
 # The two lines are fingerprints of parameters, optimizer, number of steps and history. They would differ if a single
@@ -632,7 +633,7 @@ assert scale.bits(alone) == resumed_bits
 #     params,
 #     sampler,
 #     num_steps=100_000,
-#     meta_batch_size=4 * jax.device_count(),
+#     meta_batch_size=128,  # a multiple of the number of devices
 #     key=jax.random.key(0),
 #     mesh=jax.make_mesh((jax.device_count(),), ("tasks",)),
 #     checkpoint_dir="/shared/first_run",  # on a disk that all machines see
@@ -640,14 +641,11 @@ assert scale.bits(alone) == resumed_bits
 # ```
 #
 # Under Slurm JAX finds the other processes by itself, and by default each process takes one GPU. So the script is
-# started once for each GPU. With `--requeue` the job comes back after it was preempted, runs the same call again, and
-# so goes on at the last checkpoint:
+# started once for each GPU. With `--requeue` the job comes back after a machine has failed or another job was preferred.
+# It runs the same call again, and so goes on at the last checkpoint:
 #
 # ```bash
-# #!/bin/bash
-# #SBATCH --nodes=4 --gpus-per-node=8 --ntasks-per-node=8
-# #SBATCH --time=24:00:00 --requeue
-# srun python train.py
+# sbatch --nodes=4 --gpus-per-node=8 --ntasks-per-node=8 --requeue --wrap "srun python train.py"
 # ```
 #
 # On a slice of a TPU pod the script is started once for each machine, and all is found as well:

@@ -263,6 +263,9 @@ NEVER_NEGATIVE = {
     "10.choose_rate": "a rate and a mean of squares",
     "11.drift": "a quotient of norms",
     "12.cka": "a number from 0 to 1",
+    "15.step_cost": "a cost",
+    "15.most_steps": "a number of steps",
+    "15.resumes_exactly": "true or false",
 }
 
 

@@ -750,7 +750,7 @@ def _identity(axes: Any, points: dict, what: str, title: str, **options: Any) ->
     line = np.geomspace(values.min() / 1.6, values.max() * 1.6, 30)
     plots.lines(
         line,
-        {"predicted = measured": line},
+        {"equal": line},
         f"predicted {what}",
         f"measured {what}",
         points=points,
@@ -773,7 +773,7 @@ def predicted_and_measured() -> None:
         figure,
         "Two plots of measured against predicted cost, both axes logarithmic, each with the line on which both are "
         "equal. Left: the memory of ten methods for three networks and several numbers of steps lies on the line from "
-        "a tenth of a megabyte to over a hundred. Right: the time, counted in gradients, lies close to the line from "
+        "less than a megabyte to over a hundred. Right: the time, counted in gradients, lies close to the line from "
         "five to several hundred.",
         title="Prediction and measurement lie on one line",
         caption="Left: temporary memory of the compiled meta-gradient of one task, for three networks. "
@@ -821,22 +821,22 @@ SEEN = (
 )
 
 
-def memories(outputs: float) -> Figure:
+def memories(outputs_over_params: float) -> Figure:
     """Memory of four methods against K, for a size of the layer outputs relative to the parameters."""
     k = np.unique(np.geomspace(1, 1000, 60).round())
     curves = {
-        "MAML": (k + 2) + (2 * k + 2) * outputs,
-        "MAML, remat": 2 * np.sqrt(k) + 4 + 4 * outputs,
-        "FO-B-MAML": np.full(k.shape, 8 + 6 * outputs),
-        "FO-MAML": np.full(k.shape, 1 + 1.5 * outputs),
+        "MAML": (k + 2) + (2 * k + 2) * outputs_over_params,
+        "MAML, remat": 2 * np.sqrt(k) + 4 + 4 * outputs_over_params,
+        "FO-B-MAML": np.full(k.shape, 8 + 6 * outputs_over_params),
+        "FO-MAML": np.full(k.shape, 1 + 1.5 * outputs_over_params),
     }
-    crossing = most_steps(1.0, outputs, 8, 6)
+    crossing = most_steps(1.0, outputs_over_params, 8, 6)
     return plots.lines(
         k,
         curves,
         "inner steps K",
         "copies of the parameters",
-        points={f"K = {crossing}": (crossing, 2 * math.sqrt(crossing) + 4 + 4 * outputs)},
+        points={f"K = {crossing}": (crossing, 2 * math.sqrt(crossing) + 4 + 4 * outputs_over_params)},
         log="xy",
         ylim=(0.8, 3e4),
     )
@@ -927,7 +927,7 @@ def opening() -> tuple[str, str]:
         plots.svg(axes.get_figure()),
         timeline_of(107, 100, 200),
         ("Cost is known before a run", "A killed run loses a few steps and no bits"),
-        ("Ten meta-gradients, three networks, up to 64 inner steps.", "200 outer steps, from left to right."),
+        ("On the line both are equal. Ten methods, up to 64 inner steps.", "200 outer steps, from left to right."),
         "Left: measured against predicted cost on logarithmic axes; memory in megabytes and time in gradients of ten "
         "methods lie along one line. Right: a run that is never stopped, and one that is killed at step 107 and "
         "started again from its checkpoint at step 100; both end with the same bits.",

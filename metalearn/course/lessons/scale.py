@@ -197,7 +197,7 @@ def _train(directory: str) -> None:
         _say(step=step)
         time.sleep(0.05)  # so that somebody can follow, and kill it
 
-    _say(bits=bits(train(directory, callback=tell)))
+    _say(step=NUM_STEPS, bits=bits(train(directory, callback=tell)))
 
 
 def _say(**what: Any) -> None:
