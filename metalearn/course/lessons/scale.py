@@ -154,7 +154,7 @@ NUM_STEPS, NUM_TASKS = 200, 16
 def training_parts() -> tuple[ml.MetaLearner, Params, ml.tasks.Sinusoid]:
     """(Learner, first parameters, sampler) of a small run on sine curves, the same in every process."""
     params, apply = ml.models.functional(ml.models.MLP((1, 40, 40, 1), rngs=nnx.Rngs(0)))
-    meta_gradient = ml.maml(ml.losses.mean_squared_error(apply), SGD, num_steps=2)
+    meta_gradient = ml.fo_maml(ml.losses.mean_squared_error(apply), SGD, num_steps=2)
     return ml.meta_learner(meta_gradient, optax.adam(1e-3)), params, ml.tasks.Sinusoid(10, 10)
 
 
