@@ -156,8 +156,8 @@ functions["truncated MAML"] = truncated
 # %%
 unit = scale.inner_steps(loss, K, params, task)
 programs, turns = {}, {name: [] for name in functions}
-ticks = [(turn, name) for turn in range(7) for name in functions]
-for turn, name in bar(ticks, "measuring", seconds=9):
+ticks = [(turn, name) for turn in range(5) for name in functions]
+for turn, name in bar(ticks, "measuring", seconds=8):
     if turn == 0:
         programs[name] = jax.jit(functions[name]).lower(params, task).compile()
     of_method = scale.seconds(programs[name], params, task)
@@ -172,7 +172,7 @@ plots.table(
     {name: [_expected[name], float(gradients[name]), float(gradients[name] / _expected[name])] for name in functions},
     ["", "predicted gradients", "measured", "measured / predicted"],
     title="The count of gradients predicts the time",
-    caption=f"K = {K}, S = {S}, one task with {sizes.num_examples} examples in each set; median of seven rounds.",
+    caption=f"K = {K}, S = {S}, one task with {sizes.num_examples} examples in each set; median of five rounds.",
 )
 assert all(1 / 1.8 < gradients[name] / _expected[name] < 1.8 for name in functions)
 

@@ -118,7 +118,7 @@ def inner_steps(loss: Loss, num_steps: int, params: Params, task: Task) -> Any:
 def seconds(program: Callable, *arguments: Any) -> float:
     """Processor time that one call takes; what is over soon is repeated."""
     calls, begin = 0, time.process_time()
-    while not calls or time.process_time() < begin + 0.03:
+    while not calls or time.process_time() < begin + 0.02:
         jax.block_until_ready(program(*arguments))
         calls += 1
     return (time.process_time() - begin) / calls
