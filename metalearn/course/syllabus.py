@@ -204,6 +204,16 @@ LESSONS = (
         needs=("12", "03"),
         core=False,
     ),
+    Lesson(
+        number="15",
+        slug="scale",
+        title="Scale: predict the cost, share the tasks, survive a kill",
+        claim="Cost is predictable before a run, tasks spread over devices, and a killed run resumes to the same bits.",
+        minutes=80,
+        part="Practice",
+        needs=("07", "00"),
+        core=False,
+    ),
 )
 
 

@@ -268,6 +268,9 @@ NEVER_NEGATIVE = {
     "13.fair_sweep": "an index, an accuracy and half a width",
     "14.contrastive": "a cross-entropy",
     "14.cover": "numbers of sub-tasks",
+    "15.step_cost": "a cost",
+    "15.most_steps": "a number of steps",
+    "15.resumes_exactly": "true or false",
 }
 
 
