@@ -182,6 +182,16 @@ LESSONS = (
         part="Applications",
         needs=("03", "07"),
     ),
+    Lesson(
+        number="16",
+        slug="your_own_problem",
+        title="Your own problem: from a task distribution to a report",
+        claim="You pose a problem of your own, compute its floor, compare three meta-gradients fairly, and claim what "
+        "intervals over seeds and tasks carry.",
+        minutes=110,
+        part="Practice",
+        needs=("07", "12"),
+    ),
 )
 
 

@@ -263,6 +263,7 @@ NEVER_NEGATIVE = {
     "10.choose_rate": "a rate and a mean of squares",
     "11.drift": "a quotient of norms",
     "12.cka": "a number from 0 to 1",
+    "16.audit": "1 for yes and 0 for no",
 }
 
 
