@@ -23,7 +23,7 @@ def cards(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def few_tasks(monkeypatch):
-    monkeypatch.setattr(project, "PARTS", {"train": 300, "validation": 40, "test": 60})
+    monkeypatch.setattr(project, "PARTS", {"train": 800, "validation": 100, "test": 100})
 
 
 def ignores_its_key(key, part):
@@ -111,7 +111,7 @@ def test_a_template_that_was_changed_is_the_learners_own(cards, capsys):
     [
         ({"task seeds": {"train": 0, "validation": 2, "test": 2}}, "Your validation tasks share keys with your test"),
         ({"outer steps": {"A": 800, "B": 400}}, "A spends 2 times the budget. So A has 2 times the gradients of B"),
-        ({"outer steps": {"A": 400, "B": 100}}, "B spends 25% of it. So A has 4 times the gradients of B"),
+        ({"outer steps": {"A": 400, "B": 100}}, "B spends 25\u00a0% of it. So A has 4 times the gradients of B"),
         ({"clipping": {"A": (None, 1.0), "B": (None,)}}, "Clipping is not tuned for B: the meta-gradient is never"),
         ({"clipping": {"A": (None, 1.0), "B": (None, 0.0)}}, "must be positive"),
         ({"clipping": {"A": (None, 1.0), "B": (None, 5.0)}}, "choose from different norms"),
@@ -173,6 +173,11 @@ class TestClaims:
         lesson_16.report(study)
         assert "a run diverged" in capsys.readouterr().out
 
+    def test_a_task_that_decides_all_is_told(self, errors, cards):
+        errors[0, :, 7] += 1_000.0
+        assert self.judge(fake_study(errors), [("FO-MAML", "MAML")]) == "failed"
+        assert "A few test tasks with very large errors" in cards[0][1]
+
     def test_nothing_claimed_is_not_yet(self, errors, cards):
         assert self.judge(fake_study(errors), []) == self.judge(None, [("A", "B")]) == "not yet"
 
@@ -219,7 +224,7 @@ def test_a_study_runs_from_tasks_to_report(monkeypatch, cards, capsys):
     monkeypatch.setattr(project, "BUDGET", 400)
     posed = project.problem(project.springs)
     found = lesson_16.study(posed, ("FO-MAML", "Reptile"), functools.partial(project.default_plan))
-    assert found.errors.shape == (2, 8, 60) and np.isfinite(found.errors).all()
+    assert found.errors.shape == (2, 8, 100) and np.isfinite(found.errors).all()
     assert (found.errors.mean(axis=(1, 2)) < 1).all()
     lesson_16.report(found)
     assert Path(project.RECORD).is_file()

@@ -5,7 +5,7 @@ shape [num_points, 1]. Whatever is asked is measured on the learner's own tasks,
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -60,11 +60,15 @@ def tasks(my_task: Any, number: int = 2_000) -> Task:
     Raises:
       Unusable: if they are no tasks, or nothing can be learned from them.
     """
-    return usable(curves(drawn(my_task, number)))
+    return usable(curves(drawn(my_task, [jax.random.split(jax.random.key(0), number)])))
 
 
-def drawn(my_task: Any, number: int, seed: int = 0) -> Any:
-    """Whatever a learner's function of a key returns for many keys, stacked.
+def drawn(my_task: Any, keys: Iterable[Any]) -> Any:
+    """Whatever a learner's function of a key returns for many keys, stacked; numpy arrays.
+
+    Args:
+      my_task: the function.
+      keys: arrays of keys, one after the other.
 
     Raises:
       Unusable: if it returns nothing for them.
@@ -72,7 +76,8 @@ def drawn(my_task: Any, number: int, seed: int = 0) -> Any:
     if not callable(my_task):
         raise Unusable("`my_task` must be a function of a key. Give the function itself, and not a task.")
     try:
-        return jax.jit(jax.vmap(my_task))(jax.random.split(jax.random.key(seed), number))
+        many = jax.jit(jax.vmap(my_task))
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *map(many, keys))
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
         raise Unusable(
             "`my_task` cannot be mapped over many keys with `jax.vmap`. Use `jax.numpy` and `jax.random` in it, and "
