@@ -284,7 +284,8 @@ for _ in range(1_000):
     seen = world[np.ix_(rng.integers(40, size=5), rng.integers(150, size=100))]
     half = 1.96 * seen.std(ddof=1) / np.sqrt(seen.size)
     covered += abs(seen.mean() - world.mean()) <= half
-print(f"{seen.size} numbers, quantiles {figures.quantile(5):.2f} and {figures.quantile(100):.2f}")
+quantiles = figures.quantile(5), figures.quantile(100)
+print(f"{seen.size} numbers; quantiles {quantiles[0]:.2f} and {quantiles[1]:.2f}")
 
 # %% tags=["fold"]
 pooled_prediction.reveal(covered / 10)
@@ -306,8 +307,8 @@ for _of in _found.values():
 # ## The report
 #
 # Now the errors. Three methods make three differences, and if each interval were wrong in 5 % of the studies, one of
-# three would be wrong more often than that. So the quantiles in the right panel are larger, such that all intervals hold
-# at once with 95 %.
+# three would be wrong more often than that. So the quantiles in the panel of the differences are larger, such that
+# all intervals hold at once with 95 %.
 
 # %%
 figures.report(my_study)
@@ -321,9 +322,9 @@ assert max(_means.values()) < 0.7 * project.recorded()["floor"]
 # %% [markdown]
 # One figure and one table are the whole report. On the springs of the template, all three methods are below the floor, so
 # adaptation is worth its price. The means are in the order of the cost: Reptile, which takes the most outer steps for
-# the budget, has the lowest error, and MAML has the highest. Read from the right panel which of these differences the
-# seeds carry. In our run the interval between the two cheap methods contains zero, and so nothing is claimed about these
-# two, although one mean is lower than the other.
+# the budget, has the lowest error, and MAML has the highest. The panel of the differences shows what the seeds and tasks
+# carry. In our run the interval between the two cheap methods contains zero, and so nothing is claimed about these two,
+# although one mean is lower than the other.
 #
 # Look at the last column of the table too. On your tasks a method may fail badly on a few of 400 test tasks, for instance
 # because adaptation diverges there. One such task makes a mean large and its interval wide, and then a claim that looks
