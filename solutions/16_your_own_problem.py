@@ -161,7 +161,7 @@ def my_plan(cost, budget):
       budget: gradients that each run may spend for each task.
     """
     ### BEGIN SOLUTION
-    return {
+    plan = {
         "outer steps": {name: budget // gradients for name, gradients in cost.items()},
         "outer rates": {name: [3e-3, 1e-2] for name in cost},
         "clipping": {name: [None, 1.0] for name in cost},
@@ -169,6 +169,7 @@ def my_plan(cost, budget):
         "tuning seed": 100,
         "seeds": list(range(8)),
     }
+    return plan
     ### END SOLUTION
 
 

@@ -279,8 +279,8 @@ PLAN = Exercise(
     hints=(
         "Go through the rules of the section above one by one. Only the first entry needs a calculation: how many "
         "outer steps of each method does the budget pay for?",
-        "A dictionary with an entry for each method is `{name: ... for name in cost}`. `budget // gradients` rounds "
-        "down, so that nobody overdraws.",
+        "A dictionary with an entry for each method is `{name: ... for name in cost}`. A quotient with `//` is "
+        "rounded down, so that nobody overdraws.",
     ),
     expected="A dictionary with six entries. The check says which rule it breaks.",
 )
