@@ -214,6 +214,16 @@ LESSONS = (
         needs=("07", "00"),
         core=False,
     ),
+    Lesson(
+        number="16",
+        slug="your_own_problem",
+        title="Your own problem: from a task distribution to a report",
+        claim="You pose a problem of your own, compute its floor, compare three meta-gradients fairly, and claim what "
+        "intervals over seeds and tasks carry.",
+        minutes=110,
+        part="Practice",
+        needs=("07", "12"),
+    ),
 )
 
 

@@ -271,6 +271,7 @@ NEVER_NEGATIVE = {
     "15.step_cost": "a cost",
     "15.most_steps": "a number of steps",
     "15.resumes_exactly": "true or false",
+    "16.audit": "1 for yes and 0 for no",
 }
 
 

@@ -426,7 +426,6 @@ def advance(benchmark: Benchmark, method: str, settings: Settings, tuning: bool,
     return jax.vmap(one)(runs)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
 def score(benchmark: Benchmark, num_steps: int, params: Any, rate: Any, strength: Any, tasks: ml.Task) -> tuple:
     """(mean score over tasks after adaptation, norm of the inner gradient there relative to the first one).
 
@@ -441,6 +440,13 @@ def score(benchmark: Benchmark, num_steps: int, params: Any, rate: Any, strength
     Returns:
       Two arrays with one number for each run; the score of a run that diverged is infinite.
     """
+    values, left = score_each(benchmark, num_steps, params, rate, strength, tasks)
+    return values.mean(axis=-1), jnp.median(left, axis=-1)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def score_each(benchmark: Benchmark, num_steps: int, params: Any, rate: Any, strength: Any, tasks: ml.Task) -> tuple:
+    """`score` with one number for each run and task, arrays of shape [runs, tasks]."""
     apply = benchmark.network()[1]
     loss, metric = benchmark.loss(apply), benchmark.score(apply)
 
@@ -452,20 +458,25 @@ def score(benchmark: Benchmark, num_steps: int, params: Any, rate: Any, strength
         return value, left
 
     def one_run(params, rate, strength):
-        values, left = jax.lax.map(lambda task: one_task(params, rate, strength, task), tasks, batch_size=250)
-        return values.mean(), jnp.median(left)
+        return jax.lax.map(lambda task: one_task(params, rate, strength, task), tasks, batch_size=250)
 
     return jax.lax.map(lambda run: one_run(*run), (params, rate, strength))
 
 
 def own_score(benchmark: Benchmark, method: str, settings: Settings, runs: Runs, tasks: ml.Task) -> tuple:
     """`score` with the adaptation that the method was trained for."""
+    values, left = own_score_each(benchmark, method, settings, runs, tasks)
+    return values.mean(axis=-1), jnp.median(left, axis=-1)
+
+
+def own_score_each(benchmark: Benchmark, method: str, settings: Settings, runs: Runs, tasks: ml.Task) -> tuple:
+    """`own_score` with one number for each run and task."""
     kind, own = kind_of(method).own, runs.configuration.own
     none = jnp.zeros_like(own)
     rate, strength = (none + benchmark.proximal_rate, own) if kind == "λ" else (own, none)
     num_steps = 0 if kind == "outer" else steps_of(method, settings).num_steps
-    values, left = score(benchmark, num_steps, runs.state.params, rate, strength, tasks)
-    return jnp.where(runs.failed, jnp.inf, values), left
+    values, left = score_each(benchmark, num_steps, runs.state.params, rate, strength, tasks)
+    return jnp.where(runs.failed[:, None], jnp.inf, values), left
 
 
 def outer_steps(benchmark: Benchmark, method: str, settings: Settings) -> int:

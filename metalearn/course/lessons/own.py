@@ -5,7 +5,7 @@ shape [num_points, 1]. Whatever is asked is measured on the learner's own tasks,
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -60,10 +60,24 @@ def tasks(my_task: Any, number: int = 2_000) -> Task:
     Raises:
       Unusable: if they are no tasks, or nothing can be learned from them.
     """
+    return usable(curves(drawn(my_task, [jax.random.split(jax.random.key(0), number)])))
+
+
+def drawn(my_task: Any, keys: Iterable[Any]) -> Any:
+    """Whatever a learner's function of a key returns for many keys, stacked; numpy arrays.
+
+    Args:
+      my_task: the function.
+      keys: arrays of keys, one after the other.
+
+    Raises:
+      Unusable: if it returns nothing for them.
+    """
     if not callable(my_task):
         raise Unusable("`my_task` must be a function of a key. Give the function itself, and not a task.")
     try:
-        drawn = jax.jit(jax.vmap(my_task))(jax.random.split(jax.random.key(0), number))
+        many = jax.jit(jax.vmap(my_task))
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *map(many, keys))
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
         raise Unusable(
             "`my_task` cannot be mapped over many keys with `jax.vmap`. Use `jax.numpy` and `jax.random` in it, and "
@@ -72,7 +86,6 @@ def tasks(my_task: Any, number: int = 2_000) -> Task:
     except Exception as error:
         first, *_ = str(error).splitlines() or ["no message"]
         raise Unusable(f"`my_task` raised {type(error).__name__}: {first:.200}") from error
-    return usable(Task(*_halves(drawn)))
 
 
 def usable(drawn: Task) -> Task:
@@ -109,8 +122,12 @@ def usable(drawn: Task) -> Task:
     return drawn
 
 
-def _halves(drawn):
-    """Support and query set as pairs of float64 arrays, if this is what the tasks are."""
+def curves(drawn: Any) -> Task:
+    """What `drawn` returned as pairs of float64 arrays of shape [number, num_points, 1].
+
+    Raises:
+      Unusable: if they are of another shape, or no pairs at all.
+    """
     wanted = (
         "`my_task` must return `ml.Task(support=(x, y), query=(x, y))`, with every array of shape `[num_points, 1]` "
         "and at least two points in each set"
@@ -123,7 +140,7 @@ def _halves(drawn):
     shapes = [list(array.shape[1:]) for half in (support, query) for array in half]
     if any(len(shape) != 2 or shape[1] != 1 or shape[0] < 2 for shape in shapes) or shapes[::2] != shapes[1::2]:
         raise Unusable(f"{wanted}. Yours have the shapes {', '.join(map(str, shapes))}.")
-    return halves
+    return Task(support, query)
 
 
 def floor(drawn: Task) -> Floor:

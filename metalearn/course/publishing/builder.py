@@ -44,7 +44,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from metalearn.course import syllabus
 from metalearn.course.exercises import exercise
-from metalearn.course.publishing import badges, page
+from metalearn.course.publishing import badges, guide, page
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 STUB = "raise NotImplementedError  # your code here"
@@ -258,7 +258,8 @@ def pages(root: Path) -> dict[Path, str]:
     if not all((root / f"solutions/{lesson.stem}.py").exists() for lesson in syllabus.LESSONS):
         return {}
     written = {root / "lessons" / name: page.written(name) for name in (page.NOTATION, page.SOURCES)}
-    return {root / "lessons" / page.CONTENTS: page.contents()} | written
+    made = {page.CONTENTS: page.contents(), page.GUIDE: guide.guide()}
+    return {root / "lessons" / name: text for name, text in made.items()} | written
 
 
 def sources(root: Path, slugs: Sequence[str] = ()) -> list[Path]:

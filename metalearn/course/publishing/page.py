@@ -22,7 +22,7 @@ from metalearn.course.widgets import diagrams
 
 PICTURES = "opening-left.png", "opening-right.png"  # the names of the attachments
 PICTURE_WIDTH = 1000  # pixels of each, for screens that show two in place of one
-CONTENTS, NOTATION, SOURCES = "contents.md", "notation.md", "sources.md"
+CONTENTS, NOTATION, SOURCES, GUIDE = "contents.md", "notation.md", "sources.md", "decision_guide.md"
 OBJECTIVES, SYMBOLS = "**Afterwards you can**", "**New symbols**"
 
 _LIST = r"(?:(?:- |  ).+\n?)+"  # items, and the lines on which they go on
@@ -71,7 +71,7 @@ def closing(lesson: Lesson) -> str:
     following = _at(lesson, +1)
     onward = f"Next: {_link(following)}. {following.claim}" if following else "This is the last lesson."
     return f"---\n\n{onward}\n\n" + " · ".join(
-        [f"[Contents]({CONTENTS})", f"[Notation]({NOTATION})", *_neighbours(lesson)]
+        [f"[Contents]({CONTENTS})", f"[Notation]({NOTATION})", f"[Which meta-gradient?]({GUIDE})", *_neighbours(lesson)]
     )
 
 
@@ -135,6 +135,7 @@ def contents() -> str:
     return (
         f"# {syllabus.COURSE}\n\n{course_map()}\n\nThe core path takes about {round(minutes / 60)} hours. "
         f"[Notation]({NOTATION}) has every symbol of the course, and a glossary; [Sources]({SOURCES}) has the papers. "
+        f"[Which meta-gradient?]({GUIDE}) is a guide from all measurements of the course. "
         "What you have done so far is shown by `progress()` in any lesson.\n"
     )
 

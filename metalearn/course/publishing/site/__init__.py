@@ -68,7 +68,7 @@ def build(root: Path, to: Path) -> bool:
             text = (pages / name).read_text("utf-8").replace(MAP, _raw(page.course_cards("lessons/")))
             (pages / name).write_text(playgrounds.alive(text), "utf-8")
         (pages / "lessons").mkdir()
-        for name in (page.CONTENTS, page.NOTATION, page.SOURCES):  # they stand beside the lessons
+        for name in (page.CONTENTS, page.NOTATION, page.SOURCES, page.GUIDE):  # they stand beside the lessons
             (pages / name).unlink(missing_ok=True)
             shutil.copy(root / "lessons" / name, pages / "lessons" / name)
         for source in builder.sources(root):
