@@ -503,8 +503,8 @@ progress("16")
 #
 # - Line 1 assumes that seeds and tasks are drawn independently of what was chosen. The choice of a configuration with one
 #   tuning seed is a source of variation that no interval here contains.
-# - The intervals use normal quantiles for means of errors that have a long tail. On the recorded springs they cover nearly
-#   as often as they promise; with few tasks and a longer tail they can cover less often.
+# - The intervals assume that means of errors are nearly normal, but errors have a long tail. On the recorded springs they
+#   cover about as often as they promise; with few tasks and a longer tail they can cover less often.
 # - Coverage was tried on one pair of methods and one task distribution. The recorded table is treated as the whole world.
 # - The differences hold all at once; the intervals of single methods, and with them the claims about the floor, hold each
 #   for itself.
