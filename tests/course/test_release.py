@@ -27,7 +27,7 @@ from metalearn.course.publishing.release import CONFIG_FILE, QUESTION_POINTS, SE
 ROOT = Path(__file__).parents[2]
 SECRET = "a secret that must not leak"
 LESSONS = sorted((ROOT / "solutions").glob("*.py"))
-QUESTIONS = {"02.curvature_bound", "03.proportional", "05.three_points"}
+QUESTIONS = {"02.curvature_bound", "03.proportional", "05.three_points", "16.conclusion"}
 EVERY_LESSON = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 
 

@@ -13,6 +13,7 @@ from metalearn import plots
 from metalearn.course.exercises.checking import HEADINGS
 from metalearn.course.exercises.exercise import Exercise, Guess, Misconception, Question
 from metalearn.course.lessons import comparison, own, project
+from metalearn.course.lessons.project import interval, pairs, quantile
 from metalearn.course.widgets import diagrams
 from metalearn.course.widgets.display import show_card
 from metalearn.task import Task
@@ -311,9 +312,6 @@ def _interval(
         return np.array(ends(differences.mean(), half))
 
     return interval
-
-
-interval = _interval()
 
 
 def _by_mean_squares(differences, seed_quantile, task_quantile):
@@ -787,18 +785,6 @@ EXERCISES = (PLAN, INTERVAL, AUDIT)
 # The interval on recorded runs ---------------------------------------------------------------------------------------
 
 
-def quantile(number: int, comparisons: int = 1) -> float:
-    """Of Student's distribution, for the mean of so many values: intervals that hold all at once with at least 95 %.
-
-    With n degrees of freedom, T is √n times the tangent of an angle whose density goes like the (n - 1)-th
-    power of its cosine.
-    """
-    angle = np.linspace(0, np.pi / 2, 20_001)
-    density = np.cos(angle) ** (number - 2)
-    inside = np.concatenate([[0], np.cumsum(density[1:] + density[:-1])])
-    return float(np.sqrt(number - 1) * np.tan(np.interp(1 - 0.05 / comparisons, inside / inside[-1], angle)))
-
-
 def recorded_errors() -> dict[str, _Array]:
     """Errors on springs of every method, shape [seeds, tasks], from the record."""
     return {name: np.array(errors) for name, errors in project.recorded()["errors"].items()}
@@ -975,19 +961,6 @@ def study(posed: project.Problem | None, methods: Sequence[str], my_plan: Callab
     except own.Unusable as error:
         own.told("failed", str(error))
         return None
-
-
-def pairs(errors: _Array, methods: Sequence[str]) -> dict[tuple[str, str], tuple[float, float, float]]:
-    """(lower end, mean, upper end) of the difference of each two methods' errors; all intervals hold at once."""
-    every = list(itertools.combinations(range(len(methods)), 2))
-    factors, found = [quantile(number, len(every)) for number in errors.shape[1:]], {}
-    for a, b in every:
-        if np.isfinite(errors[[a, b]]).all():
-            low, high = interval(errors[a] - errors[b], *factors)
-            found[methods[a], methods[b]] = float(low), float(errors[a].mean() - errors[b].mean()), float(high)
-        else:
-            found[methods[a], methods[b]] = (math.nan,) * 3
-    return found
 
 
 def _of_one(errors):

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import math
 import os
 import platform
 import time
@@ -377,6 +378,38 @@ def default_plan(cost: Mapping[str, int], budget: int) -> dict[str, Any]:
 SEEDS, KEPT_TASKS = 40, 150
 
 
+def interval(differences: _Array, seed_quantile: float, task_quantile: float) -> _Array:
+    """[lower end, upper end] for the true difference, from differences of shape [seeds, tasks]."""
+    of_seeds, of_tasks = (differences.mean(axis=axis).var(ddof=1) / differences.shape[1 - axis] for axis in (1, 0))
+    half = np.sqrt(seed_quantile**2 * of_seeds + task_quantile**2 * of_tasks)
+    return differences.mean() + half * np.array([-1.0, 1.0])
+
+
+def quantile(number: int, comparisons: int = 1) -> float:
+    """Of Student's distribution, for the mean of so many values: intervals that hold all at once with at least 95 %.
+
+    With n degrees of freedom, T is √n times the tangent of an angle whose density goes like the (n - 1)-th
+    power of its cosine.
+    """
+    angle = np.linspace(0, np.pi / 2, 20_001)
+    density = np.cos(angle) ** (number - 2)
+    inside = np.concatenate([[0], np.cumsum(density[1:] + density[:-1])])
+    return float(np.sqrt(number - 1) * np.tan(np.interp(1 - 0.05 / comparisons, inside / inside[-1], angle)))
+
+
+def pairs(errors: _Array, methods: Sequence[str]) -> dict[tuple[str, str], tuple[float, float, float]]:
+    """(lower end, mean, upper end) of the difference of each two methods' errors; all intervals hold at once."""
+    every = list(itertools.combinations(range(len(methods)), 2))
+    factors, found = [quantile(number, len(every)) for number in errors.shape[1:]], {}
+    for a, b in every:
+        if np.isfinite(errors[[a, b]]).all():
+            low, high = interval(errors[a] - errors[b], *factors)
+            found[methods[a], methods[b]] = float(low), float(errors[a].mean() - errors[b].mean()), float(high)
+        else:
+            found[methods[a], methods[b]] = (math.nan,) * 3
+    return found
+
+
 def record() -> dict[str, Any]:
     """Many seeds on springs, to ask how often an interval covers, and eight on each of the other distributions."""
     start = time.time()
@@ -413,8 +446,6 @@ def _with_longer_maml(posed, study):
 
 def _summary(study):
     """The floor, each seed's error, and the differences of two methods with their intervals."""
-    from metalearn.course.lessons.lesson_16 import pairs  # here, since that module reads the record
-
     return {
         "floor": round(study.problem.floor, 4),
         "errors": {
