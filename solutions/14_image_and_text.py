@@ -57,10 +57,10 @@ setup()  # settings with which the many small programs of a lesson start quickly
 figures.towers_diagram()
 
 # %% [markdown]
-# The model consists of two **towers**, which are networks. The image tower turns a picture into a vector of 32 numbers, and
-# the text tower does so with a caption. These vectors are called **embeddings**. A picture and its caption should have
-# embeddings that point in the same direction. How well two directions agree is measured by their **cosine**, the inner
-# product of the vectors after each of them has been scaled to norm 1. It is 1 for equal directions, and $-1$ for
+# The model consists of two **towers**, which are networks. The image tower turns a picture into a vector of 32 numbers,
+# and the text tower does so with a caption. These vectors are called **embeddings**. A picture and its caption should
+# have embeddings that point in the same direction. How well two directions agree is measured by their **cosine**, the
+# inner product of the vectors after each of them has been scaled to norm 1. It is 1 for equal directions, and $-1$ for
 # opposite ones.
 #
 # Our image tower is a perceptron with one hidden layer. The text tower knows no words. It is a linear map, and what it
@@ -105,10 +105,10 @@ assert set(five) <= set(kept) and (np.argmax(logits, axis=1) == np.arange(5)).al
 # $$\text{logit}_{ij} = e^s \cos(\text{image}_i, \text{caption}_j),$$
 #
 # and a softmax over the captions turns each row of logits into probabilities. What is the factor for? Cosines lie
-# between $-1$ and 1, and a softmax of such small numbers cannot be sure of any answer. The **logit scale** $s$ was learned in
-# pre-training together with the towers. Its counterpart $e^{-s}$ is called the **temperature**, and dividing by the
-# temperature is the same as multiplying by $e^s$. **From which scale on has the right caption more than half of the
-# probability here, and does the answer itself ever change?**
+# between $-1$ and 1, and a softmax of such small numbers cannot be sure of any answer. The **logit scale** $s$ was
+# learned in pre-training together with the towers. Its counterpart $e^{-s}$ is called the **temperature**, and dividing
+# by the temperature is the same as multiplying by $e^s$. **From which scale on has the right caption more than half of
+# the probability here, and does the answer itself ever change?**
 
 # %%
 explore(figures.scaled, figures.SEEN_SCALE, logit_scale=(-1.0, 5.0, 0.25, 1.0))
@@ -397,9 +397,9 @@ figures.owned_weights()
 
 # %% [markdown]
 # With $\eta = 1$ the last sub-task owns the share $1 - \rho$ of the result, and the older ones fade from step to step.
-# The longer the inner loop, the smaller $\rho$ for $0 < \alpha a_j < 1$, and the more is **forgotten**. This is a model of quadratics, in which
-# each sub-task has a minimum of its own. A network may have parameters that are good for all sub-tasks, and then there
-# is less to forget. We shall see below how much there is.
+# The longer the inner loop, the smaller $\rho$ for $0 < \alpha a_j < 1$, and the more is **forgotten**. This is a model
+# of quadratics, in which each sub-task has a minimum of its own. A network may have parameters that are good for all
+# sub-tasks, and then there is less to forget. We shall see below how much there is.
 
 # %% [markdown]
 # ## The comparison as it is usually made
@@ -511,10 +511,10 @@ figures.table_of(
 # %% [markdown]
 # On average the control is at least about as good as MAMF. So the number of steps explains the gain over the usual
 # classical run. Is the control even better? Four runs are too few to say, for the scripts differ, and so do the random
-# orders of the pictures. The same experiment was therefore made with twenty runs, five on each script, by a script of the course, `image_text.py`,
-# whose record comes with the course. It also has **FO-MAML** (lesson 03), with one inner step on the support half of a
-# sub-task and an outer step on its query half, in the place of each step of MAMF. An outer step of FO-MAML takes two
-# gradients, each of half of the pictures.
+# orders of the pictures. The same experiment was therefore made with twenty runs, five on each script, by a script of
+# the course, `image_text.py`, whose record comes with the course. It also has **FO-MAML** (lesson 03), with one inner
+# step on the support half of a sub-task and an outer step on its query half, in the place of each step of MAMF. An
+# outer step of FO-MAML takes two gradients, each of half of the pictures.
 
 # %% tags=["fold"]
 figures.curves()
@@ -523,8 +523,8 @@ assert all(mean - half > 0 for mean, half in map(figures.interval, _gap[3:])) an
 control_prediction.reveal(3 if figures.at_end("classical").mean() < figures.at_end("MAMF").mean() else 2)
 
 # %% [markdown]
-# From 48 steps on, mixing all letters is ahead at every number of steps that was measured, and MAMF and FO-MAML lie close together. The
-# usual classical run is one point on a curve that had not come to its end.
+# From 48 steps on, mixing all letters is ahead at every number of steps that was measured, and MAMF and FO-MAML lie
+# close together. The usual classical run is one point on a curve that had not come to its end.
 #
 # Does that depend on the learning rate? A higher learning rate can do what more steps do. The record holds three.
 
@@ -564,9 +564,9 @@ assert _end["classical, restarted"] < _end["classical"] and abs(_end["MAMF, not 
 
 # %% [markdown]
 # Restarting Adam is not the reason: classical fine-tuning even gains from it, and MAMF does not miss it. Nor is it that
-# eight steps in a row see the same labels, for with another sub-task in every step the error is about the same. What is left is
-# the number of labels in a step. A step that sees five labels learns to tell five captions apart, and a minibatch of all
-# labels contains about twenty.
+# eight steps in a row see the same labels, for with another sub-task in every step the error is about the same. What is
+# left is the number of labels in a step. A step that sees five labels learns to tell five captions apart, and a
+# minibatch of all labels contains about twenty.
 #
 # Staying on one sub-task shows in the second column of numbers. Without steps at test, MAMF misreads more letters than
 # the run whose sub-tasks change. This looks like the forgetting of line 3. Five steps at test repair it, after which the
@@ -616,9 +616,10 @@ probe_prediction.reveal(0 if _probe.mean() > figures.usual().mean() else 1 if _p
 
 # %% [markdown]
 # The linear probe misreads about 1 % of the pictures, less than half of what classical fine-tuning does even at the
-# best of its three learning rates, and it learns only 960 numbers. Look also at the row of a probe that was not trained at all. It
-# begins each test with zeros, and after five steps it misreads 2 %, where the towers with their captions misread 9 %. So the embeddings of the pictures are good for letters of other scripts too. Unfamiliar captions seem to be a
-# burden that fine-tuning has to get rid of first, though the sizes of the steps may play a part as well.
+# best of its three learning rates, and it learns only 960 numbers. Look also at the row of a probe that was not trained
+# at all. It begins each test with zeros, and after five steps it misreads 2 %, where the towers with their captions
+# misread 9 %. So the embeddings of the pictures are good for letters of other scripts too. Unfamiliar captions seem to
+# be a burden that fine-tuning has to get rid of first, though the sizes of the steps may play a part as well.
 #
 # We asked whether sub-tasks or steps are better, and a baseline that leaves both towers as they are has the smallest
 # error of all. For photographs and CLIP
