@@ -535,15 +535,14 @@ def _by_a_pool(seed, num_labels, per_label, num_ways, num_tasks, epochs):
     return jnp.array(steps)
 
 
-def _of_sub_tasks(repeat):
-    """Batches that are sub-tasks, each for all its epochs or for one step."""
+def _of_sub_tasks(number=lambda labels, ways, tasks: tasks):
+    """Batches that are random sub-tasks, each for all its epochs."""
 
     def control(seed, num_labels, per_label, num_ways, num_tasks, epochs):
         rng, steps = np.random.default_rng(seed), []
-        for _ in range(num_tasks if repeat else num_tasks * epochs):
+        for _ in range(number(num_labels, num_ways, num_tasks)):
             labels = rng.permutation(num_labels)[:num_ways]
-            rows = (labels[:, None] * per_label + np.arange(per_label)).ravel()
-            steps += [rows] * (epochs if repeat else 1)
+            steps += [(labels[:, None] * per_label + np.arange(per_label)).ravel()] * epochs
         return np.array(steps)
 
     return control
@@ -561,7 +560,7 @@ def _one_order(seed, num_images, number):
 
 # What a run's rows are, as numbers: the first demand that is not met. 0 is a control.
 _RIGHT, _FORM, _USUAL, _ONE_EACH, _FEWER, _MORE, _ALL_IMAGES, _BATCH = range(8)
-_SUB_TASKS, _TWICE, _UNEVEN, _AGAIN, _SAME_ORDER = range(8, 13)
+_SUB_TASKS, _TWICE, _UNEVEN, _AGAIN, _SAME_ORDER, _FEW_SUB_TASKS = range(8, 14)
 
 
 def judge_control(control, seed, num_labels, per_label, num_ways, num_tasks, epochs):
@@ -586,12 +585,14 @@ def judge_control(control, seed, num_labels, per_label, num_ways, num_tasks, epo
     if batch != size:
         kind = _ALL_IMAGES if batch == num_images else _BATCH
         return verdict(kind, f"In your run a step sees {batch} images, and in MAMF {size}.")
+    labels_of_steps = [len(set(step // per_label)) for step in rows]
+    of_sub_tasks = np.mean(labels_of_steps) < num_ways + 0.5
     if steps != wanted:
-        known = {epochs * num_labels // num_ways: _USUAL, num_tasks: _ONE_EACH}
+        usual_steps = epochs * num_labels // num_ways
+        known = {usual_steps: _FEW_SUB_TASKS if of_sub_tasks else _USUAL, num_tasks: _ONE_EACH}
         kind = known.get(steps, _FEWER if steps < wanted else _MORE)
         return verdict(kind, f"Your run has {steps} steps, and MAMF has {wanted}.")
-    labels_of_steps = [len(set(step // per_label)) for step in rows]
-    if np.mean(labels_of_steps) < num_ways + 0.5:
+    if of_sub_tasks:
         return verdict(_SUB_TASKS, f"In your run a step sees {np.mean(labels_of_steps):.1f} labels on average.")
     if (np.sort(rows, axis=1)[1:] == np.sort(rows, axis=1)[:-1]).all(axis=1).mean() > 0.2:
         return verdict(_AGAIN, "In your run many steps see the same images as the step before.")
@@ -662,9 +663,16 @@ CONTROL = Exercise(
         ),
         Misconception(
             "MAMF again",
-            _of_sub_tasks(repeat=True),
+            _of_sub_tasks(),
             "Every step of your run sees the labels of one sub-task. So your run samples sub-tasks as MAMF does, and "
             "cannot tell what their sampling contributes.",
+        ),
+        Misconception(
+            "MAMF with the steps of the usual run",
+            _of_sub_tasks(number=lambda labels, ways, tasks: labels // ways),
+            "Your run takes sub-tasks, as MAMF does, in as many steps as the usual classical run. It separates the two "
+            "as well, but so few random sub-tasks leave many labels out, which is a third difference. Take it the "
+            "other way round: the steps of MAMF, and the minibatches of the classical run.",
         ),
         Misconception(
             "drawn with replacement",
@@ -710,7 +718,8 @@ CONTROL = Exercise(
     alternatives=(_by_sorting, _by_a_pool),
     hints=(
         "Write down in what MAMF and the usual classical run differ: the labels of a step, and the number of steps. "
-        "Your run should share one of these with MAMF and the other one with the classical run.",
+        "Your run should share one of these with MAMF and the other one with the classical run. There are two ways; "
+        "take the one in which no label is left out.",
         "The number of images in a step is a third quantity, which both runs share already. How many images does your "
         "run need in all?",
         "`rng.permutation(num_images)` is one epoch. Join as many of them as you need with `np.concatenate`, cut the "
@@ -760,8 +769,8 @@ PREDICTIONS = (
             "about as many as MAMF",
             "fewer than MAMF",
         ),
-        why="The usual run had not learned all that it could in so few steps. And each step of the control sees many "
-        "letters, so no letter is left alone for long.",
+        why="The usual run had not learned all that it could in so few steps. And a step of the control tells "
+        "about twenty letters apart, a step of MAMF only five.",
         read="The comparison as it is usually made",
     ),
     Guess(
@@ -1106,7 +1115,7 @@ def zero_shot_table(accuracies: dict[str, float]) -> None:
     plots.table(
         {name: [sizes[name], f"{100 * value:.0f} %"] for name, value in accuracies.items()},
         ["", "letters", "right caption of five"],
-        title="Captions help where their words are familiar",
+        title="Captions help where letters and their names are familiar",
         caption="Zero-shot classification, 400 random choices of five letters; by chance it would be 20 %.",
     )
 
@@ -1134,7 +1143,7 @@ def probe_table() -> None:
             for name, (number, found) in rows.items()
         },
         ["", "gradient steps", "after 5 steps at test", "without them"],
-        title="A linear classifier on frozen features is ahead of all fine-tuning",
+        title="A linear classifier on frozen features is ahead of fine-tuning",
         caption=f"Per cent misread, mean of twenty runs with its 95 % interval; learning rate {RATE:g}, and "
         f"{SETTINGS.probe_rates[1]:g} for the probe. The last number of the first row is zero-shot classification.",
     )
@@ -1164,7 +1173,9 @@ def curves() -> None:
     _usual_point(axes[0], "8 epochs")
     gap = errors("MAMF") - errors("classical")
     mean, half = np.array([interval(each) for each in gap.T]).T
-    plots.lines(at, {"MAMF": mean}, "gradient steps", "% misread more", title="MAMF minus classical", axes=axes[1])
+    plots.lines(
+        at, {"difference": mean}, "gradient steps", "% misread more", title="MAMF minus classical", axes=axes[1]
+    )
     axes[1].fill_between(at, mean - half, mean + half, color=BLUE, alpha=0.2, linewidth=0)
     axes[1].axhline(0, color=MUTED, linewidth=0.8)
     axes[1].set_ylim(-1, 5)
@@ -1172,7 +1183,7 @@ def curves() -> None:
         figure,
         "Left: per cent of query images misread against gradient steps. Classical fine-tuning falls fastest; MAMF and "
         "FO-MAML lie above it, close together. A point marks classical fine-tuning after eight epochs. Right: the "
-        "difference of MAMF and classical fine-tuning with its 95 % interval, above zero from the first sub-tasks on.",
+        "difference of MAMF and classical fine-tuning with its 95 % interval, above zero from 48 steps on.",
         title="At equal numbers of steps, mixing all letters is ahead",
         caption=f"Learning rate {RATE:g}, after {SETTINGS.test_steps} steps at test. Band: 95 % interval over runs.",
     )
@@ -1195,7 +1206,7 @@ def rates_table() -> None:
             f"FO-MAML, {SETTINGS.num_steps} steps",
             "MAMF − classical, equal steps",
         ],
-        title="Whatever the learning rate, more steps of classical fine-tuning beat MAMF",
+        title="At each learning rate, classical fine-tuning with as many steps is ahead of MAMF",
         caption="Per cent misread, mean of twenty runs; the last column with its 95 % interval over runs.",
     )
 
@@ -1275,7 +1286,7 @@ def opening() -> tuple[str, str]:
         ("Pictures and captions meet in one space", "MAMF is better, after six times as many steps"),
         (
             "Each tower ends on the vectors of norm 1.",
-            "Per cent misread of five new letters, after five steps at test.",
+            "Per cent misread in 5-way tasks, after five steps at test.",
         ),
         "Left: pictures of letters go into an image tower and captions into a text tower, and both end on one circle, "
         "each picture beside its caption. Right: the error of MAMF falls with gradient steps. Classical fine-tuning is "
