@@ -452,8 +452,10 @@ print(inspect.getsource(scale.train))
 same_bits_prediction = predict("15.same_bits")
 
 # %%
+alone = scale.train(progress=True)
+
+# %%
 with scale.started("share", devices=8) as process:
-    alone = scale.train(progress=True)  # here, while the other process starts
     for _ in bar(range(50), "eight devices", seconds=8):
         process.next()
     shared = process.next()
