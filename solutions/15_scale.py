@@ -13,7 +13,7 @@
 # %% [markdown] tags=["opening"]
 # **Afterwards you can**
 #
-# - **predict** time and memory of a meta-gradient before it runs, also of a method of your own,
+# - **predict** time and memory of a meta-gradient before it runs, even of a method of your own,
 # - **derive** up to which $K$ rematerialization needs less memory than FO-B-MAML,
 # - **estimate** what each method would cost for a billion parameters,
 # - **spread** the tasks of a batch over devices, and average over uneven shares,
@@ -23,7 +23,7 @@
 #
 # - $P$, $O$: memory of a copy of the parameters; of the outputs of all layers for one set of examples
 # - $D$: number of devices
-# - $S$: number of inner steps through which is backpropagated
+# - $S$: number of the last inner steps, which are differentiated
 
 # %% tags=["imports"]
 import inspect  # this cell loads JAX and the course, which takes a few seconds
@@ -96,7 +96,7 @@ assert {(row["method"], row["K"]) for row in (_far, _most)} == {("MAML", 64)}
 # FO-MAML, and with $S = K$ it is MAML. If $S$ exceeds $K$, all steps are differentiated.
 #
 # Predict what an outer step of it costs on $D$ devices. They share the tasks as evenly as whole tasks can be shared,
-# and the step ends when the busiest device is ready.
+# and the step ends when the busiest device has finished.
 
 
 # %% tags=["exercise"] exercise="15.step_cost"
@@ -112,8 +112,8 @@ def step_cost(
 
     Args:
       num_steps: K, at least 0.
-      kept_steps: S, the last inner steps, through which is
-        backpropagated; may be larger than K.
+      kept_steps: S, the last inner steps, which are
+        differentiated; may be larger than K.
       num_support: examples of a support set.
       num_query: examples of a query set.
       num_tasks: in a batch.
@@ -133,10 +133,9 @@ def step_cost(
 check("15.step_cost", step_cost)
 
 # %% [markdown]
-# The prediction is only worth something if it holds, so we measure. A program is compiled for each method, once for
-# one task, and its time is compared with that of $K$ plain inner steps. We take processor time, which does not run
-# while the machine is busy with something else, and run the programs in turn, so that whatever disturbs the machine
-# disturbs all of them.
+# The prediction is only worth something if it holds, so we measure. Each method is compiled for one task, and its time
+# is compared with that of $K$ plain inner steps. We take processor time, which does not run while the machine is busy
+# with something else, and run the programs in turn, so that whatever disturbs the machine disturbs all of them.
 
 # %%
 K, S = 16, 4
@@ -197,7 +196,7 @@ plots.table(
         "truncated MAML": ["S + 2", "2 S + 2"],
     },
     ["", "copies of P", "copies of O"],
-    title="Only methods that backpropagate through their steps need memory that grows with K",
+    title="Only methods that go back through their steps need memory that grows with K",
     caption="Temporary memory of one task. The multiples were measured on dense networks.",
 )
 for _name, (_copies, _outputs) in {"MAML": (66, 130), "MAML, remat": (20, 4), "FO-B-MAML symmetric": (8, 6)}.items():
@@ -208,13 +207,15 @@ for _name, (_copies, _outputs) in {"MAML": (66, 130), "MAML, remat": (20, 4), "F
 # The second row is **rematerialization** (`remat=True`), which lesson 08 called checkpoints. It trades time for memory.
 # The inner loop is cut into about $\sqrt K$ segments. On the way forwards only the parameters at the beginning of each
 # segment are kept. On the way back each segment is computed again from its beginning, and only while it is
-# differentiated its $\sqrt K$ steps are in memory.
+# differentiated the parameters of its $\sqrt K$ steps are in memory. Layer outputs are in memory for one step at a
+# time.
 
 # %% tags=["fold"]
 figures.segments()
 
 # %% [markdown]
-# Each inner step is taken twice, so the time rises from $3K + 1$ to $4K + 1$ gradients.
+# Each inner step is computed a second time, so the time rises from $3K + 1$ to about $4K + 1$ gradients. When a step is
+# differentiated its layer outputs are computed once more. That costs less than a gradient, and the count neglects it.
 
 # %%
 remat_prediction = predict("15.remat")
@@ -229,15 +230,17 @@ _rows = {
     if row["K"] == 64 and row["method"] in ("MAML", "MAML, remat")
 }
 remat_prediction.reveal(int(np.digitize(_factor, [6, 22])))
-print(f"predicted for twice as large outputs: a factor of {_factor:.1f}")
+print(f"predicted, O / P = 2: a factor of {_factor:.1f}")
 for _network, _what in figures.NAMES.items():
     _measured = _rows["MAML", _network] / _rows["MAML, remat", _network]
-    print(f"measured, {_what}: a factor of {_measured:.1f}")
+    _sizes = scale.problem(*scale.NETWORKS[_network])[-1]
+    _ratio = _sizes.num_outputs * _sizes.num_examples / _sizes.num_params
+    print(f"measured, {_what}, O / P = {_ratio:.2g}: a factor of {_measured:.1f}")
 assert min(_rows["MAML", n] / _rows["MAML, remat", n] for n in figures.NAMES) > 2
 
 # %% [markdown]
-# These factors are in the record. For the five programs of above, the compiler tells their memory without running them.
-# It plans all memory of a program beforehand, and `memory_analysis()` says how much that is.
+# The measured factors are in the record. For the five programs above, the compiler knows the memory without running
+# them. It plans all memory of a program beforehand, and `memory_analysis()` says how much that is.
 
 # %%
 sizes_found = {name: scale.memory(program) / 1e6 for name, program in programs.items()}
@@ -251,7 +254,7 @@ _megabytes["truncated MAML"] = (S + 2) * _P + (2 * S + 2) * _O
 plots.table(
     {name: [_megabytes[name], found, found / _megabytes[name]] for name, found in sizes_found.items()},
     ["", "predicted MB", "compiled MB", "compiled / predicted"],
-    title="The compiler's memory is the predicted one within a few tenths",
+    title="The memory that the compiler plans is close to the predicted one",
     caption=f"K = {K}, S = {S}; P = {_P:.2f} MB and O = {_O:.2f} MB.",
 )
 assert all(1 / 1.5 < found / _megabytes[name] < 1.5 for name, found in sizes_found.items())
@@ -259,9 +262,9 @@ assert all(1 / 1.5 < found / _megabytes[name] < 1.5 for name, found in sizes_fou
 # %% [markdown]
 # ## Exercise: rematerialization or FO-B-MAML?
 #
-# Two ways lead to a meta-gradient whose memory does not grow linearly with $K$. One is MAML with rematerialization, the
-# other is FO-B-MAML, whose memory does not depend on $K$ at all. In time they are nearly equal. Rematerialization takes
-# $4K + 1$ gradients, and FO-B-MAML symmetric takes $4K$ and a value of the loss. So the costs differ in memory.
+# MAML with rematerialization and FO-B-MAML both avoid memory that grows linearly with $K$, and that of FO-B-MAML does
+# not depend on $K$ at all. In time they are nearly equal, because rematerialization takes about $4K + 1$ gradients, and
+# FO-B-MAML symmetric takes $4K$ and a value of the loss. So it is memory that decides.
 #
 # - **Line 1.** MAML with rematerialization needs $(2\sqrt K + 4)\, P + 4\, O$.
 # - **Line 2.** FO-B-MAML needs $c\, P + o\, O$. For the symmetric estimator the multiples are $c = 8$ and $o = 6$, and
@@ -293,8 +296,8 @@ def most_steps(params_size, outputs_size, copies, outputs):
 check("15.most_steps", most_steps)
 
 # %% [markdown]
-# Where the lines cross depends on $O / P$, the size of the layer outputs relative to the parameters. Move it. The
-# marked point is the largest $K$ at which rematerialization needs less than FO-B-MAML symmetric.
+# Where the lines cross depends on $O / P$, the size of the layer outputs relative to the parameters. Move the slider.
+# The marked point is the largest $K$ at which rematerialization needs less than FO-B-MAML symmetric.
 
 # %%
 explore(figures.memories, figures.SEEN, outputs_over_params=(0.0, 16.0, 1.0, 2.0))
@@ -308,7 +311,7 @@ print(f"forward estimator, O / P = 2: up to K = {figures.most_steps(1.0, 2, 5, 3
 # With small batches $O / P$ is small, and FO-B-MAML symmetric needs less memory already for a handful of steps. With
 # large batches rematerialization stays below it for dozens of steps. The forward estimator always needs less than
 # rematerialization, at $3K$ gradients. Cost is not all there is to choose by: MAML's gradient is exact for its own
-# objective, and FO-B-MAML's has the bias of lesson 05 for another one.
+# objective, whereas FO-B-MAML's is a biased estimate for another one, as lesson 05 has shown.
 
 # %% [markdown]
 # ## A billion parameters, on paper
@@ -317,11 +320,11 @@ print(f"forward estimator, O / P = 2: up to K = {figures.most_steps(1.0, 2, 5, 3
 # the formulas need only three numbers. An *example* is now one token, because every parameter is used once for each
 # token.
 #
-# - **Parameters:** 20 layers of width 2,048 have $12 \cdot 2048^2$ parameters each, four matrices of attention and two
-#   wide ones behind. That makes about a billion.
+# - **Parameters:** 20 layers of width 2,048 have $12 \cdot 2048^2$ parameters each: four square matrices for attention,
+#   and two that are four times as large for the wide layer. That makes about a billion.
 # - **Layer outputs for a token:** query, key, value, the result of attention and its projection are five vectors of the
-#   width, and the wide layer and its projection are five more, so a layer puts out $10 \cdot 2048$ numbers. Attention
-#   scores are not kept, but computed again in blocks.
+#   width. The wide layer counts as four more and its projection as one, so a layer puts out $10 \cdot 2048$ numbers.
+#   Attention scores are not kept, but computed again in blocks.
 # - **Tokens:** 8 sequences of 1,024 tokens in a support set, and as many in a query set.
 #
 # Embeddings, normalization and the final layer over the vocabulary are left out, and so are the operations of the
@@ -376,13 +379,13 @@ _fits = {name for name, cost in estimates.items() if cost.memory / 1e9 + 4 * _P 
 assert _fits == {"FO-MAML", "Reptile", "FO-MuML", "FO-B-MAML forward"}
 
 # %% [markdown]
-# To the memory of the table comes the state of the run: $\theta$, the two averages of Adam and the meta-gradient, four
-# more copies of the parameters. Suppose that a device has 80 GB. Then FO-MAML, Reptile, FO-MuML and, barely, the forward
+# The state of the run comes on top of the table: $\theta$, the two averages of Adam and the meta-gradient are four more
+# copies of the parameters. Suppose that a device has 80 GB. Then FO-MAML, Reptile, FO-MuML and, barely, the forward
 # estimator of FO-B-MAML fit with a task on each device. For all others the parameters have to be split over several
 # devices, the support set has to be smaller, or the layers have to be rematerialized as well.
 #
-# Communication is the small number of the table. Inner steps need none, and so a meta-learning step computes for a long
-# time before it has to exchange one gradient. This is why tasks are the natural thing to spread over devices.
+# Communication takes less than a tenth of the time. Inner steps need none, and so a meta-learning step computes for a
+# long time before it has to exchange one gradient. This is why tasks are the natural thing to spread over devices.
 
 # %% [markdown]
 # ## Tasks spread over devices
@@ -406,7 +409,7 @@ figures.spread()
 #
 # Sometimes the shares are not equal. A task whose loss is infinite is left out of the mean, and the last batch of an
 # epoch may be smaller. Suppose that every device reports the *mean* gradient of its tasks, and how many they were. A
-# device without a task reports 0 and NaN. What is the mean over all tasks?
+# device without a task reports NaN and 0. What is the mean over all tasks?
 
 
 # %% tags=["exercise"] exercise="15.mean_over_devices"
@@ -443,7 +446,7 @@ check("15.mean_over_devices", mean_over_devices)
 print(inspect.getsource(scale.train))
 
 # %% [markdown]
-# Your computer probably has no eight accelerators, but JAX can pretend. With
+# Your computer probably does not have eight accelerators, but JAX can pretend. With
 # `--xla_force_host_platform_device_count=8` in `XLA_FLAGS` the processor appears as eight devices with separate
 # memories. JAX reads this when it starts, so it needs a new process. The process calls `train` with a mesh of its eight
 # devices, and this notebook calls it without one.
@@ -452,8 +455,10 @@ print(inspect.getsource(scale.train))
 same_bits_prediction = predict("15.same_bits")
 
 # %%
+alone = scale.train(progress=True)
+
+# %%
 with scale.started("share", devices=8) as process:
-    alone = scale.train(progress=True)  # here, while the other process starts
     for _ in bar(range(50), "eight devices", seconds=8):
         process.next()
     shared = process.next()
@@ -479,17 +484,17 @@ assert shared["memory"] < scale.memory(_one) / 6 and shared["exchanged"] == len(
 
 # %% [markdown]
 # The compiled program of a device needs about an eighth of the memory, as predicted, and what is added up over the
-# devices has as many numbers as there are parameters: one gradient and nothing else.
+# devices has as many numbers as there are parameters, which is one gradient.
 #
 # Did it go eight times as fast? We do not say, because the eight devices of this computer share its processor. **A
-# simulation on two cores proves that a program is correct on many devices, and it proves nothing about speed-up.** That
-# can only be measured on the machine on which you want to run.
+# simulation can show that a program gives the right result on many devices, but nothing about speed-up.** That can only
+# be measured on the machine on which you want to run.
 
 # %% [markdown]
 # ## A run that is killed
 #
-# Processes die: the time in the queue is over, somebody else's job needs the node, the memory is full. Often there is no
-# warning. The signal SIGKILL cannot be caught, so a killed process cannot save anything at the last moment. What was
+# Processes die: the job reaches its time limit, somebody else's job needs the node, the memory is full. Often there is
+# no warning. The signal SIGKILL cannot be caught, so a killed process cannot save anything at the last moment. What was
 # not on disk before is lost.
 #
 # So a run writes **checkpoints** from time to time. To resume is more than to load the parameters. A run that goes on
@@ -503,7 +508,7 @@ assert shared["memory"] < scale.memory(_one) / 6 and shared["exchanged"] == len(
 # clock for the log. `begin()` gives the state before the first step, and `step(state)` the state after one more.
 #
 # A *restart* stands for all that happens to the state between a kill and the first step after it: it was saved, perhaps
-# not completely, and what is missing has its initial value again. Three restarts lose something.
+# not completely, and what is missing has its initial value again. The three restarts below each lose something.
 
 # %%
 begin, step = figures.toy_run(np.random.default_rng(0))
@@ -553,13 +558,13 @@ def resumes_exactly(restart, begin, step, num_steps):
 check("15.resumes_exactly", resumes_exactly)
 
 # %% [markdown]
-# Candidates A, B and C are the three classics. What `fit` saves is therefore all of the learner's state: parameters,
-# optimizer, number of steps, and the history besides. It needs no random key and no position in the data, because the
-# tasks of step $t$ are drawn from `fold_in(key, t)`. The key is an argument of the run, the number of steps is in the
-# state, and together they say which tasks come next. If the arguments of the resumed run are others, `fit` refuses to
-# go on.
+# Candidates A, B and C are the classic mistakes. So `fit` saves all of the learner's state, which is parameters,
+# optimizer state and number of steps, and the history besides. It needs no random key and no position in the data,
+# because the tasks of step $t$ are drawn from `fold_in(key, t)`. The key is an argument of the run, the number of steps
+# is in the state, and together they say which tasks come next. If the arguments of the resumed run are others, `fit`
+# refuses to go on.
 #
-# Now with a real process. It trains with checkpoints, and this notebook kills it at a step that nobody has chosen.
+# Now with a real process. It trains with checkpoints, and this notebook kills it at a step that is drawn at random.
 
 # %%
 killed_prediction = predict("15.killed")
@@ -577,9 +582,9 @@ with scale.started("train", folder.name) as process:
 print(f"\nafter step {reached} the process ended with exit code {exit_code}")
 
 # %% [markdown]
-# A negative exit code is the number of the signal that ended a process, and SIGKILL has the number 9. (Where a system
-# has no signals, there is another number. A 0 would mean that the process was done before it could be killed, and you
-# would run the cell again.) Now the same call once more, in a new process:
+# A negative exit code is the number of the signal that ended a process, and SIGKILL has the number 9. (On a
+# system without signals it is another number. If you see a 0, the process had finished before it could be killed: run
+# the cell again.) Now the same call once more, in a new process:
 
 # %%
 steps = [0]  # after each call of this process
@@ -611,8 +616,8 @@ assert scale.bits(alone) == said["bits"]
 # %% [markdown]
 # ## On a cluster
 #
-# On several machines, every machine runs the same script, and `jax.distributed.initialize()` makes of all their
-# devices one list. It has to come before anything else of JAX. After it `jax.device_count()` counts the devices of all
+# On several machines, every process runs the same script, and `jax.distributed.initialize()` joins all their devices
+# into one list. It has to come before any other call of JAX. After it `jax.device_count()` counts the devices of all
 # machines, and the mesh is built as before. This is shown and not executed here:
 #
 # ```python
@@ -637,14 +642,14 @@ assert scale.bits(alone) == said["bits"]
 # ```
 #
 # Under Slurm JAX finds the other processes by itself, and by default each process takes one GPU. So the script is
-# started once for each GPU. With `--requeue` the job comes back after a machine has failed or another job was preferred.
-# It runs the same call again, and so goes on at the last checkpoint:
+# started once for each GPU. With `--requeue` the job comes back after a machine has failed or it was preempted by
+# another job. It runs the same call again, and so goes on at the last checkpoint:
 #
 # ```bash
 # sbatch --nodes=4 --gpus-per-node=8 --ntasks-per-node=8 --requeue --wrap "srun python train.py"
 # ```
 #
-# On a slice of a TPU pod the script is started once for each machine, and all is found as well:
+# On a slice of a TPU pod the script is started once for each machine, and JAX finds the others by itself as well:
 #
 # ```bash
 # gcloud compute tpus tpu-vm ssh NAME --worker=all --command="python train.py"
@@ -656,10 +661,10 @@ assert scale.bits(alone) == said["bits"]
 # %% [markdown]
 # ## What to take away
 #
-# - Time is a count of gradients, and memory is a number of copies of parameters and layer outputs. Both are known before
-#   a run, on dense networks to within a factor of 1.5.
+# - Time is a count of gradients, and memory is a number of copies of parameters and layer outputs. Both are known
+#   before a run, on dense networks to within a factor of 1.5.
 # - MAML's memory grows with $K$, with rematerialization like $\sqrt K$, and that of FO-B-MAML not at all. Which of the
-#   last two needs less depends on $K$ and on the size of the layer outputs.
+#   last two needs less depends on the estimator, on $K$ and on the size of the layer outputs.
 # - Inner loops need no communication. The sum of the gradients costs a device less than two copies of the parameters.
 # - Eight devices agree with one up to rounding. A resumed run agrees with one that was never stopped to the last bit.
 # - A checkpoint has to hold everything that later steps depend on, and a test that kills the run finds out whether it
@@ -675,18 +680,18 @@ progress("15")
 # ## Limits
 #
 # - The multiples of $P$ and $O$ were measured on dense networks with one compiler. For another architecture, compile
-#   the program and ask `memory_analysis()`, which takes seconds.
-# - Processor time on one core is proportional to the operations. An accelerator reaches its full rate only with large
-#   arrays. The table of the Transformer is an estimate, and nothing in it was measured.
-# - Two cores cannot show speed-up, and nothing in this lesson ran on several machines.
+#   the program and ask `memory_analysis()`, which needs no run.
+# - Processor time on one core was nearly proportional to the operations. An accelerator reaches its full rate only with
+#   large arrays. The table of the Transformer is an estimate, and nothing in it was measured.
+# - Simulated devices cannot show speed-up, and nothing in this lesson ran on several machines.
 # - The same bits come from the same program with the same versions on the same kind and number of devices. Otherwise
 #   results agree up to rounding.
 # - Where a system has no SIGKILL, Python ends the process by the system's own call, which cannot be caught either.
 #
 # ## Go further
 #
-# - A. Griewank, A. Walther. *Evaluating derivatives.* SIAM, 2008. Why a gradient costs a small multiple of its function,
-#   and which checkpoints are best.
+# - A. Griewank, A. Walther. *Evaluating derivatives.* SIAM, 2008. Why a gradient costs a small multiple of its
+#   function, and which checkpoints are best.
 # - T. Chen, B. Xu, C. Zhang, C. Guestrin. *Training deep nets with sublinear memory cost.*
 #   [arXiv 1604.06174](https://arxiv.org/abs/1604.06174). Rematerialization with $\sqrt K$ segments, for the layers of a
 #   network.

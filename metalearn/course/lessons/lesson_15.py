@@ -78,13 +78,13 @@ STEP_COST = Exercise(
         Misconception(
             "product as one gradient",
             _step_cost(product=lambda k, s: min(s, k)),
-            "Your result is one gradient too small for each step through which is backpropagated. Such a step is taken "
+            "Your result is one gradient too small for each step that is differentiated. Such a step is taken "
             "forwards, which costs a gradient, and a Hessian-vector product on the way back costs about two.",
         ),
         Misconception(
             "first steps forgotten",
             _step_cost(forward=lambda k, s: min(s, k)),
-            "Your result equals the cost of an inner loop that has only the steps through which is backpropagated. "
+            "Your result equals the cost of an inner loop that has only the steps that are differentiated. "
             "The steps before them are taken too.",
         ),
         Misconception(
@@ -101,7 +101,7 @@ STEP_COST = Exercise(
             "tasks split into fractions",
             _step_cost(tasks=lambda b, d: b / d),
             "Your result gives each device a fraction of a task where the number of tasks is no multiple of the number "
-            "of devices. A step ends when the busiest device is ready.",
+            "of devices. A step ends when the busiest device has finished.",
         ),
         Misconception(
             "tasks rounded down",
@@ -663,8 +663,8 @@ PREDICTIONS = (
 
 QUIZ = (
     Question(
-        "You double the number of devices and the number of tasks in a batch. What happens to the bytes that one "
-        "device sends in an outer step?",
+        "You go from 8 devices to 16, and from 32 tasks in a batch to 64. What happens to the bytes that one device "
+        "sends in an outer step?",
         (
             "They double",
             "They hardly change: at most two copies of the parameters are sent",
@@ -698,7 +698,7 @@ QUIZ = (
     Question(
         "Eight simulated devices on two cores give the result of one device. What does this show?",
         (
-            "that the program is correct on several devices",
+            "that the program gives the right result on several devices",
             "that eight devices are eight times as fast",
             "that communication costs no time",
         ),
