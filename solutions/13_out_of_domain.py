@@ -291,7 +291,7 @@ assert all(np.abs(_scaled[name] - _as_it_is[name]).max() < 0.01 for name in ("kn
 # At home the two are level. On pencil and chalk both lose several points to the learning rate of the domain. The
 # curvature wins them back without a single validation task of the domain, if one begins with the smaller of the two: it
 # comes within two points of the learning rate that validation tasks chose, in every domain. From the larger one it does
-# even better on chalk, but on pencil it gains little, because pencil falls first. So the smaller is the safer choice. On
+# even better on chalk, but on pencil it gains little, because pencil falls first. So here the smaller is the safer choice. On
 # new scripts the curvature is about that of home and changes little.
 
 # %% [markdown]
