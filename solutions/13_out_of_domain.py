@@ -15,13 +15,13 @@
 #
 # - **measure** which inner learning rate a checkpoint wants in a new domain, and **report** it fairly,
 # - **explain** with the curvature of the support loss why this learning rate moves, and **predict** where to,
-# - **compute** step sizes from an ensemble's disagreement (USA), and adversarial examples (FGSM, UFGSM),
+# - **compute** step sizes from an ensemble's disagreement (USA), and adversarial examples (FGSM),
 # - **derive** what such step sizes know about a task, and what they cannot know,
 # - **design** the control that separates the parts of a method.
 #
 # **New symbols**
 #
-# - $E$, $\phi^e$, $\sigma$: members of an ensemble, parameters of one of them, and how far apart they begin
+# - $E$, $\phi^e$, $\sigma$: number of members of an ensemble, parameters of one, and how far apart they begin
 # - $u_l$, $s_l$: disagreement and step size of layer $l$
 # - $\varepsilon$: size of an attack
 
@@ -159,8 +159,8 @@ def fair_sweep(validation, test, domain):
 check("13.fair_sweep", fair_sweep)
 
 # %% [markdown]
-# With such a sweep we can say what the choice at home costs. The next table has accuracies with the learning rate that is
-# best on validation tasks at home, and with the one that is best on those of the domain itself.
+# With such a sweep we can say what the choice at home costs. The next table has accuracies with the learning rate that
+# is best on validation tasks at home, and with the one that is best on those of the domain itself.
 
 # %% tags=["fold"]
 _reports = {name: figures.fair_sweep(on_validation, on_test, name) for name in test}
@@ -187,8 +187,8 @@ assert all(abs(_reports[name][1] - _at_home[name].mean) < 0.01 for name in ("kno
 # ## Why the learning rate moves
 #
 # Near $\theta$ the support loss is about quadratic. A gradient step multiplies the distance from the minimum along a
-# direction of curvature $a$ by $1 - \alpha a$ (lesson 02). So two things depend on the product $\alpha a$, and on
-# nothing else: how far $K$ steps get, and whether they diverge, which they do if $\alpha a > 2$. If all curvatures of a
+# direction of curvature $a$ by $1 - \alpha a$ (lesson 02). So the product $\alpha a$ alone decides which fraction of
+# this distance $K$ steps cover, and whether they diverge, which they do if $\alpha a > 2$. If all curvatures of a
 # domain are $c$ times as large as at home, then $\alpha / c$ does there what $\alpha$ does at home.
 #
 # What makes the curvature large? For the weights of a layer, the gradient and the Hessian contain what comes into the
@@ -235,13 +235,15 @@ figures.collapsed(_curves, RATES, L)
 jax.clear_caches()  # frees the memory of the programs above
 _best = np.array([RATES[_reports[name][0]] for name in test])
 _products = _best * np.array(list(L.values()))
+assert 8 < RATES[4:][_curves["chalk"][4:].argmax()] * L["chalk"] < 12
 assert _best.max() / _best.min() > 25 and _products.max() / _products.min() < 2 and _products.min() > 0.9
 
 # %% [markdown]
-# The best learning rates of pencil and chalk differ by a factor of about thirty, and the products $\alpha L$ by less than
-# two: all four are 1 or a little more. Against $\alpha L$ the curves rise together, and beyond their highest points they
-# part. Pencil falls first and chalk last. $L$ is the curvature at $\theta$, where adaptation begins, and long steps lead
-# far from there. So $L$ tells when a learning rate is *large enough*, and not exactly when it is too large.
+# The best learning rates of pencil and chalk differ by a factor of about thirty, and the products $\alpha L$ by less
+# than two. Against $\alpha L$ the curves rise together, and beyond their highest points they part. Pencil falls first
+# and chalk last, after a second, lower peak at a product of about ten. $L$ is the curvature at $\theta$, where
+# adaptation begins, and long steps lead far from there. So $L$ tells when a learning rate is *large enough*, and not
+# exactly when it is too large.
 #
 # This suggests how to choose the learning rate of a task *without* validation tasks of its domain: take the one of home,
 # and divide it by how much larger the curvature of this support set is than that of home,
@@ -249,33 +251,56 @@ assert _best.max() / _best.min() > 25 and _products.max() / _products.min() < 2 
 # $$\alpha_{\text{new}} = \alpha_{\text{home}}\, \frac{L_{\text{home}}}{L_{\text{new}}} .$$
 #
 # It costs twenty Hessian-vector products, and it needs nothing but the support set, the checkpoint, and two numbers that
-# should have come with the checkpoint. The course's script `out_of_domain.py` made a record with more test tasks, from
-# which the next table comes.
+# should have come with the checkpoint. At home several learning rates are equally good. We try two of them: as they are,
+# and divided by the curvature of each test task's support set.
 
 # %%
-figures.scaled_table()
+of_plateau = slice(5, 7)  # two learning rates between which home does not decide
+by_curvature = {}
+for name in test:  # takes a few seconds
+    ratios = L["known scripts"] / curvature(test[name].support)
+    scaled = RATES[of_plateau, None] * ratios  # a learning rate for each task
+    by_curvature[name] = out_of_domain.plain(params, test[name], scaled)
 
 # %% tags=["fold"]
-_plain = figures.record()["checkpoints"]["drawing pad"]["ways"]["plain"]
-_tested = {name: {key: entry[0] for key, entry in _plain[name]["test"].items()} for name in test}
-assert _tested["pencil"]["own"] - _tested["pencil"]["home"] > 0.1
-assert _tested["chalk"]["own"] - _tested["chalk"]["home"] > 0.05
-assert all(abs(each["scaled"] - each["own"]) < 0.015 for each in _tested.values())
-assert all(abs(_tested[name]["scaled"] - _tested[name]["home"]) < 0.005 for name in ("known scripts", "new scripts"))
+jax.clear_caches()  # frees the memory of the programs above
+_as_it_is = {name: np.nan_to_num(on_test[name][of_plateau]).mean(axis=1) for name in test}
+_scaled = {name: np.nan_to_num(values).mean(axis=1) for name, values in by_curvature.items()}
+_own = {name: mean for name, (_, mean, _) in _reports.items()}
+_low, _high = (plots.number(rate, 2) for rate in RATES[of_plateau])
+plots.table(
+    {
+        name: [
+            f"{100 * value:.1f}"
+            for value in (_own[name], _as_it_is[name][0], _scaled[name][0], _as_it_is[name][1], _scaled[name][1])
+        ]
+        for name in test
+    },
+    ("accuracy in %", "α of the domain", f"α = {_low}", "by curvature", f"α = {_high}", "by curvature"),
+    title="Divided by the curvature, the smaller learning rate suits all four domains",
+    caption="100 test tasks of each domain. Only the first column needs labelled validation tasks of the domain.",
+)
+assert (_low, _high) == ("0.056", "0.1") and abs(np.diff(_curves["known scripts"][of_plateau])[0]) < 0.005
+assert abs(np.diff(_as_it_is["known scripts"])[0]) < 0.01
+assert all(_own[name] - _as_it_is[name].max() > 0.06 for name in ("pencil", "chalk"))
+assert all(_own[name] - _scaled[name][0] < 0.02 for name in test)
+assert _scaled["chalk"][1] > _own["chalk"] and 0 < _scaled["pencil"][1] - _as_it_is["pencil"][1] < 0.03
+assert all(np.abs(_scaled[name] - _as_it_is[name]).max() < 0.01 for name in ("known scripts", "new scripts"))
 
 # %% [markdown]
-# Out of domain the learning rate of home costs more than ten points on pencil drawings, and more than five on chalk. The
-# curvature of each task's own support set wins all of this back, without a single validation task: in every domain it is
-# level with the learning rate that validation tasks chose. On new scripts it changes nothing, because the curvature is
-# about that of home.
+# At home the two are level. On pencil and chalk both lose several points to the learning rate of the domain. The
+# curvature wins them back without a single validation task of the domain, if one begins with the smaller of the two: it
+# comes within two points of the learning rate that validation tasks chose, in every domain. From the larger one it does
+# even better on chalk, but on pencil it gains little, because pencil falls first. So here the smaller is the safer choice. On
+# new scripts the curvature is about that of home and changes little.
 
 # %% [markdown]
 # ## Step sizes from an ensemble
 #
 # Kwon, Na, Huang and Lacoste-Julien (2021) asked how a checkpoint can be *repurposed* for tasks out of its domain, and
-# their answer begins with another idea. Make an **ensemble** of the one checkpoint: $E$ members, each with a little noise
-# on every parameter. Let all of them adapt to the support set. Where they end far apart, they do not agree on what
-# the support set says, and one should step carefully. Where they agree, one may take long steps.
+# their answer begins with another idea. Make an **ensemble** of the one checkpoint: $E$ members, each with a little
+# noise on every parameter. Let all of them adapt to the support set. Where they end far apart, they do not agree on
+# what the support set says, and one should step carefully. Where they agree, one may take long steps.
 
 # %% tags=["fold"]
 figures.ensemble_diagram()
@@ -283,8 +308,8 @@ figures.ensemble_diagram()
 # %% [markdown]
 # In formulas, a layer $l$ being one array of parameters, such as the weights or the bias of a layer:
 #
-# $$\phi^e_0 = \theta \circ (1 + \sigma\, \xi^e), \qquad
-# u_l = \operatorname{mean}_{i \in l}\; \operatorname{std}_e\, \phi^e_i, \qquad
+# $$\phi^e_0 = \theta \circ (1 + \sigma\, \xi^e), \quad
+# u_l = \operatorname{mean}_{i \in l}\; \operatorname{std}_e\, \phi^e_i, \quad
 # s_l = \max u + \min u - u_l .$$
 #
 # The product $\circ$ is taken element by element, and $\xi^e$ is standard normal noise. The **disagreement** $u_l$ is
@@ -397,7 +422,8 @@ assert all(_head[f"{name}, α = 1"] < 0.6 * _head[f"{name}, α = 0.2"] for name 
 # long first. Members whose steps are too long fly apart, and the layer in which they do gets shorter steps.
 #
 # Two questions remain. Where do the factors of short steps come from, which are nearly the same for all domains? And is
-# what they say at long steps of any use? We begin with the first.
+# what they say at long steps of any use? We begin with the first. (Chalk with $\alpha = 1$ is missing from the table,
+# because in the sweep it was at the level of chance.)
 #
 # **Line 1.** Before the first step member $e$ has the parameters $\phi^e_i = \theta_i\, (1 + \sigma\, \xi^e_i)$.
 #
@@ -456,8 +482,9 @@ check("13.without_a_task", step_sizes_without_a_task)
 #
 # </details>
 #
-# These factors contain neither a picture nor a random number. Layers of *small parameters* get long steps. If members
-# take short steps, this is what USA says, whatever the task.
+# These factors contain neither a picture nor a random number. Layers of *small parameters* get long steps. In our
+# checkpoint the last layer is zero and gets the longest, which leaves a factor of zero for the layer of the largest
+# parameters. If members take short steps, this is what USA says, whatever the task.
 
 # %% tags=["fold"]
 _numbered = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(params))}
@@ -466,20 +493,21 @@ _short = {row: each for row, each in found.items() if "0.001" in row}
 figures.factors_table({"no task": _without} | _short, "With short steps the factors know no task")
 _spread = np.ptp([jax.tree.leaves(each) for each in _short.values()], axis=0)
 assert _spread.max() < 0.05
+assert not any(leaf.any() for leaf in list(_numbered.values())[-2:]) and min(_without) < 1e-6
 assert all(np.abs(np.array(jax.tree.leaves(each)) - _without).max() < 0.3 for each in _short.values())
 
 # %% [markdown]
-# With very short steps the factors are the same in all three domains, and close to those of line 3. (Five members are few,
-# so their disagreement is itself uncertain.) This answers the first question, and it gives a control for the second one:
-# adapt with the factors of line 3, which are the same for every task. If what the
-# members disagree about *after* their steps is of use, USA has to do better than these.
+# With very short steps the factors are the same in all three domains, and close to those of line 3. (Five members are
+# few, so their disagreement is itself uncertain.) This answers the first question, and it gives a control for the
+# second one: adapt with the factors of line 3, which are the same for every task. If what the members disagree about
+# *after* their steps is of use, USA has to do better than these.
 
 # %% [markdown]
 # ## Adversarial examples
 #
 # The paper's second idea concerns the examples of the inner loop. One picture of each class is little. An **adversarial
-# example** is a picture that was changed as little as possible, in the way that hurts most, and kept its label. The fast
-# gradient sign method (FGSM; Goodfellow, Shlens and Szegedy 2015) moves every pixel by $\varepsilon$, up or down,
+# example** is a picture that was changed only a little, in the way that raises the loss most, and kept its label. The
+# fast gradient sign method (FGSM; Goodfellow, Shlens and Szegedy 2015) moves every pixel by $\varepsilon$, up or down,
 # whichever raises the loss:
 #
 # $$x + \varepsilon\, \operatorname{sign} \nabla_x\, h(\phi; x, y) .$$
@@ -527,14 +555,15 @@ jax.clear_caches()  # frees the memory of the programs above
 # %% [markdown]
 # ## Exercise: design the control
 #
-# The whole method is now complete. The members adapt, with their own adversarial examples. Then $\theta$ adapts, with the
-# last step sizes of the members, to the support set, its own FGSM examples, and all examples that the members met. The
-# library has it as `ml.repurpose.adaptation_curve`.
+# The whole method is now complete. The members adapt, with their own adversarial examples, and from their second step
+# on with the step sizes of their own disagreement. Then $\theta$ adapts, with the last step sizes of the members, to
+# the support set, its own FGSM examples, and all examples that the members met. The library has it as
+# `ml.repurpose.adaptation_curve`.
 #
 # Suppose it beats plain adaptation. Two things were changed at once, the step sizes and the examples. Which experiment
 # tells their shares apart? You can run the method with any `spread` $\sigma$ and any `attack_size` $\varepsilon$. With
-# `spread=0` all members are equal and do not disagree, so all factors are 1. With `attack_size=0` there are no
-# adversarial examples.
+# `spread=0` all members are equal and do not disagree. Then the library takes all factors to be 1, and UFGSM moves
+# nothing, so the examples are those of FGSM. With `attack_size=0` there are no adversarial examples.
 
 
 # %% tags=["exercise"] exercise="13.control"
@@ -567,8 +596,9 @@ check("13.control", attribute)
 # %% [markdown]
 # ## What the record says
 #
-# The course's record made these runs for our four domains, on the same tasks for every row, and one more: the control
-# with the factors of line 3. First, how accuracy depends on the learning rate.
+# These runs take several minutes, so the course's script `out_of_domain.py` made them for our four domains, on the same
+# tasks for every row, with seven learning rates. It made one more, the control with the factors of line 3. First, how
+# accuracy depends on the learning rate.
 
 # %%
 large_prediction = predict("13.large")
@@ -586,10 +616,7 @@ large_prediction.reveal(100 * _curve("step sizes", "pencil")[_one])
 figures.robustness()
 figures.robustness_table()
 _mean_gain = {name: (_curve("step sizes", name) - _curve("plain", name)).mean() for name in test}
-assert (
-    round(100 * _curve("plain", "pencil")[_one]) == 55
-    and out_of_domain.RATES[_one] > 20 * _ways["plain"]["pencil"]["rates"]["home"]
-)
+assert round(100 * _curve("plain", "pencil")[_one]) == 55 and round(out_of_domain.RATES[_one] / home_rate) == 10
 assert min(_mean_gain.values()) > 0.1 and max(_mean_gain.values()) < 0.135
 for _name in test:
     assert (_curve("unadapted", _name) - _curve("plain", _name)).mean() < _mean_gain[_name] - 0.08
@@ -599,10 +626,11 @@ for _name in test:
 # This is what the paper claims: with its step sizes adaptation depends less on the learning rate. Averaged over the
 # learning rates, USA is ten to thirteen points better than plain adaptation, in all four domains, home included. The
 # whole method gains a little less. The gain is made at large learning rates. And the control shows that it comes from
-# the disagreement: with the factors that know no task, the curves fall as early as those of plain adaptation, or earlier.
+# the disagreement: with the factors that know no task, the curves fall as early as those of plain adaptation, or
+# earlier.
 #
-# A learning rate that is too large is no longer a disaster, then. But whoever can choose takes a better one. What is left
-# of the gain when every row has the learning rate that validation tasks of the domain chose for it?
+# A learning rate that is too large is no longer a disaster, then. But whoever can choose takes a better one. What is
+# left of the gain when every row has the learning rate that validation tasks of the domain chose for it?
 
 # %%
 examples_prediction = predict("13.examples")
@@ -621,6 +649,8 @@ assert {name for name in test if _gain("step sizes", name)[0] > _gain("step size
     "new scripts",
     "pencil",
 }
+assert all(_gain("unadapted", name)[0] > _gain("unadapted", name)[1] for name in ("new scripts", "pencil"))
+assert _gain("unadapted", "pencil")[0] > _gain("step sizes", "pencil")[0] and _gain("unadapted", "chalk")[0] < -8
 _harmed = {name for name in test if _gain("examples", name)[0] < -_gain("examples", name)[1]}
 assert _harmed == {name for name in test if _gain("both", name)[0] < -_gain("both", name)[1]} == set(test) - {"chalk"}
 assert (
@@ -629,17 +659,19 @@ assert (
 )
 
 # %% [markdown]
-# USA still gains a little on new scripts and on pencil, and nothing that could be told from chance at home and on chalk.
-# The adversarial examples do harm in three domains out of four: alone they cost between two and twelve points,
-# and most on pencil, where the attack is largest compared with the ink. On chalk their effect cannot be told from chance.
-# So the whole method, which has both parts, is behind plain adaptation in the same three domains. That it raises the
-# accuracy in and out of domain, as the paper reports for photographs, does not reproduce here.
+# USA still gains a little on new scripts and on pencil, and nothing that could be told from chance at home and on
+# chalk. The factors that know no task gain about as much on new scripts and on pencil, so this gain need not come from
+# the disagreement. Only on chalk are they far behind. The adversarial examples do harm in three domains out of four:
+# alone they cost between two and twelve points, and most on pencil, where the attack is largest compared with the ink.
+# On chalk their effect cannot be told from chance. So the whole method, which has both parts, is behind plain
+# adaptation in the same three domains. That it raises the accuracy in and out of domain, as the paper reports for
+# photographs, does not reproduce here.
 
 # %% [markdown]
-# ## Another checkpoint
+# ## Other checkpoints
 #
-# Is all this an accident of one checkpoint? The record has others, made by MAML with a learned head, as the paper's are, on
-# Latin and Greek characters. Their tasks are the same.
+# Is all this an accident of one checkpoint? The record has others, made by MAML with a learned head, as the paper's
+# are, on Latin and Greek characters. They adapt to the same tasks, and learning rates are chosen from the same seven.
 
 # %% tags=["fold"]
 figures.others_table()
@@ -661,9 +693,9 @@ for _entry in list(figures.record()["checkpoints"].values())[1:]:
 # about a point at most, and loses one to three points on chalk.
 #
 # The curvature does not always help. On pencil it helps even more than before, because the learning rate of home is a
-# poor one there. But on chalk it takes nine points or more from what the learning rate of home reaches. The best
-# learning rate of the domain has a product $\alpha L$ of ten or more here. By the quadratic approximation its first
-# step overshoots, and yet adaptation succeeds. So the curvature gives a first guess that needs no labels but those of the
+# poor one there. But on chalk it takes nine to thirteen points from what the learning rate of home reaches. The best
+# learning rate of the record has a product $\alpha L$ of ten or more here. By the quadratic approximation such steps
+# diverge, and yet adaptation succeeds. So the curvature gives a first guess that needs no labels but those of the
 # support set. Where you have validation tasks of the domain, trust them more.
 
 # %% [markdown]
@@ -672,8 +704,8 @@ for _entry in list(figures.record()["checkpoints"].values())[1:]:
 # - Out of domain a checkpoint may want another inner learning rate. Here it is the rendering of the pictures that moves it,
 #   and new characters alone hardly do.
 # - It moves because the curvature of the support loss does. The learning rate of home, times $L_{\text{home}} /
-#   L_{\text{new}}$, needs the support set alone. It was level with one chosen on validation tasks for the first
-#   checkpoint, and misleading on chalk for the others: a first guess.
+#   L_{\text{new}}$, needs the support set alone. For the first checkpoint it came close to one chosen on validation
+#   tasks, if it began with a small learning rate of the plateau at home. On chalk it misled the others.
 # - USA gives each layer a factor, and the mean of the factors is 1 by construction. With short steps they are the
 #   factors of line 3 and know no task; with long steps they slow down the layers in which members fly apart. So they
 #   guard against a learning rate that is too large, and do not tell which one is best.
@@ -696,8 +728,8 @@ progress("13")
 #   their code adds them. With a sum the same $\alpha$ would be a longer step.
 # - The attack size and the spread are those of the authors' code. They were not tuned for our pictures, and an attack of
 #   another size may do less harm.
-# - The record has seven learning rates, one set of validation tasks, and two further checkpoints. Its intervals are over
-#   test tasks.
+# - The record's seven learning rates begin above the best one of the sweep for chalk. It has one set of validation
+#   tasks, and two further checkpoints. Its intervals are over test tasks.
 # - Pencil and chalk are made by a formula from the same printed characters. For shifts that leave the sizes of the
 #   features as they are, the curvature has little to say, as on new scripts.
 # - Dividing by the curvature is a rule of thumb: $L$ is measured at $\theta$, for one direction, and the falling sides of
