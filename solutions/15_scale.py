@@ -23,7 +23,7 @@
 #
 # - $P$, $O$: memory of a copy of the parameters; of the outputs of all layers for one set of examples
 # - $D$: number of devices
-# - $S$: number of the last inner steps, which are differentiated
+# - $S$: how many of the last inner steps are differentiated
 
 # %% tags=["imports"]
 import inspect  # this cell loads JAX and the course, which takes a few seconds
@@ -84,7 +84,7 @@ assert {(row["method"], row["K"]) for row in (_far, _most)} == {("MAML", 64)}
 # | an inner step computed again | 1 | rematerialization, see below |
 #
 # Updates of the parameters cost next to nothing beside these, as long as there are more than a few examples. So MAML
-# costs $K$ gradients forwards, one gradient on the query set, and $K$ Hessian-vector products backwards:
+# costs $K$ gradients forwards, one gradient on a query set of the same size, and $K$ Hessian-vector products backwards:
 #
 # $$K + 1 + 2K = 3K + 1 .$$
 
@@ -483,8 +483,8 @@ plots.table(
 assert shared["memory"] < scale.memory(_one) / 6 and shared["exchanged"] == len(_here)
 
 # %% [markdown]
-# The compiled program of a device needs about an eighth of the memory, as predicted, and what is added up over the
-# devices has as many numbers as there are parameters, which is one gradient.
+# A device adapts its tasks side by side. It has an eighth of them, so its compiled program needs about an eighth of the
+# memory. What is added up over the devices has as many numbers as there are parameters, which is one gradient.
 #
 # Did it go eight times as fast? We do not say, because the eight devices of this computer share its processor. **A
 # simulation can show that a program gives the right result on many devices, but nothing about speed-up.** That can only
@@ -561,8 +561,8 @@ check("15.resumes_exactly", resumes_exactly)
 # Candidates A, B and C are the classic mistakes. So `fit` saves all of the learner's state, which is parameters,
 # optimizer state and number of steps, and the history besides. It needs no random key and no position in the data,
 # because the tasks of step $t$ are drawn from `fold_in(key, t)`. The key is an argument of the run, the number of steps
-# is in the state, and together they say which tasks come next. If the arguments of the resumed run are others, `fit`
-# refuses to go on.
+# is in the state, and together they say which tasks come next. If the learner, the first parameters, the sampler, the
+# batch size or the key of the resumed run are others, `fit` refuses to go on.
 #
 # Now with a real process. It trains with checkpoints, and this notebook kills it at a step that is drawn at random.
 
@@ -637,7 +637,7 @@ assert scale.bits(alone) == said["bits"]
 #     meta_batch_size=128,  # a multiple of the devices
 #     key=jax.random.key(0),
 #     mesh=jax.make_mesh((jax.device_count(),), ("tasks",)),
-#     checkpoint_dir="/shared/first_run",  # all see it
+#     checkpoint_dir="/shared/first_run",  # on a disk that all machines see
 # )
 # ```
 #
@@ -698,5 +698,6 @@ progress("15")
 # - A. Shaban, C.-A. Cheng, N. Hatch, B. Boots. *Truncated back-propagation for bilevel optimization.* AISTATS 2019.
 #   [arXiv 1810.10667](https://arxiv.org/abs/1810.10667). The method of the first exercise.
 # - V. Korthikanti and others. *Reducing activation recomputation in large transformer models.*
-#   [arXiv 2205.05198](https://arxiv.org/abs/2205.05198). The memory of a Transformer's layer outputs, counted exactly.
+#   [arXiv 2205.05198](https://arxiv.org/abs/2205.05198). The memory of a Transformer's layer outputs,
+#   counted for each part of a layer.
 # - JAX's documentation on [several processes](https://docs.jax.dev/en/latest/multi_process.html).
