@@ -632,7 +632,7 @@ PREDICTIONS = (
     Guess(
         "15.billion",
         "A Transformer with a billion parameters in float32 needs 4 GB for a copy of them. How many GB does MAML need "
-        "beside its state, with K = 10 and a support set of 8,192 tokens?",
+        "on top of its parameters and optimizer state, with K = 10 and a support set of 8,192 tokens?",
         unit="GB",
         why="It keeps 12 copies of the parameters, but also 22 sets of all layer outputs, and here these are several "
         "times as large as the parameters.",
@@ -774,7 +774,7 @@ def predicted_and_measured() -> None:
         "Two plots of measured against predicted cost, both axes logarithmic, each with the line on which both are "
         "equal. Left: the memory of ten methods for three networks and several numbers of steps lies on the line from "
         "less than a megabyte to over a hundred. Right: the time, counted in gradients, lies close to the line from "
-        "five to several hundred.",
+        "four to several hundred.",
         title="Prediction and measurement lie on one line",
         caption="Left: temporary memory of the compiled meta-gradient of one task, for three networks. "
         "Right: processor time in units of an inner step, for the network in between. Ten methods, up to 64 steps.",
