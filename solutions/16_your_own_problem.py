@@ -101,10 +101,11 @@ my_problem = figures.look(my_task)
 # stock of things, different keys draw the same things again, and `part` has to divide the stock.
 #
 # Your tasks may also be classifications. Then the inputs are rows of features, of shape `[num_examples, num_features]`,
-# and the targets are labels, whole numbers from 0 on. If the labels of every task come in random order, no single function can know them,
-# and the floor is the error rate of guessing. Two more templates are in the package. In `project.doses` every task is a
-# patient whose response to a medicine depends on the dose, with noise in every measurement. In `project.characters` a
-# task is to tell five printed characters apart from one picture of each. Its pictures are a stock, so here `part` matters:
+# and the targets are labels, whole numbers from 0 on. If the labels of every task come in random order, no single
+# function can know them, and the floor is the error rate of guessing. Two more templates are in the package. In
+# `project.doses` every task is a patient whose response to a medicine depends on the dose, with noise in every
+# measurement. In `project.characters` a task is to tell five printed characters apart from one picture of each. Its
+# pictures are a stock, so here `part` matters:
 #
 # ```python
 # SCRIPTS = {"train": ("LATIN", "GREEK"), "validation": ("CYRILLIC",), "test": ("ARMENIAN", "GEORGIAN")}
@@ -209,8 +210,8 @@ figures.table_of_differences()
 
 # %% [markdown]
 # The columns have colours of their own: on some springs Reptile is better with nearly every seed, and on one FO-MAML is
-# far better with all eight. Rows differ as well, though less. If you pass the mean $\bar D$ of such a table on to somebody, they will train with
-# other seeds and meet other springs. How far could their mean be from yours?
+# far better with all eight. Rows differ as well, though less. If you pass the mean $\bar D$ of such a table on to
+# somebody, they will train with other seeds and meet other springs. How far could their mean be from yours?
 
 # %%
 pooled_prediction = predict("16.pooled")
@@ -297,10 +298,10 @@ for _of in _found.values():
     assert 0.93 < _of["seeds and tasks"] < 0.98
 
 # %% [markdown]
-# The first interval, which looks so precise, contains the truth in about half of the studies. The one from
-# the seeds alone is not much better here, because the tasks differ more than the seeds do. With eight seeds in place of
-# five, and as many tasks, it is even worse, since it becomes shorter without learning anything about the tasks. Only the interval of your
-# line 3 keeps its promise.
+# The first interval, which looks so precise, contains the truth in about half of the studies. The one from the seeds
+# alone is not much better here, because the tasks differ more than the seeds do. With eight seeds in place of five, and
+# as many tasks, it is even worse, since it becomes shorter without learning anything about the tasks. Only the interval
+# of your line 3 keeps its promise.
 #
 # On other problems the seeds can differ more than the tasks. The interval from both does not need to know.
 
