@@ -87,7 +87,7 @@ def my_task(key, part):
 my_problem = figures.look(my_task)
 
 # %% [markdown]
-# The cell draws 1,000 training tasks, 200 validation tasks and 400 test tasks, and looks at everything that can be wrong
+# The cell draws 1,000 training tasks, 200 validation tasks and 400 test tasks, and looks for what can be wrong
 # with them before anything is trained. Two things it tells you deserve a closer look.
 #
 # **The floor.** For squared error the best single function is the mean of all tasks at each input, and the error that
@@ -100,11 +100,12 @@ my_problem = figures.look(my_task)
 # compares the parts with one another. With random curves, different keys are enough. Where tasks are made from a
 # stock of things, different keys draw the same things again, and `part` has to divide the stock.
 #
-# The second kind of task has labels. The inputs are rows of features, of shape `[num_examples, num_features]`, and the
-# labels are whole numbers from 0 on. If the labels of every task come in random order, no single function can know them,
-# and the floor is the error rate of guessing. Two more templates are in the package. In `project.doses` every task is a
-# patient whose response to a medicine depends on the dose, with noise in every measurement. In `project.characters` a
-# task is to tell five printed characters apart from one picture of each. Its pictures are a stock, so here `part` matters:
+# Your tasks may also be classifications. Then the inputs are rows of features, of shape `[num_examples, num_features]`,
+# and the targets are labels, whole numbers from 0 on. If the labels of every task come in random order, no single
+# function can know them, and the floor is the error rate of guessing. Two more templates are in the package. In
+# `project.doses` every task is a patient whose response to a medicine depends on the dose, with noise in every
+# measurement. In `project.characters` a task is to tell five printed characters apart from one picture of each. Its
+# pictures are a stock, so here `part` matters:
 #
 # ```python
 # SCRIPTS = {"train": ("LATIN", "GREEK"), "validation": ("CYRILLIC",), "test": ("ARMENIAN", "GEORGIAN")}
@@ -192,7 +193,7 @@ methods = ("MAML", "FO-MAML", "Reptile")
 my_study = figures.study(my_problem, methods, my_plan)
 
 # %% [markdown]
-# Each method was tuned on the validation tasks with its tuning seed. Then its best configuration was trained with every
+# Each method was tuned on the validation tasks with the tuning seed. Then its best configuration was trained with every
 # reported seed, and scored once on the test tasks. Before we look at the errors, let us be clear about what may be said
 # of them.
 
@@ -208,9 +209,9 @@ my_study = figures.study(my_problem, methods, my_plan)
 figures.table_of_differences()
 
 # %% [markdown]
-# The columns have colours of their own: on some springs FO-MAML is better with nearly every seed, on others Reptile is.
-# Rows differ as well, though less. If you pass the mean $\bar D$ of such a table on to somebody, they will train with
-# other seeds and meet other springs. How far could their mean be from yours?
+# The columns have colours of their own: on some springs Reptile is better with nearly every seed, and on one FO-MAML is
+# far better with all eight. Rows differ as well, though less. If you pass the mean $\bar D$ of such a table on to
+# somebody, they will train with other seeds and meet other springs. How far could their mean be from yours?
 
 # %%
 pooled_prediction = predict("16.pooled")
@@ -231,7 +232,7 @@ pooled_prediction = predict("16.pooled")
 # ## Exercise: an interval over seeds and tasks
 #
 # **Line 3** is yours. Let $v_S$ be the variance of the $S$ *means of the rows*, and $v_M$ that of the $M$ *means of the
-# columns*. What does each of them estimate? Combine the two into an estimate of line 2. It may count the smallest
+# columns*. What does each of them estimate? Combine the two into an estimate of line 2. It may count the last
 # part, the one of $e$, twice, which makes the interval a little wider than it has to be.
 #
 # Each of the two parts is estimated from a number of values of its own, so each has its own quantile of Student's
@@ -297,10 +298,10 @@ for _of in _found.values():
     assert 0.93 < _of["seeds and tasks"] < 0.98
 
 # %% [markdown]
-# The first interval, which looks so precise, contains the truth in little more than half of the studies. The one from
-# the seeds alone is not much better here, because the tasks differ more than the seeds do. With eight seeds in place of
-# five it is even worse, since it becomes shorter without learning anything about the tasks. Only the interval of your
-# line 3 keeps its promise.
+# The first interval, which looks so precise, contains the truth in about half of the studies. The one from the seeds
+# alone is not much better here, because the tasks differ more than the seeds do. With eight seeds in place of five, and
+# as many tasks, it is even worse, since it becomes shorter without learning anything about the tasks. Only the interval
+# of your line 3 keeps its promise.
 #
 # On other problems the seeds can differ more than the tasks. The interval from both does not need to know.
 
@@ -364,7 +365,7 @@ _ends = project.recorded()["control"]["differences"]
 assert _ends["MAML − FO-MAML"][2] < 0 and _ends["MAML − Reptile"][2] < 0
 
 # %% [markdown]
-# Step for step the exact gradient is the better one on the springs too, and what puts the cheap methods ahead is the
+# With as many outer steps the exact gradient is ahead on the springs too, so what puts the cheap methods ahead is the
 # budget. So a result belongs to a task distribution, a network *and* a budget, and your conclusion should name all
 # three.
 
@@ -379,8 +380,8 @@ assert _ends["MAML − FO-MAML"][2] < 0 and _ends["MAML − Reptile"][2] < 0
 # 3. a method spends more than the budget, or less than 90 % of it,
 # 4. clipping was not tuned for all methods,
 # 5. a method was reported with another configuration than the one with its lowest validation error,
-# 6. the interval does not carry the claim. A has the lower error if the *whole* interval lies below zero; an end at zero is
-#    not enough.
+# 6. the interval does not carry the claim that A has a lower error than B. It does if the *whole* interval lies below
+#    zero; an end at zero is not enough.
 
 
 # %% tags=["exercise"] exercise="16.audit"
@@ -501,13 +502,13 @@ progress("16")
 # %% [markdown]
 # ## Limits
 #
-# - Line 1 assumes that seeds and tasks are drawn independently of what was chosen. The choice of a configuration with one
-#   tuning seed is a source of variation that no interval here contains.
+# - Line 1 assumes that seeds and tasks are drawn independently of what was chosen. No interval here contains what another
+#   tuning seed would have chosen, or what other training tasks would have taught.
 # - The intervals assume that means of errors are nearly normal, but errors have a long tail. On the recorded springs they
 #   cover about as often as they promise; with few tasks and a longer tail they can cover less often.
 # - Coverage was tried on one pair of methods and one task distribution. The recorded table is treated as the whole world.
-# - The differences hold all at once; the intervals of single methods, and with them the claims about the floor, hold each
-#   for itself.
+# - The intervals of the differences hold all at once; those of single methods, and with them the claims about the floor,
+#   hold each for itself.
 # - For labels the floor is that of guessing, and it is a floor only if the labels come in random order.
 # - The check of leakage finds tasks, or pictures, that are the same number for number. A noisy copy escapes it, and so does
 #   the same curve at other inputs.

@@ -206,8 +206,7 @@ def _rows(array):
 
 
 def leak(one: Task, other: Task, first: str, second: str, classes: bool) -> str:
-    """What is to be said if two parts share tasks, or, where labels are asked for, single examples; "" if they do "
-    "not."""
+    """What is to be said if two parts share tasks, or single examples where labels are asked for; "" if they do not."""
     names = {"train": "training"}
     first, second = (names.get(name, name) for name in (first, second))
     if classes:

@@ -46,7 +46,7 @@ def guide() -> str:
 
 def _in_short() -> str:
     rows = [
-        ("gradients are scarce", "FO-MAML or Reptile", "budget"),
+        ("gradients are scarce", "FO-MAML or Reptile, and MAML beside them: the order depends on the tasks", "budget"),
         (
             "gradients are not scarce",
             "MAML with clipping, and FO-MAML beside it: the order depends on the tasks",
@@ -86,7 +86,7 @@ def _budget() -> Iterable[str]:
         ("error on new tasks", *project.DEFAULT_METHODS),
         [(name, *(f"{means[name][method]:.3f}" for method in project.DEFAULT_METHODS)) for name in means],
     )
-    yield f"Mean of eight seeds; {_link('16')}."
+    yield (f"Mean of eight seeds: a share of the targets' variance, for characters the error rate; {_link('16')}.")
     record = _record("comparison")
     rows, fewest = [], {}
     for name in (SINES, DIGITS):
@@ -101,7 +101,9 @@ def _budget() -> Iterable[str]:
     yield _table(
         ("error on new tasks", "sine curves", "digits"), [(m, rows[0][i], rows[1][i]) for i, m in enumerate(names)]
     )
-    yield f"Median, lowest and highest of five seeds; {_link('07')}."
+    yield (
+        f"Median, lowest and highest of five seeds: squared error on sine curves, error rate on digits; {_link('07')}."
+    )
 
 
 _COSTED: dict[str, tuple[str, dict[str, Any]]] = {
@@ -143,7 +145,10 @@ def _inner_steps() -> Iterable[str]:
             for name in _COSTED
         ],
     )
-    yield f"Gradients for one task by `theory.cost`; memory of a small network as it was compiled; {_link('07')}."
+    yield (
+        "Gradients for one task by `theory.cost`, which for iMAML counts the residual of the initial guess too, two "
+        f"gradients more than the budgets of the lessons. Memory of a small network as it was compiled; {_link('07')}."
+    )
 
 
 def _convergence() -> Iterable[str]:
@@ -231,9 +236,9 @@ def _support_batch() -> Iterable[str]:
     yield "## How large are support batches?"
     sizes, rates = (1, 4, 16), (1.0, 0.3, 0.1)
     yield (
-        "With n noisy support examples MAML ends at a distance proportional to 1/n from the optimum for exact "
-        "adaptation. A memory of rate b divides it by (2 − b)/b. If a new task will have only n examples too, this is "
-        "not a bias, and MAML is right."
+        "On the bus stops of lesson 10, with n noisy support examples, MAML ends at a distance proportional to 1/n "
+        "from the optimum for exact adaptation. A memory of rate b divides it by (2 − b)/b. If a new task will have "
+        "only n examples too, this is not a bias, and MAML is right."
     )
     yield _table(
         ("distance on the bus stops", *(f"n = {n}" for n in sizes)),
@@ -249,9 +254,9 @@ def _number_of_tasks() -> Iterable[str]:
     yield "## How many training tasks are there?"
     counts = (10, 100, 1_000)
     yield (
-        "Trained on M tasks, joint training overfits to them: on new tasks its loss is higher than on the training "
-        "tasks by 2/M of the floor, on average. Meta-trained initializations overfit to few tasks as well, for which "
-        "this course has no formula."
+        "Trained on M tasks, joint training overfits to them: if it finds their average, its squared error is higher "
+        "on new tasks than on the training tasks by 2/M of the floor, on average. Meta-trained initializations overfit "
+        "to few tasks as well, for which this course has no formula."
     )
     yield _table(
         ("training tasks M", *(f"{m:,}" for m in counts)),
