@@ -74,7 +74,8 @@ print("pictures:", images.shape, " captions:", captions.shape)
 print("one of them:", names[92])
 
 # %% [markdown]
-# *Short of time? Skip the sections "What Reptile would do differently" and "Why is MAMF behind?".*
+# *Short of time? Skip the section "What Reptile would do differently" with its exercise, and the section "Why is MAMF
+# behind?".*
 
 # %% [markdown]
 # ## A classifier without new weights
@@ -199,7 +200,8 @@ check("14.contrastive", contrastive_loss)
 # Pre-training took 500 steps of Adam on this loss, each with 128 different letters, so that no copies occurred. The
 # library has the loss without copies as `two_tower.contrastive`. The next cell computes it for the hundred kept letters,
 # before and after pre-training. A model to which all captions are equally likely has the loss $\log 100$. The untrained
-# one has an even larger loss, because it is sure of wrong answers.
+# one has an even larger loss, because it is sure of wrong answers. The logarithm is the natural one, and the unit of
+# such a loss is called the nat.
 
 # %% tags=["nbval-check-output"]
 contrastive = ml.two_tower.contrastive(apply)
@@ -365,7 +367,8 @@ check("14.owned", weights)
 # $w_j = (1 - k_j)\, k_{j+1} \cdots k_J$ and $w_0 = k_1 \cdots k_J$.
 #
 # </details>
-#
+
+# %% [markdown]
 # The next cell checks both statements with the library: MAMF is Reptile with $\eta = 1$, and the weights are those of
 # line 3. In the figure every sub-task has the same $\rho$.
 
@@ -404,8 +407,9 @@ figures.owned_weights()
 # %% [markdown]
 # ## The comparison as it is usually made
 #
-# Now to the letters. We compare three treatments on one run for each script: no fine-tuning, classical fine-tuning for
-# eight epochs, and MAMF with eight epochs on each of its sub-tasks. For a single run MAMF is a call of the library.
+# Now to the letters. We compare three treatments on one draw of thirty letters from each script: no fine-tuning,
+# classical fine-tuning for eight epochs, and MAMF with eight epochs on each of its sub-tasks. For a single draw, which
+# the code calls a run, MAMF is a call of the library. Each step sees both halves of a sub-task, support and query.
 
 # %%
 run = image_text.draw_run("GREEK", seed=0)
@@ -436,9 +440,9 @@ assert _mean["MAMF"] + 1 < _mean["classical, 8 epochs"] < _mean["no fine-tuning"
 assert abs(misread["MAMF"][0] - image_text.misread(apply, by_mamf, run)) < 0.7
 
 # %% [markdown]
-# On average MAMF is clearly ahead, as in the paper. Is it the sampling of sub-tasks that makes the difference? Both
-# runs had the same pictures, the same loss, the same optimizer and learning rate, and eight epochs. But look at the
-# column of gradient steps.
+# On average MAMF is clearly ahead, as in the paper. Is it the sampling of sub-tasks that makes the difference?
+# Classical fine-tuning and MAMF had the same pictures, the same loss, the same optimizer and learning rate, and eight
+# epochs. But look at the column of gradient steps.
 
 # %% [markdown]
 # ## Exercise: design the control
@@ -511,7 +515,7 @@ figures.table_of(
 # %% [markdown]
 # On average the control is at least about as good as MAMF. So the number of steps explains the gain over the usual
 # classical run. Is the control even better? Four runs are too few to say, for the scripts differ, and so do the random
-# orders of the pictures. The same experiment was therefore made with twenty runs, five on each script, by a script of
+# orders of the pictures. The same experiment was therefore made with twenty runs, five on each script, by a program of
 # the course, `image_text.py`, whose record comes with the course. It also has **FO-MAML** (lesson 03), with one inner
 # step on the support half of a sub-task and an outer step on its query half, in the place of each step of MAMF. An
 # outer step of FO-MAML takes two gradients, each of half of the pictures.
@@ -622,9 +626,8 @@ probe_prediction.reveal(0 if _probe.mean() > figures.usual().mean() else 1 if _p
 # be a burden that fine-tuning has to get rid of first, though the sizes of the steps may play a part as well.
 #
 # We asked whether sub-tasks or steps are better, and a baseline that leaves both towers as they are has the smallest
-# error of all. For photographs and CLIP
-# the answer may be another one, since its captions are familiar. But the order of questions is the same: first the
-# cheapest baseline, then equal budgets, then equal tuning.
+# error of all. For photographs and CLIP the answer may be another one, since its captions are familiar. But the order
+# of questions is the same: first the cheapest baseline, then equal budgets, then equal tuning.
 
 # %% [markdown]
 # ## What to take away
