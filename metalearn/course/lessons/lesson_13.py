@@ -1072,9 +1072,9 @@ def robustness() -> None:
         plots.label(axes, "inner learning rate α", "accuracy in %", domain)
     plots.show(
         figure,
-        "Accuracy against the inner learning rate, for pencil and for chalk. At large learning rates USA stays high "
-        "where plain adaptation and the factors without a task fall. The curve of the whole method runs mostly "
-        "below that of USA.",
+        "Accuracy against the inner learning rate, for pencil and for chalk. At large learning rates USA falls "
+        "later and less than plain adaptation and the factors without a task. The curve of the whole method runs "
+        "mostly below that of USA.",
         title="The step sizes of USA guard against learning rates that are too large",
         caption=f"Mean of {record()['settings']['validation_tasks']} validation tasks at each of seven learning rates.",
     )
@@ -1144,7 +1144,8 @@ def factors_table(factors: dict[str, Any], title: str) -> None:
         {name: [f"{float(leaf):.2f}" for leaf in jax.tree.leaves(each)] for name, each in factors.items()},
         ("factor of α", *names),
         title=title,
-        caption="Mean over ten tasks, after five inner steps. Most parameters are weights of the first layer.",
+        caption="Rows with a domain: mean over ten tasks, after five inner steps. Most parameters are weights of the "
+        "first layer.",
     )
 
 
