@@ -273,7 +273,8 @@ check("16.interval", interval)
 # $v_M / M$ estimates $\frac{\sigma_b^2}{M} + \frac{\sigma_e^2}{SM}$. Their sum is line 2, with its last term twice.
 #
 # </details>
-#
+
+# %% [markdown]
 # An interval that promises 95 % should contain the true difference in 95 of 100 studies. We can try this. The recorded
 # table with 40 seeds and 150 tasks is now the whole world, and its mean is the truth. A study sees five seeds and 100
 # tasks, drawn from it with replacement. The cell counts how often the interval of somebody who takes the 500 numbers for
