@@ -134,7 +134,8 @@ my_problem = figures.look(my_task)
 # 4. **Seeds apart.** One seed tunes, at least five different other ones report.
 #
 # The inner learning rate $\alpha$, or $\lambda$ where there is a proximal term, is chosen from two values as well,
-# which the lesson sets.
+# which the lesson sets. The network is the same for all methods: for curves it has two hidden layers of 24 units, for
+# classifications one of 32.
 
 # %% tags=["fold"]
 figures.costs()
@@ -272,7 +273,8 @@ check("16.interval", interval)
 # $v_M / M$ estimates $\frac{\sigma_b^2}{M} + \frac{\sigma_e^2}{SM}$. Their sum is line 2, with its last term twice.
 #
 # </details>
-#
+
+# %% [markdown]
 # An interval that promises 95 % should contain the true difference in 95 of 100 studies. We can try this. The recorded
 # table with 40 seeds and 150 tasks is now the whole world, and its mean is the truth. A study sees five seeds and 100
 # tasks, drawn from it with replacement. The cell counts how often the interval of somebody who takes the 500 numbers for
@@ -442,7 +444,7 @@ claims_status = figures.judge(my_study, my_claims, audit)
 # - what was found, with the difference and its interval, and how it compares with the floor,
 # - what was *not* found, and what the study cannot say.
 #
-# A double click opens the cell.
+# Write it into the next cell, which a double click opens. A model answer is folded below it.
 
 # %% [markdown] tags=["free-text"] question="16.conclusion"
 # ### BEGIN SOLUTION
