@@ -140,6 +140,7 @@ my_problem = figures.look(my_task)
 # %% tags=["fold"]
 figures.costs()
 assert project.BUDGET == 6_400 and figures.LEAST_SPENT == 0.9 and figures.FEWEST_SEEDS == 5
+assert project.CURVE_WIDTHS == (24, 24) and project.CLASS_WIDTHS == (32,)
 
 # %% [markdown]
 # ## Exercise: a plan that is fair to all

@@ -1,16 +1,17 @@
 """Exercises, predictions, quiz and figures of lesson 14, image and text: MAMF."""
 
+from __future__ import annotations
+
 import functools
 import json
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
-from matplotlib.figure import Figure
 
 from metalearn import plots
 from metalearn.course.exercises.exercise import Exercise, Guess, Misconception, Question
@@ -19,6 +20,9 @@ from metalearn.course.lessons import image_text
 from metalearn.course.lessons.image_text import NUM_FACES, SETTINGS, SIZE
 from metalearn.course.process import bar
 from metalearn.course.widgets import diagrams
+
+if TYPE_CHECKING:  # loaded by the first figure
+    from matplotlib.figure import Figure
 
 _Array = Float[np.ndarray, "..."]
 RATE = SETTINGS.rates[1]  # of the figures, and of what the lesson runs

@@ -1,19 +1,23 @@
 """Exercises, predictions, quiz and figures of lesson 15: cost, devices, and runs that are killed."""
 
+from __future__ import annotations
+
 import functools
 import json
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure
 
 from metalearn import plots
 from metalearn.course.exercises.exercise import Exercise, Guess, Misconception, Question
 from metalearn.course.lessons import scale
 from metalearn.course.widgets import diagrams
+
+if TYPE_CHECKING:  # loaded by the first figure
+    from matplotlib.figure import Figure
 
 # 15.step_cost -------------------------------------------------------------------------------------------------------
 

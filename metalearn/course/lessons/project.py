@@ -40,6 +40,7 @@ SETTINGS = dataclasses.replace(
 BUDGET = 6_400  # gradients that each run may spend for each task of a batch
 DEFAULT_METHODS = ("MAML", "FO-MAML", "Reptile")
 
+CURVE_WIDTHS, CLASS_WIDTHS = (24, 24), (32,)  # units of the hidden layers
 _Array = Float[np.ndarray, "..."]
 
 
@@ -268,7 +269,7 @@ def _benchmark(parts, classes):
         return jax.tree.map(lambda leaf: leaf[chosen], drawn["train"])
 
     ways = int(max(half[1].max() for tasks in parts.values() for half in tasks)) + 1 if classes else 1
-    widths = (x.shape[-1], 32, ways) if classes else (1, 24, 24, 1)
+    widths = (x.shape[-1], *CLASS_WIDTHS, ways) if classes else (1, *CURVE_WIDTHS, 1)
     return comparison.Benchmark(
         name="own",
         widths=widths,
