@@ -1065,9 +1065,14 @@ def step_lengths(l0, l1):
     )
 
 
+@functools.partial(jax.jit, static_argnums=0)  # compiled once, and not for each place of a slider
+def _heights(objective, points):
+    return jax.vmap(objective)(points)
+
+
 def two_descents(objective, plain, clipped, learning_rate):
     """Where two descents are on the cliff at each step; each of them is (parameters, gradients)."""
-    height = jax.jit(jax.vmap(objective))
+    height = functools.partial(_heights, objective)
     grid = np.linspace(-8, 7, 201)
     figure, (left, right) = plots.subplots(2)
     plots.lines(

@@ -1313,15 +1313,20 @@ def opening() -> tuple[str, str]:
     )
 
 
+_GRID = np.linspace(-1.5, 1.5, 81)
+
+
+@functools.partial(jax.jit, static_argnums=0)  # compiled once for a loss, and not for each place of a slider
+def _heights(loss, batch):
+    points = np.stack(np.meshgrid(_GRID, _GRID), axis=-1)
+    return jax.vmap(jax.vmap(lambda phi: loss(phi, batch)))(points)
+
+
 def _valley(axes, loss, batch, theta, paths):
     """Contours of a loss and trajectories on them: name -> (points, where the name stands)."""
-    grid = np.linspace(-1.5, 1.5, 81)
-    points = np.stack(np.meshgrid(grid, grid), axis=-1)
-    heights = jax.jit(jax.vmap(jax.vmap(lambda phi: loss(phi, batch))))(points)
     levels = [-0.9, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0]
-    axes.contour(
-        grid, grid, heights, levels=levels, colors=plots.PALETTE["muted"], linewidths=0.6, linestyles="-", alpha=0.5
-    )
+    look = {"colors": plots.PALETTE["muted"], "linewidths": 0.6, "linestyles": "-", "alpha": 0.5}
+    axes.contour(_GRID, _GRID, _heights(loss, batch), levels=levels, **look)
     for (name, (path, place)), color, dash in zip(paths.items(), plots.COLORS, plots.DASHES, strict=False):
         few = len(path) < 30
         axes.plot(*np.asarray(path, float).T, color=color, linestyle=dash, marker="." if few else "", linewidth=1.6)
