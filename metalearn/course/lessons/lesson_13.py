@@ -36,7 +36,7 @@ def _classes(params, batch):
 
 
 def _distances(params, batch):
-    """Sum of squared distances of pictures from one picture, on some pixels only: the others do not matter."""
+    """Weighted sines of differences from one picture, on some pixels only: the others do not matter."""
     pictures, weights = batch
     return jnp.sum(weights[:, None, None] * params["mask"] * jnp.sin(pictures - params["centre"]))
 
@@ -118,9 +118,8 @@ FGSM = Exercise(
         Misconception(
             "gradient of norm one, by example",
             _attack(lambda x, g, size: x + size * g / _per_example(g)),
-            "Each example is moved along its gradient, scaled to norm 1, with one exception at most: the instance of "
-            "a single example, where this is the norm of the whole. FGSM bounds the move of every single number "
-            "instead.",
+            "Each example is moved along its own gradient, scaled to norm 1. FGSM bounds the move of every single "
+            "number instead.",
         ),
         Misconception(
             "move without the inputs",
@@ -831,7 +830,7 @@ QUIZ = (
         1,
         (
             "The checkpoint is the same, but the support loss is another function with another curvature.",
-            "Yes: αL stays what it was, and it needs the support set alone.",
+            "Yes: this keeps αL as it was, and needs the support set alone.",
             "Clearer pictures have larger features and larger gradients, so the same steps would be too long.",
             "Then the report would be too high, as in the exercise on a fair sweep.",
         ),
