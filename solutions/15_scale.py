@@ -447,8 +447,8 @@ print(inspect.getsource(scale.train))
 
 # %% [markdown]
 # Your computer probably does not have eight accelerators, but JAX can pretend. With
-# `--xla_force_host_platform_device_count=8` in `XLA_FLAGS` the processor appears as eight devices with separate
-# memories. JAX reads this when it starts, so it needs a new process. The process calls `train` with a mesh of its eight
+# `--xla_force_host_platform_device_count=8` in `XLA_FLAGS` the processor appears as eight devices, each with arrays of
+# its own. JAX reads this when it starts, so it needs a new process. The process calls `train` with a mesh of its eight
 # devices, and this notebook calls it without one.
 
 # %%
