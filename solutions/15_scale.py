@@ -143,7 +143,7 @@ loss, params, task, sizes = scale.problem((1, 128, 128, 1), num_examples=400)
 
 
 def truncated(params, task):
-    """MAML from where K - S steps have led, which counts as a constant."""
+    """MAML from where K - S steps have led; their sum is a constant."""
     phi = ml.inner.descend(lambda p: loss(p, task.support), scale.SGD, K - S, params)
     return ml.maml(loss, scale.SGD, S)(phi, task)
 
