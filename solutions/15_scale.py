@@ -206,9 +206,8 @@ for _name, (_copies, _outputs) in {"MAML": (66, 130), "MAML, remat": (20, 4), "F
 # %% [markdown]
 # The second row is **rematerialization** (`remat=True`), which lesson 08 called checkpoints. It trades time for memory.
 # The inner loop is cut into about $\sqrt K$ segments. On the way forwards only the parameters at the beginning of each
-# segment are kept. On the way back each segment is computed again from its beginning, and only while it is
-# differentiated the parameters of its $\sqrt K$ steps are in memory. Layer outputs are in memory for one step at a
-# time.
+# segment are kept. On the way back each segment is computed again from its beginning, and the parameters of its
+# $\sqrt K$ steps are in memory only while it is differentiated. Layer outputs are in memory for one step at a time.
 
 # %% tags=["fold"]
 figures.segments()
