@@ -60,6 +60,7 @@ def test_embeddings_are_those_of_the_model(model):
     np.testing.assert_allclose(by_hand, apply(params, images[:3, 0], captions[:4]), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_plan_of_mamf_is_that_of_the_library(model):
     params, apply = model
     run = image_text.draw_run("GREEK", 0, SHORT)
@@ -69,6 +70,7 @@ def test_the_plan_of_mamf_is_that_of_the_library(model):
     assert jax.tree.all(jax.tree.map(lambda a, b: np.allclose(a, b, atol=1e-4), library, planned))
 
 
+@pytest.mark.slow
 def test_a_classical_epoch_sees_every_image_once_and_as_many_steps_as_mamf():
     run = image_text.draw_run("GREEK", 1)
     plan, mamf = image_text.classical(SETTINGS, run), image_text.blocks(SETTINGS, run)
@@ -99,6 +101,7 @@ def test_the_record_is_of_these_settings():
             assert np.shape(errors) == (2, num_runs, len(SETTINGS.checkpoints))
 
 
+@pytest.mark.slow
 def test_a_recorded_run_is_found_again(model):
     params, apply = model
     run = image_text.draw_run(SETTINGS.scripts[0], SETTINGS.seeds[0])

@@ -18,6 +18,7 @@ def test_the_record_holds_every_method_and_is_predicted_within_the_factor_that_t
         assert 1 / 1.5 < row["predicted"] / row["measured"] < 1.5, row
 
 
+@pytest.mark.slow
 def test_the_record_was_predicted_by_the_costs_of_today():
     sizes = {network: scale.problem(*scale.NETWORKS[network])[-1] for network in scale.NETWORKS}
     for kind, entry in (("memory", "memory"), ("time", "gradients")):
