@@ -115,7 +115,8 @@ def definitions(source: str) -> tuple[str, list[int]]:
     """What a cell defines: its imports, functions, classes and constants, and the lines where other statements start.
 
     A constant is a name set to a value for which nothing is called but functions of a module, as `jnp.array` and
-    `jax.jit`. So what a student writes into a function is run when it is judged, and nothing outside of it before.
+    `jax.jit`. So what a student writes into a function is run when it is judged, and of what stands outside of it only
+    decorators, bases and functions of modules are called before.
     """
     code = TransformerManager().transform_cell(source)
     try:
