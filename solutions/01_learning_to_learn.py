@@ -271,7 +271,7 @@ check("01.floor", floor_of)
 # tasks, and tells you whether your number is within a tenth of it.
 
 
-# %%
+# %% tags=["yours"]
 def my_task(key):
     """A random task: ten support and ten query points of one curve."""
     slope_key, offset_key, x_key = jax.random.split(key, 3)

@@ -418,7 +418,7 @@ check("03.small_steps", small_step_fractions)
 # Which two parts do you expect for the small one?
 
 
-# %%
+# %% tags=["yours"]
 def my_task(key):
     """A random task: ten support and ten query points of one curve."""
     slope_key, offset_key, x_key = jax.random.split(key, 3)

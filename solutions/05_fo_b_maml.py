@@ -900,7 +900,7 @@ plots.table(
 # float32 and tells you whether the error at your ν is at most three times the smallest one.
 
 
-# %%
+# %% tags=["yours"]
 def my_task(key):
     """A random task: ten support and ten query points of one curve."""
     slope_key, offset_key, x_key = jax.random.split(key, 3)
@@ -914,7 +914,7 @@ def my_task(key):
 constants = lesson_05.own_constants(my_task, network_loss, theta)
 print(f"C = {constants.C:.2g}   R = {constants.R:.2g}   δ = {constants.delta:.2g}")
 
-# %%
+# %% tags=["yours"]
 my_perturbation = None  # choose it from the three numbers
 status = lesson_05.own_perturbation(my_task, network_loss, theta, my_perturbation)
 

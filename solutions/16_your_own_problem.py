@@ -72,7 +72,7 @@ figures.chain()
 # own in your second pass.**
 
 
-# %%
+# %% tags=["yours"]
 def my_task(key, part):
     """One spring: the deflection at ten instants, and at ten others."""
     A_key, omega_key, gamma_key, t_key = jax.random.split(key, 4)
@@ -190,7 +190,7 @@ check("16.plan", my_plan)
 # %%
 ahead_prediction = predict("16.ahead")
 
-# %%
+# %% tags=["yours"]
 methods = ("MAML", "FO-MAML", "Reptile")
 my_study = figures.study(my_problem, methods, my_plan)
 
@@ -430,7 +430,7 @@ check("16.audit", audit)
 # `"floor"`, which says that adaptation is worth it. For instance, `[("Reptile", "MAML"), ("MAML", "floor")]` are two
 # claims. The card says of each whether the intervals carry it, and hands your study to your own audit.
 
-# %%
+# %% tags=["yours"]
 my_claims = []
 
 claims_status = figures.judge(my_study, my_claims, audit)

@@ -368,6 +368,13 @@ class TestDefinitions:
         else:
             assert code.strip() == "a = 1" and left_out == [3]
 
+    def test_may_call_what_was_imported(self, definitions):
+        source = "@partial(jit, static_argnums=0)\ndef f(x):\n    return x\n\n\ng = jit(f)"
+        assert definitions(source, {"partial", "jit"}) == (source, [])
+        code, left_out = definitions(source, {"jit"})
+        assert code.strip() == "g = jit(f)" and left_out == [1]
+        assert definitions("f = jit(patch())", {"jit"}) == ("", [1])
+
     def test_stay_on_their_lines(self, definitions):
         code, left_out = definitions("print(1)\nprint(2)\n\n\ndef f():\n    return 1\n\n\nf()")
         assert code.splitlines()[4:6] == ["def f():", "    return 1"] and left_out == [1, 2, 9]
@@ -488,6 +495,15 @@ def spread(notebook):
     first.source = "1 / 0"
 
 
+def own(notebook):
+    """Tasks of the student's own, in the cell that asks for them, and a helper with an imported decorator."""
+    numbers = {cell.id: number for number, cell in enumerate(notebook.cells)}
+    (asked,) = [cell for cell in notebook.cells if "yours" in cell.metadata.get("tags", [])]
+    asked.source = asked.source.replace("maxval=2.0", "maxval=7.0")
+    solution = notebook.cells[numbers["01-floor"]]
+    solution.source = f"from functools import partial\n\n\n{solution.source}\n\n\nfloor_of = partial(floor_of)"
+
+
 def twice(notebook):
     """A solution and a test that were copied and pasted, marks of the grader included."""
     for name in ("00-finite_difference", "00-per_task_losses-check"):
@@ -588,6 +604,10 @@ def term(tmp_path_factory):
     submit(course, "careless", TERM[0], careless())
     submit(course, "parrot", TERM[1], parrot())
     submit(course, "meddler", TERM[1], meddler())
+    changed = submit(course, "own", TERM[1], right(TERM[1]))
+    notebook = read(changed)
+    own(notebook)
+    nbformat.write(notebook, changed)
     for student in ODD:
         submit_odd(course, student)
     said = nbgrader(course, "autograde", "--assignment=*", "--Execute.timeout=30", status=1)  # there is one link
@@ -709,6 +729,10 @@ class TestTerm:
         assert self.scores(term, "quitter") == first | dict.fromkeys(later, 0)
         assert squeezed("so nothing below it was run") in feedback(term, "quitter")
 
+    def test_a_cell_that_a_lesson_asks_to_change_stays_the_students(self, term):
+        assert self.scores(term, "own") == {name: points for name, points in POINTS.items() if name.startswith("01")}
+        assert squeezed("maxval=7.0") in feedback(term, "own")
+
     @pytest.mark.parametrize("student", ["shadow", "patched"])
     def test_neither_a_file_beside_the_notebook_nor_a_cell_changes_the_grader(self, term, student):
         assert set(self.scores(term, student).values()) == {0}
@@ -750,7 +774,7 @@ class TestTerm:
     def test_no_student_sees_the_secret(self, term):
         seeds = [hidden_seed(SECRET, exercise.id) for exercise in all_exercises()]
         pages = [path for folder in ("release", "feedback") for path in (term.course / folder).rglob("*.*")]
-        assert len(pages) == len(TERM) * 4 + 3 + len(ODD) - 1  # and no other file
+        assert len(pages) == len(TERM) * 4 + 4 + len(ODD) - 1  # and no other file
         for page in pages:
             text = page.read_text("utf-8")
             assert SECRET not in text and not any(str(seed) in text for seed in seeds)

@@ -20,6 +20,7 @@ last cell, which leads to the next lesson. A code cell whose code is not the les
 
     # %% [markdown] tags=["opening"]                             **Afterwards you can**, **New symbols**, lists
     # %% tags=["fold"]                                           shows its output only; a click shows the code
+    # %% tags=["yours"]                                          the learner is asked to change it
 
 Difficulty, minutes, expected output and hints come from the exercise's definition, so each is written once.
 Cell ids follow from the lesson and the position or exercise: two builds of one source are the same bytes.

@@ -10,7 +10,7 @@ It is imported by nbgrader only.
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -111,16 +111,20 @@ class Sanitize(NbGraderPreprocessor):
         return nb, resources
 
 
-def definitions(source: str) -> tuple[str, list[int]]:
+def definitions(source: str, imported: Container[str] = ()) -> tuple[str, list[int]]:
     """What a cell defines: its imports, functions, classes and constants, and the lines where other statements start.
 
-    A constant is a name set to a value for which nothing is called but functions of a module, as `jnp.array` and
-    `jax.jit`. So what a student writes into a function is run when it is judged, and of what stands outside of it only
-    decorators, bases and functions of modules are called before.
+    A constant is a name set to a value for which nothing is called but what was imported, as `jnp.array` and `partial`.
+    So what a student writes into a function is run when it is judged, and of what stands outside of it only
+    decorators, bases and imported functions are called before.
+
+    Args:
+      source: the cell's.
+      imported: names that cells import from modules; their functions may be called, as those of modules may.
     """
     code = TransformerManager().transform_cell(source)
     try:
-        others = [each for each in ast.parse(code).body if not _defines(each)]
+        others = [each for each in ast.parse(code).body if not _defines(each, imported)]
     except SyntaxError:  # it is run as it stands, so that the feedback shows what is wrong with it
         return source, []
     lines = code.splitlines()  # each stays in its place, so that an error names the line that the student sees
@@ -130,39 +134,59 @@ def definitions(source: str) -> tuple[str, list[int]]:
     return "\n".join(lines), starts
 
 
-def _defines(statement: ast.stmt) -> bool:
+def imports(source: str) -> set[str]:
+    """The names that a cell imports from modules."""
+    try:
+        tree = ast.parse(TransformerManager().transform_cell(source))
+    except SyntaxError:
+        return set()
+    found = [node.names for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return {alias.asname or alias.name for names in found for alias in names}
+
+
+def _defines(statement: ast.stmt, imported: Container[str]) -> bool:
+    def quiet(*parts: ast.AST | None) -> bool:
+        return all(_is_quiet(part, imported) for part in parts)
+
     match statement:
         case ast.Import() | ast.ImportFrom():
             return True
         case ast.FunctionDef(args=arguments, decorator_list=decorators, returns=returned):
-            return all(map(_is_quiet, [arguments, *decorators, returned]))
+            return quiet(arguments, *decorators, returned)
         case ast.ClassDef(bases=bases, keywords=keywords, decorator_list=decorators, body=body):
-            return all(map(_defines, body)) and all(map(_is_quiet, [*bases, *keywords, *decorators]))
+            return all(_defines(each, imported) for each in body) and quiet(*bases, *keywords, *decorators)
         case ast.Assign(targets=targets, value=value):
-            return all(isinstance(target, ast.Name) for target in targets) and _is_quiet(value)
+            return all(isinstance(target, ast.Name) for target in targets) and quiet(value)
         case ast.AnnAssign(target=ast.Name(), annotation=annotation, value=value):
-            return _is_quiet(annotation) and _is_quiet(value)
+            return quiet(annotation, value)
         case ast.Pass() | ast.Expr(value=ast.Constant()):
             return True
     return False
 
 
-def _is_quiet(part: ast.AST | None) -> bool:
-    """Whether nothing is called in it but functions of a module; what a lambda holds is not called yet."""
+def _is_quiet(part: ast.AST | None, imported: Container[str]) -> bool:
+    """Whether nothing is called in it but what was imported; what a lambda holds is not called yet."""
     match part:
         case None:
             return True
         case ast.Lambda(args=arguments):
-            return _is_quiet(arguments)
-        case ast.Call(func=function) if not _is_of_a_module(function):
+            return _is_quiet(arguments, imported)
+        case ast.Call(func=ast.Name(id=name)) if name not in imported:
             return False
-    return all(map(_is_quiet, ast.iter_child_nodes(part)))
+        case ast.Call(func=function) if not (isinstance(function, ast.Name) or _is_of_a_module(function)):
+            return False
+    return all(_is_quiet(child, imported) for child in ast.iter_child_nodes(part))
 
 
 def _is_of_a_module(function: ast.expr) -> bool:
     if not isinstance(function, ast.Attribute) or function.attr.startswith("_"):
         return False
     return isinstance(function.value, ast.Name) or _is_of_a_module(function.value)
+
+
+def _is_the_students(cell: NotebookNode) -> bool:
+    """Whether a lesson asks the learner to change this cell of it."""
+    return "exercise" in cell.metadata or "yours" in cell.metadata.get("tags", [])
 
 
 class Execute(NbgraderExecute):
@@ -178,7 +202,10 @@ class Execute(NbgraderExecute):
         handed_out = nbformat.read(
             root / "source" / lesson / f"{resources['nbgrader']['notebook']}.ipynb", as_version=4
         )
-        self._handed_out = {cell.id: cell.source for cell in handed_out.cells if "exercise" not in cell.metadata}
+        cells = [cell for cell in handed_out.cells if cell.cell_type == "code"]
+        self._known = {cell.source for cell in cells}
+        self._ours = {cell.id: cell.source for cell in cells if not _is_the_students(cell)}
+        self._imported = set().union(*(imports(cell.source) for cell in nb.cells if cell.cell_type == "code"))
         try:
             return super().preprocess(nb, resources, km)
         except DeadKernelError:
@@ -195,12 +222,12 @@ class Execute(NbgraderExecute):
         if cell.cell_type != "code":
             return cell, resources
         mark = cell.metadata.get("nbgrader") or {}
-        if cell.get("id") in self._handed_out and not mark:
-            cell.source = self._handed_out[cell.id]
-        if mark.get("grade") or cell.source in self._handed_out.values():  # nbgrader put the tests back itself
+        if cell.get("id") in self._ours and not mark:
+            cell.source = self._ours[cell.id]
+        if mark.get("grade") or cell.source in self._known:  # nbgrader put the tests back itself
             return super().preprocess_cell(cell, resources, index)
         written = cell.source
-        cell.source, left_out = definitions(written)
+        cell.source, left_out = definitions(written, self._imported)
         try:
             cell, resources = super().preprocess_cell(cell, resources, index)
         finally:
