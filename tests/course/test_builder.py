@@ -180,7 +180,7 @@ def test_difficulty_and_minutes_stand_below_the_heading(root):
 def test_a_question_waits_for_a_derivation_and_the_worked_lesson_has_one(root):
     source = builder.read_source(write(root, SOURCE + QUESTION))
     asked = cell(builder.to_lesson(source, "02_toy"), "02-why")
-    assert (asked.cell_type, asked.source) == ("markdown", "*Your derivation here.*")
+    assert (asked.cell_type, asked.source) == ("markdown", "*Your answer here.*")
     answer = "By **definition**:\n\n$$2x = x + x.$$"
     assert cell(builder.to_solution(source), "02-why").source == answer
     folded = cell(builder.to_lesson(source, "02_toy"), "02-why-answer").source

@@ -49,7 +49,7 @@ from metalearn.course.publishing import badges, guide, page
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 STUB = "raise NotImplementedError  # your code here"
-TEXT_STUB = "*Your derivation here.*"
+TEXT_STUB = "*Your answer here.*"
 CELL_TIMEOUT = 120  # seconds
 NOTEBOOK_METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
