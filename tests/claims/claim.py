@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from metalearn._cost import COSTS, SENTENCES
+from metalearn.course import syllabus
 
 
 class Claim(NamedTuple):
@@ -13,6 +14,8 @@ class Claim(NamedTuple):
 
     Attributes:
       order: its place on the page.
+      lessons: the numbers of the lessons that teach it.
+      tests: the modules that compare it with exact answers.
       title: the name of the method.
       system: the functions of the library, in backquotes.
       paper: authors, year and link.
@@ -25,6 +28,8 @@ class Claim(NamedTuple):
     """
 
     order: int
+    lessons: tuple[str, ...]
+    tests: tuple[str, ...]
     title: str
     system: str
     paper: str
@@ -37,6 +42,12 @@ class Claim(NamedTuple):
     def figures(self) -> Mapping[str, float]:
         """The measured figures; measured once a process."""
         return _measured(self.measure)
+
+    def row(self) -> str:
+        """Its row of the table on top of the page."""
+        taught = ", ".join(f"{number} · {lesson.name}" for number in self.lessons if (lesson := syllabus.find(number)))
+        tests = ", ".join(f"`tests/{name}.py`" for name in self.tests)
+        return f"| {self.title} | {self.system} | {taught} | {tests} |"
 
     def section(self) -> str:
         """Its section of the page, in Markdown."""

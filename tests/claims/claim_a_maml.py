@@ -45,6 +45,8 @@ def measure():
 
 CLAIM = Claim(
     order=5,
+    lessons=("08",),
+    tests=("test_a_maml",),
     title="A-MAML",
     system="`a_maml`",
     paper="Li, Wang, Narayan, Kirby & Zhe 2023, [2110.08432](https://arxiv.org/abs/2110.08432)",

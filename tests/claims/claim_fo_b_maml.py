@@ -101,6 +101,8 @@ def measure():
 
 CLAIM = Claim(
     order=1,
+    lessons=("05", "07"),
+    tests=("test_oracles", "test_fo_b_maml"),
     title="FO-B-MAML",
     system="`fo_b_maml`, `fo_b_maml_limit`",
     paper="Chayti & Jaggi 2024, [2409.03682](https://arxiv.org/abs/2409.03682)",

@@ -50,6 +50,8 @@ def measure():
 
 CLAIM = Claim(
     order=3,
+    lessons=("09",),
+    tests=("test_fo_muml",),
     title="FO-MuML",
     system="`fo_muml`",
     paper="Mishchenko, Hanzely & Richtárik 2023, [2301.06806](https://arxiv.org/abs/2301.06806)",

@@ -60,6 +60,8 @@ def measure():
 
 CLAIM = Claim(
     order=11,
+    lessons=("03",),
+    tests=("test_hf_maml",),
     title="HF-MAML",
     system="`hf_maml`",
     paper="Fallah, Mokhtari & Ozdaglar 2020, [1908.10400](https://arxiv.org/abs/1908.10400)",

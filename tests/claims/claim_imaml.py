@@ -41,6 +41,8 @@ def measure():
 
 CLAIM = Claim(
     order=12,
+    lessons=("04",),
+    tests=("test_oracles",),
     title="iMAML",
     system="`imaml`",
     paper="Rajeswaran, Finn, Kakade & Levine 2019, [1909.04630](https://arxiv.org/abs/1909.04630)",

@@ -48,6 +48,8 @@ def measure():
 
 CLAIM = Claim(
     order=10,
+    lessons=("11",),
+    tests=("test_kernel_adaptation", "test_task_weights"),
     title="Kernel adaptation and task weights",
     system="`kernel_adaptation`, `task_weights`",
     paper="Park & Kang 2024, [2411.00404](https://arxiv.org/abs/2411.00404)",

@@ -123,6 +123,8 @@ def measure():
 
 CLAIM = Claim(
     order=4,
+    lessons=("14",),
+    tests=("test_mamf",),
     title="MAMF",
     system="`mamf`",
     paper="Wang et al. 2022, [2203.04904](https://arxiv.org/abs/2203.04904)",

@@ -61,6 +61,8 @@ def measure():
 
 CLAIM = Claim(
     order=2,
+    lessons=("02", "03"),
+    tests=("test_oracles", "test_multi_step"),
     title="MAML and FO-MAML",
     system="`maml`, `fo_maml` with `resample`",
     paper="Ji, Yang & Liang 2022, [2002.07836](https://arxiv.org/abs/2002.07836)",

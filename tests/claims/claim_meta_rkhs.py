@@ -47,6 +47,8 @@ def measure():
 
 CLAIM = Claim(
     order=9,
+    lessons=("11",),
+    tests=("test_meta_rkhs",),
     title="Meta-RKHS I and II",
     system="`meta_rkhs_i`, `meta_rkhs_ii`",
     paper="Zhou, Wang, Xian, Chen & Xu 2021, [2102.03909](https://arxiv.org/abs/2102.03909)",

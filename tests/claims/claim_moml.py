@@ -94,6 +94,8 @@ def measure():
 
 CLAIM = Claim(
     order=7,
+    lessons=("10",),
+    tests=("test_moml",),
     title="MOML and LocalMOML",
     system="`moml`, `local_moml`",
     paper="Wang, Yuan, Ying & Yang 2021, [2106.04911](https://arxiv.org/abs/2106.04911)",

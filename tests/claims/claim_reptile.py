@@ -48,6 +48,8 @@ def measure():
 
 CLAIM = Claim(
     order=13,
+    lessons=("03",),
+    tests=("test_oracles",),
     title="Reptile",
     system="`reptile`",
     paper="Nichol, Achiam & Schulman 2018, [1803.02999](https://arxiv.org/abs/1803.02999)",

@@ -47,6 +47,8 @@ def measure():
 
 CLAIM = Claim(
     order=8,
+    lessons=("13",),
+    tests=("test_repurpose",),
     title="RePurpose",
     system="`repurpose.adaptation_curve`",
     paper="Kwon, Na, Huang & Lacoste-Julien, ICLR 2021, [2103.09027](https://arxiv.org/abs/2103.09027)",

@@ -62,6 +62,8 @@ def measure():
 
 CLAIM = Claim(
     order=6,
+    lessons=("12",),
+    tests=("test_zeroing",),
     title="The zeroing trick",
     system="`zeroing_trick`",
     paper="Kao, Chiu & Chen, ICLR 2022, [2106.15367](https://arxiv.org/abs/2106.15367)",

@@ -26,17 +26,23 @@ def claims() -> list[Claim]:
     return sorted(importlib.import_module(path.stem).CLAIM for path in modules)
 
 
+def head() -> str:
+    """What stands above the sections."""
+    columns = "| system | in the library | taught in lesson | compared with exact answers in |\n|---|---|---|---|"
+    return "\n".join([HEAD, columns, *(claim.row() for claim in claims())]) + "\n"
+
+
 def stored() -> list[str]:
     """The sections that the page shows."""
-    head, *sections = PAGE.read_text("utf-8").split("\n## ")
-    assert f"{head}\n".startswith(HEAD), f"{PAGE} does not begin as it is written."
+    first, *sections = PAGE.read_text("utf-8").split("\n## ")
+    assert first == head(), f"{PAGE} does not begin as it is written."
     return [f"## {section}".rstrip("\n") + "\n" for section in sections]
 
 
 def write() -> None:
     """Measures every claim and replaces the page."""
     sections = [claim.section() for claim in tqdm(claims())]
-    PAGE.write_text("\n".join([HEAD, *sections]), "utf-8")
+    PAGE.write_text("\n".join([head(), *sections]), "utf-8")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,11 @@ from pathlib import Path
 import page
 import pytest
 
+from metalearn.course import syllabus
+
 pytestmark = pytest.mark.usefixtures("optimised")  # the claims train models
 NAMES = sorted(path.stem for path in Path(__file__).parent.glob("claim_*.py"))
+TESTS = Path(__file__).parents[1]
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
@@ -36,6 +39,14 @@ def test_the_page_says_what_the_library_says_of_costs(claim):
     """Quickly, and to the letter, on every run."""
     (section,) = (text for text in page.stored() if text.startswith(f"## {claim.title}\n"))
     assert claim.costs() in section
+
+
+def test_every_system_has_a_lesson_and_a_test_with_exact_answers(claim):
+    assert claim.lessons and all(map(syllabus.find, claim.lessons))
+    assert claim.tests and all((TESTS / f"{name}.py").exists() for name in claim.tests)
+    functions = [name.rpartition(".")[2] for name in re.findall(r"`([\w.]+)`", claim.system)]
+    tested = "".join((TESTS / f"{name}.py").read_text("utf-8") for name in claim.tests)
+    assert [name for name in functions if name not in tested] == []
 
 
 def test_the_page_has_no_other_section():
