@@ -662,11 +662,15 @@ def _slow_recursion(
     return -proximal_strength * v
 
 
+_PROXIMAL_STEPS = _along(lambda s, q, q0, p, t, alpha, lam, nu: s + lam * (p - t))
+
+
 def _unrolled_maml(loss, task, params, learning_rate, num_steps, proximal_strength):
     """Backpropagation through the proximal inner loop."""
 
     def after(theta):
-        return loss(_SOLVE(loss, task, theta, learning_rate, num_steps, proximal_strength, 0.0), task.query)
+        end = _PROXIMAL_STEPS(loss, task, theta, learning_rate, num_steps, proximal_strength, 0.0)
+        return loss(end, task.query)
 
     return jax.grad(after)(params)
 

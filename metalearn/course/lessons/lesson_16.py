@@ -1007,11 +1007,11 @@ def report(found: project.Study | None) -> None:
     )
     plots.table(
         {name: _row(found, number) for number, name in enumerate(names)},
-        ("", "gradients of a step", "outer steps", "chosen", "validation error", "test error, interval", "largest"),
+        ("", "spent", "chosen", "validation error", "test error, interval", "largest"),
         title="What was spent, what was chosen, and what came out",
         caption=f"{found.problem.unit.capitalize()}. {found.errors.shape[1]} seeds, {found.errors.shape[2]} tasks; "
-        f"the floor is {plots.number(found.problem.floor)}. Outer steps are rounded down to a multiple of "
-        f"{project.TICKS}. Largest: error of a single run on a single task.",
+        f"the floor is {plots.number(found.problem.floor)}. Spent: outer steps, rounded down to a multiple "
+        f"of {project.TICKS}, times gradients of one for each task. Largest: error of a single run on a single task.",
     )
 
 
@@ -1025,7 +1025,8 @@ def _row(found, number):
     test = f"{mean:.3f} ({low:.3f} to {high:.3f})" if math.isfinite(mean) else "a run diverged"
     lowest = f"{found.validation[number][found.chosen[name]]:.3f}"
     largest = plots.number(float(found.errors[number].max()), 2)
-    return found.cost[name], f"{found.outer_steps[name]:,}", ", ".join(settings), lowest, test, largest
+    spent = f"{found.outer_steps[name]:,} × {found.cost[name]}"
+    return spent, ", ".join(settings), lowest, test, largest
 
 
 def _finding(differences):
