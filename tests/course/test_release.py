@@ -381,6 +381,7 @@ class TestDefinitions:
 
     def test_of_what_is_no_python_are_left_for_the_kernel_to_complain(self, definitions):
         assert definitions("def f(:") == ("def f(:", [])
+        assert definitions("print(1)\0") == ("print(1)\0", [])
 
 
 def public_answers(exercise):
@@ -473,12 +474,14 @@ class Patch:
 
 
 def patched(notebook):
-    """The grader changed by a cell of the student's own, by a cell of the lesson and below a stub."""
+    """The grader changed by cells of the student's own, one marked as a test, by one of the lesson, below a stub."""
     numbers = {cell.id: number for number, cell in enumerate(notebook.cells)}
     notebook.cells[numbers["00-per_task_losses"]].source += PATCHES
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
     first.source += PATCHES
+    marked = {**notebook.cells[numbers["00-per_task_losses-check"]].metadata["nbgrader"], "grade_id": "one-more"}
     notebook.cells.insert(5, nbformat.v4.new_code_cell(PATCHES))
+    notebook.cells.insert(6, nbformat.v4.new_code_cell(PATCHES, metadata={"nbgrader": marked}))
 
 
 def spread(notebook):

@@ -8,14 +8,11 @@ meta-gradient is clipped before Adam is one axis of every method's grid. What is
 the test tasks are looked at once, with the configuration that was chosen.
 """
 
-import argparse
 import dataclasses
 import functools
 import itertools
 import json
 import math
-import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,7 +28,7 @@ from jax.interpreters import partial_eval
 from tqdm import tqdm
 
 import metalearn as ml
-from metalearn.course.process import setup
+from metalearn.course.process import machine, script, setup
 
 RECORD = Path(__file__).with_name("comparison.json")
 VALIDATION_TASKS, TEST_TASKS = 500, 1_000
@@ -703,7 +700,7 @@ def main(settings: Settings = SETTINGS) -> None:
     started = time.perf_counter()
     record: dict[str, Any] = {
         "settings": dataclasses.asdict(settings),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, jax {jax.__version__}",
+        "machine": machine(),
         "nearest_mean": nearest_mean(digits),
         "memory_bytes": {name: [memory(digits, name, settings, k) for k in settings.memory_steps] for name in names},
         "memory_bytes_by_channels": memory_by_channels(settings),
@@ -717,14 +714,6 @@ def main(settings: Settings = SETTINGS) -> None:
     RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def command(arguments: list[str] | None = None) -> None:
-    """The command line. It has no options: settings are in `SETTINGS`, so that the record follows from this file."""
-    parser = argparse.ArgumentParser(prog="python -m metalearn.course.lessons.comparison", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.parse_args(arguments)
-    setup()  # as in the lesson, which runs one of these runs again
-    main()
-
-
 if __name__ == "__main__":
-    command()
+    setup()  # as in the lesson, which runs one of these runs again
+    script(main)

@@ -8,13 +8,10 @@ the same number of outer steps on the same tasks, and a meta-gradient clipped to
 the network are those of the playground "Draw five symbols", without its scribbles.
 """
 
-import argparse
 import dataclasses
 import functools
 import itertools
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +27,7 @@ from tqdm import tqdm
 
 import metalearn as ml
 from metalearn.course.lessons.comparison import rounded
+from metalearn.course.process import machine, script
 from metalearn.course.widgets import draw_five
 from metalearn.task import Params, Task
 
@@ -505,7 +503,7 @@ def main(settings: Settings = SETTINGS, to: Path = RECORD, methods: Sequence[str
     each = 6 * settings.tuning_steps + len(settings.seeds) * settings.outer_steps
     record: dict[str, Any] = {
         "settings": dataclasses.asdict(settings),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, jax {jax.__version__}",
+        "machine": machine(),
         "num_classes": {
             part: len(draw_five.printed(getattr(settings, part))) for part in ("train", "validation", "test")
         },
@@ -529,13 +527,5 @@ def main(settings: Settings = SETTINGS, to: Path = RECORD, methods: Sequence[str
     to.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def command(arguments: list[str] | None = None) -> None:
-    """The command line. It has no options: settings are in `SETTINGS`, so that the record follows from this file."""
-    parser = argparse.ArgumentParser(prog="python -m metalearn.course.lessons.few_shot", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.parse_args(arguments)
-    main()
-
-
 if __name__ == "__main__":
-    command()
+    script(main)

@@ -9,13 +9,10 @@ sets. Every way to fine-tune but FO-MAML is a *plan*: the images of each step, a
 before it.
 """
 
-import argparse
 import dataclasses
 import functools
 import itertools
 import json
-import os
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +29,7 @@ from tqdm import tqdm
 import metalearn as ml
 from metalearn import losses, two_tower
 from metalearn.adaptation.inner import descend, descend_on_batches
+from metalearn.course.process import machine, script
 from metalearn.learners.mamf import among_present, tasks_to_cover, uniform_tasks
 from metalearn.task import Params, Task
 from metalearn.tasks import glyphs
@@ -408,7 +406,7 @@ def main(settings: Settings = SETTINGS, record: Path = RECORD, checkpoint: Path 
                 bar.write(f"{way}, {rate:g}: {np.mean(errors, axis=0).round(2).tolist()}")
     written = {
         "settings": dataclasses.asdict(settings),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, jax {jax.__version__}",
+        "machine": machine(),
         "steps": settings.checkpoints,
         "errors": found,
         "minutes": round((time.process_time() - started) / 60, 1),
@@ -416,13 +414,5 @@ def main(settings: Settings = SETTINGS, record: Path = RECORD, checkpoint: Path 
     record.write_text(json.dumps(written) + "\n", encoding="utf-8")
 
 
-def command(arguments: list[str] | None = None) -> None:
-    """The command line. It has no options: settings are in `SETTINGS`, so that the record follows from this file."""
-    parser = argparse.ArgumentParser(prog="python -m metalearn.course.lessons.image_text", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.parse_args(arguments)
-    main()
-
-
 if __name__ == "__main__":
-    command()
+    script(main)

@@ -7,12 +7,9 @@ the paper's checkpoints have, are trained as the row "MAML" of lesson 12. Every 
 learning rates. Validation tasks choose from it, and test tasks show other characters.
 """
 
-import argparse
 import dataclasses
 import functools
 import json
-import os
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +26,7 @@ from tqdm import tqdm
 import metalearn as ml
 from metalearn.course.lessons import few_shot
 from metalearn.course.lessons.comparison import rounded
+from metalearn.course.process import machine, script
 from metalearn.course.widgets import draw_five, playgrounds
 from metalearn.task import Batch, Params, Task
 
@@ -243,7 +241,7 @@ def main(settings: Settings = SETTINGS, to: Path = RECORD) -> None:
     started = time.process_time()
     record: dict[str, Any] = {
         "settings": dataclasses.asdict(settings),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, jax {jax.__version__}",
+        "machine": machine(),
         "rates": FINE,
         "sweep": sweep(settings, pad_network()),
         "checkpoints": {},
@@ -259,13 +257,5 @@ def main(settings: Settings = SETTINGS, to: Path = RECORD) -> None:
             to.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def command(arguments: list[str] | None = None) -> None:
-    """The command line. It has no options: settings are in `SETTINGS`, so that the record follows from this file."""
-    parser = argparse.ArgumentParser(prog="python -m metalearn.course.lessons.out_of_domain", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.parse_args(arguments)
-    main()
-
-
 if __name__ == "__main__":
-    command()
+    script(main)

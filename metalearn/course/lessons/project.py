@@ -6,14 +6,11 @@ A task distribution is a function of a key and of a part, "train", "validation" 
 of arrays (x, y) of shape [num_points, 1], or classes, inputs [num_examples, num_features] with whole numbers as labels.
 """
 
-import argparse
 import dataclasses
 import functools
 import itertools
 import json
 import math
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +23,7 @@ from jaxtyping import Float
 
 import metalearn as ml
 from metalearn.course.lessons import comparison, own
-from metalearn.course.process import bar, setup
+from metalearn.course.process import bar, machine, script, setup
 from metalearn.task import Task
 
 RECORD = Path(__file__).with_name("project.json")
@@ -373,11 +370,6 @@ def default_plan(cost: Mapping[str, int], budget: int) -> dict[str, Any]:
     }
 
 
-# --- the record --------------------------------------------------------------------------------------------------
-
-SEEDS, KEPT_TASKS = 40, 150
-
-
 def interval(differences: _Array, seed_quantile: float, task_quantile: float) -> _Array:
     """[lower end, upper end] for the true difference, from differences of shape [seeds, tasks]."""
     of_seeds, of_tasks = (differences.mean(axis=axis).var(ddof=1) / differences.shape[1 - axis] for axis in (1, 0))
@@ -410,6 +402,11 @@ def pairs(errors: _Array, methods: Sequence[str]) -> dict[tuple[str, str], tuple
     return found
 
 
+# --- the record --------------------------------------------------------------------------------------------------
+
+SEEDS, KEPT_TASKS = 40, 150
+
+
 def record() -> dict[str, Any]:
     """Many seeds on springs, to ask how often an interval covers, and eight on each of the other distributions."""
     start = time.time()
@@ -418,7 +415,7 @@ def record() -> dict[str, Any]:
     study = run(posed, DEFAULT_METHODS, plan)
     few = study._replace(errors=study.errors[:, :8])
     found = {
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, jax {jax.__version__}",
+        "machine": machine(),
         "budget": BUDGET,
         "outer_steps": study.outer_steps,
         "floor": round(study.problem.floor, 4),
@@ -467,11 +464,10 @@ def recorded() -> dict[str, Any]:
 
 def main() -> None:
     """Writes the record."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
     setup()
     text = json.dumps(record(), ensure_ascii=False)
     RECORD.write_text(text.replace("], [", "],\n[") + "\n", "utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

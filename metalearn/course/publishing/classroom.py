@@ -125,7 +125,7 @@ def definitions(source: str, imported: Container[str] = ()) -> tuple[str, list[i
     code = TransformerManager().transform_cell(source)
     try:
         others = [each for each in ast.parse(code).body if not _defines(each, imported)]
-    except SyntaxError:  # it is run as it stands, so that the feedback shows what is wrong with it
+    except (SyntaxError, ValueError):  # it is run as it stands, so that the feedback shows what is wrong with it
         return source, []
     lines = code.splitlines()  # each stays in its place, so that an error names the line that the student sees
     starts = [min([each.lineno, *(it.lineno for it in getattr(each, "decorator_list", ()))]) for each in others]
@@ -138,7 +138,7 @@ def imports(source: str) -> set[str]:
     """The names that a cell imports from modules."""
     try:
         tree = ast.parse(TransformerManager().transform_cell(source))
-    except SyntaxError:
+    except (SyntaxError, ValueError):
         return set()
     found = [node.names for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     return {alias.asname or alias.name for names in found for alias in names}
@@ -204,6 +204,7 @@ class Execute(NbgraderExecute):
         )
         cells = [cell for cell in handed_out.cells if cell.cell_type == "code"]
         self._known = {cell.source for cell in cells}
+        self._tests = {cell.id for cell in cells if (cell.metadata.get("nbgrader") or {}).get("grade")}
         self._ours = {cell.id: cell.source for cell in cells if not _is_the_students(cell)}
         self._imported = set().union(*(imports(cell.source) for cell in nb.cells if cell.cell_type == "code"))
         try:
@@ -224,7 +225,7 @@ class Execute(NbgraderExecute):
         mark = cell.metadata.get("nbgrader") or {}
         if cell.get("id") in self._ours and not mark:
             cell.source = self._ours[cell.id]
-        if mark.get("grade") or cell.source in self._known:  # nbgrader put the tests back itself
+        if mark.get("grade_id") in self._tests or cell.source in self._known:  # nbgrader itself puts a test back
             return super().preprocess_cell(cell, resources, index)
         written = cell.source
         cell.source, left_out = definitions(written, self._imported)
