@@ -693,7 +693,7 @@ def test_an_archive_of_submissions_is_unpacked_to_where_nbgrader_looks(tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(900)
 class TestTerm:
     def scores(self, term, student):
         return {name: score for (who, name), score in term.scores.items() if who == student}
