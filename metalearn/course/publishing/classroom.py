@@ -27,6 +27,7 @@ from nbgrader.converters import Autograde
 from nbgrader.plugins import FileNameCollectorPlugin
 from nbgrader.preprocessors import Execute as NbgraderExecute
 from nbgrader.preprocessors import NbGraderPreprocessor
+from nbgrader.utils import is_grade
 
 from metalearn.course import syllabus
 
@@ -92,22 +93,35 @@ class Collector(FileNameCollectorPlugin):
         return dict(zip(("student_id", "file_id"), found, strict=True))
 
 
+def _handed_out(preprocessor: NbGraderPreprocessor, resources: Any) -> NotebookNode:
+    """The lesson that a submission answers."""
+    lesson, notebook = resources["nbgrader"]["assignment"], resources["nbgrader"]["notebook"]
+    root = Path(preprocessor.config.CourseDirectory.root)
+    return nbformat.read(root / "source" / lesson / f"{notebook}.ipynb", as_version=4)
+
+
+def _grade_id(cell: NotebookNode) -> str | None:
+    return (cell.metadata.get("nbgrader") or {}).get("grade_id")
+
+
 class Sanitize(NbGraderPreprocessor):
-    """Refuses links, and unmarks copies of graded cells, which nbgrader would refuse the whole notebook for."""
+    """Refuses links, and unmarks what nbgrader would refuse the whole notebook for: copies and unknown graded cells."""
 
     def preprocess(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
         """Called by nbgrader before anything else is done with a submission."""
         notebook = Path(resources["metadata"]["path"]) / f"{resources['metadata']['name']}.ipynb"
         if any(path.is_symlink() for path in (notebook, notebook.parent, notebook.parent.parent)):
             raise ValueError(f"{notebook} {LINKED}.")
+        known = {_grade_id(cell) for cell in _handed_out(self, resources).cells} - {None}
         seen = set()
         for cell in reversed(nb.cells):
-            mark = cell.metadata.get("nbgrader") or {}
-            if mark.get("grade_id") in seen:
+            if _grade_id(cell) in seen:
                 del cell.metadata["nbgrader"]
                 cell.source = f"{'# ' if cell.cell_type == 'code' else ''}{COPY}\n\n{cell.source}"
-            elif mark.get("grade_id"):
-                seen.add(mark["grade_id"])
+            elif _grade_id(cell) in known:
+                seen.add(_grade_id(cell))
+            else:
+                cell.metadata.pop("nbgrader", None)
         return nb, resources
 
 
@@ -198,13 +212,9 @@ class Execute(NbgraderExecute):
     def preprocess(self, nb: NotebookNode, resources: Any = None, km: Any = None) -> tuple[NotebookNode, Any]:
         """Called by nbgrader once for a submission."""
         self._reached = 0
-        root, lesson = Path(self.config.CourseDirectory.root), resources["nbgrader"]["assignment"]
-        handed_out = nbformat.read(
-            root / "source" / lesson / f"{resources['nbgrader']['notebook']}.ipynb", as_version=4
-        )
-        cells = [cell for cell in handed_out.cells if cell.cell_type == "code"]
+        cells = [cell for cell in _handed_out(self, resources).cells if cell.cell_type == "code"]
         self._known = {cell.source for cell in cells}
-        self._tests = {cell.id for cell in cells if (cell.metadata.get("nbgrader") or {}).get("grade")}
+        self._tests = {_grade_id(cell) for cell in cells if is_grade(cell)}
         self._ours = {cell.id: cell.source for cell in cells if not _is_the_students(cell)}
         self._imported = set().union(*(imports(cell.source) for cell in nb.cells if cell.cell_type == "code"))
         try:
@@ -222,10 +232,9 @@ class Execute(NbgraderExecute):
         self._reached = index
         if cell.cell_type != "code":
             return cell, resources
-        mark = cell.metadata.get("nbgrader") or {}
-        if cell.get("id") in self._ours and not mark:
+        if cell.get("id") in self._ours and _grade_id(cell) is None:
             cell.source = self._ours[cell.id]
-        if mark.get("grade_id") in self._tests or cell.source in self._known:  # nbgrader itself puts a test back
+        if _grade_id(cell) in self._tests or cell.source in self._known:  # nbgrader itself puts a test back
             return super().preprocess_cell(cell, resources, index)
         written = cell.source
         cell.source, left_out = definitions(written, self._imported)
