@@ -78,6 +78,7 @@ font:14px/1.45 var(--jp-ui-font-family,system-ui,sans-serif)}
 
 
 _finished: WeakSet[Figure] = WeakSet()
+_with_names: WeakSet[Axes] = WeakSet()
 
 
 def _style() -> Any:
@@ -167,8 +168,8 @@ def label(axes: Axes, x: str, y: str, title: str = "", legend: bool = True) -> N
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.set_title(title, loc="left", weight="bold")
-    if legend and axes.get_legend_handles_labels()[0]:
-        axes.legend()  # `finish` puts the names where they belong, once all is drawn
+    if legend:
+        _with_names.add(axes)  # `finish` puts the names where they belong, once all is drawn
 
 
 def finish(figure: Figure, places: Sequence[Bbox] = ()) -> list[Bbox]:
@@ -653,7 +654,7 @@ def _figure_of(axes: Axes) -> Figure:
 
 
 def _claim_names(axes: Axes) -> tuple[list[Annotation], list[_Name]]:
-    """Takes apart the legend: (names at the right ends of curves, names at places within); the rest stays a legend.
+    """Names what has a label: (names at the right ends of curves, names at places within); the rest gets a legend.
 
     All rows above the axes are stacked here too: the name of y, the legend, the title.
     """
@@ -661,7 +662,8 @@ def _claim_names(axes: Axes) -> tuple[list[Annotation], list[_Name]]:
     from matplotlib.transforms import ScaledTranslation
 
     figure = _figure_of(axes)
-    legend, above = axes.get_legend(), 0.4
+    handles, names = axes.get_legend_handles_labels() if axes in _with_names else ([], [])
+    above = 0.4
     if axes.get_ylabel():
         name = {"xytext": (0, above * _ROW * _POINT), "textcoords": "offset points", "color": PALETTE["muted"]}
         axes.annotate(axes.get_ylabel(), (0, 1), xycoords="axes fraction", annotation_clip=False, **name)
@@ -669,9 +671,7 @@ def _claim_names(axes: Axes) -> tuple[list[Annotation], list[_Name]]:
         above += 1
     ends: list[Annotation] = []
     within: list[_Name] = []
-    if legend is not None:
-        handles, names = axes.get_legend_handles_labels()
-        legend.remove()
+    if handles:
         room = 0.3 * figure.get_figwidth() * _DPI / len(figure.axes)
         curves = [(line, name) for line, name in zip(handles, names, strict=True) if _is_curve(line)]
         points = [(line, name) for line, name in zip(handles, names, strict=True) if _is_point(line)]

@@ -583,8 +583,8 @@ def _probe(inner, num_steps, params):
 
     traced, shape = jax.make_jaxpr(lambda: jax.vmap(moved)(*jax.tree.map(jnp.asarray, probes)), return_shape=True)()
     known = [_stand_in(const) if isinstance(const, jax.core.Tracer) else const for const in traced.consts]
-    with jax.ensure_compile_time_eval():
-        found = map(np.asarray, jax.jit(jaxpr_as_fun(ClosedJaxpr(traced.jaxpr, known)))())
+    run = jax.jit(jaxpr_as_fun(ClosedJaxpr(traced.jaxpr, known))).lower().compile()  # may run while others are traced
+    found = map(np.asarray, run())
     along, other, far_out, below = zip(*found, strict=True)
     moves = (along, other, map(np.logical_or, far_out, below))
     return _Probe(*(jax.tree.unflatten(jax.tree.structure(shape), leaves) for leaves in moves))

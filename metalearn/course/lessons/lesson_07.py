@@ -972,15 +972,25 @@ _LOOKALIKES = ("support and query swapped", "adapted to the query set", "gradien
 ZERO = "the zero vector"
 
 
-# Three small programs, compiled once, from which all that is shown is computed for any network and tasks.
+# Three small programs, compiled once, from which all that is shown is computed for any network and tasks. What they
+# return is combined by NumPy, which compiles nothing.
 
 
-@jax.jit
+def _on_host(program):
+    compiled = jax.jit(program)
+    return lambda *arguments: jax.device_get(compiled(*arguments))
+
+
+def _plus(tree, factor, other):
+    return jax.tree.map(lambda one, more: one + factor * more, tree, other)
+
+
+@_on_host
 def _gradients(params, batch):
     return jax.vmap(jax.grad(_small_loss))(params, batch)
 
 
-@jax.jit
+@_on_host
 def _products(params, vectors, batch):
     """The Hessian of the batch's loss at params, times a vector, for each task."""
 
@@ -990,7 +1000,7 @@ def _products(params, vectors, batch):
     return jax.vmap(product)(params, vectors, batch)
 
 
-@jax.jit
+@_on_host
 def _solve(params, tasks, num_steps, rate, strength, perturbation):
     """Steps on support loss, perturbation times query loss and proximal term, for each task."""
 
@@ -1008,16 +1018,16 @@ def _implicit(params, right, batch, strength, num_steps):
     """Conjugate gradients for (I + H / λ) g = right, for each task, from zero on."""
 
     def apply(vectors):
-        return optax.tree.add_scale(vectors, 1 / strength, _products(params, vectors, batch))
+        return _plus(vectors, 1 / strength, _products(params, vectors, batch))
 
     def dot(x, y):
         parts = zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
-        return sum((np.asarray(a) * np.asarray(b)).reshape(len(a), -1).sum(1) for a, b in parts)
+        return sum((a * b).reshape(len(a), -1).sum(1) for a, b in parts)
 
     def scaled(factors, tree):
         return jax.tree.map(lambda leaf: factors.reshape(-1, *[1] * (leaf.ndim - 1)) * leaf, tree)
 
-    solution, residual = jax.tree.map(jnp.zeros_like, right), right
+    solution, residual = jax.tree.map(np.zeros_like, right), right
     direction, square = residual, dot(residual, residual)
     for _ in range(num_steps):
         image = apply(direction)
@@ -1065,13 +1075,13 @@ class Trial:
         """The gradients of the shown methods and of some mistakes, and both exact ones, each as one vector."""
         tasks, rate, strength, nu = self._tasks, self.rate, self.strength, SETTINGS.perturbation
         count, steps = len(tasks.support[0]), SETTINGS.num_steps
-        first = jax.tree.map(lambda leaf: jnp.asarray(np.repeat(leaf[None], count, axis=0)), self._params)
+        first = jax.tree.map(lambda leaf: np.repeat(leaf[None], count, axis=0), self._params)
         path = [first]
         for _ in range(steps):
             path.append(_solve(path[-1], tasks, 1, rate, 0.0, 0.0))
         of_query = unrolled = _gradients(path[-1], tasks.query)
         for phi in reversed(path[:-1]):
-            unrolled = optax.tree.add_scale(unrolled, -rate, _products(phi, unrolled, tasks.support))
+            unrolled = _plus(unrolled, -rate, _products(phi, unrolled, tasks.support))
         at, above, below = (_solve(first, tasks, steps, rate, strength, each) for each in (0.0, nu, -nu))
         at_last = _solve(first, tasks, 400, rate, strength, 0.0)
 

@@ -237,7 +237,7 @@ STEP_SIZES = Exercise(
     title="Step sizes from disagreement",
     difficulty=3,
     minutes=15,
-    reference=lambda members: ml.repurpose.relative_step_sizes(jax.tree.map(jnp.asarray, members)),
+    reference=jax.jit(ml.repurpose.relative_step_sizes),
     instances=lambda rng: [
         (_layers(rng, _SHAPES[0], 5),),
         (_layers(rng, _SHAPES[1], 3),),
