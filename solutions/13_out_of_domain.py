@@ -633,8 +633,8 @@ assert (_curve("step sizes", "chalk")[_behind] < _curve("plain", "chalk")[_behin
 # %% [markdown]
 # This is what the paper claims: with its step sizes adaptation depends less on the learning rate. Averaged over the
 # learning rates, USA is eight to ten points better than plain adaptation, in all four domains, home included. The whole
-# method gains a little less. Most of the gain is made at large learning rates. And the control shows that it comes from
-# the disagreement: with the factors that know no task, the curves fall as early as those of plain adaptation, or
+# method gains a little less. Most of the gain is made at large learning rates. The control shows that this part comes
+# from the disagreement: with the factors that know no task, the curves fall as early as those of plain adaptation, or
 # earlier. At small learning rates USA is not always ahead. On chalk the curves have two peaks, and the first one of USA
 # comes before that of plain adaptation, so that it is behind at the learning rates that follow.
 #
@@ -667,7 +667,7 @@ assert -12.5 < _gain("examples", "pencil")[0] < max(_gain("examples", name)[0] f
 # task gain about as much in the same three domains, so this gain need not come from the disagreement. The adversarial
 # examples do harm in all four: alone they cost between two and twelve points, and most on pencil, where the attack is
 # largest compared with the ink. So the whole method, which has both parts, is behind plain adaptation in three domains,
-# and on chalk it cannot be told from it. That it raises the accuracy in and out of domain, as the paper reports for
+# and on chalk the two cannot be told apart. That it raises the accuracy in and out of domain, as the paper reports for
 # photographs, does not reproduce here.
 
 # %% [markdown]
