@@ -90,7 +90,7 @@ def accuracies(tasks, rate):
 
 on_validation = {name: [] for name in validation}
 on_test = {name: [] for name in test}
-for rate in bar(RATES, "adapting with every learning rate", seconds=10):
+for rate in bar(RATES, "adapting", seconds=10):
     for name in validation:
         on_validation[name].append(accuracies(validation[name], rate))
         on_test[name].append(accuracies(test[name], rate))
@@ -598,7 +598,7 @@ check("13.control", attribute)
 # ## What the record says
 #
 # These runs take several minutes, so the course's script `out_of_domain.py` made them for our four domains, on the same
-# tasks for every row, with seven learning rates. It made one more, the control with the factors of line 3. First, how
+# tasks for every row, with ten learning rates. It made one more, the control with the factors of line 3. First, how
 # accuracy depends on the learning rate.
 
 # %%
@@ -618,17 +618,25 @@ figures.robustness()
 figures.robustness_table()
 _mean_gain = {name: (_curve("step sizes", name) - _curve("plain", name)).mean() for name in test}
 assert round(100 * _curve("plain", "pencil")[_one]) == 55 and round(out_of_domain.RATES[_one] / home_rate) == 10
-assert min(_mean_gain.values()) > 0.1 and max(_mean_gain.values()) < 0.135
+assert min(_mean_gain.values()) > 0.08 and max(_mean_gain.values()) < 0.105
+_large = np.array(out_of_domain.RATES) > 0.2
 for _name in test:
-    assert (_curve("unadapted", _name) - _curve("plain", _name)).mean() < _mean_gain[_name] - 0.08
+    _gains = _curve("step sizes", _name) - _curve("plain", _name)
+    assert _gains[_large].sum() > 0.8 * _gains.sum()
+    assert (_curve("unadapted", _name) - _curve("plain", _name)).mean() < _mean_gain[_name] - 0.07
     assert _curve("both", _name).mean() < _curve("step sizes", _name).mean()
+_first = {way: int(_curve(way, "chalk").argmax()) for way in ("step sizes", "plain")}
+_behind = slice(_first["step sizes"] + 1, _first["plain"] + 2)
+assert _first["step sizes"] < _first["plain"]
+assert (_curve("step sizes", "chalk")[_behind] < _curve("plain", "chalk")[_behind] - 0.1).all()
 
 # %% [markdown]
 # This is what the paper claims: with its step sizes adaptation depends less on the learning rate. Averaged over the
-# learning rates, USA is eleven to thirteen points better than plain adaptation, in all four domains, home included. The
-# whole method gains a little less. The gain is made at large learning rates. And the control shows that it comes from
-# the disagreement: with the factors that know no task, the curves fall as early as those of plain adaptation, or
-# earlier.
+# learning rates, USA is eight to ten points better than plain adaptation, in all four domains, home included. The whole
+# method gains a little less. Most of the gain is made at large learning rates. The control shows that this part comes
+# from the disagreement: with the factors that know no task, the curves fall as early as those of plain adaptation, or
+# earlier. At small learning rates USA is not always ahead. On chalk the curves have two peaks, and the first one of USA
+# comes before that of plain adaptation, so that it is behind at the learning rates that follow.
 #
 # A learning rate that is too large does less damage, then. But whoever can choose takes a better one. What is left of
 # the gain when every row has the learning rate that validation tasks of the domain chose for it?
@@ -645,34 +653,28 @@ def _gain(way, domain):
 _effect = _gain("examples", "pencil")[0]
 examples_prediction.reveal(0 if _effect > 1 else 2 if _effect < -1 else 1)
 figures.gains_table()
-assert all(_gain("step sizes", name)[0] < 2 for name in test)
-assert {name for name in test if _gain("step sizes", name)[0] > _gain("step sizes", name)[1]} == {
-    "new scripts",
-    "pencil",
-}
-assert all(_gain("unadapted", name)[0] > _gain("unadapted", name)[1] for name in ("new scripts", "pencil"))
-assert _gain("unadapted", "pencil")[0] > _gain("step sizes", "pencil")[0] and _gain("unadapted", "chalk")[0] < -8
-_harmed = {name for name in test if _gain("examples", name)[0] < -_gain("examples", name)[1]}
-assert _harmed == {name for name in test if _gain("both", name)[0] < -_gain("both", name)[1]} == set(test) - {"chalk"}
-assert (
-    min(_gain("examples", name)[0] for name in _harmed) > -13
-    and max(_gain("examples", name)[0] for name in _harmed) < -2
-)
+assert all(_gain("step sizes", name)[0] < 3 for name in test)
+for _way in ("step sizes", "unadapted"):
+    assert {name for name in test if _gain(_way, name)[0] > _gain(_way, name)[1]} == set(test) - {"known scripts"}
+assert all(abs(_gain("unadapted", name)[0] - _gain("step sizes", name)[0]) < 1 for name in test)
+assert all(_gain("examples", name)[0] < -_gain("examples", name)[1] for name in test)
+assert {name for name in test if _gain("both", name)[0] < -_gain("both", name)[1]} == set(test) - {"chalk"}
+assert abs(_gain("both", "chalk")[0]) < _gain("both", "chalk")[1]
+assert -12.5 < _gain("examples", "pencil")[0] < max(_gain("examples", name)[0] for name in test) < -1.5
 
 # %% [markdown]
-# USA still gains a little on new scripts and on pencil, and nothing that could be told from chance at home and on
-# chalk. The factors that know no task gain about as much on new scripts and on pencil, so this gain need not come from
-# the disagreement. Only on chalk are they far behind. The adversarial examples do harm in three domains out of four:
-# alone they cost between two and twelve points, and most on pencil, where the attack is largest compared with the ink.
-# On chalk their effect cannot be told from chance. So the whole method, which has both parts, is behind plain
-# adaptation in the same three domains. That it raises the accuracy in and out of domain, as the paper reports for
+# USA still gains a little out of domain, and nothing that could be told from chance at home. The factors that know no
+# task gain about as much in the same three domains, so this gain need not come from the disagreement. The adversarial
+# examples do harm in all four: alone they cost between two and twelve points, and most on pencil, where the attack is
+# largest compared with the ink. So the whole method, which has both parts, is behind plain adaptation in three domains,
+# and on chalk the two cannot be told apart. That it raises the accuracy in and out of domain, as the paper reports for
 # photographs, does not reproduce here.
 
 # %% [markdown]
 # ## Other checkpoints
 #
-# Is all this an accident of one checkpoint? The record has others, made by MAML with a learned head, as the paper's
-# are, on Latin and Greek characters. They adapt to the same tasks, and learning rates are chosen from the same seven.
+# Is all this an accident of one checkpoint? The record has two others, made by MAML with a learned head, as the
+# paper's are, on Latin and Greek characters. They adapt to the same tasks, and learning rates are chosen from the same ten.
 # The rows of the first checkpoint come from the record too, with other learning rates and numbers of tasks than in our
 # sweep, so its accuracies differ from those of the first tables.
 
@@ -684,7 +686,7 @@ for _ways in _others:
     _tested = {name: {key: entry[0] for key, entry in _ways["plain"][name]["test"].items()} for name in test}
     assert _tested["pencil"]["scaled"] > _tested["pencil"]["own"] > _tested["pencil"]["home"] + 0.2
     assert 0.085 < _tested["chalk"]["home"] - _tested["chalk"]["scaled"] < 0.135
-    assert all((_curve("step sizes", name) - _curve("plain", name)).mean() > 0.07 for name in test)
+    assert all((_curve("step sizes", name) - _curve("plain", name))[_large].mean() > 0.1 for name in test)
     assert all(_gain("examples", name)[0] < -_gain("examples", name)[1] for name in test)
     assert max(_gain("step sizes", name)[0] for name in test) < 1.2 and -3.2 < _gain("step sizes", "chalk")[0] < -1
 for _entry in list(figures.record()["checkpoints"].values())[1:]:
@@ -692,7 +694,7 @@ for _entry in list(figures.record()["checkpoints"].values())[1:]:
 
 # %% [markdown]
 # Two findings hold for these as well. USA guards against large learning rates in every domain, and adversarial examples
-# cost accuracy, here on chalk too. With the best learning rate of each domain, which the table leaves out, USA gains
+# cost accuracy. With the best learning rate of each domain, which the table leaves out, USA gains
 # about a point at most, and loses one to three points on chalk.
 #
 # The curvature does not always help. On pencil it helps even more than before, because the learning rate of home is a
@@ -731,7 +733,7 @@ progress("13")
 #   their code adds them. With a sum the same $\alpha$ would be a longer step.
 # - The attack size and the spread are those of the authors' code. They were not tuned for our pictures, and an attack of
 #   another size may do less harm.
-# - The record's seven learning rates begin above the best one of the sweep for chalk. It has one set of validation
+# - The record's ten learning rates differ by a factor of about two from one to the next. It has one set of validation
 #   tasks, and two further checkpoints. Its intervals are over test tasks.
 # - Pencil and chalk are made by a formula from the same printed characters. For shifts that leave the sizes of the
 #   features as they are, the curvature has little to say, as on new scripts.

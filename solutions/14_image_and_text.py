@@ -108,15 +108,15 @@ assert set(five) <= set(kept) and (np.argmax(logits, axis=1) == np.arange(5)).al
 # and a softmax over the captions turns each row of logits into probabilities. What is the factor for? Cosines lie
 # between $-1$ and 1, and a softmax of such small numbers cannot be sure of any answer. The **logit scale** $s$ was
 # learned in pre-training together with the towers. Its counterpart $e^{-s}$ is called the **temperature**, and dividing
-# by the temperature is the same as multiplying by $e^s$. **From which scale on has the right caption more than half of
-# the probability here, and does the answer itself ever change?**
+# by the temperature is the same as multiplying by $e^s$. **From which scale on does the right caption have more than half
+# of the probability here, and does the answer itself ever change?**
 
 # %%
 explore(figures.scaled, figures.SEEN_SCALE, logit_scale=(-1.0, 5.0, 0.25, 1.0))
 
 # %% [markdown]
 # The largest cosine stays the largest whatever the scale is, so the scale changes how sure the model is, but not its
-# answer. How often is the answer right? We ask for all kept letters, with 400 random choices of five, and also for
+# answer. How often is the answer right? We count for the kept letters, with 400 random choices of five, and also for
 # letters of four other scripts, of which pre-training has seen nothing.
 
 # %%
@@ -239,8 +239,8 @@ assert abs(_by_hand - contrastive(params, batch)) < 1e-4
 figures.plans_diagram()
 
 # %% [markdown]
-# After this the parameters have been trained on tasks like those of the test. It is the idea of meta-learning without
-# an outer loop: nothing is differentiated but the loss of a sub-task.
+# After this the parameters have been trained on tasks like those of the test. That is the idea of meta-learning, here
+# without an outer loop: nothing is differentiated but the loss of a sub-task.
 
 # %% [markdown]
 # ## Exercise: how many sub-tasks
@@ -280,8 +280,8 @@ def cover(num_ways, num_labels, miss_probability):
 check("14.cover", cover)
 
 # %% [markdown]
-# The paper takes the number for a *given* label, with $d$ = 0.1 %. For five of thirty labels the library says how many
-# that are.
+# The paper takes the number for a *given* label, with $d$ = 0.1 %. The library computes it, here for five of thirty
+# labels.
 
 # %% tags=["nbval-check-output"]
 num_tasks = ml.learners.mamf.tasks_to_cover(num_ways=5, num_labels=30)
@@ -517,7 +517,7 @@ figures.table_of(
 # classical run. Is the control even better? Four runs are too few to say, for the scripts differ, and so do the random
 # orders of the pictures. The same experiment was therefore made with twenty runs, five on each script, by a program of
 # the course, `image_text.py`, whose record comes with the course. It also has **FO-MAML** (lesson 03), with one inner
-# step on the support half of a sub-task and an outer step on its query half, in the place of each step of MAMF. An
+# step on the support half of a sub-task and an outer step on its query half, in place of each step of MAMF. An
 # outer step of FO-MAML takes two gradients, each of half of the pictures.
 
 # %% tags=["fold"]

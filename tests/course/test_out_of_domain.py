@@ -29,6 +29,7 @@ def test_the_record_was_made_with_these_settings(record):
                 assert len(entry["validation"]) == len(runs.RATES)
                 assert entry["validation"][runs.RATES.index(entry["rates"]["own"])] == max(entry["validation"])
                 assert entry["rates"]["home"] == found["ways"][way][runs.KNOWN]["rates"]["own"]
+                assert runs.RATES[0] < entry["rates"]["own"] < runs.RATES[-1]  # no row stops at an edge of the grid
 
 
 def test_no_character_of_a_test_task_chooses_a_learning_rate_out_of_domain():

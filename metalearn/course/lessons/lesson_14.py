@@ -835,7 +835,7 @@ QUIZ = (
         feedback=(
             "Yes. With an outer learning rate of 1 and one task in a step, Reptile is MAMF.",
             "That is MAML. Reptile uses nothing but where the inner loop ends.",
-            "Neither Reptile nor MAMF has one.",
+            "Neither Reptile nor MAMF needs one.",
         ),
     ),
 )
@@ -1222,7 +1222,7 @@ def _signed(mean: float, half: float) -> str:
 def why_table() -> None:
     """Shows the runs between classical fine-tuning and MAMF."""
     rows = {
-        "classical: all letters in every step": "classical",
+        "classical: other letters in every step": "classical",
         "the same, Adam restarted every 8 steps": "classical, restarted",
         "another sub-task in every step": "fresh sub-tasks",
         "MAMF without restarts of Adam": "MAMF, not restarted",

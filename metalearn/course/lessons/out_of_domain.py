@@ -1,6 +1,6 @@
 """The long runs of lesson 13: one checkpoint, adapted to tasks that are more and less like those of its training.
 
-    python -m metalearn.course.lessons.out_of_domain      runs everything, seven minutes of a core; writes the record
+    python -m metalearn.course.lessons.out_of_domain      runs everything, nine minutes of a core; writes the record
 
 The lesson's checkpoint is the network of the playground "Draw five symbols". Two others, with the learned head that
 the paper's checkpoints have, are trained as the row "MAML" of lesson 12. Every way to adapt has the same grid of
@@ -31,7 +31,7 @@ from metalearn.course.widgets import draw_five, playgrounds
 from metalearn.task import Batch, Params, Task
 
 RECORD = Path(__file__).with_name("out_of_domain.json")
-RATES = tuple(float(f"{rate:.3g}") for rate in 10 ** (np.arange(-5, 2) / 3))
+RATES = tuple(float(f"{rate:.3g}") for rate in 10 ** (np.arange(-8, 2) / 3))
 NUM_STEPS = 5  # as in the training of all checkpoints
 FINE = tuple(float(f"{rate:.3g}") for rate in 10 ** np.linspace(-2.5, 1, 15))  # where plain adaptation is drawn
 PART = 50  # tasks adapted by one call of a compiled program
