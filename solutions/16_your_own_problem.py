@@ -331,10 +331,10 @@ assert max(_means.values()) < 0.7 * project.recorded()["floor"]
 # carry. In our run the interval between the two cheap methods contains zero, and so nothing is claimed about these two,
 # although one mean is lower than the other.
 #
-# Look at the last column of the table too. On your tasks a method may fail badly on a few of 400 test tasks, for instance
-# because adaptation diverges there. One such task makes a mean large and its interval wide, and then a claim that looks
-# certain is not carried. Do not take these tasks out: whoever uses the method will meet them. Say in your conclusion
-# what happens on them.
+# Look at the dots of the figure and at the last column of the table too. On your tasks a method may fail badly with one
+# of the seeds, or on a few of 400 test tasks, for instance because adaptation diverges there. One such seed or task makes
+# a mean large and its interval wide, and then a claim that looks certain is not carried. Do not take it out: whoever uses
+# the method will meet its like. Say in your conclusion what happens there.
 
 # %% [markdown]
 # ## Which method for which tasks?
@@ -470,7 +470,7 @@ claims_status = figures.judge(my_study, my_claims, audit)
 #
 # | part | the checks see | points | a reader sees | points |
 # |---|---|---|---|---|
-# | tasks | they can be learned from; the parts share nothing | 2 | they are your own, and it is plausible that a few examples of a new one are enough; the parts are apart in a sense that matters for the problem | 3 |
+# | tasks | they differ from one another; no two parts have one in common | 2 | they are your own, and it is plausible that a few examples of a new one are enough; the parts are apart in a sense that matters for the problem | 3 |
 # | floor | it is computed and shown | 1 | it is used: the conclusion says what adaptation gains | 1 |
 # | plan | budget, tuning, clipping, seeds | 2 | the three methods were chosen for a reason of bias or cost | 2 |
 # | interval | line 3 | 3 | | |
