@@ -299,12 +299,8 @@ check("15.most_steps", most_steps)
 # The marked point is the largest $K$ at which rematerialization needs less than FO-B-MAML symmetric.
 
 # %%
-explore(
-    figures.memories,
-    figures.SEEN,
-    title="Try it: the layer outputs, relative to the parameters",
-    O_over_P=(0.0, 16.0, 1.0, 2.0),
-)
+title = "Try it: the layer outputs, relative to the parameters"
+explore(figures.memories, figures.SEEN, title=title, O_over_P=(0.0, 16.0, 1.0, 2.0))
 
 # %% tags=["fold", "nbval-check-output"]
 for _ratio in (0, 2, 8):

@@ -839,10 +839,8 @@ def look(my_task: Callable[..., Task]) -> project.Problem | None:
         _draw_classes(posed)
     else:
         _draw_curves(posed)
-    told, number = (
-        "These are tasks, and none of them, number for number, occurs in two parts.",
-        plots.number(posed.floor),
-    )
+    told = "These are tasks, and none of them, number for number, occurs in two parts."
+    number = plots.number(posed.floor)
     if posed.classes:
         told += (
             f" If the labels come in random order, nobody gets below an error rate of {number} without a support set."
