@@ -108,10 +108,16 @@ my_problem = figures.look(my_task)
 # pictures are a stock, so here `part` matters:
 #
 # ```python
-# SCRIPTS = {"train": ("LATIN", "GREEK"), "validation": ("CYRILLIC",), "test": ("ARMENIAN", "GEORGIAN")}
+# SCRIPTS = {
+#     "train": ("LATIN", "GREEK"),
+#     "validation": ("CYRILLIC",),
+#     "test": ("ARMENIAN", "GEORGIAN"),
+# }
+#
 #
 # def characters(key, part):
-#     draw = ml.tasks.Glyphs(num_ways=5, num_shots=1, num_query=3, scripts=SCRIPTS[part])
+#     sizes = dict(num_ways=5, num_shots=1, num_query=3)
+#     draw = ml.tasks.Glyphs(scripts=SCRIPTS[part], **sizes)
 #     tasks = draw(key, 1)
 #     ...
 # ```
