@@ -518,7 +518,8 @@ progress("16")
 # - Coverage was tried on one pair of methods and one task distribution. The recorded table is treated as the whole world.
 # - The intervals of the differences hold all at once; those of single methods, and with them the claims about the floor,
 #   hold each for itself.
-# - For labels the floor is that of guessing, and it is a floor only if the labels come in random order.
+# - For labels the floor is that of guessing, or of one simple function that does better. It is a floor only if the labels
+#   come in random order.
 # - The check of leakage finds tasks, or pictures, that are the same number for number. A noisy copy escapes it, and so does
 #   the same curve at other inputs.
 # - Curves have one input and one output here, and the networks are small. The grids have eight configurations, and chosen

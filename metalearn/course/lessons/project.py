@@ -99,6 +99,7 @@ class Problem:
       classes: whether labels are asked for, and not numbers.
       floor: what one function can reach without adaptation: a share of the targets' variance, or an error rate.
       curve: of curves, what `own.floor` found; None for classes.
+      labels_have_meaning: whether one function beats guessing, so that the floor is only an upper bound.
       benchmark: with inputs and targets in the scale of the training tasks.
     """
 
@@ -108,6 +109,7 @@ class Problem:
     floor: float
     curve: own.Floor | None
     benchmark: comparison.Benchmark
+    labels_have_meaning: bool = False
 
     @property
     def unit(self) -> str:
@@ -148,8 +150,13 @@ def problem(my_task: Callable[..., Task], task_seeds: Mapping[str, int] = TASK_S
     for first, second in itertools.combinations(PARTS, 2):
         if said := leak(parts[first], parts[second], first, second, classes):
             raise own.Unusable(said)
-    floor = curve.floor / float(_targets(parts["train"]).var()) if curve else _blind_error(parts["train"])
-    return Problem(my_task, parts, classes, floor, curve, _benchmark(parts, classes))
+    if curve:
+        floor, meaning = curve.floor / float(_targets(parts["train"]).var()), False
+    else:
+        guessing, one = _blind_error(parts["train"]), _nearest_mean_error(parts["train"], parts["validation"])
+        meaning = 1 - one > 1.1 * (1 - guessing)
+        floor = one if meaning else guessing
+    return Problem(my_task, parts, classes, floor, curve, _benchmark(parts, classes), meaning)
 
 
 def _require_key_and_part(my_task):
@@ -277,6 +284,16 @@ def _blind_error(tasks):
     """The error rate of whoever sees no support set and answers with the most frequent label."""
     labels = _targets(tasks)
     return 1 - np.bincount(labels.ravel()).max() / labels.size
+
+
+def _nearest_mean_error(train, validation):
+    """The error rate, on other tasks, of one function: the label whose training examples have the nearest mean."""
+    x, labels = (np.concatenate([half[i] for half in train], axis=1) for i in (0, 1))
+    known = np.unique(labels)
+    means = np.stack([x[labels == label].mean(axis=0) for label in known])
+    x, labels = validation.query
+    distances = ((x[:, :, None] - means) ** 2).sum(axis=-1)
+    return float(np.mean(known[distances.argmin(axis=-1)] != labels))
 
 
 def _benchmark(parts, classes):
