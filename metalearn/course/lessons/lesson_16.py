@@ -844,9 +844,9 @@ def look(my_task: Callable[..., Task]) -> project.Problem | None:
     if posed.classes:
         if posed.labels_have_meaning:
             told += (
-                " But their labels do not come in random order: one function, the nearest mean of each label, has an error "
-                f"rate of {number}, which is lower than that of guessing. Shuffle the labels of each task, or say in your "
-                "report that the floor is only an upper bound."
+                " But their labels do not come in random order: one function, the nearest mean of each label, has an "
+                f"error rate of {number}, which is lower than that of guessing. Shuffle the labels of each task, or "
+                "say in your report that the floor is only an upper bound."
             )
         else:
             told += (
