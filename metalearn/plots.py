@@ -42,6 +42,7 @@ FONT_SIZE = 14  # of every text in it, likewise
 _DPI = 100  # CSS pixels an inch
 _ROW = 20  # from one line of text above the axes to the next, in CSS pixels
 _MOST_SVG = 200_000  # characters; a longer drawing is shown as a picture
+_LONG = 24  # characters; a column of a table with a longer cell is text, and begins at the left
 _POINT = 72 / _DPI  # a CSS pixel in matplotlib's points
 PANELS_CSS = """
 .ml-panels{display:flex;justify-content:center}
@@ -488,9 +489,15 @@ def table(
         if len(cells) != len(columns) - 1:
             raise ValueError(f"row {name!r} has {len(cells)} cells, but there are {len(columns) - 1} columns for them.")
     text = {name: [number(cell, digits) for cell in cells] for name, cells in rows.items()}
-    head = "".join(f'<th scope="col">{_cell(column)}</th>' for column in columns)
+    long = [any(len(cells[i]) > _LONG for cells in text.values()) for i in range(len(columns) - 1)]
+    sides = [' style="text-align:left"' if each else "" for each in long]
+    head = "".join(
+        f'<th scope="col"{side}>{_cell(column)}</th>' for side, column in zip(["", *sides], columns, strict=True)
+    )
     body = "".join(
-        f'<tr><th scope="row">{_cell(name)}</th>{"".join(f"<td>{_cell(cell)}</td>" for cell in cells)}</tr>'
+        f'<tr><th scope="row">{_cell(name)}</th>'
+        + "".join(f"<td{side}>{_cell(cell)}</td>" for side, cell in zip(sides, cells, strict=True))
+        + "</tr>"
         for name, cells in text.items()
     )
     lines_of_text = [list(columns), *([name, *cells] for name, cells in text.items())]

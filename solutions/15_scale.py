@@ -168,7 +168,7 @@ gradients = {name: np.median(ratios) for name, ratios in turns.items()}
 _expected = {name: scale.predicted(scale.METHODS[name], K, sizes).gradients for name in scale.METHODS}
 _expected["truncated MAML"] = figures.step_cost(K, S, 1, 1, 1, 1)
 plots.table(
-    {name: [_expected[name], float(gradients[name]), float(gradients[name] / _expected[name])] for name in functions},
+    {name: [_expected[name], float(found), f"{found / _expected[name]:.2f}"] for name, found in gradients.items()},
     ["", "predicted gradients", "measured", "measured / predicted"],
     title="The count of gradients predicts the time",
     caption=f"K = {K}, S = {S}, one task with {sizes.num_examples} examples in each set; median of five rounds.",
@@ -251,7 +251,7 @@ _megabytes = {
 _P, _O = sizes.num_params * 4e-6, sizes.num_outputs * sizes.num_examples * 4e-6
 _megabytes["truncated MAML"] = (S + 2) * _P + (2 * S + 2) * _O
 plots.table(
-    {name: [_megabytes[name], found, found / _megabytes[name]] for name, found in sizes_found.items()},
+    {name: [_megabytes[name], found, f"{found / _megabytes[name]:.2f}"] for name, found in sizes_found.items()},
     ["", "predicted MB", "compiled MB", "compiled / predicted"],
     title="The memory that the compiler plans is close to the predicted one",
     caption=f"K = {K}, S = {S}; P = {_P:.2f} MB and O = {_O:.2f} MB.",
@@ -299,7 +299,8 @@ check("15.most_steps", most_steps)
 # The marked point is the largest $K$ at which rematerialization needs less than FO-B-MAML symmetric.
 
 # %%
-explore(figures.memories, figures.SEEN, outputs_over_params=(0.0, 16.0, 1.0, 2.0))
+title = "Try it: the layer outputs, relative to the parameters"
+explore(figures.memories, figures.SEEN, title=title, O_over_P=(0.0, 16.0, 1.0, 2.0))
 
 # %% tags=["fold", "nbval-check-output"]
 for _ratio in (0, 2, 8):
@@ -366,12 +367,14 @@ plots.table(
     },
     ["", "gradients", "memory in GB", "computing", "communication"],
     title="On paper: one outer step of a Transformer with a billion parameters, one task on each of 64 devices",
-    caption="K = 10. Assumed: 2 × 10¹⁴ useful operations and 5 × 10¹⁰ bytes in a second on each device.",
+    caption="K = 10. iMAML takes five steps of conjugate gradients, and A-MAML six gradients in each of its steps. "
+    "Assumed: 2 × 10¹⁴ useful operations and 5 × 10¹⁰ bytes in a second on each device.",
 )
 _P, _O = 4 * transformer["num_params"] / 1e9, 4 * transformer["num_outputs"] * tokens / 1e9
 print(f"P = {_P:.1f} GB, O = {_O:.1f} GB, O / P = {_O / _P:.1f}")
 print(f"rematerialization needs less than FO-B-MAML symmetric up to K = {figures.most_steps(_P, _O, 8, 6)}")
 assert estimates["MAML"].memory > 3e11 and estimates["FO-MAML"].memory < 8e10
+assert scale.CG_STEPS == 5
 assert all(cost.communication / _link < cost.flops / _rate / 10 for cost in estimates.values())
 assert 2.5 < _O / _P < 4
 _fits = {name for name, cost in estimates.items() if cost.memory / 1e9 + 4 * _P < 80}

@@ -108,10 +108,16 @@ my_problem = figures.look(my_task)
 # pictures are a stock, so here `part` matters:
 #
 # ```python
-# SCRIPTS = {"train": ("LATIN", "GREEK"), "validation": ("CYRILLIC",), "test": ("ARMENIAN", "GEORGIAN")}
+# SCRIPTS = {
+#     "train": ("LATIN", "GREEK"),
+#     "validation": ("CYRILLIC",),
+#     "test": ("ARMENIAN", "GEORGIAN"),
+# }
+#
 #
 # def characters(key, part):
-#     draw = ml.tasks.Glyphs(num_ways=5, num_shots=1, num_query=3, scripts=SCRIPTS[part])
+#     sizes = dict(num_ways=5, num_shots=1, num_query=3)
+#     draw = ml.tasks.Glyphs(scripts=SCRIPTS[part], **sizes)
 #     tasks = draw(key, 1)
 #     ...
 # ```
@@ -331,10 +337,10 @@ assert max(_means.values()) < 0.7 * project.recorded()["floor"]
 # carry. In our run the interval between the two cheap methods contains zero, and so nothing is claimed about these two,
 # although one mean is lower than the other.
 #
-# Look at the last column of the table too. On your tasks a method may fail badly on a few of 400 test tasks, for instance
-# because adaptation diverges there. One such task makes a mean large and its interval wide, and then a claim that looks
-# certain is not carried. Do not take these tasks out: whoever uses the method will meet them. Say in your conclusion
-# what happens on them.
+# Look at the dots of the figure and at the last column of the table too. On your tasks a method may fail badly with one
+# of the seeds, or on a few of 400 test tasks, for instance because adaptation diverges there. One such seed or task makes
+# a mean large and its interval wide, and then a claim that looks certain is not carried. Do not take it out: whoever uses
+# the method will meet its like. Say in your conclusion what happens there.
 
 # %% [markdown]
 # ## Which method for which tasks?
@@ -470,7 +476,7 @@ claims_status = figures.judge(my_study, my_claims, audit)
 #
 # | part | the checks see | points | a reader sees | points |
 # |---|---|---|---|---|
-# | tasks | they can be learned from; the parts share nothing | 2 | they are your own, and it is plausible that a few examples of a new one are enough; the parts are apart in a sense that matters for the problem | 3 |
+# | tasks | they differ from one another; no two parts have one in common | 2 | they are your own, and it is plausible that a few examples of a new one are enough; the parts are apart in a sense that matters for the problem | 3 |
 # | floor | it is computed and shown | 1 | it is used: the conclusion says what adaptation gains | 1 |
 # | plan | budget, tuning, clipping, seeds | 2 | the three methods were chosen for a reason of bias or cost | 2 |
 # | interval | line 3 | 3 | | |
@@ -512,7 +518,8 @@ progress("16")
 # - Coverage was tried on one pair of methods and one task distribution. The recorded table is treated as the whole world.
 # - The intervals of the differences hold all at once; those of single methods, and with them the claims about the floor,
 #   hold each for itself.
-# - For labels the floor is that of guessing, and it is a floor only if the labels come in random order.
+# - For labels the floor is that of guessing, or of one simple function that does better. It is a floor only if the labels
+#   come in random order.
 # - The check of leakage finds tasks, or pictures, that are the same number for number. A noisy copy escapes it, and so does
 #   the same curve at other inputs.
 # - Curves have one input and one output here, and the networks are small. The grids have eight configurations, and chosen

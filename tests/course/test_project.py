@@ -59,6 +59,34 @@ def wrong_labels(key, part):
     return ml.Task((x, labels[:, None]), query)
 
 
+def counts(key, part):
+    """Whole numbers that are no labels."""
+    x = jax.random.uniform(key, (12, 1))
+    y = jax.random.poisson(key, 5 * x)
+    return ml.Task((x[:6], y[:6]), (x[6:], y[6:]))
+
+
+def float_labels(key, part):
+    (x, labels), query = project.characters(key, part)
+    return ml.Task((x, labels.astype(float)), (query[0], query[1].astype(float)))
+
+
+def thresholds(key, part):
+    """Above or below a threshold: one feature, of which different tasks have equal values by chance."""
+    one, two = jax.random.split(key)
+    x = jax.random.normal(two, (20, 1))
+    labels = (x[:, 0] > jax.random.normal(one)).astype(int)
+    return ml.Task((x[:8], labels[:8]), (x[8:], labels[8:]))
+
+
+def halves_of_a_grid(key, part):
+    """The same 25 inputs in every task, which a random line divides."""
+    one, two = jax.random.split(key)
+    x = jax.random.permutation(one, jnp.stack(jnp.meshgrid(*2 * [jnp.arange(5.0)]), axis=-1).reshape(25, 2))
+    labels = ((x - 2) @ jax.random.normal(two, (2,)) > 0).astype(int)
+    return ml.Task((x[:12], labels[:12]), (x[12:], labels[12:]))
+
+
 @pytest.mark.parametrize("template", project.TEMPLATES, ids=lambda each: each.__name__)
 def test_a_template_is_a_problem_and_is_told_to_be_one(template, cards, capsys):
     posed = lesson_16.look(template)
@@ -76,7 +104,9 @@ def test_a_template_is_a_problem_and_is_told_to_be_one(template, cards, capsys):
         (same_characters, "contain an example that occurs in your training tasks too"),
         (query_is_support, "are among their support examples"),
         (wrong_labels, "Where labels are asked for"),
-        (lambda key: None, "raised TypeError"),
+        (lambda key: None, "must take a key and a part"),
+        (counts, "give them as floats"),
+        (float_labels, "give them as whole numbers"),
         (lambda key, part: 3, "must return"),
         (project.springs(jax.random.key(0), "train"), "must be a function"),
     ],
@@ -87,13 +117,20 @@ def test_a_mistake_in_tasks_is_named(my_task, message, cards, capsys):
     assert kind == "failed" and message in told
 
 
+@pytest.mark.parametrize("my_task", [thresholds, halves_of_a_grid])
+def test_tasks_that_differ_in_their_labels_may_share_inputs(my_task, cards, capsys):
+    assert lesson_16.look(my_task).classes
+    assert cards[0][0] == "passed"
+
+
 def test_shared_keys_are_named():
     with pytest.raises(own.Unusable, match="training tasks share keys with your test tasks"):
         project.problem(project.springs, {"train": 0, "validation": 1, "test": 0})
 
 
 def test_labels_in_a_fixed_order_are_told(cards, capsys):
-    assert lesson_16.look(fixed_labels).classes
+    posed = lesson_16.look(fixed_labels)
+    assert posed.labels_have_meaning and posed.floor < 0.1
     assert "the floor is only an upper bound" in cards[0][1]
 
 
@@ -154,7 +191,10 @@ class TestClaims:
 
     def test_a_claim_that_the_interval_carries_passes(self, errors, cards):
         assert self.judge(fake_study(errors), [("FO-MAML", "MAML"), ("MAML", "floor")]) == "passed"
-        assert "✓ FO-MAML has a lower error than MAML" in cards[0][1] and "Your audit finds the same" in cards[0][1]
+        assert (
+            "✓ FO-MAML has a lower error than MAML" in cards[0][1]
+            and "Your audit comes to the same result" in cards[0][1]
+        )
 
     def test_the_opposite_is_said_to_be_the_opposite(self, errors, cards):
         assert self.judge(fake_study(errors), [("MAML", "FO-MAML")]) == "failed"
@@ -178,6 +218,13 @@ class TestClaims:
         assert self.judge(fake_study(errors), [("FO-MAML", "MAML")]) == "failed"
         assert "A few test tasks with very large errors" in cards[0][1]
 
+    @pytest.mark.parametrize(("shape", "whence"), [((8, 1), "the seeds"), ((1, 60), "the tasks")])
+    def test_what_makes_an_interval_wide_is_told(self, errors, cards, shape, whence):
+        errors[0] += 5 + 3 * (-1.0) ** np.arange(max(shape)).reshape(shape)
+        errors[1] += 5
+        assert self.judge(fake_study(errors), [("FO-MAML", "MAML")]) == "failed"
+        assert f"Nearly all of its width comes from {whence}" in cards[0][1]
+
     def test_nothing_claimed_is_not_yet(self, errors, cards):
         assert self.judge(fake_study(errors), []) == self.judge(None, [("A", "B")]) == "not yet"
 
@@ -195,7 +242,7 @@ class TestClaims:
 
     def test_an_audit_that_differs_is_told(self, errors, cards):
         self.judge(fake_study(errors), [("FO-MAML", "MAML")], lambda report: np.ones(6))
-        assert "Your audit finds something else" in cards[0][1]
+        assert "Your audit comes to another result" in cards[0][1]
 
 
 @pytest.mark.parametrize("plan", [lambda cost, budget: None, lambda cost, budget: {}])

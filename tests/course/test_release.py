@@ -97,7 +97,7 @@ class TestReleasedNotebook:
             cell.source = re.sub(r"( minutes) · \d points?", r"\1", cell.source)
             cell.metadata.pop("nbgrader", None)
         for cell in source.cells:  # those pages are not handed out
-            cell.source = re.sub(r"\[[^\]]+\]\((contents|notation|decision_guide)\.md\)( · )?", "", cell.source)
+            cell.source = re.sub(r"\[[^\]]+\]\((contents|notation|decision_guide|sources)\.md\)( · )?", "", cell.source)
         assert released == source
 
     @EVERY_LESSON

@@ -776,10 +776,10 @@ def predicted_and_measured() -> None:
     plots.show(
         figure,
         "Two plots of measured against predicted cost, both axes logarithmic, each with the line on which both are "
-        "equal. Left: the memory of ten methods for three networks and several numbers of steps lies on the line from "
-        "less than a megabyte to over a hundred. Right: the time, counted in gradients, lies close to the line from "
-        "four to several hundred.",
-        title="Prediction and measurement lie on one line",
+        "equal. Left: the memory of ten methods for three networks and several numbers of steps lies close to the line "
+        "from less than a megabyte to over a hundred. Right: so does the time, counted in gradients, from four to "
+        "several hundred.",
+        title="Prediction and measurement lie close to one line",
         caption="Left: temporary memory of the compiled meta-gradient of one task, for three networks. "
         "Right: processor time in units of an inner step, for the network in between. Ten methods, up to 64 steps.",
     )
@@ -787,31 +787,28 @@ def predicted_and_measured() -> None:
 
 def segments() -> None:
     """Shows what rematerialization keeps: the beginning of each segment, and all steps of the one at hand."""
-    d = diagrams.Drawing(900, 236)
-    xs = [40 + 66 * i for i in range(13)]
+    d = diagrams.Drawing(680, 236)
+    xs = [40 + 66 * i for i in range(10)]
     d.text(20, 26, "forwards: keep the beginning of each segment", diagrams.BLUE, "start", bold=True)
-    for row in range(4):
-        d.band(xs[3 * row] - 20, 44, 3 * 66 - 8, 56, diagrams.BLUE if row != 2 else diagrams.ORANGE)
+    for row in range(3):
+        d.band(xs[3 * row] - 20, 44, 3 * 66 - 8, 56, diagrams.ORANGE if row == 1 else diagrams.BLUE)
+        d.text(xs[3 * row], 122, ("θ", "φ₃", "φ₆")[row], diagrams.TEXT, size=16)
     for i, x in enumerate(xs):
         if i:
-            d.arrow((xs[i - 1] + 10, 72), (x - 10, 72), diagrams.BLUE if i < 13 else diagrams.MUTED)
-        kept = i % 3 == 0 and i < 12
-        d.point(x, 72, diagrams.BLUE if kept or i == 12 else diagrams.MUTED, filled=kept)
-    d.text(xs[0], 122, "θ", diagrams.TEXT)
-    for row in (1, 2, 3):
-        d.text(xs[3 * row], 122, f"φ{'₃₆₉'[row - 1]}", diagrams.TEXT)
-    d.text(xs[12], 122, "φ₁₂", diagrams.TEXT)
+            d.arrow((xs[i - 1] + 10, 72), (x - 10, 72))
+        d.point(x, 72, diagrams.BLUE if i % 3 == 0 else diagrams.MUTED, filled=i in (0, 3, 6))
+    d.text(xs[9], 122, "φ₉", diagrams.TEXT, size=16)
     d.text(20, 160, "backwards: compute one segment again, and differentiate it", diagrams.ORANGE, "start", bold=True)
-    for i in range(6, 10):
-        if i > 6:
-            d.arrow((xs[i - 1] + 10, 190), (xs[i] - 10, 190), diagrams.BLUE)
+    for i in range(3, 7):
+        if i > 3:
+            d.arrow((xs[i - 1] + 10, 190), (xs[i] - 10, 190))
             d.arrow((xs[i] - 6, 200), (xs[i - 1] + 6, 200), diagrams.ORANGE, bend=-12)
-        d.point(xs[i], 190, diagrams.BLUE if i < 9 else diagrams.MUTED, filled=i < 9)
-    d.text(xs[6] - 22, 196, "from φ₆", diagrams.TEXT, "end", size=13)
+        d.point(xs[i], 190, diagrams.BLUE if i < 6 else diagrams.MUTED, filled=i < 6)
+    d.text(xs[3] - 22, 196, "from φ₃", diagrams.TEXT, "end")
     diagrams.show(
         d.svg(),
-        "Twelve inner steps in four segments of three. Forwards only the beginnings of the segments are kept, theta, "
-        "phi 3, phi 6 and phi 9. Backwards the segment from phi 6 is computed again, its steps are kept, and it is "
+        "Nine inner steps in three segments of three. Forwards only the beginnings of the segments are kept, theta, "
+        "phi 3 and phi 6. Backwards the segment from phi 3 is computed again, its steps are kept, and it is "
         "differentiated.",
         title="Rematerialization keeps two kinds of states, about √K of each",
         caption="Filled: kept in memory. The other segments are differentiated before and after in the same way.",
@@ -825,22 +822,22 @@ SEEN = (
 )
 
 
-def memories(outputs_over_params: float) -> Figure:
+def memories(O_over_P: float) -> Figure:
     """Memory of four methods against K, for a size of the layer outputs relative to the parameters."""
     k = np.unique(np.geomspace(1, 1000, 60).round())
     curves = {
-        "MAML": (k + 2) + (2 * k + 2) * outputs_over_params,
-        "MAML, remat": 2 * np.sqrt(k) + 4 + 4 * outputs_over_params,
-        "FO-B-MAML": np.full(k.shape, 8 + 6 * outputs_over_params),
-        "FO-MAML": np.full(k.shape, 1 + 1.5 * outputs_over_params),
+        "MAML": (k + 2) + (2 * k + 2) * O_over_P,
+        "MAML, remat": 2 * np.sqrt(k) + 4 + 4 * O_over_P,
+        "FO-B-MAML": np.full(k.shape, 8 + 6 * O_over_P),
+        "FO-MAML": np.full(k.shape, 1 + 1.5 * O_over_P),
     }
-    crossing = most_steps(1.0, outputs_over_params, 8, 6)
+    crossing = most_steps(1.0, O_over_P, 8, 6)
     return plots.lines(
         k,
         curves,
         "inner steps K",
         "copies of the parameters",
-        points={f"K = {crossing}": (crossing, 2 * math.sqrt(crossing) + 4 + 4 * outputs_over_params)},
+        points={f"K = {crossing}": (crossing, 2 * math.sqrt(crossing) + 4 + 4 * O_over_P)},
         log="xy",
         ylim=(0.8, 3e4),
     )
@@ -848,25 +845,25 @@ def memories(outputs_over_params: float) -> Figure:
 
 def spread() -> None:
     """Shows how tasks of a batch are spread over devices, and what the devices exchange."""
-    d = diagrams.Drawing(900, 252)
-    for device in range(4):
+    d = diagrams.Drawing(676, 252)
+    for device in range(3):
         x = 20 + device * 218
         d.band(x, 40, 200, 116)
         d.text(x + 100, 30, f"device {device + 1}", diagrams.MUTED, bold=True)
         d.node(x + 34, 98, "θ", filled=True)
         for row, y in enumerate((72, 124)):
             d.arrow((x + 56, 98 + (y - 98) * 0.25), (x + 94, y), diagrams.BLUE)
-            d.text(x + 100, y + 5, f"task {2 * device + row + 1}", diagrams.TEXT, "start", size=13)
+            d.text(x + 100, y + 5, f"task {2 * device + row + 1}", diagrams.TEXT, "start")
         d.text(x + 172, 103, "Σ g", diagrams.ORANGE, bold=True)
         d.path([(x + 172, 114), (x + 172, 192)], diagrams.ORANGE)
-        if device < 3:
+        if device < 2:
             d.arrow((x + 172, 192), (x + 172 + 218, 192), diagrams.ORANGE)
-    d.path([(846, 192), (846, 214), (192, 214)], diagrams.ORANGE)
+    d.path([(628, 192), (628, 214), (192, 214)], diagrams.ORANGE)
     d.arrow((192, 214), (192, 194), diagrams.ORANGE)
-    d.text(450, 240, "around the ring: one gradient, added up and handed back", diagrams.ORANGE, bold=True)
+    d.text(410, 240, "around the ring: one gradient, added up and handed back", diagrams.ORANGE, bold=True)
     diagrams.show(
         d.svg(),
-        "Four devices, each with a copy of theta and two tasks of its own. Each adds up the gradients of its tasks, "
+        "Three devices, each with a copy of theta and two tasks of its own. Each adds up the gradients of its tasks, "
         "and one gradient goes around a ring of all devices, after which each device has the sum.",
         title="Inner loops stay on their device, and only one gradient travels",
         caption="Blue: adapt. Orange: the sum of the meta-gradients. Every device then takes the same outer step.",

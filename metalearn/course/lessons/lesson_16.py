@@ -839,16 +839,19 @@ def look(my_task: Callable[..., Task]) -> project.Problem | None:
         _draw_classes(posed)
     else:
         _draw_curves(posed)
-    told, number = "These are tasks, and their three parts share nothing.", plots.number(posed.floor)
+    told = "These are tasks, and none of them, number for number, occurs in two parts."
+    number = plots.number(posed.floor)
     if posed.classes:
-        told += (
-            f" If the labels come in random order, nobody gets below an error rate of {number} without a support set."
-        )
-        if (right := _one_function(posed)) > 1.1 * (1 - posed.floor):
+        if posed.labels_have_meaning:
             told += (
-                f" But on yours they do not: one function, the nearest mean of each label, is right in "
-                f"{100 * right:.0f}\u00a0% of the validation examples. Shuffle the labels of each task, or say in your "
-                "report that the floor is only an upper bound."
+                " But their labels do not come in random order: one function, the nearest mean of each label, has an "
+                f"error rate of {number}, which is lower than that of guessing. Shuffle the labels of each task, or "
+                "say in your report that the floor is only an upper bound."
+            )
+        else:
+            told += (
+                " If the labels come in random order, nobody gets below an error rate of "
+                f"{number} without a support set."
             )
     else:
         left = f"{100 * posed.floor:.0f}\u00a0%"
@@ -869,17 +872,6 @@ def _template(my_task):
         ):
             return words
     return ""
-
-
-def _one_function(posed):
-    """The share of validation examples that the nearest mean of the training examples of each label gets right."""
-    means, right = [], []
-    x, labels = (np.concatenate([half[i] for half in posed.parts["train"]], axis=1) for i in (0, 1))
-    means = np.stack([x[labels == label].mean(axis=0) for label in np.unique(labels)])
-    x, labels = posed.parts["validation"].query
-    distances = ((x[:, :, None] - means) ** 2).sum(axis=-1)
-    right = np.unique(labels)[distances.argmin(axis=-1)] == labels if len(np.unique(labels)) == len(means) else [0.0]
-    return float(np.mean(right))
 
 
 def _draw_curves(posed):
@@ -1087,13 +1079,17 @@ def judge(found: project.Study | None, my_claims: Sequence[tuple[str, str]], aud
         else:
             lines.append(
                 f"- ✗ {said}: the interval of the difference reaches {ends}, so it contains zero, and the claim is not "
-                f"carried.{_long_tail(found, better, worse)}"
+                f"carried.{_why_wide(found, better, worse)}"
             )
     mine = [_reported(found, _difference(found, *pair)) for pair in my_claims]
     try:
         theirs = [np.asarray(audit(each), float) for each in mine]
         agree = all(np.array_equal(a, _by_counting(b)) for a, b in zip(theirs, mine, strict=True))
-        told = "Your audit finds the same." if agree else "Your audit finds something else; has it passed its check?"
+        told = (
+            "Your audit comes to the same result."
+            if agree
+            else "Your audit comes to another result; has it passed its check?"
+        )
     except NotImplementedError:
         told = "Your audit is not written yet."
     except Exception as error:
@@ -1102,17 +1098,25 @@ def judge(found: project.Study | None, my_claims: Sequence[tuple[str, str]], aud
     return status
 
 
-def _long_tail(found, better, worse):
-    """What is to be said if a single test task makes a good part of a difference."""
+def _why_wide(found, better, worse):
+    """What makes the interval of a difference wide: a few tasks, the seeds or all tasks; "" if both do their part."""
     errors = [found.errors[found.methods.index(name)] for name in (better, worse) if name != "floor"]
-    of_tasks = [each.mean(axis=0) for each in errors]
-    if max(float(each.max() / each.sum()) for each in of_tasks) < 0.1:
-        return ""
-    largest = max(float(each.max()) for each in errors)
-    return (
-        f" A few test tasks with very large errors, up to {plots.number(largest, 2)}, make the interval wide. They "
-        "belong to the result, so say in words what happens there."
+    if max(float(each.max() / each.sum()) for each in (each.mean(axis=0) for each in errors)) >= 0.1:
+        largest = plots.number(max(float(each.mean(axis=0).max()) for each in errors), 2)
+        return (
+            f" A few test tasks with very large errors, up to {largest}, make the interval wide. They belong to the "
+            "result, so say in words what happens there."
+        )
+    difference = errors[0] - errors[1] if len(errors) == 2 else errors[0]
+    of_seeds, of_tasks = (
+        quantile(number) * np.sqrt(part(difference))
+        for number, part in zip(difference.shape, (_seed_part, _task_part), strict=True)
     )
+    if of_seeds > 2 * of_tasks:
+        return " Nearly all of its width comes from the seeds: look at the dots in the figure."
+    if of_tasks > 2 * of_seeds:
+        return " Nearly all of its width comes from the tasks, so more seeds would not make it narrow."
+    return ""
 
 
 def _difference(found, better, worse):
@@ -1154,7 +1158,7 @@ def _reported(found, difference):
 
 def chain() -> None:
     """Shows the parts of the project, what each brings forth, and who scores it."""
-    d = diagrams.Drawing(900, 190)
+    d = diagrams.Drawing(680, 344)
     parts = (
         ("tasks", "my_task", "a floor"),
         ("plan", "my_plan", "equal budgets"),
@@ -1164,23 +1168,24 @@ def chain() -> None:
         ("conclusion", "your words", "one paragraph"),
     )
     for i, (name, what, result) in enumerate(parts):
-        x = 6 + 150 * i
+        x, y = 6 + 240 * (i % 3), 40 + 138 * (i // 3)
         yours = i in (0, 1, 4, 5)
-        color = diagrams.BLUE if yours else diagrams.LINE
-        d.box(x, 40, 124, 64, color)
-        d.text(x + 62, 68, name, diagrams.BLUE if yours else diagrams.TEXT, bold=True)
-        d.text(x + 62, 90, what, diagrams.MUTED, size=13)
-        d.text(x + 62, 132, result, diagrams.TEXT, size=13)
-        if i < len(parts) - 1:
-            d.arrow((x + 126, 72), (x + 148, 72))
-    d.text(6, 22, "blue: written by you", diagrams.BLUE, "start", size=13)
-    d.text(6, 172, "scored by the checks: tasks, plan, intervals, claims", diagrams.MUTED, "start", size=13)
-    d.text(894, 172, "scored by a teacher: the conclusion, and why these tasks", diagrams.MUTED, "end", size=13)
+        d.box(x, y, 186, 64, diagrams.BLUE if yours else diagrams.LINE)
+        d.text(x + 93, y + 28, name, diagrams.BLUE if yours else diagrams.TEXT, bold=True, size=15)
+        d.text(x + 93, y + 50, what, diagrams.MUTED)
+        d.text(x + 93, y + 88, result, diagrams.TEXT)
+        if i % 3 < 2:
+            d.arrow((x + 190, y + 32), (x + 236, y + 32))
+    d.path([(579, 134), (579, 154), (99, 154)], diagrams.BLUE)
+    d.arrow((99, 154), (99, 176))
+    d.text(6, 22, "blue: written by you", diagrams.BLUE, "start")
+    d.text(6, 314, "scored by the checks: tasks, plan, intervals, claims", diagrams.MUTED, "start")
+    d.text(6, 336, "scored by a teacher: the conclusion, and why these tasks", diagrams.MUTED, "start")
     diagrams.show(
         d.svg(),
-        "Six boxes from left to right: tasks, plan, study, report, claims, conclusion. Tasks, plan, claims and "
-        "conclusion are written by the learner; study and report are one call each. The checks score tasks, plan, "
-        "intervals and claims, and a teacher the conclusion and the choice of the tasks.",
+        "Six boxes in two rows: tasks, plan, study, report, claims, conclusion. Tasks, plan, claims and conclusion are "
+        "written by the learner; study and report are one call each. The checks score tasks, plan, intervals and "
+        "claims, and a teacher the conclusion and the choice of the tasks.",
         title="The six parts of the project",
         caption="What stands below a box is what comes out of it.",
     )
@@ -1189,12 +1194,12 @@ def chain() -> None:
 def costs() -> None:
     """Shows what an outer step of each method costs, how many the budget pays for, and what its direction is."""
     directions = {
-        "MAML": "exact for F_MAML",
+        "MAML": "exact for MAML's objective",
         "FO-MAML": "without the factors (I\u00a0−\u00a0αH)",
         "Reptile": "the displacement of the inner loop",
-        "iMAML": "exact for F_prox, where both solves converge",
-        "FO-B-MAML forward": "F_prox, up to O(ν)",
-        "FO-B-MAML symmetric": "F_prox, up to O(ν²)",
+        "iMAML": "exact for the proximal objective, where both solves converge",
+        "FO-B-MAML forward": "the proximal objective, up to O(ν)",
+        "FO-B-MAML symmetric": "the proximal objective, up to O(ν²)",
         "fine-tuning": "joint training, a baseline",
     }
     cost = project.cost_of(list(directions))

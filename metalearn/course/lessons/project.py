@@ -8,6 +8,7 @@ of arrays (x, y) of shape [num_points, 1], or classes, inputs [num_examples, num
 
 import dataclasses
 import functools
+import inspect
 import itertools
 import json
 import math
@@ -98,6 +99,7 @@ class Problem:
       classes: whether labels are asked for, and not numbers.
       floor: what one function can reach without adaptation: a share of the targets' variance, or an error rate.
       curve: of curves, what `own.floor` found; None for classes.
+      labels_have_meaning: whether one function beats guessing, so that the floor is only an upper bound.
       benchmark: with inputs and targets in the scale of the training tasks.
     """
 
@@ -107,6 +109,7 @@ class Problem:
     floor: float
     curve: own.Floor | None
     benchmark: comparison.Benchmark
+    labels_have_meaning: bool = False
 
     @property
     def unit(self) -> str:
@@ -129,16 +132,17 @@ def problem(my_task: Callable[..., Task], task_seeds: Mapping[str, int] = TASK_S
         for part, number in PARTS.items()
     }
     ticks = bar(range(sum(map(len, chunks.values()))), "drawing tasks")
+    _require_key_and_part(my_task)
     raw = {
         part: own.drawn(
-            functools.partial(my_task, part=part) if callable(my_task) else my_task,
+            (lambda key, part=part: my_task(key, part)) if callable(my_task) else my_task,
             (keys for keys, _ in zip(each, ticks, strict=False)),
         )
         for part, each in chunks.items()
     }
     next(ticks, None)  # the bar is full
     classes = _are_classes(raw["train"])
-    parts = {part: (_labelled(drawn) if classes else own.curves(drawn)) for part, drawn in raw.items()}
+    parts = {part: (_labelled if classes else _curves)(drawn) for part, drawn in raw.items()}
     for part in "validation", "test":
         if [half[0].shape[2:] for half in parts[part]] != [half[0].shape[2:] for half in parts["train"]]:
             raise own.Unusable(f"The inputs of your {part} tasks have another shape than those of your training tasks.")
@@ -146,8 +150,34 @@ def problem(my_task: Callable[..., Task], task_seeds: Mapping[str, int] = TASK_S
     for first, second in itertools.combinations(PARTS, 2):
         if said := leak(parts[first], parts[second], first, second, classes):
             raise own.Unusable(said)
-    floor = curve.floor / float(_targets(parts["train"]).var()) if curve else _blind_error(parts["train"])
-    return Problem(my_task, parts, classes, floor, curve, _benchmark(parts, classes))
+    if curve:
+        floor, meaning = curve.floor / float(_targets(parts["train"]).var()), False
+    else:
+        guessing, one = _blind_error(parts["train"]), _nearest_mean_error(parts["train"], parts["validation"])
+        meaning = 1 - one > 1.1 * (1 - guessing)
+        floor = one if meaning else guessing
+    return Problem(my_task, parts, classes, floor, curve, _benchmark(parts, classes), meaning)
+
+
+def _require_key_and_part(my_task):
+    if callable(my_task):
+        try:
+            inspect.signature(my_task).bind(None, "train")
+        except TypeError as error:
+            raise own.Unusable(
+                "`my_task` must take a key and a part, as `def my_task(key, part):` does. It may ignore the part."
+            ) from error
+
+
+def _curves(drawn):
+    """Pairs of float arrays of shape [number, num_points, 1]; who meant labels is told how to give them."""
+    try:
+        return own.curves(drawn)
+    except own.Unusable as error:
+        raise own.Unusable(
+            f"{error} If your targets are labels, give them as whole numbers, not floats, of shape `[num_examples]`. "
+            "Then an input may have several features."
+        ) from error
 
 
 def _are_classes(drawn):
@@ -178,7 +208,10 @@ def _labelled(drawn):
     except (TypeError, ValueError) as error:
         raise own.Unusable(f"{wanted}.") from error
     if not good:
-        raise own.Unusable(f"{wanted}. Yours have the shapes {', '.join(str(a.shape[1:]) for h in halves for a in h)}.")
+        raise own.Unusable(
+            f"{wanted}. Yours have the shapes {', '.join(str(list(a.shape[1:])) for h in halves for a in h)}. If your "
+            "targets are numbers and not labels, give them as floats of shape `[num_points, 1]`."
+        )
     tasks = Task(*halves)
     if not all(np.isfinite(x).all() for x, _ in tasks):
         raise own.Unusable("Some inputs of your tasks are not finite.")
@@ -204,10 +237,10 @@ def _rows(array):
 
 
 def leak(one: Task, other: Task, first: str, second: str, classes: bool) -> str:
-    """What is to be said if two parts share tasks, or single examples where labels are asked for; "" if they do not."""
+    """What is to be said if two parts share tasks, or single examples that give a task away; "" if they do not."""
     names = {"train": "training"}
     first, second = (names.get(name, name) for name in (first, second))
-    if classes:
+    if classes and not _inputs_are_common(one):
         seen = _rows(one.support[0].reshape(-1, one.support[0].shape[-1]))
         seen |= _rows(one.query[0].reshape(-1, one.query[0].shape[-1]))
         count = sum(bool(seen & (_rows(a) | _rows(b))) for a, b in zip(other.support[0], other.query[0], strict=True))
@@ -232,8 +265,15 @@ def leak(one: Task, other: Task, first: str, second: str, classes: bool) -> str:
     return ""
 
 
+def _inputs_are_common(tasks):
+    """Whether tasks have inputs in common, as with one feature or on a small grid, and differ in their labels."""
+    inputs = np.concatenate([tasks.support[0], tasks.query[0]], axis=1)
+    _, examples, features = inputs.shape
+    return features == 1 or len(_rows(inputs.reshape(-1, features))) <= 4 * examples
+
+
 def _sets(half):
-    return [np.concatenate([x, y], axis=-1).tobytes() for x, y in zip(*half, strict=True)]
+    return [np.concatenate([x, y.reshape(len(x), -1)], axis=-1).tobytes() for x, y in zip(*half, strict=True)]
 
 
 def _targets(tasks):
@@ -244,6 +284,16 @@ def _blind_error(tasks):
     """The error rate of whoever sees no support set and answers with the most frequent label."""
     labels = _targets(tasks)
     return 1 - np.bincount(labels.ravel()).max() / labels.size
+
+
+def _nearest_mean_error(train, validation):
+    """The error rate, on other tasks, of one function: the label whose training examples have the nearest mean."""
+    x, labels = (np.concatenate([half[i] for half in train], axis=1) for i in (0, 1))
+    known = np.unique(labels)
+    means = np.stack([x[labels == label].mean(axis=0) for label in known])
+    x, labels = validation.query
+    distances = ((x[:, :, None] - means) ** 2).sum(axis=-1)
+    return float(np.mean(known[distances.argmin(axis=-1)] != labels))
 
 
 def _benchmark(parts, classes):

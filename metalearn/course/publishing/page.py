@@ -23,6 +23,10 @@ from metalearn.course.widgets import diagrams
 PICTURES = "opening-left.png", "opening-right.png"  # the names of the attachments
 PICTURE_WIDTH = 1000  # pixels of each, for screens that show two in place of one
 CONTENTS, NOTATION, SOURCES, GUIDE = "contents.md", "notation.md", "sources.md", "decision_guide.md"
+_LAST = (
+    "This is the last lesson. You can now read the papers in which these methods were published. If you write a "
+    "meta-gradient of your own, `ml.testing.check_meta_gradient` says whether it can take the place of the library's."
+)
 OBJECTIVES, SYMBOLS = "**Afterwards you can**", "**New symbols**"
 
 _LIST = r"(?:(?:- |  ).+\n?)+"  # items, and the lines on which they go on
@@ -69,9 +73,15 @@ def opening(lesson: Lesson, source: str) -> str:
 def closing(lesson: Lesson) -> str:
     """The last cell: where to go on."""
     following = _at(lesson, +1)
-    onward = f"Next: {_link(following)}. {following.claim}" if following else "This is the last lesson."
+    onward = f"Next: {_link(following)}. {following.claim}" if following else _LAST
     return f"---\n\n{onward}\n\n" + " · ".join(
-        [f"[Contents]({CONTENTS})", f"[Notation]({NOTATION})", f"[Which meta-gradient?]({GUIDE})", *_neighbours(lesson)]
+        [
+            f"[Contents]({CONTENTS})",
+            f"[Notation]({NOTATION})",
+            f"[Which meta-gradient?]({GUIDE})",
+            *([] if following else [f"[Sources]({SOURCES})"]),
+            *_neighbours(lesson),
+        ]
     )
 
 

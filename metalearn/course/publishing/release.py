@@ -55,7 +55,7 @@ os.environ["PYTHONSAFEPATH"] = "1"  # the grading kernel imports nothing from th
 os.environ["{VARIABLE}"] = (here / "{SEED_FILE}").read_text("utf-8").strip()  # the grading kernel inherits it
 '''
 
-_PAGE_LINK = re.compile(rf"\[[^\]]+\]\((?:{page.CONTENTS}|{page.NOTATION}|{page.GUIDE})\)(?: · )?")
+_PAGE_LINK = re.compile(rf"\[[^\]]+\]\((?:{page.CONTENTS}|{page.NOTATION}|{page.GUIDE}|{page.SOURCES})\)(?: · )?")
 _LESSON_LINK = re.compile(r"\]\((\d\d_\w+)\.ipynb")
 
 
