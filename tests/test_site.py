@@ -45,7 +45,8 @@ def test_a_page_shows_stubs_folds_answers_and_needs_no_kernel():
 def test_a_bar_that_has_ended_is_drawn_and_what_was_printed_beside_it_stays():
     text = (
         "100%|██████| 4000/4000 [00:08<00:00, 490.63 step/s, query loss 5.73e+08]\n"
-        "MAML, 8 seeds: 100%|███| 10/10 [01:00<00:0\ntraining, about 12 s:  54%|██   | 27/50 [00:08<00:07,  3.15it/s]\n\n"
+        "MAML, 8 seeds: 100%|███| 10/10 [01:00<00:0\n"
+        "training, about 12 s:  54%|██   | 27/50 [00:08<00:07,  3.15it/s]\n\n"
         "after step 112 the process ended\n"
     )
     (cell,) = to_page(

@@ -70,7 +70,7 @@ class Claim(NamedTuple):
 
 def _powers(text: str) -> str:
     """A text whose numbers have powers of ten as a reader knows them."""
-    return re.sub(r"\d(?:\.\d+)?e[+-]\d+", lambda found: plots.number(float(found[0]), 2), text)
+    return re.sub(r"\d(?:\.\d+)?e[+-]\d+", lambda found: plots.number(float(found[0]), 2).replace(" ", "\u00a0"), text)
 
 
 @functools.cache

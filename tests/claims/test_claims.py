@@ -12,12 +12,12 @@ from metalearn.course import syllabus
 pytestmark = pytest.mark.usefixtures("optimised")  # the claims train models
 NAMES = sorted(path.stem for path in Path(__file__).parent.glob("claim_*.py"))
 TESTS = Path(__file__).parents[1]
-NUMBER = re.compile(r"\d+(?:\.\d+)?(?: × 10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?")
+NUMBER = re.compile(r"\d+(?:\.\d+)?(?:\s×\s10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?")
 
 
 def value(number):
     """Of a number as the page writes it, 3.7 × 10⁻⁶."""
-    return float(number.translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")).replace(" × 10", "e"))
+    return float(re.sub(r"\s×\s10", "e", number).translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")))
 
 
 @pytest.fixture(params=NAMES)

@@ -14,9 +14,9 @@ from metalearn import plots
 from metalearn.course.widgets import playgrounds
 
 ALT = (
-    "Left: one sine curve, ten support points, and the network's curve before and after three inner steps. Right: query "
-    "loss against inner steps; from the MAML initialization it falls fourfold in one step, from joint training it stays "
-    "near three for several."
+    "Left: one sine curve, ten support points, and the network's curve before and after three inner steps. Right: "
+    "query loss against inner steps; from the MAML initialization it falls fourfold in one step, from joint training "
+    "it stays near three for several."
 )
 NAMES = {"joint": "joint training", "maml": "MAML"}
 

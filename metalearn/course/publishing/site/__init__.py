@@ -132,7 +132,7 @@ def to_page(solution: NotebookNode, stubs: Mapping[str, str]) -> NotebookNode:
 
 
 def _bars_told(output: NotebookNode) -> list[NotebookNode]:
-    """An output of text in parts: the progress bars in it, which have ended, as drawn bars; what was printed as it is."""
+    """An output of text in parts: progress bars, which have ended, are drawn; what else was printed stays as it is."""
     if output.output_type != "stream":
         return [output]
     parts: list[NotebookNode] = []

@@ -2,7 +2,7 @@
 if (typeof Search !== "undefined") {
   const textOf = Search.htmlToText;
   const OTHER = `[class^=bd-header], #jb-print-docs-body, #jb-print-toc, .bd-sidebar-secondary, footer,
-    .bd-article > :not(section), svg, style, script, details.hide, .headerlink`;
+    .bd-article > :not(section), h1, svg, style, script, details.hide, .headerlink`;
   const SIGNS = {
     alpha: "α", beta: "β", gamma: "γ", delta: "δ", varepsilon: "ε", epsilon: "ε", zeta: "ζ", eta: "η", theta: "θ",
     lambda: "λ", mu: "μ", nu: "ν", xi: "ξ", rho: "ρ", sigma: "σ", tau: "τ", phi: "φ", varphi: "φ", psi: "ψ",
@@ -12,6 +12,7 @@ if (typeof Search !== "undefined") {
   Search.htmlToText = (page, anchor) => {
     const read = new DOMParser().parseFromString(page, "text/html");
     for (const other of read.querySelectorAll(OTHER)) other.remove();
+    for (const block of read.querySelectorAll("td, th, p, figcaption, figcaption strong")) block.append(" ");
     for (const formula of read.querySelectorAll(".math")) {
       formula.textContent = formula.textContent
         .replace(/\\([a-zA-Z]+)/g, (_, name) => SIGNS[name] ?? "")
