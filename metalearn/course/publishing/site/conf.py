@@ -40,3 +40,13 @@ html_theme_options = {
     "pygments_light_style": "github-light-high-contrast",
     "pygments_dark_style": "github-dark-high-contrast",
 }
+
+
+def setup(app):  # type: ignore[no-untyped-def]
+    """The fields of a named tuple stand under Attributes, and need no second entry that says nothing."""
+    app.connect(
+        "autodoc-skip-member",
+        lambda app, what, name, member, skip, options: (
+            skip or str(member.__doc__).startswith("Alias for field number") or None
+        ),
+    )
