@@ -8,7 +8,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from metalearn.course import syllabus
 from metalearn.course.publishing import page as pages
-from metalearn.course.publishing.site import CHECKED, PAGES, SHOW_ANSWER, WIDGET, to_page
+from metalearn.course.publishing import readme_picture
+from metalearn.course.publishing.site import CHECKED, PAGES, PICTURE, SHOW_ANSWER, WIDGET, to_page
 from metalearn.course.widgets import display, forms
 
 README = Path(__file__).parents[1] / "README.md"
@@ -16,7 +17,8 @@ README = Path(__file__).parents[1] / "README.md"
 
 def test_the_first_picture_is_described_as_in_the_readme():
     described = re.search(r"!\[(.*?)\]\(solutions/readme.png\)", README.read_text("utf-8"), flags=re.DOTALL)[1]
-    assert f':alt: "{" ".join(described.split())}"' in (PAGES / "index.md").read_text("utf-8")
+    assert " ".join(described.split()) == readme_picture.ALT
+    assert PICTURE in (PAGES / "index.md").read_text("utf-8")
 
 
 def test_a_page_shows_stubs_folds_answers_and_needs_no_kernel():
@@ -38,6 +40,26 @@ def test_a_page_shows_stubs_folds_answers_and_needs_no_kernel():
     (picture,) = figures.outputs
     assert "widgets" not in page.metadata
     assert picture.data == {"text/html": "<svg></svg>", "text/plain": "A curve."}
+
+
+def test_a_bar_that_has_ended_is_drawn_and_what_was_printed_beside_it_stays():
+    text = (
+        "100%|██████| 4000/4000 [00:08<00:00, 490.63 step/s, query loss 5.73e+08]\n"
+        "MAML, 8 seeds: 100%|███| 10/10 [01:00<00:0\n"
+        "training, about 12 s:  54%|██   | 27/50 [00:08<00:07,  3.15it/s]\n\n"
+        "after step 112 the process ended\n"
+    )
+    (cell,) = to_page(
+        new_notebook(cells=[new_code_cell("f()", outputs=[new_output("stream", name="stdout", text=text)])]), {}
+    ).cells
+    *bars, printed = cell.outputs
+    told = [re.sub("<.*?>", "", bar.data["text/html"]) for bar in bars]
+    assert told == [
+        "4,000 steps in 8 s, query loss 5.73 × 10⁸",
+        "MAML, 8 seeds: 10 of 10 in 60 s",
+        "training, about 12 s: 27 of 50 in 8 s",
+    ]
+    assert printed.text == "after step 112 the process ended\n"
 
 
 def _shown(source, kind, text):

@@ -139,6 +139,31 @@ def test_lessons_lead_to_lessons(pages):
     assert [link for page in pages.values() for link in page.links if link.endswith(".ipynb")] == []
 
 
+def test_every_lesson_is_in_the_map_and_the_menu_and_leads_to_its_neighbours(pages, built):
+    for name in ("index.html", "lessons/contents.html"):
+        leading = [urlsplit(link).path.rpartition("/")[2].removesuffix(".html") for link in pages[name].links]
+        assert [lesson for lesson in LESSONS if leading.count(lesson) < 2] == [], name  # the map and the menu
+    places = ["contents", *LESSONS, "decision_guide"]
+    for before, lesson, after in zip(places, places[1:], places[2:], strict=False):
+        shown = (built / f"lessons/{lesson}.html").read_text("utf-8")
+        found = re.findall(r'class="(?:left-prev|right-next)"\s+href="(\w+)\.html"', shown)
+        assert found == [before, after], lesson
+
+
+@pytest.mark.parametrize("words", ["clipping", "MAMF", "Moreau"])
+def test_the_search_finds_a_lesson_and_shows_words(words, address, browser_page):
+    browser_page.set_viewport_size({"width": 400, "height": 1000})
+    browser_page.goto(f"{address}/search.html?q={words}", wait_until="networkidle")
+    results = browser_page.locator("ul.search > li")
+    results.locator("p.context").last.wait_for()
+    titles = results.locator("a").all_inner_texts()
+    assert any(re.match(rf"\d\d · .*{words}", title) for title in titles) or words == "MAMF", titles
+    assert any(title.startswith("14 ·") for title in titles) or words != "MAMF", titles
+    shown = " ".join(results.locator("p.context").all_inner_texts())
+    assert words.lower() in shown.lower() and not re.search(r"\\[(\[a-z]|Contents · Notation|<svg", shown)
+    assert browser_page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_every_answer_is_there_and_folded(lesson, pages, built):
     page = pages[f"lessons/{lesson}.html"]
@@ -197,6 +222,16 @@ def test_a_reader_unfolds_an_answer(width, address, browser_page):
     assert browser_page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("width", [400, 1280])  # the page is shared, and ends as it began
+def test_no_comma_or_bracket_is_alone_on_a_line(width, address, browser_page):
+    browser_page.set_viewport_size({"width": width, "height": 1000})
+    browser_page.goto(f"{address}/lessons/09_moreau_envelopes.html", wait_until="networkidle")
+    browser_page.wait_for_function(RENDERED)
+    whole = "all => all.map(each => [each.textContent, each.getClientRects().length])"
+    formulas = browser_page.locator(".ml-whole:visible").evaluate_all(whole)
+    assert len(formulas) > 50 and [text for text, lines in formulas if lines > 1] == []
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_page_fits_a_phone_and_those_that_stand_for_all_can_be_read_in_both_themes(
     theme, pages, address, browser_page
@@ -216,6 +251,8 @@ def test_every_page_fits_a_phone_and_those_that_stand_for_all_can_be_read_in_bot
                 told = Axe().run(browser_page, options={"runOnly": ["color-contrast", "image-alt", "link-name"]})
                 broken = told.response["violations"]
                 faults += [f"{name}: {rule['id']}: {node['html'][:120]}" for rule in broken for node in rule["nodes"]]
+            sides = browser_page.evaluate("document.querySelector('.bd-sidebar-secondary')?.scrollWidth ?? 0")
+            faults += [f"{name}: {sides} px wide contents"] if sides > 210 else []
             for width in (1280, 400):
                 browser_page.set_viewport_size({"width": width, "height": 1000})
                 if (wide := browser_page.evaluate("document.documentElement.scrollWidth")) > width:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from metalearn import plots
 from metalearn._cost import COSTS, SENTENCES
 from metalearn.course import syllabus
 
@@ -54,7 +55,7 @@ class Claim(NamedTuple):
         return (
             f"## {self.title}\n\n{self.system} · {self.paper}\n\n"
             f"- **Exact:** {self.exact}\n{self.costs()}\n"
-            f"{self.finding.format(**self.figures())}\n"
+            f"{_powers(self.finding.format(**self.figures()))}\n"
         )
 
     def costs(self) -> str:
@@ -65,6 +66,11 @@ class Claim(NamedTuple):
             for name, sentence in SENTENCES.items()
             if name.split()[0] in functions
         )
+
+
+def _powers(text: str) -> str:
+    """A text whose numbers have powers of ten as a reader knows them."""
+    return re.sub(r"\d(?:\.\d+)?e[+-]\d+", lambda found: plots.number(float(found[0]), 2).replace(" ", "\u00a0"), text)
 
 
 @functools.cache

@@ -55,7 +55,7 @@ CLAIM = Claim(
     title="FO-MuML",
     system="`fo_muml`",
     paper="Mishchenko, Hanzely & Richtárik 2023, [2301.06806](https://arxiv.org/abs/2301.06806)",
-    exact="the gradient of the Moreau envelope, up to a relative error of (α L)^(K+1)",
+    exact="the gradient of the Moreau envelope, up to a relative error of $(\\alpha L)^{K+1}$",
     finding=(
         "Each further inner step finds the gradient of the Moreau envelope more precisely. At α L = "
         "{contraction:.2g} every step multiplies the distance from the optimum of the envelope, at which outer "

@@ -12,7 +12,12 @@ from metalearn.course import syllabus
 pytestmark = pytest.mark.usefixtures("optimised")  # the claims train models
 NAMES = sorted(path.stem for path in Path(__file__).parent.glob("claim_*.py"))
 TESTS = Path(__file__).parents[1]
-NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+NUMBER = re.compile(r"\d+(?:\.\d+)?(?:\s×\s10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?")
+
+
+def value(number):
+    """Of a number as the page writes it, 3.7 × 10⁻⁶."""
+    return float(re.sub(r"\s×\s10", "e", number).translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")))
 
 
 @pytest.fixture(params=NAMES)
@@ -31,7 +36,7 @@ def test_the_page_says_what_was_measured(claim):
     section = claim.section()
     said = [text for text in page.stored() if NUMBER.sub("#", text) == NUMBER.sub("#", section)]
     assert said, "write the page anew: python tests/claims/page.py"
-    measured, shown = ([float(number) for number in NUMBER.findall(text)] for text in (section, said[0]))
+    measured, shown = ([value(number) for number in NUMBER.findall(text)] for text in (section, said[0]))
     assert measured == pytest.approx(shown, rel=claim.rtol)
 
 

@@ -101,18 +101,15 @@ def course_map(folder: str = "") -> str:
 def course_cards(folder: str = "") -> str:
     """The lessons as cards in HTML, each with the left half of its picture; for the website."""
     cards: list[str] = []
-    part = None
     for lesson in syllabus.LESSONS:
-        if lesson.part != part:
-            part = lesson.part
-            cards.append(f"{'</div>' * bool(cards)}<h3>{html.escape(part)}</h3><div class='ml-map'>")
         draw = draws(lesson.number)
         drawn = _without_heading(draw()[0]) if draw else ""
         cards.append(
             f'<a href="{folder}{lesson.stem}.html">{drawn}<strong>{lesson.number} · {html.escape(lesson.name)}</strong>'
-            f"<span>{lesson.kind}, {lesson.minutes} min</span>{html.escape(lesson.claim)}</a>"
+            f"<span>{html.escape(lesson.part)} · {lesson.kind}, {lesson.minutes} min</span>"
+            f"{html.escape(lesson.claim)}</a>"
         )
-    return "".join(cards) + "</div>"
+    return f'<div class="ml-map">{"".join(cards)}</div>'
 
 
 def opening_card(number: str) -> str:
@@ -143,7 +140,7 @@ def contents() -> str:
     """The page of contents, in Markdown; its links lead to notebooks in the same folder."""
     minutes = sum(lesson.minutes for lesson in syllabus.LESSONS if lesson.core)
     return (
-        f"# {syllabus.COURSE}\n\n{course_map()}\n\nThe core path takes about {round(minutes / 60)} hours. "
+        f"# Contents\n\n{course_map()}\n\nThe core path takes about {round(minutes / 60)} hours. "
         f"[Notation]({NOTATION}) has every symbol of the course, and a glossary; [Sources]({SOURCES}) has the papers. "
         f"[Which meta-gradient?]({GUIDE}) is a guide from all measurements of the course. "
         "What you have done so far is shown by `progress()` in any lesson.\n"

@@ -4,6 +4,7 @@ It is made of this folder's pages, the docstrings and the executed notebooks in 
 no page asks another host for anything, and each exercise shows its stub; the answer is folded.
 """
 
+import html
 import re
 import shutil
 import tempfile
@@ -13,16 +14,16 @@ from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
-from nbformat.v4 import new_markdown_cell
+from nbformat.v4 import new_markdown_cell, new_output
 
-from metalearn.course.publishing import builder, page
+from metalearn import plots
+from metalearn.course.publishing import builder, page, readme_picture
 from metalearn.course.widgets import forms, playgrounds
 
 REQUIRED = ("myst_nb", "sphinx_book_theme", "sphinx-mathjax-offline")
 PAGES = Path(__file__).parent
 WIDGET = "application/vnd.jupyter.widget-view+json"
-COPIED = ("README.md", "solutions/readme.png")  # what pages take from elsewhere
-MAP = "<!-- the map of the lessons -->"
+MAP, PICTURE = "<!-- the map of the lessons -->", "<!-- the picture of the README -->"
 SHOW, SHOW_CODE, SHOW_ANSWER = "Show a solution", "Show the code", "Show the answer"
 
 _MATHEMATICS = re.compile(r"\$\$(.+?)\$\$|\$([^$<>]+)\$", re.DOTALL)
@@ -31,6 +32,10 @@ _REVEALED = re.compile(
     rf'<div class="metalearn-card metalearn-not-yet" role="status"><p><strong>{re.escape(forms.UNANSWERED)}</strong> '
     r"(.*?)</div>",
     re.DOTALL,
+)
+_BAR = re.compile(
+    r"(?:(?P<what>.+?): +)?\d+%\|[^|]*\| *(?P<done>\d+)/(?P<all>\d+) \[(?:(?P<minutes>\d+):(?P<seconds>\d+)<)"
+    r".*?(?:step/s, (?P<said>.+?) (?P<value>[^\s\]]+))?\]?"
 )
 CHECKED = "In JupyterLab, this cell checks your function and names the mistake that you made."
 
@@ -61,11 +66,11 @@ def build(root: Path, to: Path) -> bool:
     with tempfile.TemporaryDirectory() as scratch:
         pages = Path(scratch, "pages")
         shutil.copytree(PAGES, pages, ignore=shutil.ignore_patterns("__init__.py", "conf.py", "__pycache__"))
-        for name in COPIED:
-            (pages / name).parent.mkdir(exist_ok=True)
-            shutil.copy(root / name, pages / name)
+        drawn = {MAP: page.course_cards("lessons/"), PICTURE: readme_picture.card()}
         for name in ("index.md", "playgrounds.md"):
-            text = (pages / name).read_text("utf-8").replace(MAP, _raw(page.course_cards("lessons/")))
+            text = (pages / name).read_text("utf-8")
+            for mark, drawing in drawn.items():
+                text = text.replace(mark, _raw(drawing))
             (pages / name).write_text(playgrounds.alive(text), "utf-8")
         (pages / "lessons").mkdir()
         for name in (page.CONTENTS, page.NOTATION, page.SOURCES, page.GUIDE):  # they stand beside the lessons
@@ -111,6 +116,7 @@ def to_page(solution: NotebookNode, stubs: Mapping[str, str]) -> NotebookNode:
         if cell.cell_type == "code":
             if cell.source.startswith("progress("):  # a visitor has none
                 continue
+            cell.outputs = [part for output in cell.outputs for part in _bars_told(output)]
             for output in cell.outputs:
                 _without_kernel(output)
             cell.outputs = [output for output in cell.outputs if output.get("data") != {}]
@@ -123,6 +129,30 @@ def to_page(solution: NotebookNode, stubs: Mapping[str, str]) -> NotebookNode:
         data["text/html"] = forms.alive(data["text/html"])
     solution.metadata.pop("widgets", None)
     return solution
+
+
+def _bars_told(output: NotebookNode) -> list[NotebookNode]:
+    """An output of text in parts: progress bars, which have ended, are drawn; what else was printed stays as it is."""
+    if output.output_type != "stream":
+        return [output]
+    parts: list[NotebookNode] = []
+    for line in output.text.splitlines(keepends=True):
+        if bar := _BAR.fullmatch(line.rstrip()):
+            parts.append(new_output("display_data", data={"text/html": _bar(bar), "text/plain": line}))
+        elif parts and parts[-1].output_type == "stream":
+            parts[-1].text += line
+        elif line.strip():
+            parts.append(new_output("stream", name=output.name, text=line))
+    return parts
+
+
+def _bar(bar: re.Match[str]) -> str:
+    done, most, seconds = int(bar["done"]), int(bar["all"]), 60 * int(bar["minutes"]) + int(bar["seconds"])
+    what = f"{html.escape(bar['what'])}: " if bar["what"] else ""
+    steps = f"{done:,} steps" if done == most and not what else f"{done:,} of {most:,}"
+    said = f", {bar['said']} {plots.number(float(bar['value']))}" if bar["said"] else ""
+    drawn = f'<progress aria-hidden="true" value="{done}" max="{most}"></progress>'
+    return f'<p class="ml-bar">{drawn}{what}{steps} in {seconds} s{said}</p>'
 
 
 def _without_kernel(output: NotebookNode) -> None:

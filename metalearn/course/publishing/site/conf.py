@@ -7,7 +7,6 @@ project = "Gradient-based meta-learning"
 author = "the authors of metalearn"
 html_title = project
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx-mathjax-offline"]
-exclude_patterns = ["README.md"]
 
 # Lessons were executed when they were built.
 nb_execution_mode = "off"
@@ -27,7 +26,7 @@ mathjax3_config = {"chtml": {"displayAlign": "left", "scale": 0.9}}
 html_theme = "sphinx_book_theme"
 html_static_path = ["_static", str(plots.PALETTE_FILE)]
 html_css_files = ["palette.css", "course.css"]
-html_js_files = [("search.js", {"defer": "defer"})]
+html_js_files = [("search.js", {"defer": "defer"}), ("mathematics.js", {"defer": "defer"})]
 html_favicon = "_static/favicon.svg"
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_copy_source = False
@@ -41,3 +40,13 @@ html_theme_options = {
     "pygments_light_style": "github-light-high-contrast",
     "pygments_dark_style": "github-dark-high-contrast",
 }
+
+
+def setup(app):  # type: ignore[no-untyped-def]
+    """The fields of a named tuple stand under Attributes, and need no second entry that says nothing."""
+    app.connect(
+        "autodoc-skip-member",
+        lambda app, what, name, member, skip, options: (
+            skip or str(member.__doc__).startswith("Alias for field number") or None
+        ),
+    )

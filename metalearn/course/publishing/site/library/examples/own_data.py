@@ -13,20 +13,22 @@ def my_data(num_classes=40, per_class=30):
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(num_classes), per_class)
     patterns = np.kron(rng.normal(size=(num_classes, 4, 4, 1)), np.ones((1, 4, 4, 1)))[:, :14, :14]
-    return (patterns[labels] + 2 * rng.normal(size=(len(labels), 14, 14, 1))).astype(np.float32), labels
+    noise = rng.normal(size=(len(labels), 14, 14, 1))
+    return (patterns[labels] + 2 * noise).astype(np.float32), labels
 
 
 def block(channels, features, rngs):
     """A convolution, as patches for speed on a CPU, and pooling to half the height and width."""
-    yield nnx.Conv(channels, features, (3, 3), conv_general_dilated=ml.models.patch_convolution, rngs=rngs)
+    patches = ml.models.patch_convolution
+    yield nnx.Conv(channels, features, (3, 3), conv_general_dilated=patches, rngs=rngs)
     yield from (nnx.GroupNorm(features, num_groups=2, rngs=rngs), nnx.relu)
     yield lambda x: nnx.avg_pool(x, (2, 2), strides=(2, 2))
 
 
 pictures, labels = my_data()
 known = labels < 30  # the other ten classes are for the meta-test alone
-seen = ml.tasks.Episodes(pictures[known], labels[known], num_ways=5, num_support=5, num_query=5)
-unseen = ml.tasks.Episodes(pictures[~known], labels[~known], num_ways=5, num_support=5, num_query=5)
+seen = ml.tasks.Episodes(pictures[known], labels[known], 5, num_support=5, num_query=5)  # 5-way
+unseen = ml.tasks.Episodes(pictures[~known], labels[~known], 5, num_support=5, num_query=5)
 
 rngs = nnx.Rngs(0)
 head = (lambda x: x.reshape(len(x), 3 * 3 * 8), nnx.Linear(3 * 3 * 8, 5, rngs=rngs))
@@ -38,7 +40,8 @@ theta = ml.fit(learner, params, seen, 100, meta_batch_size=4, key=jax.random.key
 
 # Adapt as in meta-training, with the same proximal strength.
 tasks, accuracy = unseen(jax.random.key(1), 100), ml.losses.accuracy(apply)
-print("accuracy", ml.evaluate.meta_test(loss, inner, theta, tasks, 5, metric=accuracy, proximal_strength=1.0))
+score = ml.evaluate.meta_test(loss, inner, theta, tasks, 5, accuracy, proximal_strength=1.0)
+print("accuracy", score)
 
 task = jax.tree.map(lambda x: x[0], tasks)
 adapted = ml.adapt(loss, inner, theta, task.support, 5, proximal_strength=1.0)

@@ -8,7 +8,7 @@ import metalearn as ml
 
 
 def look_ahead(loss, step_size):
-    """g(θ) = ∇f(θ - α/2 ∇h(θ)): the query gradient half an inner step away from the initialization."""
+    """g(θ) = ∇f(θ - α/2 ∇h(θ)): the query gradient half an inner step away from θ."""
 
     def meta_gradient(params, task):
         gradient = jax.grad(loss)(params, task.support)
@@ -21,8 +21,9 @@ def look_ahead(loss, step_size):
 ml.testing.check_meta_gradient(lambda loss: look_ahead(loss, step_size=0.1))
 
 params, apply = ml.models.functional(ml.models.MLP((1, 40, 40, 1), rngs=nnx.Rngs(0)))
-learner = ml.meta_learner(look_ahead(ml.losses.mean_squared_error(apply), step_size=0.02), optax.adam(1e-3))
-result = ml.fit(learner, params, ml.tasks.Sinusoid(), num_steps=500, meta_batch_size=25, key=jax.random.key(0))
-print(
-    f"query loss {result.history.query_loss[0]:.1f} at first, {result.history.query_loss[-50:].mean():.1f} at the end"
-)
+loss = ml.losses.mean_squared_error(apply)
+learner = ml.meta_learner(look_ahead(loss, step_size=0.02), optax.adam(1e-3))
+sinusoids = ml.tasks.Sinusoid()
+result = ml.fit(learner, params, sinusoids, 500, meta_batch_size=25, key=jax.random.key(0))
+losses = result.history.query_loss
+print(f"query loss {losses[0]:.1f} at first, {losses[-50:].mean():.1f} at the end")
