@@ -646,7 +646,7 @@ def joined(notebook):
         delete(notebook, below)
 
 
-@damaged(but(GRADIENT_DESCENT))
+@damaged()
 def retyped(notebook):
     """A test was turned into text, and a solution into a raw cell."""
     for name, kind in ((f"{PER_TASK_LOSSES}-check", "markdown"), (GRADIENT_DESCENT, "raw")):

@@ -309,6 +309,9 @@ class TestDefinitions:
             '"""A note."""\n\nrate: float = 0.1\nnames = pairs = [(1, "a")]',
             "@jax.jit\ndef f(x, *, y=jnp.zeros(3)) -> jax.Array:\n    return setattr(x, 'y', y)",
             "f = jax.jit(lambda x: g(x))",
+            "AHEAD, (BEHIND, *REST) = 1, (-1, int('3'), len([2]))",
+            "try:\n    import a\nexcept (ImportError, OSError):\n    a = None\nelse:\n    b = 1\nfinally:\n    c = 2",
+            "if jax.devices():\n    def f():\n        return 1\nelif a:\n    pass\nelse:\n    f = jnp.sin",
             "class A(nnx.Module):\n    size: int = 3\n\n    def __call__(self):\n        return print(self)",
         ],
     )
@@ -335,6 +338,14 @@ class TestDefinitions:
             "class A:\n    patch()",
             "x: patch() = 3",
             "x += patch()",
+            "a.b, x = 1, 2",
+            "x, y = patch()",
+            "x = list(patch())",
+            "x = eval('1')",
+            "if patch(): pass",
+            "if True:\n    patch()",
+            "try:\n    import a\nexcept patch(): pass",
+            "try:\n    import a\nfinally:\n    patch()",
             "del x",
             "%run a.py",
             "!ls",
@@ -357,6 +368,12 @@ class TestDefinitions:
         code, left_out = definitions(source, {"jit"})
         assert code.strip() == "g = jit(f)" and left_out == [1]
         assert definitions("f = jit(patch())", {"jit"}) == ("", [1])
+
+    @pytest.mark.parametrize("magics", ["%%time\n", "%%capture out\n\n", "\n%%time  \n%%capture\n"])
+    def test_are_found_below_a_magic_that_measures_or_catches(self, definitions, magics):
+        code, left_out = definitions(f"{magics}import os\nprint(1)")
+        assert code.splitlines()[-1] == "import os" and left_out == [magics.count("\n") + 2]
+        assert definitions(f"{magics}%%bash\nls")[0].strip("#\n") == ""
 
     def test_stay_on_their_lines(self, definitions):
         code, left_out = definitions("print(1)\nprint(2)\n\n\ndef f():\n    return 1\n\n\nf()")
