@@ -514,9 +514,9 @@ def timed(notebook):
     write(notebook, GRADIENT_DESCENT, f"%%capture out\n{source(notebook, GRADIENT_DESCENT)}")
 
 
-@honest(but(PER_TASK_LOSSES, GRADIENT_DESCENT))
+@honest(but(GRADIENT_DESCENT))
 def left_behind(notebook):
-    """A breakpoint is left in one function, and a question to the user in another."""
+    """A breakpoint is left in one function, where nobody sees it, and a question to the user in another."""
     first_line(notebook, PER_TASK_LOSSES, "breakpoint()")
     first_line(notebook, GRADIENT_DESCENT, "input('continue?')")
 
