@@ -759,8 +759,8 @@ def exits(notebook):
 
 @damaged()
 def greedy(notebook):
-    """A function takes three gigabytes of memory for a moment, and another starts fifty threads."""
-    first_line(notebook, PER_TASK_LOSSES, "len(bytearray(3 << 30))")
+    """Three gigabytes are held from a cell on, and a function starts fifty threads."""
+    insert(notebook, PER_TASK_LOSSES, "hoard = np.ones(3 << 27)")
     first_line(notebook, GRADIENT_DESCENT, "import threading; [threading.Timer(2, int).start() for _ in range(50)]")
 
 
