@@ -10,6 +10,8 @@ It is imported by nbgrader only.
 
 import ast
 import copy
+import json
+import os
 import re
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path, PurePath
@@ -31,6 +33,7 @@ from nbgrader.preprocessors import NbGraderPreprocessor
 from nbgrader.utils import is_grade, is_solution
 
 from metalearn.course import syllabus
+from metalearn.course.exercises.hidden_tests import VARIABLE
 
 LINKED = "is a symbolic link. A submission is a file of its own; ask for the notebook itself"
 COPY = "This is a copy of a cell that is graded: the last one counts."
@@ -263,6 +266,12 @@ def _is_the_students(cell: NotebookNode) -> bool:
     return "exercise" in cell.metadata or "yours" in _tags(cell)
 
 
+def _without_secret(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Outputs in which the secret does not stand as it is, for a student may print the whole environment."""
+    secret = json.dumps(os.environ.get(VARIABLE, ""))[1:-1]
+    return nbformat.from_dict(json.loads(json.dumps(outputs).replace(secret, "..."))) if secret else outputs
+
+
 class Execute(NbgraderExecute):
     """Runs the lesson's own cells as they were handed out, and of all others what they define.
 
@@ -278,13 +287,16 @@ class Execute(NbgraderExecute):
         self._ours = {cell.id: cell.source for cell in cells if not _is_the_students(cell)}
         self._imported = set().union(*(imports(cell.source) for cell in nb.cells if cell.cell_type == "code"))
         try:
-            return super().preprocess(nb, resources, km)
+            nb, resources = super().preprocess(nb, resources, km)
         except DeadKernelError:
             self.log.warning("The kernel ended in cell %d: what is below it earns nothing.", self._reached)
-        for cell in nb.cells[self._reached :]:
+            said = {"ename": "DeadKernelError", "evalue": KERNEL_ENDED, "traceback": [KERNEL_ENDED]}
+            for cell in nb.cells[self._reached :]:
+                if cell.cell_type == "code":
+                    cell.outputs = [*cell.outputs, new_output("error", **said)]
+        for cell in nb.cells:
             if cell.cell_type == "code":
-                said = {"ename": "DeadKernelError", "evalue": KERNEL_ENDED, "traceback": [KERNEL_ENDED]}
-                cell.outputs = [*cell.outputs, new_output("error", **said)]
+                cell.outputs = _without_secret(cell.outputs)
         return nb, resources
 
     def preprocess_cell(self, cell: NotebookNode, resources: Any, index: int) -> Any:
