@@ -23,7 +23,10 @@ from metalearn.course.publishing import builder
 
 SECRET = "a secret that must not leak"
 FAMILIES = ("term", "honest", "damaged", "cheating")  # each is graded by itself: two processes share them
-REFUSED = {"damaged": {"truncated", "empty", "no_notebook", "other_json", "marked_utf8"}, "cheating": {"linked"}}
+REFUSED = {
+    "damaged": {"truncated", "empty", "no_notebook", "other_json", "marked_utf8", "other_name"},
+    "cheating": {"linked"},
+}
 
 
 def shortened(notebook):
