@@ -3,6 +3,7 @@
 It is played with nbgrader's own command line: release, submit, grade, give feedback.
 """
 
+import functools
 import html
 import re
 import subprocess
@@ -54,10 +55,21 @@ def of(family):
 
 
 @pytest.fixture(scope="module")
-def graded(request, tmp_path_factory):
-    """The course of one family after grading: its folder, its gradebook's scores, what waits for the teacher."""
+def classes(tmp_path_factory):
+    """The course of a family, graded once. (pytest would set up a fixture with parameters again for each row.)"""
+    return functools.cache(functools.partial(grade, tmp_path_factory))
+
+
+@pytest.fixture
+def graded(request, classes):
+    """The course of one family after grading."""
+    return classes(request.param)
+
+
+def grade(tmp_path_factory, family):
+    """Grades a family's submissions: the course's folder, its gradebook's scores, what waits for the teacher."""
     api = pytest.importorskip("nbgrader.api", reason="needs `uv sync --group classroom`")
-    family, course = request.param, tmp_path_factory.mktemp(request.param)
+    course = tmp_path_factory.mktemp(family)
     lessons = TERM if family == "term" else (LESSON,)
     command.main(["release", "--root", str(ROOT), "--to", str(course), "--seed", SECRET, *lessons])
     if family != "term":
