@@ -1,21 +1,17 @@
-"""The classroom: what is released, what is graded, and what no student sees.
+"""What is released, and what the hidden tests and the grader do with it; test_submissions.py has the classroom."""
 
-The last class plays a term with nbgrader's own command line: release, submit, grade, give feedback.
-"""
-
-import html
 import logging
 import os
 import re
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import nbformat
 import numpy as np
 import pytest
+from students import ROOT, graded_cells
+from submissions import nbgrader
 
 from metalearn.course import __main__ as command
 from metalearn.course import syllabus
@@ -24,7 +20,6 @@ from metalearn.course.exercises.hidden_tests import VARIABLE, hidden_seed, hidde
 from metalearn.course.publishing import builder
 from metalearn.course.publishing.release import CONFIG_FILE, QUESTION_POINTS, SEED_FILE, to_release
 
-ROOT = Path(__file__).parents[2]
 SECRET = "a secret that must not leak"
 LESSONS = sorted((ROOT / "solutions").glob("*.py"))
 QUESTIONS = {"02.curvature_bound", "03.proportional", "05.three_points", "16.conclusion"}
@@ -33,18 +28,6 @@ EVERY_LESSON = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.st
 
 def release(to, *arguments):
     return command.main(["release", "--root", str(ROOT), "--to", str(to), *arguments])
-
-
-def read(path):
-    return nbformat.read(path, as_version=4)
-
-
-def graded_cells(notebook):
-    """Cells that nbgrader handles, by their grade_id."""
-    marked = [cell for cell in notebook.cells if "nbgrader" in cell.metadata]
-    cells = {cell.metadata.nbgrader.grade_id: cell for cell in marked}
-    assert len(cells) == len(marked)
-    return cells
 
 
 def without_hidden_tests(source):
@@ -326,6 +309,9 @@ class TestDefinitions:
             '"""A note."""\n\nrate: float = 0.1\nnames = pairs = [(1, "a")]',
             "@jax.jit\ndef f(x, *, y=jnp.zeros(3)) -> jax.Array:\n    return setattr(x, 'y', y)",
             "f = jax.jit(lambda x: g(x))",
+            "AHEAD, (BEHIND, *REST) = 1, (-1, int('3'), len([2]))",
+            "try:\n    import a\nexcept (ImportError, OSError):\n    a = None\nelse:\n    b = 1\nfinally:\n    c = 2",
+            "if jax.devices():\n    def f():\n        return 1\nelif a:\n    pass\nelse:\n    f = jnp.sin",
             "class A(nnx.Module):\n    size: int = 3\n\n    def __call__(self):\n        return print(self)",
         ],
     )
@@ -352,6 +338,14 @@ class TestDefinitions:
             "class A:\n    patch()",
             "x: patch() = 3",
             "x += patch()",
+            "a.b, x = 1, 2",
+            "x, y = patch()",
+            "x = list(patch())",
+            "x = eval('1')",
+            "if patch(): pass",
+            "if True:\n    patch()",
+            "try:\n    import a\nexcept patch(): pass",
+            "try:\n    import a\nfinally:\n    patch()",
             "del x",
             "%run a.py",
             "!ls",
@@ -375,6 +369,12 @@ class TestDefinitions:
         assert code.strip() == "g = jit(f)" and left_out == [1]
         assert definitions("f = jit(patch())", {"jit"}) == ("", [1])
 
+    @pytest.mark.parametrize("magics", ["%%time\n", "%%capture out\n\n", "\n%%time  \n%%capture\n"])
+    def test_are_found_below_a_magic_that_measures_or_catches(self, definitions, magics):
+        code, left_out = definitions(f"{magics}import os\nprint(1)")
+        assert code.splitlines()[-1] == "import os" and left_out == [magics.count("\n") + 2]
+        assert definitions(f"{magics}%%bash\nls")[0].strip("#\n") == ""
+
     def test_stay_on_their_lines(self, definitions):
         code, left_out = definitions("print(1)\nprint(2)\n\n\ndef f():\n    return 1\n\n\nf()")
         assert code.splitlines()[4:6] == ["def f():", "    return 1"] and left_out == [1, 2, 9]
@@ -390,275 +390,10 @@ def public_answers(exercise):
     return {arguments[0].shape: float(exercise.reference(*arguments)) for arguments in instances}
 
 
-# --- a term, with nbgrader ------------------------------------------------------------------------------------
-
-TERM = ("00_start_here", "01_learning_to_learn", "05_fo_b_maml")  # the fastest lessons, one of them with a question
-HARD_CODED = """
-def floor_of(targets):
-    return {answers}[targets.shape]
-"""
-
-
-def right(lesson):
-    """What a student who solves everything writes, by cell."""
-    worked = builder.to_solution(builder.read_source(ROOT / f"solutions/{lesson}.py"))
-    return {cell.id: cell.source for cell in worked.cells if cell.metadata.keys() & {"exercise", "question"}}
-
-
-def wrong(lesson):
-    """Every exercise the way its likeliest misconception has it."""
-    cells = graded_cells(to_release(builder.read_source(ROOT / f"solutions/{lesson}.py")))
-    written = dict.fromkeys(right(lesson), "I do not know.")
-    for name, cell in cells.items():
-        if "exercise" in cell.metadata:
-            id, function = re.match(r'check\("(.+)", (\w+)\)', cells[f"{name}-check"].source).groups()
-            lookup = f'exercise.find("{id}").misconceptions[0].function'
-            written[name] = f"from metalearn.course.exercises import exercise\n\n{function} = {lookup}"
-    return written
-
-
-def careless():
-    """A right lesson with one function that never ends, one test cell deleted, and words on standard error."""
-    noisy = with_first_line("00-learning_rate_derivative", "import sys; print('careful', file=sys.stderr)")
-    endless = with_first_line("00-per_task_losses", "while True: pass")
-    return noisy | {"00-per_task_losses": endless["00-per_task_losses"], "00-gradient_descent-check": None}
-
-
-def parrot():
-    """Answers for the public instances."""
-    return {"01-floor": HARD_CODED.format(answers=public_answers(find("01.floor")))}
-
-
-def meddler():
-    """A test cell made empty, and a `check` that praises everything."""
-    return {
-        "01-adaptation_curve": "def adaptation_curve(*arguments):\n    return 0",
-        "01-adaptation_curve-check": "pass",
-        "01-sound_report": "def is_sound(report):\n    return 0\n\ndef check(*_):\n    print('Passed.')",
-    }
-
-
-SHADOW = """
-from metalearn.course.exercises import hidden_tests
-
-hidden_tests.hidden_test = hidden_tests._complaint = lambda *arguments: None
-"""
-SCRIPTS = """
-from IPython.display import HTML, Javascript, display
-
-display(HTML('<script>window.ran = 1</script><img src=x onerror="window.ran = 2">'), Javascript("window.ran = 3"))
-for kind in ("text/markdown", "text/latex", "image/svg+xml"):
-    display({kind: "<svg onload='window.ran = 4'><script>window.ran = 5</script></svg>"}, raw=True)
-"""
-
-
-PATCHES = """
-from metalearn.course.exercises import exercise, grading, hidden_tests
-
-hidden_tests.hidden_test = hidden_tests._complaint = lambda *arguments: None
-setattr(hidden_tests, "_complaint", lambda *arguments: None)
-nothing = setattr(hidden_tests, "_complaint", lambda *arguments: None)
-nothing = hidden_tests.__setattr__("_complaint", lambda *arguments: None)
-for each in exercise.all_exercises():
-    object.__setattr__(each, "reference", lambda *arguments: 0)
-
-
-@(lambda function: setattr(hidden_tests, "_complaint", print) or function)
-def helper(number=setattr(hidden_tests, "_complaint", lambda *arguments: None)):
-    return number
-
-
-class Patch:
-    setattr(hidden_tests, "_complaint", lambda *arguments: None)
-"""
-
-
-def patched(notebook):
-    """The grader changed by cells of the student's own, one marked as a test, by one of the lesson, below a stub."""
-    numbers = {cell.id: number for number, cell in enumerate(notebook.cells)}
-    notebook.cells[numbers["00-per_task_losses"]].source += PATCHES
-    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
-    first.source += PATCHES
-    marked = {**notebook.cells[numbers["00-per_task_losses-check"]].metadata["nbgrader"], "grade_id": "one-more"}
-    notebook.cells.insert(5, nbformat.v4.new_code_cell(PATCHES))
-    notebook.cells.insert(6, nbformat.v4.new_code_cell(PATCHES, metadata={"nbgrader": marked}))
-
-
-def spread(notebook):
-    """One solution in two cells of the student's own, and a cell of the lesson broken."""
-    numbers = {cell.id: number for number, cell in enumerate(notebook.cells)}
-    solution = notebook.cells[numbers["00-finite_difference"]]
-    own = [
-        nbformat.v4.new_code_cell("import jax\n\nminus = -1\nprint('a note')"),
-        nbformat.v4.new_code_cell(solution.source.replace("finite_difference", "my_difference", 1)),
-    ]
-    solution.source = "finite_difference = jax.tree_util.Partial(my_difference)"
-    notebook.cells[numbers["00-finite_difference"] : numbers["00-finite_difference"]] = own
-    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
-    first.source = "1 / 0"
-
-
-def own(notebook):
-    """Tasks of the student's own, in the cell that asks for them, and a helper with an imported decorator."""
-    numbers = {cell.id: number for number, cell in enumerate(notebook.cells)}
-    (asked,) = [cell for cell in notebook.cells if "yours" in cell.metadata.get("tags", [])]
-    asked.source = asked.source.replace("maxval=2.0", "maxval=7.0")
-    solution = notebook.cells[numbers["01-floor"]]
-    solution.source = f"from functools import partial\n\n\n{solution.source}\n\n\nfloor_of = partial(floor_of)"
-
-
-def twice(notebook):
-    """A solution and a test that were copied and pasted, marks of the grader included."""
-    for name in ("00-finite_difference", "00-per_task_losses-check"):
-        number = [cell.id for cell in notebook.cells].index(name)
-        notebook.cells.insert(number, nbformat.from_dict({**notebook.cells[number], "id": f"{name}-again"}))
-
-
-def scripted(notebook):
-    """JavaScript wherever a notebook can hold some."""
-    text = '<script>window.ran = 6</script><img src=x onerror="window.ran = 7"> [here](javascript:window.ran=8)'
-    notebook.cells[3:3] = [nbformat.v4.new_markdown_cell(text), nbformat.v4.new_code_cell(SCRIPTS)]
-    notebook.metadata["title"] = "</title><script>window.ran = 9</script>"
-
-
-def with_first_line(name, line):
-    """Everything right, and one line more below the docstring of one solution."""
-    solved = right(TERM[0])
-    end_of_docstring = '    """\n'
-    longer = solved[name].replace(end_of_docstring, f"{end_of_docstring}    {line}\n", 1)
-    assert longer != solved[name]
-    return solved | {name: longer}
-
-
-def with_last_lines(name, lines):
-    """Everything right, and lines below one solution that belong to no function."""
-    return {**right(TERM[0]), name: f"{right(TERM[0])[name]}\n{lines}"}
-
-
-# Submissions of the first lesson that are odd: what is written, and what is done to the notebook.
-ODD = {
-    "copied": ({}, twice),
-    "loud": (with_first_line("00-finite_difference", "print('x' * 300_000)"), None),
-    "quitter": (with_first_line("00-gradient_descent", "import os; os.kill(os.getpid(), 9)"), None),
-    "astray": (with_last_lines("00-gradient_descent", "quit()\nwhile True:\n    pass"), None),
-    "scripted": ({}, scripted),
-    "spread": ({}, spread),
-    "patched": (wrong(TERM[0]), patched),
-    "shadow": (wrong(TERM[0]), None),
-    "linked": ({}, None),
-}
-
-
-def submit(course, student, lesson, written):
-    """Hands in the released lesson with the sources of some cells changed, or the cells deleted."""
-    notebook = read(course / f"release/{lesson}/{lesson}.ipynb")
-    assert written.keys() <= {cell.id for cell in notebook.cells}
-    notebook.cells = [cell for cell in notebook.cells if written.get(cell.id, "") is not None]
-    for cell in notebook.cells:
-        cell.source = written.get(cell.id, cell.source)
-    path = course / f"submitted/{student}/{lesson}/{lesson}.ipynb"
-    path.parent.mkdir(parents=True)
-    nbformat.write(notebook, path)
-    return path
-
-
-def submit_odd(course, student):
-    """Hands in one of ODD."""
-    written, change = ODD[student]
-    path = submit(course, student, TERM[0], right(TERM[0]) | written)
-    if change:
-        notebook = read(path)
-        change(notebook)
-        nbformat.write(notebook, path)
-    if student == "shadow":  # modules of the course, and the one that starts the kernel
-        for name in ("tqdm", "ipykernel_launcher"):
-            path.with_name(f"{name}.py").write_text(SHADOW)
-    if student == "linked":
-        path.unlink()
-        path.symlink_to(course / f"source/{TERM[0]}/{TERM[0]}.ipynb")
-
-
-def squeezed(text):
-    """Code without spaces and without the tags of a page that shows it in colours."""
-    return re.sub(r"\s+", "", html.unescape(re.sub(r"<[^>]*>", "", text)))
-
-
-def nbgrader(course, *arguments, status=0):
-    """Runs the command line of nbgrader in the folder of a course; what it wrote to standard error."""
-    tools = os.path.dirname(sys.executable)  # nbgrader calls alembic by name
-    environment = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
-    command = [sys.executable, "-m", "nbgrader", *arguments]
-    ran = subprocess.run(command, cwd=course, env=environment, capture_output=True, text=True)
-    assert ran.returncode == status, ran.stderr
-    return ran.stderr
-
-
-@pytest.fixture(scope="module")
-def term(tmp_path_factory):
-    """A course after one term: the scores in its gradebook, and its folder."""
-    api = pytest.importorskip("nbgrader.api", reason="needs `uv sync --group classroom`")
-    course = tmp_path_factory.mktemp("course")
-    release(course, "--seed", SECRET, *TERM)
-    nbgrader(course, "generate_assignment", "--assignment=*")
-    for lesson in TERM:
-        submit(course, "right", lesson, right(lesson))
-        submit(course, "wrong", lesson, wrong(lesson))
-        submit(course, "untouched", lesson, {})
-    submit(course, "careless", TERM[0], careless())
-    submit(course, "parrot", TERM[1], parrot())
-    submit(course, "meddler", TERM[1], meddler())
-    changed = submit(course, "own", TERM[1], right(TERM[1]))
-    notebook = read(changed)
-    own(notebook)
-    nbformat.write(notebook, changed)
-    for student in ODD:
-        submit_odd(course, student)
-    said = nbgrader(course, "autograde", "--assignment=*", "--Execute.timeout=30", status=1)  # there is one link
-    with api.Gradebook(f"sqlite:///{course}/gradebook.db") as gradebook:
-        by_hand = gradebook.find_grade("05-three_points", TERM[2], TERM[2], "right")
-        assert by_hand.needs_manual_grade
-        by_hand.manual_score = 2.5
-        gradebook.db.commit()
-        grades = [grade for submission in gradebook.assignments for notebook in submission.notebooks
-                  for submitted in notebook.submissions for grade in submitted.grades]  # fmt: skip
-        scores = {(grade.student.id, grade.name): grade.score for grade in grades}
-        waiting = {(grade.student.id, grade.name) for grade in grades if grade.needs_manual_grade}
-    nbgrader(course, "generate_feedback", "--assignment=*")
-    return SimpleNamespace(course=course, scores=scores, waiting=waiting, said=said)
-
-
-READS_FEEDBACK = """
-import sys
-from lab import open_browser
-
-with open_browser(sys.argv[1]) as page:
-    if page is None:
-        print("no Chromium")
-    else:
-        page.goto(sys.argv[2])
-        page.wait_for_timeout(1000)
-        assert page.locator("text=per_task_losses").count()
-        assert page.evaluate("window.ran") is None
-"""
-
-
-def feedback(term, student):
-    pages = sorted((term.course / "feedback" / student).rglob("*.html"))
-    assert pages
-    return squeezed("".join(page.read_text("utf-8") for page in pages))
-
-
-POINTS = {
-    f"{exercise.id.replace('.', '-')}-check": exercise.difficulty
-    for exercise in all_exercises()
-    if exercise.lesson in {lesson[:2] for lesson in TERM}
-}
-
-
 @pytest.mark.slow
 def test_an_archive_of_submissions_is_unpacked_to_where_nbgrader_looks(tmp_path):
     pytest.importorskip("nbgrader", reason="needs `uv sync --group classroom`")
-    lesson = TERM[0]
+    lesson = "00_start_here"
     release(tmp_path, "--seed", SECRET, lesson)
     archive = tmp_path / f"downloaded/{lesson}/archive/all.zip"
     archive.parent.mkdir(parents=True)
@@ -690,104 +425,3 @@ def test_an_archive_of_submissions_is_unpacked_to_where_nbgrader_looks(tmp_path)
     found = {path.parts[1]: (tmp_path / path).read_text("utf-8") for path in collected}
     assert found == {student: student for student in members.values() if student}
     assert collected == {Path("submitted", student, lesson, f"{lesson}.ipynb") for student in found}
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-class TestTerm:
-    def scores(self, term, student):
-        return {name: score for (who, name), score in term.scores.items() if who == student}
-
-    def test_who_solves_everything_has_all_points(self, term):
-        assert self.scores(term, "right") == {**POINTS, "05-three_points": 2.5}
-
-    @pytest.mark.parametrize("student", ["wrong", "untouched"])
-    def test_who_solves_nothing_has_none(self, term, student):
-        assert self.scores(term, student) == dict.fromkeys([*POINTS, "05-three_points"], 0)
-
-    def test_an_answer_in_words_and_a_refused_notebook_wait_for_the_teacher(self, term):
-        refused = {("linked", name) for name in POINTS if name.startswith("00")}  # not graded at all
-        assert term.waiting == {("right", "05-three_points"), ("wrong", "05-three_points")} | refused
-
-    def test_a_function_that_never_ends_costs_itself_and_a_deleted_test_and_noise_cost_nothing(self, term):
-        expected = {name: points for name, points in POINTS.items() if name.startswith("00")}
-        assert self.scores(term, "careless") == {**expected, "00-per_task_losses-check": 0}
-
-    @pytest.mark.parametrize("student", ["parrot", "meddler"])
-    def test_no_trick_with_the_visible_tests_earns_a_point(self, term, student):
-        assert set(self.scores(term, student).values()) == {0}
-
-    @pytest.mark.parametrize("student", ["copied", "loud", "scripted", "astray", "spread"])
-    def test_what_only_disturbs_costs_nothing(self, term, student):
-        """A copied cell, much output, scripts, code outside of functions, and cells that were changed or added."""
-        assert self.scores(term, student) == {name: points for name, points in POINTS.items() if name.startswith("00")}
-
-    def test_a_copy_of_a_graded_cell_is_named_in_the_feedback(self, term):
-        assert feedback(term, "copied").count(squeezed("the last one counts")) == 2
-
-    def test_who_ends_the_kernel_keeps_what_was_earned_before(self, term):
-        later = {"00-gradient_descent-check", "00-learning_rate_derivative-check"}
-        first = {name: points for name, points in POINTS.items() if name.startswith("00")}
-        assert later < first.keys()
-        assert self.scores(term, "quitter") == first | dict.fromkeys(later, 0)
-        assert squeezed("so nothing below it was run") in feedback(term, "quitter")
-
-    def test_a_cell_that_a_lesson_asks_to_change_stays_the_students(self, term):
-        assert self.scores(term, "own") == {name: points for name, points in POINTS.items() if name.startswith("01")}
-        assert squeezed("maxval=7.0") in feedback(term, "own")
-
-    @pytest.mark.parametrize("student", ["shadow", "patched"])
-    def test_neither_a_file_beside_the_notebook_nor_a_cell_changes_the_grader(self, term, student):
-        assert set(self.scores(term, student).values()) == {0}
-
-    def test_the_feedback_says_what_was_not_run_and_shows_what_was_written(self, term):
-        told = feedback(term, "astray")
-        assert squeezed("only what this cell defines was run, and not what starts on line") in told
-        assert squeezed("quit()\nwhile True:") in told
-
-    def test_a_link_to_another_file_is_refused_and_named(self, term):
-        assert "is a symbolic link" in term.said
-        assert set(self.scores(term, "linked").values()) == {0}
-        assert not (term.course / "feedback/linked").exists()
-
-    def test_no_script_of_a_student_runs_where_the_feedback_is_read(self, term, tmp_path):
-        """In a process of its own: Playwright opens one browser at a time, and another test may have one open."""
-        for needed in ("playwright", "axe_playwright_python"):
-            pytest.importorskip(needed)
-        (page_of_feedback,) = (term.course / "feedback/scripted").rglob("*.html")
-        command = [sys.executable, "-c", READS_FEEDBACK, tmp_path, page_of_feedback.as_uri()]
-        ran = subprocess.run(command, cwd=Path(__file__).parents[1] / "browser", capture_output=True, text=True)
-        assert ran.returncode == 0, ran.stderr
-        if "no Chromium" in ran.stdout:
-            pytest.skip("needs Chromium")
-
-    @pytest.mark.parametrize(("student", "name"), [("parrot", "01-floor"), ("meddler", "01-sound_report")])
-    def test_the_tricks_do_fool_the_visible_tests(self, term, student, name):
-        cells = graded_cells(read(term.course / f"autograded/{student}/{TERM[1]}/{TERM[1]}.ipynb"))
-        assert "Passed." in str(cells[f"{name}-check"].outputs)
-        assert cells["01-adaptation_curve-check"].source.startswith("check(")  # nbgrader put it back
-
-    def test_the_feedback_names_the_mistake(self, term):
-        told = feedback(term, "wrong")
-        for name in POINTS:
-            exercise = find(name.removesuffix("-check").replace("-", ".", 1))
-            message = f"{exercise.id}: not right on the hidden instances. {exercise.misconceptions[0].diagnosis}"
-            assert squeezed(f"AssertionError: {message}") in told
-
-    def test_no_student_sees_the_secret(self, term):
-        seeds = [hidden_seed(SECRET, exercise.id) for exercise in all_exercises()]
-        pages = [path for folder in ("release", "feedback") for path in (term.course / folder).rglob("*.*")]
-        assert len(pages) == len(TERM) * 4 + 4 + len(ODD) - 1  # and no other file
-        for page in pages:
-            text = page.read_text("utf-8")
-            assert SECRET not in text and not any(str(seed) in text for seed in seeds)
-
-    def test_no_student_sees_a_solution(self, term):
-        released = squeezed("".join(path.read_text("utf-8") for path in (term.course / "release").rglob("*.ipynb")))
-        assert "HIDDENTESTS" not in released and "SOLUTION" not in released
-        own, others = feedback(term, "right"), feedback(term, "wrong") + feedback(term, "untouched")
-        for lesson in TERM:
-            text = (ROOT / f"solutions/{lesson}.py").read_text("utf-8")
-            for solution in re.findall(rf"{builder.BEGIN}\n(    .*?)\n *{builder.END}", text, re.DOTALL):
-                assert squeezed(solution) in own and squeezed(solution) not in others
-                assert squeezed(solution.replace("\n", "\\n").replace('"', '\\"')) not in released

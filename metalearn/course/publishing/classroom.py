@@ -1,7 +1,7 @@
 """What the nbgrader of a released course does otherwise: `nbgrader_config.py` names these classes.
 
     Collector       finds student and lesson in the names that learning platforms give to files
-    Sanitize        refuses a notebook that is a link, and takes copies of graded cells for what they are
+    Sanitize        refuses a notebook that is a link, and mends what was copied, deleted or marked otherwise
     Execute         runs the lesson as it was handed out, and what the student's cells define
     FeedbackPage    writes the page that a student reads, without scripts
 
@@ -9,6 +9,9 @@ It is imported by nbgrader only.
 """
 
 import ast
+import copy
+import json
+import os
 import re
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path, PurePath
@@ -27,15 +30,22 @@ from nbgrader.converters import Autograde
 from nbgrader.plugins import FileNameCollectorPlugin
 from nbgrader.preprocessors import Execute as NbgraderExecute
 from nbgrader.preprocessors import NbGraderPreprocessor
-from nbgrader.utils import is_grade
+from nbgrader.utils import is_grade, is_solution
 
 from metalearn.course import syllabus
+from metalearn.course.exercises.hidden_tests import VARIABLE
 
 LINKED = "is a symbolic link. A submission is a file of its own; ask for the notebook itself"
 COPY = "This is a copy of a cell that is graded: the last one counts."
+DELETED = "This cell was missing: the exercise is judged by what the other cells define."
 LEFT_OUT = "For the grade, only what this cell defines was run, and not what starts on line {}.\n"
 KERNEL_ENDED = "The kernel ended in an earlier cell, or in this one, so nothing below it was run."
 
+_BUILT_INS = """
+abs bool complex dict enumerate float frozenset int len list max min range round set str sum tuple zip
+"""
+_BUILT_IN = frozenset(re.findall(r"\S+", _BUILT_INS))
+_MEASURED = re.compile(r"\A(\s*%%(time|capture)\b[^\n]*\n)+")
 _STUDENT = re.compile(r"\w[\w .@+'-]*")  # no path, no pattern of a shell, nothing hidden
 _MOODLE = re.compile(r"(?P<student>.+?)_\d+_assignsubmission_file_?")
 _AGAIN = re.compile(r"-\d+$| ?\(\d+\)$")  # Canvas's second attempt, a browser's second download
@@ -104,31 +114,58 @@ def _grade_id(cell: NotebookNode) -> str | None:
     return (cell.metadata.get("nbgrader") or {}).get("grade_id")
 
 
+def _tags(cell: NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
 class Sanitize(NbGraderPreprocessor):
-    """Refuses links, and unmarks what nbgrader would refuse the whole notebook for: copies and unknown graded cells."""
+    """Refuses links, and puts right what nbgrader would refuse the whole notebook for, or believe.
+
+    Metadata are those that were handed out, only the last copy of a cell has one, and missing cells come back.
+    """
 
     def preprocess(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
         """Called by nbgrader before anything else is done with a submission."""
         notebook = Path(resources["metadata"]["path"]) / f"{resources['metadata']['name']}.ipynb"
         if any(path.is_symlink() for path in (notebook, notebook.parent, notebook.parent.parent)):
             raise ValueError(f"{notebook} {LINKED}.")
-        known = {_grade_id(cell) for cell in _handed_out(self, resources).cells} - {None}
+        lesson = _handed_out(self, resources)
+        nb.metadata = lesson.metadata
+        known = {_grade_id(cell): cell for cell in lesson.cells if _grade_id(cell)}
         seen = set()
         for cell in reversed(nb.cells):
-            if _grade_id(cell) in seen:
-                del cell.metadata["nbgrader"]
+            name = _grade_id(cell) or cell.get("id")  # which is the same, if the marks are gone
+            if name in seen:
+                cell.metadata.pop("nbgrader", None)
                 cell.source = f"{'# ' if cell.cell_type == 'code' else ''}{COPY}\n\n{cell.source}"
-            elif _grade_id(cell) in known:
-                seen.add(_grade_id(cell))
+            elif name in known:
+                seen.add(name)
+                cell.metadata = copy.deepcopy(known[name].metadata)
             else:
                 cell.metadata.pop("nbgrader", None)
+        present = {cell.get("id") for cell in nb.cells} | {cell.source for cell in nb.cells}
+        missing = [
+            cell for cell in lesson.cells if "imports" in _tags(cell) and present.isdisjoint((cell.id, cell.source))
+        ]
+        nb.cells[:0] = [_without_id(cell, cell.source) for cell in missing]
+        solutions = (
+            cell for name, cell in known.items() if name not in seen and is_solution(cell) and not is_grade(cell)
+        )
+        nb.cells += [_without_id(cell, f"# {DELETED}") for cell in solutions]  # nbgrader puts the test below it
         return nb, resources
+
+
+def _without_id(cell: NotebookNode, source: str) -> NotebookNode:
+    """A cell of the lesson as older formats have it."""
+    kept = {key: value for key, value in cell.items() if key != "id"}
+    return nbformat.from_dict(copy.deepcopy({**kept, "source": source}))
 
 
 def definitions(source: str, imported: Container[str] = ()) -> tuple[str, list[int]]:
     """What a cell defines: its imports, functions, classes and constants, and the lines where other statements start.
 
-    A constant is a name set to a value for which nothing is called but what was imported, as `jnp.array` and `partial`.
+    A constant is a name set to a value for which nothing is called but what was imported, as `jnp.array` and `partial`,
+    or is built in, as `len`. Imports and definitions may stand below `if` and `try`.
     So what a student writes into a function is run when it is judged, and of what stands outside of it only
     decorators, bases and imported functions are called before.
 
@@ -136,7 +173,7 @@ def definitions(source: str, imported: Container[str] = ()) -> tuple[str, list[i
       source: the cell's.
       imported: names that cells import from modules; their functions may be called, as those of modules may.
     """
-    code = TransformerManager().transform_cell(source)
+    code = _plain(source)
     try:
         others = [each for each in ast.parse(code).body if not _defines(each, imported)]
     except (SyntaxError, ValueError):  # it is run as it stands, so that the feedback shows what is wrong with it
@@ -151,16 +188,25 @@ def definitions(source: str, imported: Container[str] = ()) -> tuple[str, list[i
 def imports(source: str) -> set[str]:
     """The names that a cell imports from modules."""
     try:
-        tree = ast.parse(TransformerManager().transform_cell(source))
+        tree = ast.parse(_plain(source))
     except (SyntaxError, ValueError):
         return set()
     found = [node.names for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     return {alias.asname or alias.name for names in found for alias in names}
 
 
+def _plain(source: str) -> str:
+    """Python for a cell, line for line; what measures a cell or catches what it prints leaves it as it is."""
+    plain = _MEASURED.sub(lambda magics: "#\n" * magics[0].count("\n"), source)
+    return TransformerManager().transform_cell(plain)
+
+
 def _defines(statement: ast.stmt, imported: Container[str]) -> bool:
     def quiet(*parts: ast.AST | None) -> bool:
         return all(_is_quiet(part, imported) for part in parts)
+
+    def define(*statements: ast.stmt) -> bool:
+        return all(_defines(each, imported) for each in statements)
 
     match statement:
         case ast.Import() | ast.ImportFrom():
@@ -168,24 +214,41 @@ def _defines(statement: ast.stmt, imported: Container[str]) -> bool:
         case ast.FunctionDef(args=arguments, decorator_list=decorators, returns=returned):
             return quiet(arguments, *decorators, returned)
         case ast.ClassDef(bases=bases, keywords=keywords, decorator_list=decorators, body=body):
-            return all(_defines(each, imported) for each in body) and quiet(*bases, *keywords, *decorators)
+            return define(*body) and quiet(*bases, *keywords, *decorators)
         case ast.Assign(targets=targets, value=value):
-            return all(isinstance(target, ast.Name) for target in targets) and quiet(value)
+            return all(map(_is_a_name, targets)) and quiet(value)
         case ast.AnnAssign(target=ast.Name(), annotation=annotation, value=value):
             return quiet(annotation, value)
+        case ast.If(test=test, body=body, orelse=otherwise):
+            return quiet(test) and define(*body, *otherwise)
+        case ast.Try(body=body, handlers=handlers, orelse=otherwise, finalbody=last):
+            caught = [each for handler in handlers for each in handler.body]
+            return quiet(*(handler.type for handler in handlers)) and define(*body, *caught, *otherwise, *last)
         case ast.Pass() | ast.Expr(value=ast.Constant()):
             return True
     return False
 
 
+def _is_a_name(target: ast.expr) -> bool:
+    match target:
+        case ast.Tuple(elts=several) | ast.List(elts=several):
+            return all(map(_is_a_name, several))
+        case ast.Starred(value=one):
+            return _is_a_name(one)
+    return isinstance(target, ast.Name)
+
+
 def _is_quiet(part: ast.AST | None, imported: Container[str]) -> bool:
-    """Whether nothing is called in it but what was imported; what a lambda holds is not called yet."""
+    """Whether nothing is called in it but what was imported or makes a number or a container of Python.
+
+    What a lambda holds is not called yet.
+    """
     match part:
         case None:
             return True
         case ast.Lambda(args=arguments):
             return _is_quiet(arguments, imported)
-        case ast.Call(func=ast.Name(id=name)) if name not in imported:
+        case ast.Call(func=ast.Name(id=name)) if name not in imported and name not in _BUILT_IN:
             return False
         case ast.Call(func=function) if not (isinstance(function, ast.Name) or _is_of_a_module(function)):
             return False
@@ -200,7 +263,13 @@ def _is_of_a_module(function: ast.expr) -> bool:
 
 def _is_the_students(cell: NotebookNode) -> bool:
     """Whether a lesson asks the learner to change this cell of it."""
-    return "exercise" in cell.metadata or "yours" in cell.metadata.get("tags", [])
+    return "exercise" in cell.metadata or "yours" in _tags(cell)
+
+
+def _without_secret(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Outputs in which the secret does not stand as it is, for a student may print the whole environment."""
+    secret = json.dumps(os.environ.get(VARIABLE, ""))[1:-1]
+    return nbformat.from_dict(json.loads(json.dumps(outputs).replace(secret, "..."))) if secret else outputs
 
 
 class Execute(NbgraderExecute):
@@ -218,13 +287,16 @@ class Execute(NbgraderExecute):
         self._ours = {cell.id: cell.source for cell in cells if not _is_the_students(cell)}
         self._imported = set().union(*(imports(cell.source) for cell in nb.cells if cell.cell_type == "code"))
         try:
-            return super().preprocess(nb, resources, km)
+            nb, resources = super().preprocess(nb, resources, km)
         except DeadKernelError:
             self.log.warning("The kernel ended in cell %d: what is below it earns nothing.", self._reached)
-        for cell in nb.cells[self._reached :]:
+            said = {"ename": "DeadKernelError", "evalue": KERNEL_ENDED, "traceback": [KERNEL_ENDED]}
+            for cell in nb.cells[self._reached :]:
+                if cell.cell_type == "code":
+                    cell.outputs = [*cell.outputs, new_output("error", **said)]
+        for cell in nb.cells:
             if cell.cell_type == "code":
-                said = {"ename": "DeadKernelError", "evalue": KERNEL_ENDED, "traceback": [KERNEL_ENDED]}
-                cell.outputs = [*cell.outputs, new_output("error", **said)]
+                cell.outputs = _without_secret(cell.outputs)
         return nb, resources
 
     def preprocess_cell(self, cell: NotebookNode, resources: Any, index: int) -> Any:
@@ -234,7 +306,11 @@ class Execute(NbgraderExecute):
             return cell, resources
         if cell.get("id") in self._ours and _grade_id(cell) is None:
             cell.source = self._ours[cell.id]
-        if _grade_id(cell) in self._tests or cell.source in self._known:  # nbgrader itself puts a test back
+        if _grade_id(cell) in self._tests:  # nbgrader itself puts it back, and would take a number shown for points
+            cell, resources = super().preprocess_cell(cell, resources, index)
+            cell.outputs = [output for output in cell.outputs if output.output_type != "execute_result"]
+            return cell, resources
+        if cell.source in self._known:
             return super().preprocess_cell(cell, resources, index)
         written = cell.source
         cell.source, left_out = definitions(written, self._imported)
