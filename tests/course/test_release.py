@@ -167,9 +167,9 @@ class TestFolder:
             (lambda to: (to / "thesis.tex").write_text(""), (), "holds something that is not a release"),
             (lambda to: (to / "gradebook.db").write_text(""), (), "holds something that is not a release"),
             (lambda to: to.rmdir() or to.write_text(""), (), "holds something that is not a release"),
-            (lambda to: release(to, "start_here"), ("--seed", "another"), "has another seed, in hidden_seed"),
+            (lambda to: release(to, "start_here"), ("--seed", "another one"), "has another seed, in hidden_seed"),
             (lambda to: change_a_released_lesson(to), (), "points or text were changed there"),
-            (lambda to: None, ("--seed", " "), "--seed must not be empty"),
+            (lambda to: None, ("--seed", " guessed "), "--seed must have at least 8 characters"),
             (lambda to: None, ("calculus",), "no such lesson: calculus"),
         ],
     )

@@ -10,7 +10,6 @@ It is imported by nbgrader only.
 
 import ast
 import copy
-import json
 import os
 import re
 from collections.abc import Container, Iterable, Iterator
@@ -266,10 +265,16 @@ def _is_the_students(cell: NotebookNode) -> bool:
     return "exercise" in cell.metadata or "yours" in _tags(cell)
 
 
-def _without_secret(outputs: list[NotebookNode]) -> list[NotebookNode]:
+def _without(secret: str, part: Any) -> Any:
     """Outputs in which the secret does not stand as it is, for a student may print the whole environment."""
-    secret = json.dumps(os.environ.get(VARIABLE, ""))[1:-1]
-    return nbformat.from_dict(json.loads(json.dumps(outputs).replace(secret, "..."))) if secret else outputs
+    match part:
+        case str():
+            return part.replace(secret, "...")
+        case list():
+            return [_without(secret, each) for each in part]
+        case dict():
+            return nbformat.from_dict({key: _without(secret, value) for key, value in part.items()})
+    return part
 
 
 class Execute(NbgraderExecute):
@@ -296,7 +301,7 @@ class Execute(NbgraderExecute):
                     cell.outputs = [*cell.outputs, new_output("error", **said)]
         for cell in nb.cells:
             if cell.cell_type == "code":
-                cell.outputs = _without_secret(cell.outputs)
+                cell.outputs = _without(os.environ[VARIABLE], cell.outputs)
         return nb, resources
 
     def preprocess_cell(self, cell: NotebookNode, resources: Any, index: int) -> Any:

@@ -23,6 +23,7 @@ from metalearn.course.exercises.hidden_tests import VARIABLE
 from metalearn.course.publishing import builder, page
 
 CONFIG_FILE, SEED_FILE = "nbgrader_config.py", "hidden_seed"
+SHORTEST = 8  # characters of a secret
 QUESTION_POINTS = 3  # an exercise is worth its difficulty: 1, 2 or 3
 CONFIG = f'''\
 """How nbgrader runs this course. Neither this folder nor any copy of it belongs where students can read it."""
@@ -74,8 +75,10 @@ def release(root: Path, to: Path, slugs: Sequence[str] = (), secret: str | None 
     """
     seed_file, config_file = to / SEED_FILE, to / CONFIG_FILE
     stored = seed_file.read_text("utf-8").strip() if seed_file.exists() else None
-    if secret is not None and not secret.strip():
-        raise ValueError("--seed must not be empty; leave it out for a random one")
+    if secret is not None and len(secret.strip()) < SHORTEST:
+        raise ValueError(
+            f"--seed must have at least {SHORTEST} characters, or it is guessed; leave it out for a random one"
+        )
     if stored is None and (any(to.iterdir()) if to.is_dir() else to.exists()):
         raise ValueError(f"{to} holds something that is not a release of this course; choose a new folder")
     if stored and secret and stored != secret.strip():
