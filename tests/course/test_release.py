@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import nbformat
 import numpy as np
 import pytest
+from students import ROOT, TERM, graded_cells, read, right, wrong
 
 from metalearn.course import __main__ as command
 from metalearn.course import syllabus
@@ -24,7 +25,6 @@ from metalearn.course.exercises.hidden_tests import VARIABLE, hidden_seed, hidde
 from metalearn.course.publishing import builder
 from metalearn.course.publishing.release import CONFIG_FILE, QUESTION_POINTS, SEED_FILE, to_release
 
-ROOT = Path(__file__).parents[2]
 SECRET = "a secret that must not leak"
 LESSONS = sorted((ROOT / "solutions").glob("*.py"))
 QUESTIONS = {"02.curvature_bound", "03.proportional", "05.three_points", "16.conclusion"}
@@ -33,18 +33,6 @@ EVERY_LESSON = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.st
 
 def release(to, *arguments):
     return command.main(["release", "--root", str(ROOT), "--to", str(to), *arguments])
-
-
-def read(path):
-    return nbformat.read(path, as_version=4)
-
-
-def graded_cells(notebook):
-    """Cells that nbgrader handles, by their grade_id."""
-    marked = [cell for cell in notebook.cells if "nbgrader" in cell.metadata]
-    cells = {cell.metadata.nbgrader.grade_id: cell for cell in marked}
-    assert len(cells) == len(marked)
-    return cells
 
 
 def without_hidden_tests(source):
@@ -161,6 +149,11 @@ class TestFolder:
     def test_only_its_owner_reads_the_seed(self, tmp_path):
         release(tmp_path, "start_here")
         assert (tmp_path / SEED_FILE).stat().st_mode & 0o777 == 0o600
+
+    @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+    def test_is_closed_to_all_others_on_the_machine(self, tmp_path):
+        release(tmp_path / "class", "start_here")
+        assert (tmp_path / "class").stat().st_mode & 0o777 == 0o700
 
     def test_has_a_random_seed_if_none_is_given(self, tmp_path):
         seeds = set()
@@ -392,29 +385,10 @@ def public_answers(exercise):
 
 # --- a term, with nbgrader ------------------------------------------------------------------------------------
 
-TERM = ("00_start_here", "01_learning_to_learn", "05_fo_b_maml")  # the fastest lessons, one of them with a question
 HARD_CODED = """
 def floor_of(targets):
     return {answers}[targets.shape]
 """
-
-
-def right(lesson):
-    """What a student who solves everything writes, by cell."""
-    worked = builder.to_solution(builder.read_source(ROOT / f"solutions/{lesson}.py"))
-    return {cell.id: cell.source for cell in worked.cells if cell.metadata.keys() & {"exercise", "question"}}
-
-
-def wrong(lesson):
-    """Every exercise the way its likeliest misconception has it."""
-    cells = graded_cells(to_release(builder.read_source(ROOT / f"solutions/{lesson}.py")))
-    written = dict.fromkeys(right(lesson), "I do not know.")
-    for name, cell in cells.items():
-        if "exercise" in cell.metadata:
-            id, function = re.match(r'check\("(.+)", (\w+)\)', cells[f"{name}-check"].source).groups()
-            lookup = f'exercise.find("{id}").misconceptions[0].function'
-            written[name] = f"from metalearn.course.exercises import exercise\n\n{function} = {lookup}"
-    return written
 
 
 def careless():

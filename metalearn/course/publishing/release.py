@@ -91,7 +91,7 @@ def release(root: Path, to: Path, slugs: Sequence[str] = (), secret: str | None 
                 "Students may have it already, and a gradebook may know it. Leave this lesson out, choose a new "
                 "folder, or delete that notebook if neither is so."
             )
-    to.mkdir(parents=True, exist_ok=True)
+    to.mkdir(mode=0o700, parents=True, exist_ok=True)  # on a hub the students' accounts are on the same machine
     if not stored:
         seed_file.touch(mode=0o600)
         seed_file.write_text((secret or secrets.token_urlsafe(32)).strip() + "\n", "utf-8")
