@@ -16,7 +16,10 @@ from types import SimpleNamespace
 import nbformat
 import numpy as np
 import pytest
-from students import ROOT, TERM, graded_cells, read, right, wrong
+from bs4 import BeautifulSoup
+from nbconvert.exporters import HTMLExporter
+from students import ROOT, TERM, graded_cells, read, right, scripted, wrong
+from traitlets.config import loader
 
 from metalearn.course import __main__ as command
 from metalearn.course import syllabus
@@ -193,6 +196,36 @@ class TestFolder:
         assert stopped.value.code == 2
         assert message in capsys.readouterr().err
         assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+class TestConfiguration:
+    @pytest.fixture
+    def classroom(self):
+        return pytest.importorskip("metalearn.course.publishing.classroom", reason="needs nbgrader")
+
+    @pytest.fixture
+    def config(self, tmp_path, monkeypatch):
+        """That of a release, as nbgrader reads it."""
+        for name in ("PYTHONSAFEPATH", VARIABLE):
+            monkeypatch.setenv(name, "as before")
+        release(tmp_path, "start_here")
+        return loader.PyFileConfigLoader(CONFIG_FILE, str(tmp_path)).load_config()
+
+    def test_holds_no_setting_that_a_step_of_nbgrader_warns_of(self, classroom, config):
+        for step in [*classroom.SANITIZE, *classroom.AUTOGRADE]:
+            known = step.class_traits(config=True).keys()
+            for section in [parent.__name__ for parent in step.mro() if parent.__name__ in config]:
+                assert config[section].keys() <= known, (step, section)
+
+    def test_shows_neither_what_runs_nor_what_can_hold_something_that_does(self, classroom, config):
+        kinds = {"application/javascript": "one", "image/svg+xml": "<svg>two</svg>"}
+        outputs = [
+            nbformat.v4.new_output("display_data", {kind: text, "text/plain": "?"}) for kind, text in kinds.items()
+        ]
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(outputs=outputs)])
+        for exporter in (classroom.FeedbackPage, HTMLExporter):  # Formgrader's pages come from nbconvert's own
+            page = BeautifulSoup(exporter(config=config).from_notebook_node(notebook)[0], "html.parser")
+            assert [output.text.strip() for output in page.select(".jp-OutputArea-output")] == ["?", "?"]
 
 
 def change_a_released_lesson(to):
@@ -417,15 +450,6 @@ from metalearn.course.exercises import hidden_tests
 
 hidden_tests.hidden_test = hidden_tests._complaint = lambda *arguments: None
 """
-SCRIPTS = """
-from IPython.display import HTML, Javascript, display
-
-display(HTML('<script>window.ran = 1</script><img src=x onerror="window.ran = 2">'), Javascript("window.ran = 3"))
-for kind in ("text/markdown", "text/latex", "image/svg+xml"):
-    display({kind: "<svg onload='window.ran = 4'><script>window.ran = 5</script></svg>"}, raw=True)
-"""
-
-
 PATCHES = """
 from metalearn.course.exercises import exercise, grading, hidden_tests
 
@@ -486,13 +510,6 @@ def twice(notebook):
     for name in ("00-finite_difference", "00-per_task_losses-check"):
         number = [cell.id for cell in notebook.cells].index(name)
         notebook.cells.insert(number, nbformat.from_dict({**notebook.cells[number], "id": f"{name}-again"}))
-
-
-def scripted(notebook):
-    """JavaScript wherever a notebook can hold some."""
-    text = '<script>window.ran = 6</script><img src=x onerror="window.ran = 7"> [here](javascript:window.ran=8)'
-    notebook.cells[3:3] = [nbformat.v4.new_markdown_cell(text), nbformat.v4.new_code_cell(SCRIPTS)]
-    notebook.metadata["title"] = "</title><script>window.ran = 9</script>"
 
 
 def with_first_line(name, line):

@@ -117,16 +117,27 @@ class Teacher(Desk):
 
     def score(self, student, lesson, cell, points):
         """Gives points for what no test judges."""
-        self._formgrader()
-        for name, shown in (("Manage Students", "Students"), (student, student), (lesson, lesson)):
-            self.frame.get_by_role("link", name=name, exact=True).click()
-            self.frame.locator(".breadcrumb .active").get_by_text(shown, exact=True).wait_for()
-        self.frame.get_by_role("link", name=lesson, exact=True).click()
+        self._submission(student, lesson)
         answer = self.frame.locator(f"input.score[id='{cell}']")
         answer.wait_for()
         with self.page.expect_response(lambda each: "/api/grade/" in each.url and each.request.method == "PUT"):
             answer.fill(str(points))
             answer.press("Tab")
+
+    def scripts_that_run(self, student, lesson):
+        """What the scripts of a submission leave behind, in Formgrader's page or in JupyterLab's; None if none runs."""
+        self._submission(student, lesson)
+        self.frame.locator("input.score").first.wait_for()
+        self.page.wait_for_timeout(2000)
+        left = [frame.evaluate("window.ran") for frame in self.page.frames]
+        return next((each for each in left if each is not None), None)
+
+    def _submission(self, student, lesson):
+        self._formgrader()
+        for name, shown in (("Manage Students", "Students"), (student, student), (lesson, lesson)):
+            self.frame.get_by_role("link", name=name, exact=True).click()
+            self.frame.locator(".breadcrumb .active").get_by_text(shown, exact=True).wait_for()
+        self.frame.get_by_role("link", name=lesson, exact=True).click()
 
     def _formgrader(self):
         self._menu("Formgrader")

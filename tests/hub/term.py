@@ -21,10 +21,11 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("browser", "course")]
 
+import nbformat
 from desk import Student, Teacher
 from lab import LAB_SETTINGS, free_port, open_browser, wait_for
 from machine import NAMESPACES, Machine
-from students import TERM, right, wrong
+from students import TERM, read, right, scripted, wrong
 
 from metalearn.course.exercises.exercise import all_exercises
 
@@ -69,6 +70,7 @@ ATTEMPTS = {
     ("eva", WORDS, 1): Work(right, 2.5),
 }
 LATE = {("eva", FIRST, 1)}
+SCRIPTED = {("zoe", FIRST, 1)}  # with JavaScript, for whoever looks at it
 IN_THE_DRAWN_WAY = {("ada", FIRST, 1), ("ada", WORDS, 1), ("ben", AGAIN, 1), ("ben", AGAIN, 2)}  # all cells are run
 
 
@@ -138,6 +140,11 @@ class Term:
             for cell in written.keys() & POINTS.keys():
                 assert ("Passed" in notebook.output(f"{cell}-check")) == (ATTEMPTS[attempt].how is right), cell
         student.save()
+        if attempt in SCRIPTED:
+            path = student.home / lesson / f"{lesson}.ipynb"
+            notebook = read(path)
+            scripted(notebook)
+            nbformat.write(notebook, path)
         student.submit(lesson)
 
     def grades(self):
@@ -211,6 +218,8 @@ def grade_everything(term):
             for (user, lesson, _), work in ATTEMPTS.items():
                 if work.words is not None:
                     teacher.score(user, lesson, DERIVATION, work.words)
+            for user, lesson, _ in SCRIPTED:
+                assert teacher.scripts_that_run(user, lesson) is None
             teacher.feedback(WORDS)
     grades = term.grades()
     return {attempt: grades[attempt[:2]] for attempt in ATTEMPTS if attempt[2] == 1}
