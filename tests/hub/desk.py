@@ -96,23 +96,21 @@ class Teacher(Desk):
     def generate(self, lesson):
         """Makes the students' version anew."""
         self._formgrader()
-        self._lesson(lesson).locator(".assign a").click()
+        self._row(lesson).locator(".assign a").click()
         self._close("Successfully created the student version")
 
     def autograde(self, lesson, students):
         """Grades one submission after the other, those that are graded already too."""
-        self._formgrader()
-        self._lesson(lesson).locator(".num-submissions a").click()
+        self._submissions(lesson)
         for student in students:
-            row = self.frame.locator("tbody tr").filter(has=self.frame.get_by_text(student, exact=True))
-            row.locator(".autograde a").click()
+            self._row(student).locator(".autograde a").click()
             self._close("Successfully autograded", timeout=GRADING_TIMEOUT)
 
     def feedback(self, lesson):
         """Makes all feedback anew, and lets students fetch it."""
         self._formgrader()
         for step, done in (("generate", "Successfully generated feedback"), ("release", "Successfully released feed")):
-            self._lesson(lesson).locator(f".{step}-feedback a").click()
+            self._row(lesson).locator(f".{step}-feedback a").click()
             self._close(done)
 
     def score(self, student, lesson, cell, points):
@@ -132,19 +130,22 @@ class Teacher(Desk):
         left = [frame.evaluate("window.ran") for frame in self.page.frames]
         return next((each for each in left if each is not None), None)
 
-    def _submission(self, student, lesson):
+    def _submissions(self, lesson):
         self._formgrader()
-        for name, shown in (("Manage Students", "Students"), (student, student), (lesson, lesson)):
-            self.frame.get_by_role("link", name=name, exact=True).click()
-            self.frame.locator(".breadcrumb .active").get_by_text(shown, exact=True).wait_for()
+        self._row(lesson).locator(".num-submissions a").click()
+
+    def _submission(self, student, lesson):
+        self._submissions(lesson)
+        self._row(student).locator(".student-name a").click()
+        self.frame.locator(".breadcrumb .active").get_by_text(lesson, exact=True).wait_for()
         self.frame.get_by_role("link", name=lesson, exact=True).click()
 
     def _formgrader(self):
         self._menu("Formgrader")
         self.frame = self.page.frame_locator("iframe")
 
-    def _lesson(self, lesson):
-        return self.frame.locator("tbody tr").filter(has=self.frame.get_by_text(lesson, exact=True))
+    def _row(self, name):
+        return self.frame.locator(f'tbody tr:has(:text-is("{name}"))')
 
     def _close(self, message, timeout=60):
         self.frame.get_by_text(re.compile(f"{message}|There was an error")).first.wait_for(timeout=1000 * timeout)
