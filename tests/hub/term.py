@@ -9,12 +9,14 @@ and all logs. No other check runs it.
 """
 
 import csv
+import functools
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,12 +63,9 @@ ATTEMPTS = {
     ("ben", AGAIN, 2): Work(right),
     ("ben", WORDS, 1): Work(right, 1.5),
     ("gus", FIRST, 1): Work(begun),
-    ("gus", AGAIN, 1): Work(wrong),
-    ("gus", WORDS, 1): Work(begun),
     ("zoe", FIRST, 1): Work(right),
     ("zoe", AGAIN, 1): Work(right),
     ("eva", FIRST, 1): Work(right),
-    ("eva", AGAIN, 1): Work(begun),
     ("eva", WORDS, 1): Work(right, 2.5),
 }
 LATE = {("eva", FIRST, 1)}
@@ -212,8 +211,8 @@ def play(folder):
 def grade_everything(term):
     """All first attempts; what they earn."""
     with term.step("collect, grade, derivations in Formgrader, feedback"):
-        for lesson in TERM:
-            term.teach("grade", lesson)
+        with ThreadPoolExecutor() as together:
+            list(together.map(functools.partial(term.teach, "grade"), TERM))
         with term.at(Teacher, "teacher") as teacher:
             for (user, lesson, _), work in ATTEMPTS.items():
                 if work.words is not None:
@@ -237,7 +236,7 @@ def raise_points(term):
         for user in ("ada", "eva"):
             with term.at(Student, user) as student:
                 (told,) = student.fetch_feedback(FIRST)
-                assert f"{points:.1f}" in told
+                assert f"/ {points:.1f})" in told
     return term.grades()
 
 
