@@ -217,6 +217,17 @@ class TestConfiguration:
             for section in [parent.__name__ for parent in step.mro() if parent.__name__ in config]:
                 assert config[section].keys() <= known, (step, section)
 
+    def test_shows_no_script_in_formgrader(self, classroom, config):
+        formgrader = pytest.importorskip("nbgrader.server_extensions.formgrader.handlers").template_path
+        notebook = builder.to_solution(builder.read_source(ROOT / "solutions/00_start_here.py"))
+        scripted(notebook)
+        exporter = HTMLExporter(config=config, template_name="formgrade", extra_template_basedirs=[formgrader])
+        page, _ = exporter.from_notebook_node(notebook, resources={"index": 0, "total": 1, "base_url": ""})
+        assert "window.ran" in page  # as text
+        found = BeautifulSoup(page, "html.parser").find_all()
+        assert not [tag for tag in found if tag.name == "script" and "window.ran" in tag.text]
+        assert not [tag for tag in found if "window.ran" in str(tag.attrs)]
+
     def test_shows_neither_what_runs_nor_what_can_hold_something_that_does(self, classroom, config):
         kinds = {"application/javascript": "one", "image/svg+xml": "<svg>two</svg>"}
         outputs = [

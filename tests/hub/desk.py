@@ -116,11 +116,11 @@ class Teacher(Desk):
     def score(self, student, lesson, cell, points):
         """Gives points for what no test judges."""
         self._submission(student, lesson)
-        answer = self.frame.locator(f"input.score[id='{cell}']")
-        answer.wait_for()
+        answer = self.frame.locator(f"input.score.needs_manual_grade[id='{cell}']")
+        answer.wait_for()  # the class comes with what is known of the grade; before, nothing that is typed counts
         with self.page.expect_response(lambda each: "/api/grade/" in each.url and each.request.method == "PUT"):
             answer.fill(str(points))
-            answer.press("Tab")
+            self.page.keyboard.press("Tab")
 
     def scripts_that_run(self, student, lesson):
         """What the scripts of a submission leave behind, in Formgrader's page or in JupyterLab's; None if none runs."""

@@ -51,6 +51,7 @@ c.IgnorePattern.pattern = "."  # a warning in a test cell costs no points
 c.GenerateFeedback.exporter_class = classroom.FeedbackPage
 c.WidgetsDataTypeFilter.display_data_priority = ["text/html", "text/markdown", "image/png", "text/latex", "text/plain"]
 c.HTMLExporter.sanitize_html = True  # no script of a student runs where the feedback is read
+c.HTMLExporter.filters = classroom.FILTERS  # nor in Formgrader
 os.environ["PYTHONSAFEPATH"] = "1"  # the grading kernel imports nothing from the submission's folder
 os.environ["{VARIABLE}"] = (here / "{SEED_FILE}").read_text("utf-8").strip()  # the grading kernel inherits it
 '''
