@@ -116,7 +116,7 @@ def test_every_dependency_has_an_upper_bound():
 
 def test_a_learner_installs_no_tool_of_developers_teachers_or_the_site():
     groups = PYPROJECT["dependency-groups"]
-    assert groups.keys() == {"dev", "classroom", "site"}
+    assert groups.keys() == {"dev", "classroom", "hub", "site"}
     ours = {canonicalize_name(Requirement(text).name) for group in groups.values() for text in group}
     learners = {canonicalize_name(Requirement(text).name) for text in requires("metalearn-course")}
     assert ours & learners == set()

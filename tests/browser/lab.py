@@ -123,6 +123,8 @@ class Notebook:
 
     def set_source(self, cell_id, source):
         """Replaces a cell's text, as a learner would, with the keyboard."""
+        if self.cell(cell_id).locator(".jp-RenderedMarkdown").is_visible():
+            self.cell(cell_id).locator(".jp-RenderedMarkdown").dblclick()
         self.cell(cell_id).locator(".cm-content").focus()  # a click would depend on the layout
         self.page.keyboard.press("ControlOrMeta+a")
         self.page.keyboard.insert_text(source)
@@ -305,7 +307,7 @@ def _server(folder, scratch):
     (settings / "default_setting_overrides.json").write_text(LAB_SETTINGS)
     private = {f"JUPYTER_{kind.upper()}_DIR": str(scratch / kind) for kind in ("config", "data", "runtime")}
     private |= {"IPYTHONDIR": str(scratch / "ipython"), "METALEARN_PROGRESS": str(scratch / "progress.json")}
-    token, port = secrets.token_hex(16), _free_port()
+    token, port = secrets.token_hex(16), free_port()
     options = [f"--ServerApp.{name}" for name in (f"root_dir={folder}", f"port={port}", "allow_root=True")]
     options.append("--LabApp.expose_app_in_browser=True")  # to change the theme
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--IdentityProvider.token={token}", *options]
@@ -313,7 +315,7 @@ def _server(folder, scratch):
     with (scratch / "server.log").open("w") as log:
         server = subprocess.Popen(command, env=os.environ | private, stdout=log, stderr=subprocess.STDOUT)
         try:
-            _wait_for(f"{url}/api?token={token}", server, scratch / "server.log")
+            wait_for(f"{url}/api?token={token}", server, scratch / "server.log")
             yield url, token, server
         finally:
             server.terminate()
@@ -323,13 +325,13 @@ def _server(folder, scratch):
                 server.kill()
 
 
-def _free_port():
+def free_port():
     with socket.socket() as free:
         free.bind(("localhost", 0))
         return free.getsockname()[1]
 
 
-def _wait_for(url, server, log):
+def wait_for(url, server, log):
     deadline = time.monotonic() + START_TIMEOUT
     while True:
         try:

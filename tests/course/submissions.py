@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import nbformat
 import numpy as np
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output, new_raw_cell
-from students import TERM, right, wrong
+from students import SCRIPTS, TERM, right, with_scripts, wrong
 
 from metalearn.course.exercises.exercise import all_exercises, find
 
@@ -949,23 +949,12 @@ def linked(path):
     path.symlink_to(path.parents[3] / f"source/{LESSON}/{LESSON}.ipynb")
 
 
-SCRIPTS = """
-from IPython.display import HTML, Javascript, display
-
-display(HTML('<script>window.ran = 1</script><img src=x onerror="window.ran = 2">'), Javascript("window.ran = 3"))
-for kind in ("text/markdown", "text/latex", "image/svg+xml"):
-    display({kind: "<svg onload='window.ran = 4'><script>window.ran = 5</script></svg>"}, raw=True)
-"""
-
-
 @cheating(everything, start=right)
 def scripted(notebook):
     """All is right, and JavaScript stands wherever a notebook can hold some."""
-    text = '<script>window.ran = 6</script><img src=x onerror="window.ran = 7"> [here](javascript:window.ran=8)'
-    shows = f"def show():\n{textwrap.indent(SCRIPTS, '    ')}"
-    insert(notebook, FINITE_DIFFERENCE, new_markdown_cell(text), SCRIPTS, shows)
+    with_scripts(notebook)
+    insert(notebook, FINITE_DIFFERENCE, f"def show():\n{textwrap.indent(SCRIPTS, '    ')}")
     first_line(notebook, FINITE_DIFFERENCE, "show()")
-    notebook.metadata["title"] = "</title><script>window.ran = 9</script>"
 
 
 @cheating()

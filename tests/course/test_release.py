@@ -10,8 +10,11 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from students import ROOT, graded_cells
+from bs4 import BeautifulSoup
+from nbconvert.exporters import HTMLExporter
+from students import ROOT, graded_cells, with_scripts
 from submissions import nbgrader
+from traitlets.config import loader
 
 from metalearn.course import __main__ as command
 from metalearn.course import syllabus
@@ -145,6 +148,11 @@ class TestFolder:
         release(tmp_path, "start_here")
         assert (tmp_path / SEED_FILE).stat().st_mode & 0o777 == 0o600
 
+    @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+    def test_is_closed_to_all_others_on_the_machine(self, tmp_path):
+        release(tmp_path / "class", "start_here")
+        assert (tmp_path / "class").stat().st_mode & 0o777 == 0o700
+
     def test_has_a_random_seed_if_none_is_given(self, tmp_path):
         seeds = set()
         for name in ("one", "two"):
@@ -183,6 +191,47 @@ class TestFolder:
         assert stopped.value.code == 2
         assert message in capsys.readouterr().err
         assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+class TestConfiguration:
+    @pytest.fixture
+    def classroom(self):
+        return pytest.importorskip("metalearn.course.publishing.classroom", reason="needs nbgrader")
+
+    @pytest.fixture
+    def config(self, tmp_path, monkeypatch):
+        """That of a release, as nbgrader reads it."""
+        for name in ("PYTHONSAFEPATH", VARIABLE):
+            monkeypatch.setenv(name, "as before")
+        release(tmp_path, "start_here")
+        return loader.PyFileConfigLoader(CONFIG_FILE, str(tmp_path)).load_config()
+
+    def test_holds_no_setting_that_a_step_of_nbgrader_warns_of(self, classroom, config):
+        for step in [*classroom.SANITIZE, *classroom.AUTOGRADE]:
+            known = step.class_traits(config=True).keys()
+            for section in [parent.__name__ for parent in step.mro() if parent.__name__ in config]:
+                assert config[section].keys() <= known, (step, section)
+
+    def test_shows_no_script_in_formgrader(self, classroom, config):
+        formgrader = pytest.importorskip("nbgrader.server_extensions.formgrader.handlers").template_path
+        notebook = builder.to_solution(builder.read_source(ROOT / "solutions/00_start_here.py"))
+        with_scripts(notebook)
+        exporter = HTMLExporter(config=config, template_name="formgrade", extra_template_basedirs=[formgrader])
+        page, _ = exporter.from_notebook_node(notebook, resources={"index": 0, "total": 1, "base_url": ""})
+        assert "window.ran" in page  # as text
+        found = BeautifulSoup(page, "html.parser").find_all()
+        assert not [tag for tag in found if tag.name == "script" and "window.ran" in tag.text]
+        assert not [tag for tag in found if "window.ran" in str(tag.attrs)]
+
+    def test_shows_neither_what_runs_nor_what_can_hold_something_that_does(self, classroom, config):
+        kinds = {"application/javascript": "one", "image/svg+xml": "<svg>two</svg>"}
+        outputs = [
+            nbformat.v4.new_output("display_data", {kind: text, "text/plain": "?"}) for kind, text in kinds.items()
+        ]
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(outputs=outputs)])
+        for exporter in (classroom.FeedbackPage, HTMLExporter):  # Formgrader's pages come from nbconvert's own
+            page = BeautifulSoup(exporter(config=config).from_notebook_node(notebook)[0], "html.parser")
+            assert [output.text.strip() for output in page.select(".jp-OutputArea-output")] == ["?", "?"]
 
 
 def change_a_released_lesson(to):

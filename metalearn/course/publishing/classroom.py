@@ -356,21 +356,23 @@ def clean(page: Any) -> str:
     return bleach.clean(str(page), _TAGS, _may_stay, protocols=protocols, css_sanitizer=CSSSanitizer())
 
 
+@pass_context
+def markdown2html(context: Any, source: str) -> str:
+    """A text's HTML."""
+    return clean(_EXPORTER.markdown2html(context, source))
+
+
 class FeedbackPage(HTMLExporter):
     """The page of feedback. A student wrote a part of it, and whoever opens it may be signed in as a teacher."""
 
     def default_filters(self) -> Iterator[tuple[str, Any]]:
         """The filters of nbconvert's templates."""
         yield from super().default_filters()
-        yield "markdown2html", self.markdown2html
-        yield "clean_html", clean
-
-    @pass_context
-    def markdown2html(self, context: Any, source: str) -> str:
-        """A text's HTML."""
-        return clean(super().markdown2html(context, source))
+        yield from FILTERS.items()
 
 
+_EXPORTER = HTMLExporter()
+FILTERS = {"markdown2html": markdown2html, "clean_html": clean}  # Formgrader's pages need them too
 _DEFAULTS = {
     name: list(trait.default()) for name, trait in Autograde.class_traits().items() if "_preprocessors" in name
 }

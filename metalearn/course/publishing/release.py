@@ -50,8 +50,9 @@ c.Execute.raise_on_iopub_timeout = False  # much output is cut, and graded
 c.IgnorePattern.enabled = True
 c.IgnorePattern.pattern = "(?s)."  # a warning in a test cell costs no points, nor does an empty line
 c.GenerateFeedback.exporter_class = classroom.FeedbackPage
-c.NbConvertBase.display_data_priority = ["text/html", "text/markdown", "image/png", "text/latex", "text/plain"]
+c.WidgetsDataTypeFilter.display_data_priority = ["text/html", "text/markdown", "image/png", "text/latex", "text/plain"]
 c.HTMLExporter.sanitize_html = True  # no script of a student runs where the feedback is read
+c.HTMLExporter.filters = classroom.FILTERS  # nor in Formgrader
 os.environ["PYTHONSAFEPATH"] = "1"  # the grading kernel imports nothing from the submission's folder
 os.environ["{VARIABLE}"] = (here / "{SEED_FILE}").read_text("utf-8").strip()  # the grading kernel inherits it
 '''
@@ -94,7 +95,7 @@ def release(root: Path, to: Path, slugs: Sequence[str] = (), secret: str | None 
                 "Students may have it already, and a gradebook may know it. Leave this lesson out, choose a new "
                 "folder, or delete that notebook if neither is so."
             )
-    to.mkdir(parents=True, exist_ok=True)
+    to.mkdir(mode=0o700, parents=True, exist_ok=True)  # on a hub the students' accounts are on the same machine
     if not stored:
         seed_file.touch(mode=0o600)
         seed_file.write_text((secret or secrets.token_urlsafe(32)).strip() + "\n", "utf-8")
