@@ -8,6 +8,7 @@ copy of the machine's /etc and on empty /home and /srv, which are gone at the en
 and all logs. No other check runs it.
 """
 
+import argparse
 import csv
 import functools
 import os
@@ -266,8 +267,11 @@ def main():
             assert late == ((user, lesson, number) in LATE), (user, lesson, number, late)
         assert {row[:3] for row in table} == ATTEMPTS.keys()
         return 0
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", metavar="DIR", type=Path, nargs="?", help="keeps the class and all logs; new")
+    given = parser.parse_args().folder
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(sys.argv[1]) if sys.argv[1:] else Path(scratch)
+        folder = given or Path(scratch)
         folder.mkdir(exist_ok=True)
         for each in (Path(scratch), folder):
             each.chmod(0o755)  # accounts of the hub live below
