@@ -60,7 +60,8 @@ class Student(Desk):
     def fetch_feedback(self, lesson):
         """Gets the feedback to all submissions of a lesson; the text of the pages, the oldest first."""
         self._menu("Assignment List")
-        self._row("submitted", lesson).get_by_role("button", name="Fetch Feedback").click()
+        with self.page.expect_response(lambda each: "/fetch_feedback" in each.url):  # it writes pages anew
+            self._row("submitted", lesson).get_by_role("button", name="Fetch Feedback").click()
         self._row("submitted", lesson).get_by_text("view feedback").first.wait_for()
         pages = sorted((self.home / lesson / "feedback").glob(f"*/{lesson}.html"))
         return [page.read_text("utf-8") for page in pages]
