@@ -618,6 +618,7 @@ figures.robustness()
 figures.robustness_table()
 _mean_gain = {name: (_curve("step sizes", name) - _curve("plain", name)).mean() for name in test}
 assert round(100 * _curve("plain", "pencil")[_one]) == 55 and round(out_of_domain.RATES[_one] / home_rate) == 10
+assert len(out_of_domain.RATES) == 10
 assert min(_mean_gain.values()) > 0.08 and max(_mean_gain.values()) < 0.105
 _large = np.array(out_of_domain.RATES) > 0.2
 for _name in test:

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import nbformat
+import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from metalearn.course import syllabus
@@ -19,6 +20,12 @@ def test_the_first_picture_is_described_as_in_the_readme():
     described = re.search(r"!\[(.*?)\]\(solutions/readme.png\)", README.read_text("utf-8"), flags=re.DOTALL)[1]
     assert " ".join(described.split()) == readme_picture.ALT
     assert PICTURE in (PAGES / "index.md").read_text("utf-8")
+
+
+def test_the_first_picture_shows_what_its_words_say():
+    losses = {line.get_label(): line.get_ydata() for line in readme_picture.draw().axes[1].lines}
+    assert losses["MAML"][0] / losses["MAML"][1] == pytest.approx(4, abs=0.5)
+    assert losses["joint training"][:6] == pytest.approx(3, abs=0.5)
 
 
 def test_a_page_shows_stubs_folds_answers_and_needs_no_kernel():
