@@ -33,6 +33,8 @@ if TYPE_CHECKING:  # loaded by the first figure, since the library is used witho
 PALETTE_FILE = Path(__file__).with_name("palette.css")
 PALETTE_CSS = PALETTE_FILE.read_text("utf-8")
 PALETTE = {name: value for name, value in reversed(re.findall(r"--ml-(\w+): (#\w{6})", PALETTE_CSS))}  # the light one
+_NAMES = {color: name for name, color in PALETTE.items()}
+_OURS = re.compile(f"(?<!,)(?:{'|'.join(_NAMES)})")  # after a comma it is in a variable's place already
 COLORS = tuple(PALETTE[name] for name in ("blue", "orange", "violet", "text", "teal", "muted"))
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -155,7 +157,8 @@ def subplots(
         axes = figure.subplots(1, num_columns, squeeze=False, **options)[0]
     steps, most = [1, 2, 2.5, 5, 10], 7 if num_columns == 1 and width > 5 else 5
     for each in axes:
-        each.tick_params(labelleft=True)  # also where y is shared: on a narrow page the panels stand below one another
+        if options.get("sharey"):
+            each.tick_params(labelleft=True)  # on a narrow page the panels stand below one another
         each.yaxis.set_major_locator(MaxNLocator(4, steps=steps))
         each.xaxis.set_major_locator(MaxNLocator(most, steps=steps))
     return figure, axes
@@ -272,6 +275,8 @@ def _element(figure: Figure, alt: str, left: float, right: float, height: float)
         r"font: ([^;\"]*?[\d.]+px) [^;\"]*", r"font: \1 var(--jp-ui-font-family,system-ui,sans-serif)", drawing
     )
     drawing = re.sub(r">\s*\n\s*<", "><", drawing)
+    # A hundredth of a point is finer than any screen, and a third of the digits.
+    drawing = re.sub(r' d="[^"]+"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), drawing)
     left, right, height = round(left), round(right), round(height)
     box = f'viewBox="{left * _POINT:g} 0 {(right - left) * _POINT:g} {height * _POINT:g}"'
     return element(drawing[drawing.index(">") + 1 : drawing.rindex("</svg>")], right - left, height, alt, box)
@@ -420,8 +425,7 @@ def element(content: str, width: float, height: float, alt: str = "", box: str =
     """
     role = f'role="img" aria-label="{html.escape(alt)}"' if alt else 'aria-hidden="true"'
     box = box or f'viewBox="0 0 {width:g} {height:g}"'
-    for name, color in PALETTE.items():
-        content = re.sub(f"(?<!,){color}", f"var(--ml-{name},{color})", content)  # not again in an inner element
+    content = _OURS.sub(lambda found: f"var(--ml-{_NAMES[found[0]]},{found[0]})", content)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {role} width="{width:g}" '
         f'height="{height:g}" {box}>{content}</svg>'
@@ -675,6 +679,7 @@ def _claim_names(axes: Axes) -> tuple[list[Annotation], list[_Name]]:
         name = {"xytext": (0, above * _ROW * _POINT), "textcoords": "offset points", "color": PALETTE["muted"]}
         axes.annotate(axes.get_ylabel(), (0, 1), xycoords="axes fraction", annotation_clip=False, **name)
         axes.set_ylabel("")
+        axes.yaxis.set_label_coords(0, 0.5)  # else each drawing measures all ticks to find a place for it
         above += 1
     ends: list[Annotation] = []
     within: list[_Name] = []
@@ -861,18 +866,23 @@ def _plain_ticks(axis: Axis) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator, ScalarFormatter
 
     axis.set_minor_locator(NullLocator())
-    if axis.get_scale() != "log":
-        if isinstance(axis.get_major_formatter(), ScalarFormatter):
-            axis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 6)))
+    fixed, low, high = isinstance(axis.get_major_locator(), FixedLocator), *sorted(axis.get_view_interval())
+    if not fixed and axis.get_scale() == "log":
+        base = axis.get_transform().base  # type: ignore[attr-defined]
+        decades = math.log(high / low, 10)
+        subs = (1.0,) if decades > 1.5 else (1.0, 2.0, 5.0) if decades > 0.7 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
+        axis.set_major_locator(LogLocator(base, subs if base == 10 else (1.0,), numticks=6))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+    elif axis.get_scale() != "log" and isinstance(axis.get_major_formatter(), ScalarFormatter):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 6)))
+    if fixed:  # its names may go by the number of the place
         return
-    if isinstance(axis.get_major_locator(), FixedLocator):
-        return
-    low, high = axis.get_view_interval()
-    base = axis.get_transform().base  # type: ignore[attr-defined]
-    decades = math.log(high / low, 10)
-    subs = (1.0,) if decades > 1.5 else (1.0, 2.0, 5.0) if decades > 0.7 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
-    axis.set_major_locator(LogLocator(base, subs if base == 10 else (1.0,), numticks=6))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+    # A locator also names places beyond both ends, and for each of them matplotlib makes five things it never draws.
+    places = np.asarray(axis.get_majorticklocs(), float)
+    first, last, *at = axis.get_transform().transform(np.array([low, high, *places]))
+    slack = 1e-6 * (last - first)
+    seen = [place for place, x in zip(places, at, strict=True) if first - slack <= x <= last + slack]
+    axis.set_major_locator(FixedLocator(seen))
 
 
 def _tick(value: float) -> str:

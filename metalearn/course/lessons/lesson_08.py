@@ -1313,7 +1313,7 @@ def opening() -> tuple[str, str]:
     )
 
 
-_GRID = np.linspace(-1.5, 1.5, 81)
+_GRID = np.linspace(-1.5, 1.5, 41)
 
 
 @functools.partial(jax.jit, static_argnums=0)  # compiled once for a loss, and not for each place of a slider
