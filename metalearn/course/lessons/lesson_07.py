@@ -1873,20 +1873,21 @@ def trial() -> Trial:
     return Trial(np.random.default_rng(0))
 
 
-def front(build: Callable, title: str, alt: str) -> dict[str, tuple[float, tuple[float, ...]]]:
+def front(title: str, alt: str, build: Callable | None = None) -> dict[str, tuple[float, tuple[float, ...]]]:
     """Shows error against cost of the shown methods, and of a meta-gradient of one's own as soon as there is one.
 
     Args:
-      build: (loss, num_steps, learning_rate, proximal_strength) -> meta-gradient.
       title: of the figure.
       alt: what it shows, in words.
+      build: (loss, num_steps, learning_rate, proximal_strength) -> meta-gradient.
 
     Returns:
       Each entry's cost in gradients, and its errors for F_MAML and F_prox.
     """
     entries = dict(trial().entries)
     try:
-        entries["yours"] = trial().entry(build)[0]
+        if build is not None:
+            entries["yours"] = trial().entry(build)[0]
     except NotImplementedError:
         title = "The front of the shown methods; yours is not written yet"
     figure, both = plots.subplots(2, height=3.6, sharey=True)
