@@ -52,8 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--branch", default="main", help="default: main")
     command.add_argument("--hub", default=badges.HUB, metavar="URL", help="a JupyterHub that has nbgitpuller")
     command.add_argument(
-        "--write", action="store_true", help="write URL into pyproject.toml and links into the lessons"
+        "--write", action="store_true", help="write URL into pyproject.toml and links into README.md and the lessons"
     )
+    command.add_argument("--remove", action="store_true", help="take back what --write wrote, and print nothing")
     command.set_defaults(run=_badge)
 
     options = parser.parse_args(arguments)
@@ -153,6 +154,11 @@ def _site(options: argparse.Namespace) -> int:
 def _badge(options: argparse.Namespace) -> int:
     from metalearn.course.publishing import builder
 
+    if options.remove:
+        if options.write or options.repo:
+            raise ValueError("--remove takes back what --write wrote: leave --write and --repo out")
+        badges.unpublish(options.root)
+        return int(not builder.build(options.root, run=False))
     repository = badges.web_address(options.repo) if options.repo else badges.published(options.root)
     if repository is None:
         raise ValueError("--repo URL must say where the course is published, as pyproject.toml does not")

@@ -153,7 +153,7 @@ def test_the_cell_installs_what_is_missing_on_colab_and_does_nothing_elsewhere(p
         check=True,
     )
     if (place, package) == ("colab", "missing"):
-        assert f"pip: install --quiet metalearn-course[course] @ git+{GITHUB}" in ran.stdout
+        assert f"pip: install --quiet metalearn-course @ git+{GITHUB} anywidget markdown-it-py" in ran.stdout
     else:
         assert ran.stdout == ""
 
@@ -201,3 +201,30 @@ def test_where_the_course_is_published_is_written_once(tmp_path, before):
     badges.publish(tmp_path, GITHUB)
     text = (tmp_path / "pyproject.toml").read_text()
     assert badges.published(tmp_path) == GITHUB and text.count("Repository") == 1 and "c = 1" in text
+
+
+@pytest.mark.parametrize("url", [GITHUB, OTHER])
+def test_what_write_writes_remove_takes_out_again(root, url):
+    readme, project = "# A course\n\nOf lessons.\n", (root / "pyproject.toml").read_text()
+    (root / "README.md").write_text(readme)
+    for _ in range(2):
+        assert command.main(["badge", "--root", str(root), "--repo", url, "--write"]) == 0
+        assert (root / "README.md").read_text().split("\n")[1:4] == ["", badges.logos(url, "main", "00_start_here"), ""]
+        assert badges.published(root) == url and first_code_cell(root) == badges.install_cell(url)
+    assert command.main(["badge", "--root", str(root), "--remove"]) == 0
+    assert (root / "README.md").read_text() == readme
+    assert (root / "pyproject.toml").read_text() == project
+    assert first_code_cell(root) == "1 + 1"
+    with pytest.raises(SystemExit):
+        command.main(["badge", "--root", str(root), "--remove", "--write"])
+
+
+def test_what_is_there_beside_the_address_is_left(root):
+    text = '[project]\nname = "toy"\n\n[project.urls]\nPaper = "https://a.org"\n'
+    (root / "pyproject.toml").write_text(text)
+    badges.publish(root, GITHUB)
+    badges.unpublish(root)
+    assert (root / "pyproject.toml").read_text() == text
+    (root / "pyproject.toml").write_text("[project.urls]\nRepository = 'https://github.com/o/n'\n")
+    with pytest.raises(ValueError, match="take it out yourself"):
+        badges.unpublish(root)

@@ -5,8 +5,9 @@ Where the course is published is said once, in pyproject.toml:
     [project.urls]
     Repository = "https://github.com/OWNER/NAME"
 
-which `badge --repo URL --write` does. Lessons that are built then lead to Binder and Colab in the strip on their top,
-and have a first code cell that installs the course on Colab, and does nothing elsewhere.
+which `badge --repo URL --write` does, and `badge --remove` takes back. Lessons that are built then lead to Binder and
+Colab in the strip on their top, and have a first code cell that installs the course on Colab, and does nothing
+elsewhere; README.md has both badges below its title.
 """
 
 import re
@@ -48,33 +49,63 @@ def published(root: Path) -> str | None:
 
 
 def publish(root: Path, repository: str) -> None:
-    """Writes into pyproject.toml where the course is published."""
+    """Writes into pyproject.toml where the course is published, and into README.md the badges that open it."""
     path = root / "pyproject.toml"
     line, text = f'Repository = "{repository}"', path.read_text("utf-8")
     if published(root):
-        text = re.sub(r'^Repository = ".*"$', line, text, flags=re.MULTILINE)
+        text = _LINE.sub(f"{line}\n", text)
     elif "[project.urls]" in text:
         text = text.replace("[project.urls]\n", f"[project.urls]\n{line}\n", 1)
     else:  # the tables of pyproject.toml may stand in any order
         text = f"{text.rstrip()}\n\n[project.urls]\n{line}\n"
+    _write(path, text, repository)
+    _write_badges(root, logos(repository, "main", "00_start_here"))
+
+
+def unpublish(root: Path) -> None:
+    """Takes back what `publish` wrote."""
+    path = root / "pyproject.toml"
+    text = _LINE.sub("", path.read_text("utf-8"))
+    _write(path, re.sub(r"\n+\[project\.urls\]\n*\Z", "\n", text), None)
+    _write_badges(root, "")
+
+
+_LINE = re.compile(r'^Repository = ".*"\n', re.MULTILINE)
+
+
+def _write(path: Path, text: str, repository: str | None) -> None:
     try:
-        written = tomllib.loads(text)["project"]["urls"]["Repository"]
-    except (tomllib.TOMLDecodeError, LookupError):
-        written = None
+        written = tomllib.loads(text).get("project", {}).get("urls", {}).get("Repository")
+    except tomllib.TOMLDecodeError:
+        written = ""
     if written != repository:
-        raise ValueError(f"pyproject.toml gives Repository in a form that is not replaced: write {line} there yourself")
+        raise ValueError(
+            "pyproject.toml gives Repository in a form that is not replaced: "
+            + (f'write Repository = "{repository}" there yourself' if repository else "take it out yourself")
+        )
     path.write_text(text, "utf-8")
 
 
+def _write_badges(root: Path, badges: str) -> None:
+    """Below the title of README.md, in place of those that are there."""
+    path = root / "README.md"
+    if path.exists():
+        text = re.sub(r"^\[!\[Open on Binder\].*\n\n?", "", path.read_text("utf-8"), flags=re.MULTILINE)
+        path.write_text(re.sub(r"\A(# .*\n)\n?", rf"\1\n{badges}\n\n", text) if badges else text, "utf-8")
+
+
 def install_cell(repository: str) -> str:
-    """The code that installs the course where it is missing and the machine is Colab's."""
+    """The code that installs the course where it is missing and the machine is Colab's.
+
+    Colab has its own page and kernel, which the extra `course` would replace while they run.
+    """
     return f"""\
 # Google Colab lacks the course and installs it here; elsewhere this cell does nothing.
 import importlib.util
 import sys
 
 if "google.colab" in sys.modules and importlib.util.find_spec("metalearn") is None:
-    %pip install --quiet "metalearn-course[course] @ git+{repository}\""""
+    %pip install --quiet "metalearn-course @ git+{repository}" anywidget markdown-it-py"""
 
 
 def binder(repository: str, branch: str, lesson: str) -> str:
@@ -100,11 +131,16 @@ def nbgitpuller(repository: str, branch: str, lesson: str, hub: str) -> str:
     return f"{hub.rstrip('/')}/hub/user-redirect/git-pull?{urlencode(query)}"
 
 
+def logos(repository: str, branch: str, lesson: str) -> str:
+    """Badges that open one lesson, a line of Markdown."""
+    line = f"[![Open on Binder]({BINDER}/badge_logo.svg)]({binder(repository, branch, lesson)})"
+    if on_colab := colab(repository, branch, lesson):
+        line += f" [![Open in Colab]({COLAB}/assets/colab-badge.svg)]({on_colab})"
+    return line
+
+
 def markdown(repository: str, branch: str, lessons: Sequence[str], hub: str = HUB) -> str:
     """Badges that open the first lesson, and a table of links to each."""
-    badges = f"[![Open on Binder]({BINDER}/badge_logo.svg)]({binder(repository, branch, lessons[0])})"
-    if on_colab := colab(repository, branch, lessons[0]):
-        badges += f" [![Open in Colab]({COLAB}/assets/colab-badge.svg)]({on_colab})"
     rows = ["| lesson | Binder | Colab | JupyterHub |", "|---|---|---|---|"]
     for lesson in lessons:
         on_colab = colab(repository, branch, lesson)
@@ -115,7 +151,7 @@ def markdown(repository: str, branch: str, lessons: Sequence[str], hub: str = HU
             f"[hub]({nbgitpuller(repository, branch, lesson, hub)})",
         ]
         rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join([badges, "", *rows])
+    return "\n".join([logos(repository, branch, lessons[0]), "", *rows])
 
 
 def notes(repository: str, root: Path) -> list[str]:

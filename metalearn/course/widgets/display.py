@@ -13,9 +13,11 @@ from markdown_it.rules_inline import StateInline
 
 from metalearn import plots
 
-# Where JupyterLab no longer has a widget, the HTML above it takes its place; where it has it, that HTML is gone.
+# Where JupyterLab no longer has a widget, the HTML above it takes its place; where it has it, that HTML is gone. The
+# second line is for Colab.
 ASLEEP_STYLE = """\
 .jp-OutputArea-child:has(.metalearn-asleep):has(+ * .metalearn-awake),
+.display_data:has(.metalearn-asleep):has(+ .display_data .metalearn-awake),
 .jp-OutputArea-child:has(.metalearn-asleep) + :not(:has(.metalearn-awake)) { display: none }
 .metalearn-asleep { animation: metalearn-asleep 0s 2s both }
 @keyframes metalearn-asleep { from { visibility: hidden } }"""

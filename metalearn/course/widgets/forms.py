@@ -3,6 +3,8 @@
 The browser's side is `forms.js`. It needs a kernel only to store answers: on the website it works alone.
 """
 
+from __future__ import annotations
+
 import contextlib
 import html
 import json
