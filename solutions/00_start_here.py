@@ -43,12 +43,13 @@
 #   made a common mistake, the check says what your function computes instead. No exercise needs an earlier one.
 # - *Hints* and the solution are folded below each check. Opening them costs nothing.
 #
-# Running all cells at once is safe, because an exercise that waits for you says so and the lesson goes on. Code that
-# only draws or checks is folded: click the bar at its left to see it.
+# Running all cells at once is safe, because an exercise that waits for you says so and the lesson goes on. It also shows
+# the answers to the predictions; to make one after all, run its cell again. Code that only draws or checks is folded:
+# click the bar at its left to see it.
 #
 # What you passed, answered and predicted is kept in the file `progress.json` beside the lessons, on the machine that
-# runs them. Binder throws that machine away afterwards, so there you should keep the text that
-# `ml.course.export_progress()` returns, and hand it to `ml.course.import_progress` when you come back.
+# runs them. If that machine was lent to you for one session, as on Binder or Colab, it is deleted afterwards. Then keep
+# the text that `ml.course.export_progress()` returns, and hand it to `ml.course.import_progress` when you come back.
 
 # %% tags=["imports"]
 from collections.abc import Callable
@@ -230,7 +231,7 @@ plots.table(
 
 # %%
 value, gradient = jax.value_and_grad(loss)(theta, batch)
-print(f"loss {value:.3f}; derivatives:", {n: f"{g:.3f}" for n, g in gradient.items()})
+print(f"loss {value:.3f}; derivatives", *(f"{n} {g:.3f}" for n, g in gradient.items()))
 
 # %% [markdown]
 # ## A second opinion
@@ -269,8 +270,8 @@ figures.two_errors(steps, in_32_bits, in_64_bits)
 # Two errors compete. At the right end the *formula* is to blame. Its error shrinks like $\varepsilon^2$, so a step ten
 # times smaller makes it a hundred times smaller. At the left end *rounding* is to blame. There we subtract two nearly
 # equal numbers, what remains is mostly noise, and dividing by a tiny $\varepsilon$ makes the noise large. The best step
-# lies between the two. Lesson 05 turns a finite difference into an algorithm for meta-learning, and this V returns
-# there.
+# lies between the two, which gives the curve the shape of a V. Lesson 05 turns a finite difference into an algorithm for
+# meta-learning, and this curve returns there.
 
 # %% [markdown]
 # ## Exercise: a derivative along a direction
@@ -293,7 +294,8 @@ def finite_difference(
     Args:
       function: takes a pytree like `point`, returns a number.
       point: any pytree of arrays.
-      direction: a pytree like `point`; its norm counts.
+      direction: a pytree like `point`; it is not
+        normalized: twice the direction gives twice the derivative.
       step: ε > 0; the two evaluations lie ε times the direction
         away from the point.
 
@@ -519,7 +521,7 @@ def objective(params):
 
 
 learned = ml.inner.descend(objective, optax.sgd(0.1), 100, theta)
-print("after 100 steps:", {name: f"{value:.3f}" for name, value in learned.items()})
+print("after 100 steps:", *(f"{name} {value:.3f}" for name, value in learned.items()))
 
 # %% tags=["fold"]
 assert all(np.isclose(learned[name], truth[name], atol=1e-2) for name in truth)
@@ -572,7 +574,7 @@ figures.before_and_after(amplitudes, jax.vmap(objective)(along), jax.vmap(final_
 # is a worse place to stay, and a better place to *learn from*.
 #
 # **The gradient of the loss after learning, with respect to the initialization, is the central object of this course.**
-# It is called the **meta-gradient**; papers on bilevel optimization call it the hypergradient. Taking `grad` of a `scan`
+# It is called the **meta-gradient**, or in some papers the *hypergradient*. Taking `grad` of a `scan`
 # is one way to compute it, and several later lessons look for cheaper ones.
 
 # %% [markdown]
@@ -640,7 +642,7 @@ print(changed[0], x[0])
 #
 # Here is the same gradient descent on the same loss. The first panel shows the loss as a landscape seen from above, with
 # the parameters after each step, and the second one the loss after each step. Move both sliders. **Above which learning
-# rate does gradient descent no longer converge, however many steps you give it?** Then commit to what you read.
+# rate does gradient descent no longer converge, even with all 60 steps?** Then commit to what you read.
 
 # %%
 path_alt = "The path of gradient descent over the loss, and the loss after each step."
@@ -730,8 +732,8 @@ plots.table(
 
 # %% [markdown]
 # Both minima are as good as ours, because they describe the same wave: the first is turned upside down and shifted by
-# half a period, the second is shifted by a whole period. The minima of a neural network need not be equally good, which
-# is one more reason to care about the initialization.
+# half a period, the second is shifted by a whole period. The minima of a neural network, the model of lesson 01, need
+# not be equally good, which is one more reason to care about the initialization.
 
 # %% [markdown]
 # ## Exercise: a derivative with respect to the learning rate
@@ -818,10 +820,11 @@ progress("00")
 # %% [markdown]
 # ## Limits
 #
-# - **Precision.** 32-bit numbers round coarsely, as the V showed. Training seldom minds, and lessons that compare with
+# - **Precision.** 32-bit numbers round coarsely, as the error of the central difference
+#   showed. Training rarely suffers from this, and lessons that compare with
 #   a theory switch to 64 bits.
 # - **Memory.** To differentiate a scan, JAX keeps the results of every step until the end. For the short runs of this
-#   lesson that is harmless. For thousands of steps of a network it is not, and several methods of this course exist for
+#   lesson that is harmless. For thousands of steps of a large model it is not, and several methods of this course exist for
 #   that reason.
 # - **The learning rate.** The limit $2/L$ describes gradient descent near a minimum. Far from it the curvature is
 #   different, and the first steps of a run may need a smaller learning rate or allow a larger one.

@@ -98,8 +98,7 @@ figures.three_tasks(tasks)
 # Learning a new task from so few examples is called **few-shot learning**, and each support point is a *shot*.
 #
 # Our task distribution is that of Finn et al. (2017), $y = A \sin(x - b)$. The amplitude $A$ is uniform between 0.1 and
-# 5, the phase $b$ between 0 and $\pi$, and the input $x$ between $-5$ and 5. (In lesson 05 the
-# letter $A$ has another meaning, the Hessian of $f$.)
+# 5, the phase $b$ between 0 and $\pi$, and the input $x$ between $-5$ and 5.
 
 # %% tags=["fold"]
 assert distribution.amplitude == (0.1, 5.0)
@@ -116,7 +115,9 @@ assert distribution.phase == (0.0, np.pi) and distribution.x_range == (-5.0, 5.0
 more_training = predict("01.more_training")
 
 # %% [markdown]
-# The network has two hidden layers of 40 units, as in the paper, each of them a linear map followed by $\max(0, \cdot)$.
+# A **neural network** is a chain of layers. This one, which is that of the paper, maps the input linearly to 40 numbers, which
+# are called *units*, and replaces the negative ones by zero. A second layer does the same with these 40, and a last linear
+# map gives the output. In code it is an `MLP` (a multilayer perceptron) of the library Flax, whose networks are called `nnx`.
 # `ml.models.functional` splits it into its parameters and a pure function `apply(params, x)`. The optimizer is Adam, a
 # variant of gradient descent that adapts the step of each parameter to the size of its recent gradients, with learning
 # rate $10^{-3}$.
@@ -221,7 +222,7 @@ plots.table(
     },
     ("", "squared error"),
     title="Joint training has reached the floor",
-    caption="On 20,000 new tasks; ± is half the width of a 95 % interval, as explained below.",
+    caption="On 20,000 new tasks; ± is half the width of a 95 % interval, as the section \"Adapt to each task\" explains.",
 )
 
 # %%
@@ -266,8 +267,8 @@ check("01.floor", floor_of)
 # other things on them. Rewrite the body of `my_task`: it may draw and compute whatever you like with `jax.random` and `jax.numpy`, as long as it returns an
 # `ml.Task` of arrays of shape `[num_points, 1]`.
 #
-# Then work out the floor of your tasks, on paper as for the sine curves, or with `floor_of` and the curves of many of
-# your tasks at the same inputs, and put the number into `my_floor`. The last line measures the floor on 2,000 of your
+# Then work out the floor of your tasks, on paper as for the sine curves, or with `floor_of`: draw the parameters of
+# many tasks, and compute all of their curves at the same inputs, such as `jnp.linspace(-5, 5, 101)`. Put the number into `my_floor`. The last line measures the floor on 2,000 of your
 # tasks, and tells you whether your number is within a tenth of it.
 
 
@@ -425,8 +426,8 @@ assert training[0].mean() < 0.1 < 2 * floor - 2 < new[0].mean()
 # %% tags=["fold"]
 diagrams.show(
     figures.splits(),
-    alt="Three groups of tasks. Training tasks fit the parameters, validation tasks choose what training cannot, and test "
-    "tasks report, once. Every task of each group has a support and a query set.",
+    alt="Three groups of tasks. Training tasks fit the parameters, validation tasks choose settings, and test "
+    "tasks report, only once. Every task of each group has a support and a query set.",
     title="Tasks are divided, and so are the points of each task",
     caption="Training, validation and test tasks are different tasks of one distribution.",
 )
@@ -753,7 +754,7 @@ progress("01")
 # - The floor is for squared error, on average over new tasks, and for one function of $x$. On a particular sample of tasks
 #   a score can lie a little below it. A model that is told which task it is in, or reads the support set as a further
 #   input, is not bound by it.
-# - The formula $2/M$ supposes that the network finds the average of its training tasks and that there is no end of points
+# - The formula $2/M$ supposes that the network finds the average of its training tasks and that there are as many points as one likes
 #   of each task. With few points it can overfit to these as well. We measured overfitting without adaptation; lesson
 #   02 shows that a meta-trained initialization overfits to few training tasks too.
 # - Where tasks have much in common, joint training is a good initialization. Photographs of cats and dogs share edges and

@@ -15,7 +15,7 @@
 #
 # - **derive** the gradient of a loss after $K$ inner steps, and of the same loss with respect to the inner learning rate,
 # - **implement** it twice: with automatic differentiation, and by hand from the last step to the first,
-# - **measure** what it buys on Finn et al.'s sine curves,
+# - **measure** what it gains on Finn et al.'s sine curves,
 # - **predict** how the curvature of the meta-objective grows with the inner training time $T = \alpha K$.
 #
 # **New symbols**
@@ -27,7 +27,7 @@
 # - $F(\theta) = f(\phi_K)$: meta-objective
 # - $\eta$: outer learning rate
 # - $B$: tasks in a batch
-# - $\rho$: Lipschitz constant of the Hessian
+# - $L$, $\rho$: bounds on $\lvert h'' \rvert$ and $\lvert h''' \rvert$
 
 # %% tags=["imports"]
 import jax  # this cell loads JAX and the course, which takes a few seconds
@@ -138,7 +138,7 @@ assert abs(_rates[_best.argmax()] - 1 / curvatures[0]) < 0.02 and _best.max() > 
 # the derivative of the sum of both losses to zero shows that the best initialization is the weighted mean of the two minima,
 # with the weights $H (1 - \alpha H)^2$.
 #
-# Move the inner learning rate. **For which values does the best initialization lie closest to the flat task's minimum?**
+# Move the inner learning rate. **At which value does the best initialization lie closest to the flat task's minimum?**
 
 # %%
 best_alt = "The mean loss before and after one step, and the best initialization."
@@ -154,7 +154,8 @@ explore(figures.best_initialization, best_alt, learning_rate=(0.0, 0.66, 0.02, 0
 # %% [markdown]
 # ## How much of a small change survives?
 #
-# The loss after adaptation depends on the initialization only through the parameters that the inner loop returns. So the
+# The loss after adaptation depends on the initialization only through the parameters that the *inner loop*
+# returns, which is the $K$ steps on one task. So the
 # first question is how much of a small change of the initialization is still there after $K$ inner steps.
 
 # %%
@@ -653,7 +654,7 @@ figures.meta_overfitting(counts, training, new, floor)
 # %% [markdown]
 # The inner step does not protect MAML. Trained on a single curve, the network knows this curve by heart, and one step
 # towards a new curve leaves more than the floor, so the best single function would do better without adapting at all.
-# With more training tasks the loss on them rises, the loss on new tasks falls, and the gap closes. As for joint
+# With more training tasks the loss on them rises, the loss on new tasks falls, and the two meet. As with joint
 # training, what counts is the number of *tasks*, however many points of each there are. The remedies are those of
 # lesson 01: more tasks, regularization, and early stopping by the loss after adaptation on validation tasks.
 #
@@ -677,8 +678,8 @@ figures.meta_overfitting(counts, training, new, floor)
 #   their way through many inner steps. Among other things it adds up the query losses after all inner steps, begins
 #   with the gradients of FO-MAML, learns an inner learning rate for each layer and step, and decays the outer learning rate.
 #
-# The first two take two lines each in the library, because both are inner optimizers. In Meta-SGD the meta-parameters are a
-# pair, made by `with_rates`: `p.start` holds the initialization, and `p.rates` the inner learning rates, which begin at 0.01.
+# The first two take two lines each in the library, because both are inner optimizers. In Meta-SGD what the outer loop trains
+# is a pair, made by `with_rates`: `p.start` holds the initialization, and `p.rates` the inner learning rates, which begin at 0.01.
 
 # %%
 last_layer = ml.inner.only(lambda params: params["layers"][2], optax.sgd(0.01))
@@ -699,8 +700,9 @@ assert jax.tree.structure(_shapes.rates) == jax.tree.structure(_shapes.start) ==
 # More inner steps adapt further. What do they do to the meta-objective $F$, on which the outer loop has to descend?
 #
 # Where the support loss is concave, its curvature is negative, and a factor $(I - \alpha H_k)$ stretches a small change of the
-# initialization instead of shrinking it. By how much? If no curvature exceeds $L$ in absolute value, one factor stretches by at
-# most $1 + \alpha L$, and all of them together by at most
+# initialization instead of shrinking it. By how much? In lesson 00, $L$ was the largest curvature at the minimum. From now
+# on it is a bound on the absolute value of every curvature, anywhere. Then one factor stretches by at most
+# $1 + \alpha L$, and all of them together by at most
 #
 # $$(1 + \alpha L)^K \;\le\; e^{\alpha L K} = e^{LT}, \qquad T = \alpha K.$$
 #
@@ -710,8 +712,8 @@ assert jax.tree.structure(_shapes.rates) == jax.tree.structure(_shapes.start) ==
 #
 # This really happens. Take a task with $h(\phi) = f(\phi) = 1 - \cos(\phi - b)$, for which $L = 1$, and put $\theta$ where this
 # loss is highest, at $b + \pi$. The gradient is zero there, so the inner loop stays where it is, every factor is exactly
-# $1 + \alpha$, and $|F''| = (1 + \alpha)^{2K}$. Next to this top, runs of gradient descent that begin on different sides part
-# for good.
+# $1 + \alpha$, and $|F''| = (1 + \alpha)^{2K}$. Two runs of gradient descent that begin on different sides of this top move apart and never
+# meet again.
 #
 # Each task has its top at a different place. We take twenty such tasks, and measure the largest curvature of their mean $F$.
 
@@ -827,7 +829,7 @@ plots.table(
         for group, (a, k), (bend, left) in zip(groups, settings, measured, strict=True)
     },
     ("held fixed, and K", "α", "T", "largest curvature", "mean loss after adaptation"),
-    title="At a fixed training time the curvature is bounded, however many the steps",
+    title="At a fixed training time the curvature is bounded, however many steps are taken",
     caption="Twenty cosine tasks; the mean loss before adaptation is 1.",
 )
 bends, adapted = np.array(measured).T
@@ -865,8 +867,8 @@ figures.training_time(bends, left, times)
 # %% [markdown]
 # ## On paper: where the bound comes from
 #
-# On paper, about 15 minutes. The curvature of $F$ has a second term, which the example at the top of the loss hides,
-# because the gradient is zero there. Take one parameter and one loss for support and query, so $f = h$, with $|h''| \le L$ and
+# On paper, about 15 minutes. The curvature of $F$ has a second term. In the example above it vanished, because the gradient is
+# zero at the top of the loss. Take one parameter and one loss for support and query, so $f = h$, with $|h''| \le L$ and
 # $|h'''| \le \rho$ everywhere. In one dimension the boxed equation reads $F'(\theta) = J_K\, h'(\phi_K)$ with
 # $J_k = \prod_{i<k} \big(1 - \alpha h''(\phi_i)\big)$. Differentiate it once more, and derive the bound of Ji, Yang & Liang,
 #
@@ -912,7 +914,7 @@ figures.training_time(bends, left, times)
 #   step's factor first. Each Hessian is taken where its step begins.
 # - The same backward pass gives the gradient with respect to the inner learning rate.
 # - Trained on few tasks, MAML overfits to them like any other learner, which is called meta-overfitting.
-# - Before adaptation MAML's initialization is one function for all tasks, so it cannot get below the floor. What MAML trains is
+# - Before adaptation MAML's initialization is one function for all tasks, so it cannot get below the floor. What MAML minimizes is
 #   the loss after adaptation.
 # - The inner training time $T = \alpha K$ governs how far the inner loop adapts, and the curvature of $F$ may grow with it like
 #   $e^{2LT}$. At a fixed $T$, more and smaller steps follow the gradient flow more closely.
@@ -931,7 +933,6 @@ progress("02")
 # - `jax.grad` stores the whole inner loop, so its memory grows with the number of inner steps. Lessons 04 and 05 avoid that.
 # - A sine curve has two unknown numbers. The experiment shows the mechanism, and not that MAML is the best method for any
 #   problem.
-# - MAML++ is not a method of the library. Its decay of the outer learning rate is a schedule of optax.
 # - Except for the figure on meta-overfitting we trained each network from one seed only, and always for fewer outer steps than
 #   Finn et al., whose published code takes 70,000. Lesson 07 compares methods with several seeds under a declared budget.
 #

@@ -457,6 +457,7 @@ print(inspect.getsource(scale.train))
 same_bits_prediction = predict("15.same_bits")
 
 # %%
+jax.clear_caches()  # frees the memory of the programs above
 alone = scale.train(progress=True)
 
 # %%
@@ -572,6 +573,7 @@ check("15.resumes_exactly", resumes_exactly)
 killed_prediction = predict("15.killed")
 
 # %%
+jax.clear_caches()  # frees the memory of the programs above
 folder = tempfile.TemporaryDirectory()  # of the checkpoints
 moment = int(np.random.default_rng().integers(15, 40))  # of 50 calls, 4 steps each
 

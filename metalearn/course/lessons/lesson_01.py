@@ -778,7 +778,7 @@ def one_input() -> None:
         "the mean squared error against the answer of the network is a parabola. It is lowest where the answer is the "
         "mean of the targets, and its height there is their variance.",
         title="At one input, the best answer is the mean of the targets, and their variance remains",
-        caption="Each task asks for another value at x = 1, but a single function has only one value there.",
+        caption="Each task asks for a different value at x = 1, but a single function has only one value there.",
     )
 
 
@@ -822,7 +822,7 @@ def own_floor(my_task: Callable[[Any], Task], my_floor: float | None) -> str:
     answer = None if my_floor is None else np.asarray(my_floor, float)
     close = max(0.1 * found.floor, 4 * found.uncertainty)
     if answer is None:
-        status, message = "not yet", "These are tasks. Now work out their floor, and put it into `my_floor`."
+        status, message = "not yet", "Your tasks are valid. Now work out their floor, and put it into `my_floor`."
     elif answer.shape or not np.isfinite(answer):
         status, message = "failed", "The floor is one number. Give a finite one."
     elif abs(answer - found.floor) <= close:
@@ -953,26 +953,26 @@ def few_tasks(counts: Any, training: Any, new: Any) -> None:
 
 def splits() -> str:
     """The tasks are divided: some train, some choose, some report, and each has a support and a query set."""
-    d = diagrams.Drawing(900, 196)
     uses = (
         ("training tasks", "fit the parameters", diagrams.BLUE, 5),
-        ("validation tasks", "choose what training cannot", diagrams.ORANGE, 3),
-        ("test tasks", "report, once", diagrams.TEXT, 3),
+        ("validation tasks", "choose settings", diagrams.ORANGE, 3),
+        ("test tasks", "report, only once", diagrams.TEXT, 3),
     )
-    x = 10.0
+    drawn = []
     for name, use, color, number in uses:
-        width = 78.0 * number
-        d.text(x + width / 2 - 5, 24, name, color, bold=True)
+        width = 78 * number
+        d = diagrams.Drawing(width + 12, 186)
+        d.text(width / 2 + 1, 24, name, color, bold=True)
         for i in range(number):
-            left = x + 78 * i
+            left = 6 + 78 * i
             d.box(left, 38, 68, 104, color)
             for top, each in ((48, diagrams.BLUE), (95, diagrams.ORANGE)):
                 d.band(left + 7, top, 54, 37, each)
             d.text(left + 34, 71, "support", diagrams.BLUE, size=12)
             d.text(left + 34, 118, "query", diagrams.ORANGE, size=12)
-        d.text(x + width / 2 - 5, 170, use, diagrams.MUTED)
-        x += width + 12
-    return d.svg()
+        d.text(width / 2 + 1, 168, use, diagrams.MUTED)
+        drawn.append(d.svg())
+    return f'<div class="ml-panels">{"".join(drawn)}</div>'
 
 
 def diagnosed(runs: dict[str, tuple[Any, Any, Any]]) -> None:
@@ -1003,7 +1003,7 @@ def diagnosed(runs: dict[str, tuple[Any, Any, Any]]) -> None:
         alt="Three panels with the loss on training and on validation tasks over the training steps, and the floor as "
         "a dotted line at three. Run A: the training loss falls far below the floor, the validation loss rises away "
         "from it. Run B: both fall together and are still above the floor. Run C: both reach the floor and stay.",
-        title="Three runs of the same network, each with another outcome",
+        title="Three runs of the same network, each with a different outcome",
         caption="Loss on training tasks and on validation tasks. Dotted: the floor.",
     )
 

@@ -818,7 +818,7 @@ PREDICTIONS = (
             "even closer to the flat task's minimum",
         ),
         why="With this learning rate a step on the steep task jumps across its minimum and ends almost as far away on "
-        "the other side, so now the steep task is the one that a step does not bring home.",
+        "the other side, so now the steep task is the one that a step does not take to its minimum.",
         read="Which initialization is best?",
     ),
     Guess(
@@ -954,7 +954,7 @@ def best_initialization(learning_rate: float) -> Figure:
         "initialization θ",
         "mean loss of both tasks",
         points={f"θ = {plots.number(best)}": (best, after.min())},
-        ylim=(-0.15, 4.0),
+        ylim=(-0.15, 4.6),
     )
 
 
@@ -1093,7 +1093,7 @@ def meta_overfitting(counts: tuple[int, ...], training: np.ndarray, new: np.ndar
         "it rises from nearly zero to about two, on new tasks it falls from far above the floor of three to about two. "
         "The gap between them closes.",
         title="Few training tasks: MAML adapts well to them, and badly to new ones",
-        caption="Mean over six networks with 1.96 standard errors on each side, after 2,000 outer steps on two tasks "
+        caption="Mean over six networks with its 95 % interval, after 2,000 outer steps on two tasks "
         "each. Dotted: the floor without adaptation.",
     )
 
@@ -1143,12 +1143,12 @@ def training_time(curvatures: dict[str, Any], losses: dict[str, Any], times: Any
         {**curvatures, "exp(2T)/20": limit},
         "inner training time T",
         "largest curvature of F",
-        title="What T costs",
+        title="What T costs, with every α",
         log="xy",
         axes=axes[0],
     )
     plots.lines(
-        times, losses, "inner training time T", "mean loss after adaptation", title="What T buys", log="x", axes=axes[1]
+        times, losses, "inner training time T", "mean loss after adaptation", title="What T gains, with every α", log="x", axes=axes[1]
     )
     plots.show(
         figure,
@@ -1156,8 +1156,9 @@ def training_time(curvatures: dict[str, Any], losses: dict[str, Any], times: Any
         "learning rates. Left: the largest curvature of the meta-objective, which grows exponentially. Right: the mean "
         "loss after adaptation, which falls to zero. In both panels the three curves lie close together.",
         title="The training time T = αK governs curvature and adaptation alike",
-        caption="Twenty cosine tasks. Each curve is one inner learning rate α, with K = T/α inner steps. Dotted: what "
-        "one task adds to the mean at the top of its loss, in the limit of many small steps.",
+        caption="Twenty cosine tasks. Each curve is one inner learning rate α, with K = T/α inner steps; they "
+        "lie on one another. exp(2T)/20 is what one of the tasks adds to the curvature of the mean, at the top of its "
+        "loss and for ever smaller steps.",
     )
 
 
@@ -1175,7 +1176,7 @@ def opening() -> tuple[str, str]:
         diagrams.backward_pass(),
         ("One inner step moves the best initialization", "Forward: adapt. Backward: one factor a step."),
         (
-            "Mean loss of a steep and a flat task, before and after it.",
+            "Mean loss of a steep and a flat task, before and after one step.",
             "What the outer loop differentiates, for K = 3.",
         ),
         "Left: the mean loss of two tasks against the initialization. Before adaptation it is lowest near minus 0.6, "

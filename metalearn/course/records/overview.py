@@ -172,7 +172,7 @@ def _calibration(seen: list[dict]) -> str:
         parts.append(f"of your choices, {right} of {len(choices)} {'was' if right == 1 else 'were'} right")
     if errors:
         parts.append(f"half of your numbers were within {median(errors):.0%} of the answer")
-    return f"Calibration: {'; '.join(parts)}." if parts else "Calibration: no prediction has been compared yet."
+    return f"Your predictions: {'; '.join(parts)}." if parts else "Your predictions: none has been compared yet."
 
 
 def _say(answer: float | str) -> str:

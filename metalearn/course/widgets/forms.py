@@ -96,7 +96,7 @@ class Prediction:
         truth = self._number(truth) if options is None else self._option(truth, options)
         answer = f"The answer is **{self._say(truth)}**."
         because = f"\n\n{why or self.guess.why}".rstrip()
-        self._close("The answer has been shown.")
+        self._close("The answer has been shown. To predict again, run this cell again.")
         if self.committed is None:
             show_card("not yet", f"**{UNANSWERED}** {answer}{because}")
             return
