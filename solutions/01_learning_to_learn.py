@@ -222,7 +222,7 @@ plots.table(
     },
     ("", "squared error"),
     title="Joint training has reached the floor",
-    caption="On 20,000 new tasks; ± is half the width of a 95 % interval, as the section \"Adapt to each task\" explains.",
+    caption='On 20,000 new tasks; ± is half the width of a 95 % interval, as the section "Adapt to each task" explains.',
 )
 
 # %%

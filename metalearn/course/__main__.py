@@ -112,8 +112,8 @@ def _open(options: argparse.Namespace) -> int:
         raise ValueError(f"no such lesson: {options.slug} (there are {known})")
     for sentence in copy.update(options.root):
         print(sentence)
-    # Without the log of its start, the address is what is seen: a browser may be missing, as in a container. Each kernel
-    # would warn that what it says to the server, on the same machine, is not encrypted.
+    # Without the log of its start, the address is what is seen: a browser may be missing, as in a container. And each
+    # kernel would warn that what it says to the server, on the same machine, is not encrypted.
     settings = ["--ServerApp.log_level=ERROR", "--KernelManager.transport_encryption=auto"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         print("You are root, as in a container. JupyterLab starts all the same; whoever has its address can use it.")

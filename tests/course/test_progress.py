@@ -34,8 +34,7 @@ def _fill():
 def test_a_beginner_sees_an_empty_table(said, progress_file):
     progress()
     assert said() == (
-        "lesson exercises quiz 99 · a lesson 0 of 2 0 of 3 → begin here "
-        "Your predictions: none has been compared yet."
+        "lesson exercises quiz 99 · a lesson 0 of 2 0 of 3 → begin here Your predictions: none has been compared yet."
     )
     assert not progress_file.exists()
 
@@ -49,7 +48,8 @@ def test_the_table_counts_what_was_done(said, lesson):
     assert "99.number 0.5 0.4" in shown
     assert "99.open 1.5 not seen yet" in shown
     assert (
-        "Your predictions: of your choices, 1 of 2 was right; half of your numbers were within 25% of the answer." in shown
+        "Your predictions: of your choices, 1 of 2 was right; half of your numbers were within 25% of the answer."
+        in shown
     )
 
 

@@ -1148,7 +1148,13 @@ def training_time(curvatures: dict[str, Any], losses: dict[str, Any], times: Any
         axes=axes[0],
     )
     plots.lines(
-        times, losses, "inner training time T", "mean loss after adaptation", title="What T gains, with every α", log="x", axes=axes[1]
+        times,
+        losses,
+        "inner training time T",
+        "mean loss after adaptation",
+        title="What T gains, with every α",
+        log="x",
+        axes=axes[1],
     )
     plots.show(
         figure,
