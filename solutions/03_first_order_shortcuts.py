@@ -49,8 +49,8 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # $$\nabla F(\theta) = (I - \alpha H_0)\,(I - \alpha H_1) \cdots (I - \alpha H_{K-1})\, \nabla f(\phi_K).$$
 #
 # Two cheaper methods leave the backward pass out. **FO-MAML** (first-order MAML) takes every factor to be the identity.
-# **Reptile** does without the query set, and moves the initialization towards the adapted parameters. Their
-# directions, against which the outer loop steps, are
+# **Reptile** does without the query set, and moves the initialization towards the adapted parameters. The
+# outer loop takes a step against these directions:
 #
 # $$g_{\text{FO-MAML}} = \nabla f(\phi_K), \qquad\qquad g_{\text{Reptile}} = \theta - \phi_K .$$
 #
@@ -267,8 +267,8 @@ check("03.fixed_points", fixed_points)
 # %% [markdown]
 # The methods agree about everything except the weights. Joint training weights a task by its curvature, so a steep task
 # counts most. Each factor $J$ in a weight is small for a task that adaptation nearly solves and close to 1 for one that
-# it hardly changes, so every such factor shifts weight from the steep tasks to the flat ones. FO-MAML has
-# one of them and MAML two.
+# it hardly changes. As long as $\alpha a < 1$, so that no inner step jumps across a minimum, every such factor shifts
+# weight from the steep tasks to the flat ones. FO-MAML has one of them and MAML two.
 #
 # What about Reptile? The displacement $\theta - \phi_K$ is $\alpha$ times the sum of the $K$ support gradients of the
 # inner loop. Where support and query loss are the same, the gradient at $\phi_k$ is exactly the direction of FO-MAML
@@ -298,7 +298,7 @@ assert np.allclose(list(_equal.values()), 0.5)
 # %% [markdown]
 # Where both curvatures are equal, every method finds the plain mean and the approximation costs nothing. As they grow
 # apart, joint training moves to the steep task and MAML to the flat one. From the steep task to the flat one the order
-# stays the same: joint training, Reptile, FO-MAML, MAML.
+# stays the same: joint training, Reptile, FO-MAML, MAML. This holds for any two tasks with $\alpha a < 1$.
 #
 # Move the sliders. **With one inner step, for which learning rates do FO-MAML and MAML agree?** There are two answers.
 
@@ -315,8 +315,8 @@ assert _gaps[0.005] < 0.05 and _gaps[1 / 3] < 1e-9 and _gaps[0.3] > 1
 # weights are close to the curvature. They also agree at $\alpha = 1/3$, because there one step solves the steep task
 # and its weight is zero for both. In between they can be far apart.
 #
-# **Your own tasks.** The order is only certain for two tasks. Change the three tasks below until FO-MAML converges
-# *outside* the interval between joint training and MAML.
+# **Your own tasks.** The order is certain only for two tasks. Change the three tasks below until FO-MAML converges
+# *outside* the interval between joint training and MAML. Keep every curvature between 0 and $1/\alpha$, about 3.3.
 
 # %%
 my_curvatures, my_minima = np.array([3.0, 1.0, 0.3]), np.array([-1.0, 0.5, 2.0])
@@ -358,7 +358,8 @@ assert 0.23 < fractions["Reptile, K = 20"][0] < 0.25
 figures.way_to_maml(rates, fractions)
 
 # %% [markdown]
-# For small inner learning rates FO-MAML gets half of the way from joint training to MAML, whatever the tasks are.
+# For small inner learning rates FO-MAML gets half of the way from joint training to MAML, whatever the tasks are, as
+# long as their curvatures differ.
 # Reptile then gets further the more inner steps it takes, but never beyond a quarter. Nichol, Achiam and Schulman (2018)
 # derived the coefficients behind these fractions for general losses, by expanding the three expected gradients in
 # $\alpha$. On quadratic tasks the derivation is short.
@@ -456,7 +457,8 @@ assert np.allclose(_parts, [1 / 2, 1 / 6], atol=0.01)
 # So far both losses of a task were the same. Now we take twenty tasks in five dimensions whose query losses differ from
 # their support losses. Where a method has converged, MAML's exact meta-gradient need not vanish. Its norm there tells how
 # wrong the point is, so we take it as the method's **error**. On quadratic tasks the meta-gradient has a closed form,
-# which `ml.theory.unrolled` computes, and each of these points is the solution $\theta$ of one linear system:
+# which `ml.theory.unrolled` computes. The point to which FO-MAML or Reptile converges is the solution $\theta$ of a linear
+# system, where $f_i$ is the query loss of task $i$ and $\phi_{K,i}$ its adapted parameters:
 #
 # $$\text{FO-MAML:}\;\; \sum_i \nabla f_i(\phi_{K,i}) = 0, \qquad\qquad
 # \text{Reptile:}\;\; \sum_i (\theta - \phi_{K,i}) = 0 .$$
@@ -753,8 +755,8 @@ check("03.hessian_free", hessian_free)
 # loop takes five steps with $\alpha = 0.01$. A direction whose norm exceeds 1 is shortened to norm 1 before Adam sees
 # it. This is called *clipping*, and it keeps a few huge meta-gradients from spoiling the beginning of MAML's training;
 # lesson 06 explains where they come from. Afterwards all three initializations adapt to the same 1,000 new tasks. We
-# compare medians, because a few tasks on which the inner loop diverges would dominate a mean, as they can in the query
-# loss of the bar.
+# compare medians, because a few tasks on which the inner loop diverges would dominate a mean. In the three bars below, one
+# for each method, the query loss is such a mean, and can be huge.
 
 # %%
 jax.config.update("jax_enable_x64", False)  # training runs in float32
@@ -789,7 +791,7 @@ plots.table(
         name: (f"{_after[name]:.3f}", f"{_behind[name]:.0%}".replace("%", " %") if name in _behind else "–")
         for name in curves
     },
-    ("", "median query loss", "tasks with a lower loss from MAML"),
+    ("", "median query loss", "tasks on which MAML's loss is lower"),
     title="MAML is ahead of both approximations",
     caption="After five inner steps on 1,000 new tasks.",
 )
@@ -805,8 +807,8 @@ figures.practice(curves)
 # ## What to take away
 #
 # - With many inner steps MAML costs about three times as much as FO-MAML, and it needs memory for the whole inner loop.
-# - On one-dimensional quadratic tasks whose support and query loss are the same, every method converges to a weighted mean
-#   of the minima, and only the weights differ.
+# - On one-dimensional quadratic tasks whose support and query loss are the same, with $\alpha a < 1$, every method converges
+#   to a weighted mean of the minima, and only the weights differ.
 # - For small inner learning rates and equal support and query losses, FO-MAML gets half of the way from joint training
 #   to MAML, and Reptile at most a quarter.
 # - For small inner learning rates FO-MAML's error is proportional to the learning rate. Reptile's error does not vanish

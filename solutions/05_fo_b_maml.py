@@ -44,8 +44,8 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # %% [markdown]
 # ## Perturb a problem, and its minimum moves
 #
-# The open circle is the minimum of an inner problem with a single parameter φ. Add ν times the query loss to that
-# problem, and the minimum moves to the filled circle. The second picture shows where the minimum lies for every ν. The
+# In the first of the three pictures below, the open circle is the minimum of an inner problem with a single parameter φ.
+# Add ν times the query loss to that problem, and the minimum moves to the filled circle. The second picture shows where the minimum lies for every ν. The
 # tangent of this curve at ν = 0 is what this lesson is after, because up to a constant factor its slope is the
 # meta-gradient. The two chords, called forward and symmetric, estimate that slope from two minima each and without any
 # second derivative.
@@ -424,7 +424,7 @@ plots.table(
 # | FO-B-MAML, symmetric | $4K$ | a few | no |
 #
 # So the number of gradients is not what speaks for FO-B-MAML. Its advantages are that it needs no second derivatives, and
-# none of the memory in which MAML keeps the steps of the inner loop.
+# it need not store the steps of the inner loop, as MAML must.
 
 # %% tags=["fold"]
 for _k in (5, 50):
@@ -495,7 +495,7 @@ check("05.symmetric", symmetric)
 # | forward | 1 | $\frac{\lambda}{2} \lVert\phi''\rVert$ | $2\lambda$ |
 # | symmetric | 2 | $\frac{\lambda}{6} \lVert\phi'''\rVert$ | $\lambda$ |
 #
-# The first term is the leading term of Taylor's series above. In the second one, each of the two solutions adds at most δ
+# The first term is the leading term of Taylor's series above, so $\lesssim$ leaves out higher powers of ν. In the second one, each of the two solutions adds at most δ
 # to the error of their difference, which is then multiplied by $\lambda/\nu$ or by $\lambda/(2\nu)$. As ν falls, the
 # first term falls and the second one rises. On logarithmic axes the sum is a V.
 
@@ -737,8 +737,8 @@ plots.table(
 # $$\alpha \sum_{k=0}^{\infty} \big(I - \alpha (H + \lambda I)\big)^k = (H + \lambda I)^{-1}.$$
 #
 # iMAML applies the inverse at the last point, whether the loop has converged or not. If the loop stops where
-# $H + \lambda I$ is nearly singular, the inverse can be huge, while a direction without curvature has a factor of one in
-# the sum, and one of slightly negative curvature a factor just above one. The next figure compares the two with the
+# $H + \lambda I$ is nearly singular, the inverse can be huge. In the sum, however, a direction in which $H + \lambda I$ has curvature
+# zero is multiplied by 1, and one with a slightly negative curvature by a little more than 1. The next figure compares the two with the
 # converged meta-gradient, for a proximal strength so small that the inner loop converges slowly.
 
 
@@ -856,7 +856,7 @@ lesson_05.show_v(perturbations, theory, in_float32[240])
 
 # %% [markdown]
 # No constant was fitted, and theory and measurement agree on the shape of the V, with the best ν within a factor of three.
-# On the left the measured error is smaller than predicted. One reason is that $2^{-24}$ is the largest relative error of a
+# On the left branch of each V the measured error is smaller than predicted. One reason is that $2^{-24}$ is the largest relative error of a
 # rounding and not a typical one. The symmetric estimator wins twice: its smallest error is lower, and it is reached at a
 # larger ν, farther away from rounding.
 #
@@ -975,7 +975,7 @@ lesson_05.show_lost_minimum(tried, trap_errors)
 
 # %% [markdown]
 # At the threshold the objective is a straight line, and beyond it the inner loop runs downhill without end. In a long
-# training run this shows as an infinity or a NaN out of nowhere. In general, let $\mu$ be the smallest curvature of $h$ and
+# training run this shows as an infinity or a NaN that comes suddenly. In general, let $\mu$ be the smallest curvature of $h$ and
 # $L_f$ the largest of $f$. The problem with $-\nu$ certainly has a minimum as long as
 #
 # $$\lambda + \mu > \nu L_f .$$
@@ -1023,7 +1023,8 @@ lesson_05.show_lost_minimum(tried, trap_errors)
 # ## Does training with these estimates converge?
 #
 # Each estimate has a bias $b$, so gradient descent follows $g = \nabla F + b$ instead of $\nabla F$. Four lines show where
-# that ends. Let the gradient of $F$ be Lipschitz with constant $L$, let the outer learning rate be $\eta \le 1/L$, and let
+# that ends. Let $\lVert \nabla F(\theta) - \nabla F(\theta') \rVert \le L\, \lVert \theta - \theta' \rVert$ for all
+# points (one says that $\nabla F$ is *Lipschitz* with constant $L$), let the outer learning rate be $\eta \le 1/L$, and let
 # $\theta^+ = \theta - \eta g$ be the next point.
 #
 # 1. A function with Lipschitz gradient lies below a parabola that touches it at θ:
@@ -1110,11 +1111,11 @@ plots.table(
 # FO-MAML converges to a wrong point. Its bias is not an error of the inner solves, so solving more accurately would not
 # help. Where the estimators of FO-B-MAML converge, the norm of $\nabla F$ is about proportional to ν (forward) and to
 # $\nu^2$ (symmetric), the orders of their biases. This is the difference between a method that is biased and one that
-# is as accurate as you pay for. Line 1 assumed a Lipschitz constant $L$. For networks the curvature of $F$ grows with
+# has an error that you can make as small as you like, for more work. Line 1 assumed a Lipschitz constant $L$. For networks the curvature of $F$ grows with
 # its gradient and there is no useful $L$; that is the subject of lesson 06.
 
 # %% [markdown]
-# ## Three literatures, one formula
+# ## Three fields, one formula
 #
 # The same vector was found in two other fields. To see how, let $\ell(\nu, \theta)$ be the smallest value of the perturbed
 # objective. When ν or θ changes, the minimum moves, but the gradient of the objective with respect to φ is zero there,

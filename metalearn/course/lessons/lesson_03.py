@@ -948,7 +948,7 @@ def order_of_methods() -> None:
         alt="The points to which four methods converge, against the ratio of the two curvatures. All are at one half "
         "where the curvatures are equal. MAML rises to the flat task. FO-MAML falls a little, and then rises to it as "
         "well. Reptile and joint training fall towards the steep task, Reptile less than joint training.",
-        title="With two tasks the order is always the same",
+        title="With two tasks the order is the same at every ratio of curvatures",
         caption="Where each method converges, from the steep task's minimum (0) to the flat task's (1). α = 0.3, K = "
         "3.",
     )

@@ -959,7 +959,7 @@ def show_solvers(errors: dict[tuple[str, float], np.ndarray]) -> None:
         "curvature, both methods converge, conjugate gradients faster, down to rounding. Right, with half the largest "
         "curvature, the error of the Neumann series grows and that of conjugate gradients falls.",
         "The Neumann series needs λ > L, conjugate gradients do not",
-        "A quadratic in 30 dimensions with largest curvature L. Left λ is twice L, right half of L.",
+        "A quadratic in 30 dimensions with largest curvature L.",
     )
 
 

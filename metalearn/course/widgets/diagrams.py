@@ -335,7 +335,7 @@ def perturbed_problem(perturbation: float = 0.6) -> str:
         d.path([(x, y + 6), (x, 206)], MUTED, "2 3", 1)
     d.text(220, 34, "h + λ/2 ‖φ − θ‖² + ν f", ORANGE, bold=True)
     d.text(345, 150, "ν = 0", BLUE, "start", bold=True)
-    d.text(9, 236, "∇F ≈ −λ (φ(ν) − φ(0)) / ν: two solves, first order only", ORANGE, "start", bold=True)
+    d.text(9, 236, "∇F ≈ −λ (φ(ν) − φ(0)) / ν: two solves, first derivatives only", ORANGE, "start", bold=True)
     return d.svg()
 
 

@@ -680,6 +680,14 @@ function perturbTheProblem(card, problem, tell) {
       svg("line", { class: "present", x1: right.px(marked), x2: right.px(marked), y1: right.top, y2: right.bottom }),
       ...KINDS.map((kind, i) => right.dot(marked, Math.log10(Math.max(errors[i], 1e-9)), `${kind} filled`, 6)),
       right.text(right.px(-5.9), right.top + 14, "rounding", { class: "remark" }),
+      ...[
+        ["forward", -2.5, -12, "end"],
+        ["symmetric", -1.5, 18, "start"],
+      ].map(([kind, e, below, anchor]) =>
+        right.text(right.px(e), right.py(Math.log10(error(kind, 10 ** e, Number))) + below, kind, {
+          ...{ class: `mp-name ${kind}`, "text-anchor": anchor },
+        }),
+      ),
       right.text(right.px(-0.8), right.bottom - 8, "truncation", { class: "remark", "text-anchor": "end" }),
     );
 
