@@ -21,7 +21,7 @@
 #
 # **New symbols**
 #
-# - $L_0$, $L_1$: generalized smoothness
+# - $L_0$, $L_1$: constants of a bound $L_0 + L_1 \lVert \nabla F \rVert$ on the curvature
 # - $c$: largest norm that clipping leaves as it is
 # - $G$: largest norm of the gradient where $F(\theta) \le F(\theta_0)$
 # - $\zeta$: heterogeneity of the tasks
@@ -133,8 +133,8 @@ assert np.allclose(dF(theta), (1 - alpha * h2) * f1)  # line 1
 # %% [markdown]
 # ## Exercise: your line of the proof
 #
-# Differentiate line 1 once more, on paper. Then return $F''(\theta)$ for any pair of losses, composed of derivatives of
-# the support loss and of the query loss.
+# Differentiate line 1 once more, on paper. Then write $F''(\theta)$, for any pair of losses, as an expression in the
+# derivatives of the support loss and of the query loss.
 
 
 # %% tags=["exercise"] exercise="06.curvature"
@@ -202,7 +202,8 @@ assert np.allclose(ddF(theta), (1 - alpha * h2) ** 2 * f2 - alpha * h3 * f1)  # 
 assert (np.abs(alpha * h3 * f1) <= wave_l1 * np.abs(dF(theta)) + 1e-12).all()  # line 3
 
 # %% [markdown]
-# A function with this property is called **$(L_0, L_1)$-smooth**, and ordinary $L$-smoothness, a curvature of at most
+# A function with this property is called **$(L_0, L_1)$-smooth**. The word may mislead: the size of the curvature is called
+# the *smoothness* of a function, so a large smoothness belongs to a function that is less smooth. Ordinary $L$-smoothness, a curvature of at most
 # $L$, is the case $L_1 = 0$. With more parameters the same argument holds for $\nabla F$ and $\nabla^2 F$, with norms in
 # place of absolute values.
 #
@@ -261,7 +262,8 @@ assert abs(mean_gradient) < 1e-9 and round(abs(mean_curvature), 1) == 74.8
 
 # %% [markdown]
 # The bound of line 4 fails for this mean with the constants of one task. The cure is to let $L_0$ take in how much the
-# tasks differ, their *heterogeneity*. Suppose that the mean over the tasks of $|F_i'(\theta) - F'(\theta)|$ is at most a
+# tasks differ, their *heterogeneity*. Write $F_i$ for the meta-objective of task $i$, and in this section $F$ for their
+# mean. Suppose that the mean over the tasks of $|F_i'(\theta) - F'(\theta)|$ is at most a
 # number $\zeta$. Then
 #
 # $$|F''| \;\le\; \text{mean of } |F_i''| \;\le\; L_0 + L_1 \cdot \text{mean of } |F_i'|
@@ -292,7 +294,7 @@ assert abs(mean_curvature) <= wave_l0 + wave_l1 * zeta + wave_l1 * abs(mean_grad
 # $$F(\text{after the step}) - F(\theta) \;\le\; -g\,r + \frac{L_g}{L_1^2} \big(e^{L_1 r} - 1 - L_1 r\big) .$$
 #
 # The bound is lowest at the length $r = \frac{1}{L_1} \log\big(1 + L_1 g / L_g\big)$. For a small gradient this is
-# $g / L_0$, a plain step with learning rate $1 / L_0$. For a large gradient it tends to $\log 2 / L_1$, so beyond a certain
+# $g / L_0$, a plain step with learning rate $1 / L_0$. For a large gradient it tends to $(\log 2) / L_1$, so beyond a certain
 # size of the gradient the best step hardly gets any longer.
 
 # %% tags=["fold"]
@@ -880,10 +882,10 @@ assert (norms[0] > 1).mean() > 0.5 and norms[0].max() > 100
 # %% [markdown]
 # Compare the medians, for single runs scatter widely, and even a clipped one can diverge. In the median the clipped
 # runs end at a loss less than half of what any unclipped learning rate reaches. With the smaller learning rates the
-# loss does not explode, but it hardly falls. The second panel shows what clipping removes. Most meta-gradients have a
-# norm of a few units, but now and then one is hundreds or thousands of times larger. Clipping at norm 1 shortens more
-# than half of all gradients. That in itself changes little, because Adam divides a factor common to all gradients out
-# again, but afterwards none of them is much larger than the others.
+# loss does not explode, but it hardly falls. The second panel shows what clipping removes. Now and then a
+# meta-gradient is more than a hundred times as large as most of the others. Clipping at norm 1 shortens more
+# than half of all gradients. That in itself changes little, because a factor common to all gradients cancels in Adam,
+# but afterwards none of them is much larger than the others.
 #
 # Neither of the two explanations is enough by itself. With the lengths of the clipped steps and the old directions, runs
 # still diverge, to losses above ten. With the directions of the clipped steps and the old lengths, the median comes much
@@ -957,7 +959,7 @@ print(f"One spike carries Adam {distance:.0f} learning rates away.")
 # - Adaptation puts a third derivative of the support loss in front of the query gradient. The curvature of $F$ therefore
 #   grows with its gradient, for MAML and for the proximal objective; $L_0$ must take in how much the tasks differ. In a
 #   network with ten inner steps it grows even faster than the gradient.
-# - The best step has learning rate $1/L_0$ near the minimum and a length of at most $\log 2 / L_1$ far away. Clipping
+# - The best step has learning rate $1/L_0$ near the minimum and a length of at most $(\log 2) / L_1$ far away. Clipping
 #   comes close to both, and its guaranteed number of steps does not depend on the largest gradient.
 # - Growing curvature is not enough to make plain descent slow. The *mean* curvature between the minimum and $\theta$ has to
 #   grow too.

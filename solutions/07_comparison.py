@@ -148,14 +148,14 @@ figures.converged(norms)
 # long as the objective stays the same, no setting changes that. Until they levelled off, though, they needed the fewest
 # gradients.
 #
-# A bias is a statement about an objective. Does it decide which method serves new tasks best, with a network and a
+# A method is biased only with respect to an objective. Does the bias decide which method serves new tasks best, with a network and a
 # budget? That is an empirical question, and the rest of this lesson answers it for two task distributions.
 
 # %% [markdown]
 # ## Rules of a fair comparison
 #
-# A comparison of methods is easily bent, mostly without intention. Whoever tunes the favourite longer, chooses settings
-# by the test tasks or reports the best seed finds what they hoped for. So the rules are fixed first.
+# A comparison of methods is easily bent, mostly without intention. If you tune your favourite longer, choose
+# settings on the test tasks or report the best seed, you will find what you hoped for. So the rules are fixed first.
 
 # %% tags=["fold"]
 figures.protocol()
@@ -259,6 +259,7 @@ plots.table(
         "λ, one of": (_listed(_sines.strengths), _listed(_digits.strengths)),
         "α where there is a proximal term": (_sines.proximal_rate, _digits.proximal_rate),
         "outer learning rate, one of": 2 * (_listed(settings.outer_rates),),
+        "of joint training": 2 * (f"those times {_listed(comparison.OUTER_FACTORS)}",),
         "ν": 2 * (settings.perturbation,),
         "digits to tune on": ("–", "0, 1, 2; validated on 3, 4, 5"),
         "digits to train and to test on": ("–", "0 to 5; tested on 6, 7, 8, 9"),
@@ -527,7 +528,7 @@ assert settings.long_steps == 100
 # another order. The error of four methods still falls, MAML's among them. Of the three inner loops with a proximal term only
 # iMAML's has not converged.
 #
-# Can we set iMAML right? A further row of the record tries it: **iMAML, K = 100** takes ten times as many inner steps,
+# Can iMAML be rescued? A further row of the record tries it: **iMAML, K = 100** takes ten times as many inner steps,
 # under the same budget and with the same grid. Another row asks about Reptile, which never sees the query examples.
 # **Reptile, joined** puts support and query examples into one set for its inner steps, which then cost two gradients
 # each.
@@ -571,7 +572,7 @@ assert max(_ratios) > 0.99
 # outer steps, and the error is higher with every seed. Tuning once more chose the weakest proximal term of the list, with
 # which even 100 steps leave more than a tenth of the inner gradient. With a stronger one the inner loop should converge
 # faster, but the validation errors are higher. On the digits of the next section the 100 steps do converge, and the error
-# is higher there, too. Lesson 04 named another condition, that the proximal term must exceed every negative
+# is higher there, too. Lesson 04 named another condition, that $\lambda$ must be larger than the size of every negative
 # curvature of the support loss. Whether it is met here was not tested. FO-B-MAML needs the same minimum, and with the
 # initializations that it learned on these curves, ten steps came so close to it that FO-B-MAML does not show the third sign.
 #
@@ -753,10 +754,10 @@ assert (_wide["MAML"] > 3 * _wide["FO-B-MAML symmetric"]).all()
 assert (_wide["MAML, rematerialized"] < _wide["FO-B-MAML symmetric"]).all()
 
 # %% [markdown]
-# MAML keeps every inner step for its backward pass, whereas the other five methods need the same memory for fifty
-# steps as for ten. Rematerialized MAML grows by less than $\sqrt 5$ between ten steps and fifty, at the price of up
+# MAML keeps every inner step for its backward pass, whereas the other five methods, of which two are drawn, need the
+# same memory for fifty steps as for ten. That of rematerialized MAML grows by a factor of less than $\sqrt 5$ between ten steps and fifty, at the price of up
 # to $2K$ gradients more. The second plot is of larger, convolutional networks, whose width is called their number of
-# *channels*. With the width every method's memory grows alike, because all of them hold at least one backward pass of the
+# *channels*. With the width, the memory of all methods grows alike, because all of them hold at least one backward pass of the
 # network. So what FO-B-MAML saves over MAML is the dependence on $K$. FO-MAML and Reptile save it as well. Rematerialized
 # MAML keeps the exact gradient, and in these larger networks, with $K = 10$, it needs even less memory than the symmetric
 # form of FO-B-MAML.
@@ -791,9 +792,9 @@ own_report = figures.own_comparison(my_curve)
 # %% [markdown]
 # ## Error against cost
 #
-# Before a new method enters a comparison, two numbers tell whether that is worth the time. Its **cost** is counted in
-# gradients, from the matrix products that its program asks for. Its **error** is its
-# relative distance from the exact gradient of $F_{\text{MAML}}$ or of $F_{\text{prox}}$, where the gradients of all tasks
+# Before a new method enters a comparison, two numbers tell whether that is worth the time. The **cost** of
+# a method is the number of multiplications in the matrix products of its program, divided by that of one gradient. Its
+# **error** is the relative distance of the vector that it returns from the exact gradient of $F_{\text{MAML}}$ or of $F_{\text{prox}}$, where the gradients of all tasks
 # are taken together as one vector. Before the distance is measured, this vector is multiplied by the positive factor that
 # brings it nearest, because the outer learning rate can absorb a factor. The zero vector costs nothing and has error 1.
 #
@@ -898,7 +899,7 @@ assert figures.trial().strength > max(_sines.strengths + _digits.strengths) and 
 # | gradients are scarce | FO-MAML first | it costs a third, led early on sine curves, and was not separated from the best on digits |
 # | an outer step has to be as cheap as possible | Reptile | it is the cheapest, and was second on sine curves, but last on digits |
 # | the bias of FO-MAML is too large, and MAML is ruled out by its second derivatives or by a large $K$ | FO-B-MAML | its memory does not grow with $K$, its bias vanishes with $\nu$ where inner loops converge, and its forward form had the lowest median on digits |
-# | inner problems can be solved well | iMAML | it was nearly exact on quadratic tasks, but far behind on sine curves, where its inner loops did not converge, and behind on digits even where they did |
+# | inner problems can be solved well | iMAML | it was nearly exact on quadratic tasks, but far behind on sine curves, where its inner loops did not converge, and behind on digits even with 100 inner steps, where they did |
 # | MAML does not fit into memory | rematerialize before you change the method | the gradient stays exact |
 #
 # What is true of **FO-B-MAML**, then? On the quadratic tasks it reached a stationary point of its objective without second

@@ -273,8 +273,8 @@ assert norms[-1] > norms[0] > norms.min() and 0 < norms.argmin() < 50
 
 # %% [markdown]
 # Follow the arrows from the end of the trajectory to its beginning. The part across the valley disappears almost at once,
-# because the flow forgets any displacement across the valley. What reaches the initialization is the part along the valley
-# floor. Going back, it first shrinks, where the floor is curved upwards, and then grows again, where it is curved
+# because the flow forgets any displacement across the valley. What reaches the initialization is almost only the part
+# along the valley floor. Going back, it first shrinks, where the floor is curved upwards, and then grows again, where it is curved
 # downwards.
 #
 # **Line 4, the name.** Displace the initialization by a small vector $w(0)$. The linearized flow carries it along by
@@ -925,7 +925,7 @@ plots.table(
     },
     ["run", "lost from", "largest gap to a gradient step", "relative error of ∇F"],
     title="Every step of the second run is right, and its trajectory is lost",
-    caption="Gap: the distance of a point from where a gradient step from the point before it leads. Useless: above 0.5.",
+    caption="Gap: how far a point is from the result of one gradient step from the point before it. Useless: above 0.5.",
 )
 assert first_lost[0] == -1 and 20 < first_lost[1] < 250 and first_lost[2] == 319
 assert wrong_by[0] < 1e-9 and not wrong_by[1] < 0.5 and 0.001 < wrong_by[2] < 0.3

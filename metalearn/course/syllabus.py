@@ -113,7 +113,7 @@ LESSONS = (
         slug="clipping",
         title="Gradient clipping: smoothness that grows with the gradient",
         claim="The curvature of the meta-objective grows with its gradient, so only tiny plain gradient steps are "
-        "sure to descend, and clipped ones may be long.",
+        "sure to descend, whereas clipped ones may be long.",
         minutes=60,
         part="Training",
         needs=("05",),

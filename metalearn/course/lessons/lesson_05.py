@@ -821,8 +821,8 @@ PREDICTIONS = (
     ),
     Guess(
         "05.exact",
-        "Suppose that the minimum were a quadratic function of ν, $\\phi_\\nu = a + b\\nu + c\\nu^2$ with $c \\ne 0$. Which estimator would "
-        "then be exact at every ν?",
+        "Suppose that the minimum were a quadratic function of ν, $\\phi_\\nu = a + b\\nu + c\\nu^2$ with $c \\ne 0$. "
+        "Which estimator would then be exact at every ν?",
         options=("neither of them", "only the symmetric one", "both"),
         why="The term $c\\nu^2$ is the same at $-\\nu$ and $\\nu$ and cancels. In the forward difference it is left, "
         "and divided by ν it makes an error proportional to ν.",

@@ -1009,7 +1009,7 @@ def before_and_after(f, meta_objective, gradient, curvature):
     theta = np.linspace(-60, 60, 1_201)
     figure, (left, right) = plots.subplots(2)
     losses = {"f": jax.vmap(f)(theta), "F": jax.vmap(meta_objective)(theta)}
-    plots.lines(theta, losses, "initialization θ", "loss", title="They look alike", axes=left)
+    plots.lines(theta, losses, "initialization θ", "loss", title="Before and after: two bowls", axes=left)
     right.plot([], [])  # the colour of f
     derivatives = {"F′": gradient(theta), "F″": curvature(theta)}
     plots.lines(theta, derivatives, "initialization θ", "derivative", title="F bends more and more", axes=right)
@@ -1201,7 +1201,7 @@ def rescue(losses, norms):
         figure,
         alt="Left: query loss against outer steps, on a logarithmic axis. Clipped Adam falls below one. "
         "Unclipped Adam stays above one with each of three learning rates. Right: the norm of the meta-gradient in an "
-        "unclipped run lies around a few units, with rare spikes that are hundreds to thousands of times larger.",
+        "unclipped run lies in a band, with rare spikes that are more than a hundred times larger.",
         title="Clipping rescues MAML, and a smaller learning rate does not",
         caption="Left: medians over five seeds and 20 steps, MAML with ten inner steps on sine curves. Right: of the "
         "five runs at learning rate 0.003, the one whose largest norm is the median of the five.",

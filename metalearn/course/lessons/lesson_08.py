@@ -1262,7 +1262,7 @@ QUIZ = (
         "squared loss, at $LT = 100$ in float64, the meta-gradient is right to ten digits. Which further test would "
         "show whether the method can be used for a network?",
         (
-            "logistic regression at the same LT",
+            "regression with the tanh of a linear model, at the same LT",
             "linear regression on other data, at the same LT",
             "linear regression with a proximal term",
             "linear regression in float32",
@@ -1379,8 +1379,8 @@ def adjoint_arrows(loss, task, theta, trajectory, times, places, adjoints):
     )
     left.text(0, 0.05, "adjoint p(t)", color=plots.PALETTE["orange"], weight="bold", ha="center")
     along, across = parts(places, adjoints)
-    for name, values, dash in (("along the floor", along, "-"), ("across", across, "--")):
-        right.plot(times, values, color=plots.PALETTE["orange"], linestyle=dash, label=name)
+    for name, values, color, dash in (("along the floor", along, "orange", "-"), ("across", across, "violet", "--")):
+        right.plot(times, values, color=plots.PALETTE[color], linestyle=dash, label=name)
     right.set(yscale="log", ylim=(1e-3, 3))
     plots.label(right, "time t", "size of the part of p(t)")
     plots.show(
@@ -1389,7 +1389,7 @@ def adjoint_arrows(loss, task, theta, trajectory, times, places, adjoints):
         "longest and has a part across the valley. The earlier arrows lie along the floor and are shortest in the "
         "middle. Right: both parts against time. The part along the floor stays between one half and a little over "
         "one. The part across the floor is large at the end only, and falls steeply towards earlier times.",
-        title="Only the part of the adjoint along the valley floor reaches the initialization",
+        title="Almost only the part of the adjoint along the valley floor reaches the initialization",
         caption="Left: p(t) drawn at a quarter of its size. Right: its parts along and across the valley floor; read "
         "from right to left, as the adjoint is integrated.",
     )
