@@ -59,18 +59,18 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # one called *joint training* was trained on the pooled points of very many sine curves. The third was *meta-trained* by
 # MAML, the method of lesson 02. All three now take the same gradient steps on the five points.
 #
-# Before the first step, the curves of MAML and of joint training look almost the same. Which of the three do you expect to
-# pass close to the points after three steps? Decide before you press *One step*.
+# Before the first step, the curves of MAML and of joint training look almost the same. Which of the three do you expect
+# to pass close to the points after three steps? Decide before you press *One step*.
 
 # %%
 playground("adapt_a_sine")
 
 # %% [markdown]
-# After three steps the meta-trained network passes close to the points, and the other two do not. It has learned to learn.
-# This lesson is about the other two: how far they get, and why they get no further.
+# After three steps the meta-trained network passes close to the points, and the other two do not. It has learned to
+# learn. This lesson is about the other two: how far they get, and why they get no further.
 #
-# The same idea works for drawings. Put `playground("draw_five_symbols")` into a new cell, run it, and teach a network five
-# symbols of your own, from one drawing each.
+# The same idea works for drawings. Put `playground("draw_five_symbols")` into a new cell, run it, and teach a network
+# five symbols of your own, from one drawing each.
 #
 # *Short of time? Skip the task distribution of your own, and the last exercise.*
 
@@ -115,12 +115,12 @@ assert distribution.phase == (0.0, np.pi) and distribution.x_range == (-5.0, 5.0
 more_training = predict("01.more_training")
 
 # %% [markdown]
-# A **neural network** is a chain of layers. This one, which is that of the paper, maps the input linearly to 40 numbers, which
-# are called *units*, and replaces the negative ones by zero. A second layer does the same with these 40, and a last linear
-# map gives the output. In code it is an `MLP` (a multilayer perceptron) of the library Flax, whose networks are called `nnx`.
-# `ml.models.functional` splits it into its parameters and a pure function `apply(params, x)`. The optimizer is Adam, a
-# variant of gradient descent that adapts the step of each parameter to the size of its recent gradients, with learning
-# rate $10^{-3}$.
+# A **neural network** is a chain of layers. This one, which is that of the paper, maps the input linearly to 40
+# numbers, which are called *units*, and replaces the negative ones by zero. A second layer does the same with these 40,
+# and a last linear map gives the output. In code it is an `MLP` (a multilayer perceptron) of the library Flax, whose
+# networks are called `nnx`. `ml.models.functional` splits it into its parameters and a pure function
+# `apply(params, x)`. The optimizer is Adam, a variant of gradient descent that adapts the step of each parameter to the
+# size of its recent gradients, with learning rate $10^{-3}$.
 #
 # `ml.maml` is the method of lesson 02, which adapts in each training step. With `num_steps=0` it does not adapt, so it
 # returns the plain gradient of the query loss, and its inner optimizer `optax.sgd(0.01)` is never used.
@@ -189,8 +189,8 @@ for _answer in (-1.0, 0.0, 2.0):
 #
 # $$\mathbb E[y] = \mathbb E[A] \cdot \frac1\pi \int_0^\pi \sin(x - b)\, db = -\frac{2}{\pi}\, \mathbb E[A] \cos x .$$
 #
-# **The variance** is the mean square minus the squared mean. For every $x$, the mean of $\sin^2(x - b)$ over $b$ from 0 to
-# $\pi$ is $\frac12$, so
+# **The variance** is the mean square minus the squared mean. For every $x$, the mean of $\sin^2(x - b)$ over $b$ from 0
+# to $\pi$ is $\frac12$, so
 #
 # $$\operatorname{Var}[y] = \tfrac12\, \mathbb E[A^2] - \tfrac{4}{\pi^2}\, \mathbb E[A]^2 \cos^2 x .$$
 #
@@ -264,12 +264,13 @@ check("01.floor", floor_of)
 # %% [markdown]
 # **Your own task distribution.** The tasks of the next cell are straight lines. Put tasks of your own in their place,
 # such as cooling curves, or something from your work. In lessons 03 and 05 you will paste them in again, and measure
-# other things on them. Rewrite the body of `my_task`: it may draw and compute whatever you like with `jax.random` and `jax.numpy`, as long as it returns an
-# `ml.Task` of arrays of shape `[num_points, 1]`.
+# other things on them. Rewrite the body of `my_task`: it may draw and compute whatever you like with `jax.random` and
+# `jax.numpy`, as long as it returns an `ml.Task` of arrays of shape `[num_points, 1]`.
 #
 # Then work out the floor of your tasks, on paper as for the sine curves, or with `floor_of`: draw the parameters of
-# many tasks, and compute all of their curves at the same inputs, such as `jnp.linspace(-5, 5, 101)`. Put the number into `my_floor`. The last line measures the floor on 2,000 of your
-# tasks, and tells you whether your number is within a tenth of it.
+# many tasks, and compute all of their curves at the same inputs, such as `jnp.linspace(-5, 5, 101)`. Put the number
+# into `my_floor`. The last line measures the floor on 2,000 of your tasks, and tells you whether your number is within
+# a tenth of it.
 
 
 # %% tags=["yours"]
@@ -327,9 +328,9 @@ assert 10 <= _settled <= 100 and _distance[1] > 1.5
 two_tasks = predict("01.two_tasks")
 
 # %% [markdown]
-# We train 24 networks for each of six numbers of tasks, and no two of the 24 have the same training tasks. The first cell
-# below holds one training step of one network, with a learning rate that falls to zero. The second repeats it with `scan`, and with `vmap` it trains all 144
-# networks at once.
+# We train 24 networks for each of six numbers of tasks, and no two of the 24 have the same training tasks. The first
+# cell below holds one training step of one network, with a learning rate that falls to zero. The second repeats it with
+# `scan`, and with `vmap` it trains all 144 networks at once.
 
 # %%
 counts = jnp.array([1, 2, 4, 8, 16, 32])  # numbers of training tasks, M
@@ -395,10 +396,10 @@ assert (np.diff(training.mean(axis=1)) > -0.1).all() and (np.diff(new.mean(axis=
 assert training[0].mean() < 0.1 < 2 * floor - 2 < new[0].mean()
 
 # %% [markdown]
-# On its own two tasks the network is far below the floor, and on new tasks it is above it. A model that fits its training
-# tasks better than new ones **overfits**. The difference between the two losses is the **generalization gap**, and here we
-# can compute it. Let $\bar y$ be the average of the $M$ targets at one input. It is the best answer to these targets, so we
-# suppose that the network gives it.
+# On its own two tasks the network is far below the floor, and on new tasks it is above it. A model that fits its
+# training tasks better than new ones **overfits**. The difference between the two losses is the **generalization gap**,
+# and here we can compute it. Let $\bar y$ be the average of the $M$ targets at one input. It is the best answer to
+# these targets, so we suppose that the network gives it.
 #
 # **New tasks.** The target $y$ of a new task is independent of $\bar y$, so the boxed equation holds for the answer
 # $\hat y = \bar y$. The average of $M$ independent targets has the variance
@@ -463,18 +464,19 @@ assert _held_out.min() < _held_out[-1] - 0.5 and 0 < _held_out.argmin() < 50
 assert _held_out.min() > floor
 
 # %% [markdown]
-# Run A overfits to its two training tasks. More tasks are the best remedy. If no more can be had, one can stop the run where
-# the loss on the *validation* tasks is lowest, which is called **early stopping**. It is one kind of **regularization**,
-# which is the general name for everything that keeps a model from fitting its training data too closely. Another kind
-# adds a penalty for the distance of the parameters from some fixed values, and lesson 04 will use it for adaptation.
+# Run A overfits to its two training tasks. More tasks are the best remedy. If no more can be had, one can stop the run
+# where the loss on the *validation* tasks is lowest, which is called **early stopping**. It is one kind of
+# **regularization**, which is the general name for everything that keeps a model from fitting its training data too
+# closely. Another kind adds a penalty for the distance of the parameters from some fixed values, and lesson 04 will use
+# it for adaptation.
 #
 # Neither more tasks nor regularization gets the loss on new tasks below the floor. For that, the model has to adapt.
 
 # %% [markdown]
 # ## Adapt to each task
 #
-# The simplest way to adapt is **fine-tuning**: begin with the parameters of the jointly trained network, and take gradient
-# steps on the support set of the new task. To see how well that works, we have to measure it.
+# The simplest way to adapt is **fine-tuning**: begin with the parameters of the jointly trained network, and take
+# gradient steps on the support set of the new task. To see how well that works, we have to measure it.
 
 # %% [markdown]
 # ## Exercise: the adaptation curve
@@ -640,16 +642,16 @@ plots.table(
 
 # %% [markdown]
 # With five tasks, reports A and B promise a loss that is lower than the true one by about a fifth. The effect becomes
-# smaller with more tasks, but report C stays wrong: it promises what one could reach only by knowing the query set of each
-# test task. Choosing on one set and reporting on another is right on average, whatever the number of tasks.
+# smaller with more tasks, but report C stays wrong: it promises what one could reach only by knowing the query set of
+# each test task. Choosing on one set and reporting on another is right on average, whatever the number of tasks.
 
 # %% [markdown]
 # ## Exercise: write the test
 #
-# A **sound report** chooses the learning rate with the lowest mean loss on the validation tasks, and returns the mean loss
-# of this learning rate on the test tasks. Write a test that tells sound reports from others. The check tries it on sound
-# ones, on A, B and C, and on seven more wrong ones that you do not see. The losses that you give to a report are yours
-# to make up.
+# A **sound report** chooses the learning rate with the lowest mean loss on the validation tasks, and returns the mean
+# loss of this learning rate on the test tasks. Write a test that tells sound reports from others. The check tries it on
+# sound ones, on A, B and C, and on seven more wrong ones that you do not see. The losses that you give to a report are
+# yours to make up.
 
 
 # %% tags=["exercise"] exercise="01.sound_report"

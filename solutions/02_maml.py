@@ -67,17 +67,17 @@ playground("adapt_a_sine")
 # %% [markdown]
 # ## Which initialization is best?
 #
-# We begin with two tasks that have a single parameter $\phi$. The loss of each task is a parabola, one of them steep and
-# the other one flat. You choose **one** initialization $\theta$ for both. Then each task takes one gradient step of its own
-# from there, and is scored where that step ends.
+# We begin with two tasks that have a single parameter $\phi$. The loss of each task is a parabola, one of them steep
+# and the other one flat. You choose **one** initialization $\theta$ for both. Then each task takes one gradient step of
+# its own from there, and is scored where that step ends.
 
 # %%
 figures.two_tasks()
 
 # %% [markdown]
-# Without adaptation, the best initialization lies near the steep task's minimum, because the steep loss grows faster with the
-# distance from its minimum. With one step the best initialization moves, as the picture at the top of this lesson shows. These
-# few lines compute both:
+# Without adaptation, the best initialization lies near the steep task's minimum, because the steep loss grows faster
+# with the distance from its minimum. With one step the best initialization moves, as the picture at the top of this
+# lesson shows. These few lines compute both:
 
 # %%
 curvatures = np.array([3.0, 0.5])  # of the steep and the flat parabola
@@ -99,10 +99,10 @@ print(f"best without adaptation:     θ = {best_initialization(0.0):.2f}")
 print(f"best for one step, α = 0.3:  θ = {best_initialization(0.3):.2f}")
 
 # %% [markdown]
-# With $\alpha = 0.3$, one step brings the steep task nearly to its minimum from wherever it begins, so the initialization need
-# not be close to that minimum. The flat task moves only a little in one step, so the initialization has to be close to the
-# minimum of the flat task.
-# **A good initialization is not close to every task's solution. It is close to those that are slow to reach.**
+# With $\alpha = 0.3$, one step brings the steep task nearly to its minimum from wherever it begins, so the
+# initialization need not be close to that minimum. The flat task moves only a little in one step, so the initialization
+# has to be close to the minimum of the flat task. **A good initialization is not close to every task's solution. It is
+# close to those that are slow to reach.**
 #
 # Test your understanding of this sentence on a larger step:
 
@@ -132,11 +132,11 @@ _best = (_weights * minima).sum(-1) / _weights.sum(-1)
 assert abs(_rates[_best.argmax()] - 1 / curvatures[0]) < 0.02 and _best.max() > 1.95
 
 # %% [markdown]
-# The table shows why. Let $H$ be the curvature of a parabola: 3 for the steep one, 0.5 for the flat one. One gradient step
-# multiplies the distance to the minimum by $1 - \alpha H$, which is negative if the step jumps across the minimum. The loss
-# after the step is therefore $\tfrac12 H (1 - \alpha H)^2$ times the squared distance of $\theta$ to the minimum. Setting
-# the derivative of the sum of both losses to zero shows that the best initialization is the weighted mean of the two minima,
-# with the weights $H (1 - \alpha H)^2$.
+# The table shows why. Let $H$ be the curvature of a parabola: 3 for the steep one, 0.5 for the flat one. One gradient
+# step multiplies the distance to the minimum by $1 - \alpha H$, which is negative if the step jumps across the minimum.
+# The loss after the step is therefore $\tfrac12 H (1 - \alpha H)^2$ times the squared distance of $\theta$ to the
+# minimum. Setting the derivative of the sum of both losses to zero shows that the best initialization is the weighted
+# mean of the two minima, with the weights $H (1 - \alpha H)^2$.
 #
 # Move the inner learning rate. **At which value does the best initialization lie closest to the flat task's minimum?**
 
@@ -145,11 +145,12 @@ best_alt = "The mean loss before and after one step, and the best initialization
 explore(figures.best_initialization, best_alt, learning_rate=(0.0, 0.66, 0.02, 0.3))
 
 # %% [markdown]
-# It is closest near $\alpha = \tfrac13$. There the factor $1 - \alpha H$ of the steep task vanishes: one step takes that task
-# to its minimum from anywhere, and it no longer has a say.
+# It is closest near $\alpha = \tfrac13$. There the factor $1 - \alpha H$ of the steep task vanishes: one step takes
+# that task to its minimum from anywhere, and it no longer has a say.
 #
-# To find such an initialization by gradient descent, we need the derivative of the curve "after one step" in the figure above:
-# how does the loss *after* adaptation change when the initialization moves? This derivative is the **meta-gradient**.
+# To find such an initialization by gradient descent, we need the derivative of the curve "after one step" in the figure
+# above: how does the loss *after* adaptation change when the initialization moves? This derivative is the
+# **meta-gradient**.
 
 # %% [markdown]
 # ## How much of a small change survives?
@@ -285,9 +286,9 @@ assert jnp.allclose(jacobian, factors[2] @ factors[1] @ factors[0])
 #
 # $$\boxed{\;\nabla F(\theta) = (I - \alpha H_0)(I - \alpha H_1) \cdots (I - \alpha H_{K-1}) \, \nabla f(\phi_K)\;}$$
 #
-# Read it from right to left. The query gradient is taken where the inner loop ends. Each inner step then passes it on, from
-# the parameters after the step to those before it, through the factor of that step. This is **backpropagation through the
-# inner loop**, also called unrolled differentiation.
+# Read it from right to left. The query gradient is taken where the inner loop ends. Each inner step then passes it on,
+# from the parameters after the step to those before it, through the factor of that step. This is **backpropagation
+# through the inner loop**, also called unrolled differentiation.
 
 # %%
 product = factors[0] @ factors[1] @ factors[2] @ jax.grad(f)(phis[-1])
@@ -354,8 +355,8 @@ check("02.meta_gradient", meta_gradient)
 # %% [markdown]
 # ## Exercise: the same gradient by hand, from the last step to the first
 #
-# Now do what `jax.grad` did for you, without differentiating through the loop. First run the inner loop forwards and keep all
-# parameters on the way. Then carry the query gradient back along the boxed equation, one factor at a time.
+# Now do what `jax.grad` did for you, without differentiating through the loop. First run the inner loop forwards and
+# keep all parameters on the way. Then carry the query gradient back along the boxed equation, one factor at a time.
 
 
 # %% tags=["exercise"] exercise="02.backward_pass"
@@ -391,22 +392,22 @@ check("02.backward_pass", backward_pass)
 # %% [markdown]
 # ## Exercise: the gradient with respect to the inner learning rate
 #
-# The loss after adaptation depends on the inner learning rate too, and your backward pass contains nearly everything that is
-# needed to differentiate it. Meta-SGD (Li et al. 2017) and MAML++ (Antoniou et al. 2019) train inner learning rates in this
-# way, together with the initialization. The first two lines of the derivation are given.
+# The loss after adaptation depends on the inner learning rate too, and your backward pass contains nearly everything
+# that is needed to differentiate it. Meta-SGD (Li et al. 2017) and MAML++ (Antoniou et al. 2019) train inner learning
+# rates in this way, together with the initialization. The first two lines of the derivation are given.
 #
 # **Line 1, the chain rule.** With $\theta$ fixed, $\alpha$ acts on the query loss through $\phi_K$:
 #
 # $$\frac{dF}{d\alpha} = \Big(\frac{d\phi_K}{d\alpha}\Big)^{\!\top} \nabla f(\phi_K).$$
 #
-# **Line 2, one step.** In $\phi_{k+1} = \phi_k - \alpha \nabla h(\phi_k)$ the learning rate occurs twice, visibly in front of
-# the gradient and hidden in $\phi_k$:
+# **Line 2, one step.** In $\phi_{k+1} = \phi_k - \alpha \nabla h(\phi_k)$ the learning rate occurs twice, visibly in
+# front of the gradient and hidden in $\phi_k$:
 #
 # $$\frac{d\phi_0}{d\alpha} = 0, \qquad
 #   \frac{d\phi_{k+1}}{d\alpha} = (I - \alpha H_k) \frac{d\phi_k}{d\alpha} - \nabla h(\phi_k).$$
 #
-# **Line 3** is yours. Put line 2 into itself until only gradients and factors are left, put the result into line 1, and write
-# what you get as a function.
+# **Line 3** is yours. Put line 2 into itself until only gradients and factors are left, put the result into line 1, and
+# write what you get as a function.
 
 
 # %% tags=["exercise"] exercise="02.learning_rate"
@@ -443,8 +444,8 @@ check("02.learning_rate", learning_rate_gradient)
 # %% [markdown]
 # ## The outer loop
 #
-# MAML repeats three things: it draws a batch of $B$ tasks, averages their meta-gradients, and takes one **outer step**, which
-# moves the initialization against this average with the outer learning rate $\eta$.
+# MAML repeats three things: it draws a batch of $B$ tasks, averages their meta-gradients, and takes one **outer step**,
+# which moves the initialization against this average with the outer learning rate $\eta$.
 
 # %% tags=["fold"]
 diagrams.show(
@@ -458,9 +459,9 @@ diagrams.show(
 # %% [markdown]
 # $$\theta \leftarrow \theta - \eta \, \frac{1}{B} \sum_{i=1}^{B} \nabla F_i(\theta)$$
 #
-# In code this takes three lines. `ml.maml` gives the query loss and the meta-gradient of one task, `jax.vmap` applies it to a
-# batch, whose arrays have one more leading axis of length $B$, and the mean over that axis moves the parameters. The network
-# is that of Finn et al., with two hidden layers of 40 units.
+# In code this takes three lines. `ml.maml` gives the query loss and the meta-gradient of one task, `jax.vmap` applies
+# it to a batch, whose arrays have one more leading axis of length $B$, and the mean over that axis moves the
+# parameters. The network is that of Finn et al., with two hidden layers of 40 units.
 
 # %%
 jax.config.update("jax_enable_x64", False)  # training runs in float32
@@ -480,15 +481,15 @@ def outer_step(one_task, params, batch, outer_learning_rate):
 
 
 # %% [markdown]
-# `ml.meta_learner` is this outer step with any optimizer of optax in place of plain gradient descent, and `ml.fit` repeats it
-# in compiled code.
+# `ml.meta_learner` is this outer step with any optimizer of optax in place of plain gradient descent, and `ml.fit`
+# repeats it in compiled code.
 
 # %% [markdown]
 # ## Finn et al.'s experiment
 #
-# The task distribution is that of lesson 01, where amplitude and phase differ from task to task. Each outer step draws 25 new
-# tasks with 10 support and 10 query points, and adapts to each by one inner step with $\alpha = 0.01$. The outer optimizer is
-# Adam with learning rate $10^{-3}$, and it takes 25,000 outer steps.
+# The task distribution is that of lesson 01, where amplitude and phase differ from task to task. Each outer step draws
+# 25 new tasks with 10 support and 10 query points, and adapts to each by one inner step with $\alpha = 0.01$. The outer
+# optimizer is Adam with learning rate $10^{-3}$, and it takes 25,000 outer steps.
 #
 # We test on 1,000 new tasks, and let them adapt for ten steps, although MAML is trained for one. For comparison, *joint
 # training* trains the same network on the points of all tasks without any adaptation, as in lesson 01.
@@ -505,9 +506,9 @@ key = jax.random.key(0)
 maml = ml.fit(learner, random_params, tasks, 25_000, meta_batch_size=25, key=key)
 
 # %% [markdown]
-# With zero inner steps, `ml.maml` is joint training. Its network needs only 5,000 outer steps to come down to the floor of
-# lesson 01. It was not trained for any inner learning rate, so we choose the best of four for it, by the loss after ten
-# steps on validation tasks. MAML keeps the inner learning rate that it was trained with.
+# With zero inner steps, `ml.maml` is joint training. Its network needs only 5,000 outer steps to come down to the floor
+# of lesson 01. It was not trained for any inner learning rate, so we choose the best of four for it, by the loss after
+# ten steps on validation tasks. MAML keeps the inner learning rate that it was trained with.
 
 # %%
 no_adaptation = ml.maml(loss, optax.sgd(0.01), num_steps=0)
@@ -568,14 +569,14 @@ figures.adaptation(joint_curve, maml_curve, floor)
 
 # %% [markdown]
 # Before adaptation the two are equally bad, and neither can be better: an initialization that has not adapted is *one
-# function* for all tasks, so the floor of lesson 01 holds for it, however it was trained. (The test tasks are a sample, so a
-# mean over them can lie a little below the floor.) The two differ in where one step takes them. One step from MAML's
-# initialization leaves less than a fifth of the loss that ten steps leave after joint training, and although MAML was trained
-# for one step, ten steps improve it further.
+# function* for all tasks, so the floor of lesson 01 holds for it, however it was trained. (The test tasks are a sample,
+# so a mean over them can lie a little below the floor.) The two differ in where one step takes them. One step from
+# MAML's initialization leaves less than a fifth of the loss that ten steps leave after joint training, and although
+# MAML was trained for one step, ten steps improve it further.
 #
-# Now look at one task at a time; the circles are its support points. Move the sliders: **which curves are still wrong after one
-# step?** Try the ends of the ranges, and an amplitude that training has never seen. The amplitudes of the task distribution
-# end at 5.
+# Now look at one task at a time; the circles are its support points. Move the sliders: **which curves are still wrong
+# after one step?** Try the ends of the ranges, and an amplitude that training has never seen. The amplitudes of the
+# task distribution end at 5.
 
 # %%
 draw = figures.adapting_sine(loss, apply, maml.params)
@@ -604,20 +605,20 @@ plots.table(
 )
 
 # %% [markdown]
-# There are two answers. In squared error the largest amplitudes are the hardest, and the loss is highest at 6, which lies
-# outside of the task distribution. But $A^2/2$ is the loss of the flat curve $y = 0$, and in proportion to that the smallest
-# amplitude is the hardest: at 0.1 the adapted curve is worse than the flat one. A learned initialization is a bet on tasks like
-# those that it was trained on, judged by the loss that it was trained with.
+# There are two answers. In squared error the largest amplitudes are the hardest, and the loss is highest at 6, which
+# lies outside of the task distribution. But $A^2/2$ is the loss of the flat curve $y = 0$, and in proportion to that
+# the smallest amplitude is the hardest: at 0.1 the adapted curve is worse than the flat one. A learned initialization
+# is a bet on tasks like those that it was trained on, judged by the loss that it was trained with.
 
 # %% [markdown]
 # ## How many training tasks does MAML need?
 #
-# So far every outer step drew new tasks. In lesson 01, joint training on a few tasks overfitted to them. An initialization
-# could do that too: adapting from it would work well on the training tasks, and badly on new ones. This is called
-# **meta-overfitting**. Does the inner step protect MAML against it?
+# So far every outer step drew new tasks. In lesson 01, joint training on a few tasks overfitted to them. An
+# initialization could do that too: adapting from it would work well on the training tasks, and badly on new ones. This
+# is called **meta-overfitting**. Does the inner step protect MAML against it?
 #
-# We repeat the experiment of lesson 01 with MAML. A network trains on $M$ curves, which stay the same throughout, and every
-# outer step draws new points of two of them. For each $M$ there are six networks, each with curves of its own.
+# We repeat the experiment of lesson 01 with MAML. A network trains on $M$ curves, which stay the same throughout, and
+# every outer step draws new points of two of them. For each $M$ there are six networks, each with curves of its own.
 
 # %%
 few_tasks = predict("02.few_tasks")
@@ -678,8 +679,9 @@ figures.meta_overfitting(counts, training, new, floor)
 #   their way through many inner steps. Among other things it adds up the query losses after all inner steps, begins
 #   with the gradients of FO-MAML, learns an inner learning rate for each layer and step, and decays the outer learning rate.
 #
-# The first two take two lines each in the library, because both are inner optimizers. In Meta-SGD what the outer loop trains
-# is a pair, made by `with_rates`: `p.start` holds the initialization, and `p.rates` the inner learning rates, which begin at 0.01.
+# The first two take two lines each in the library, because both are inner optimizers. In Meta-SGD what the outer loop
+# trains is a pair, made by `with_rates`: `p.start` holds the initialization, and `p.rates` the inner learning rates,
+# which begin at 0.01.
 
 # %%
 last_layer = ml.inner.only(lambda params: params["layers"][2], optax.sgd(0.01))
@@ -699,23 +701,25 @@ assert jax.tree.structure(_shapes.rates) == jax.tree.structure(_shapes.start) ==
 #
 # More inner steps adapt further. What do they do to the meta-objective $F$, on which the outer loop has to descend?
 #
-# Where the support loss is concave, its curvature is negative, and a factor $(I - \alpha H_k)$ stretches a small change of the
-# initialization instead of shrinking it. By how much? In lesson 00, $L$ was the largest curvature at the minimum. From now
-# on it is a bound on the absolute value of every curvature, anywhere. Then one factor stretches by at most
-# $1 + \alpha L$, and all of them together by at most
+# Where the support loss is concave, its curvature is negative, and a factor $(I - \alpha H_k)$ stretches a small change
+# of the initialization instead of shrinking it. By how much? In lesson 00, $L$ was the largest curvature at the
+# minimum. From now on it is a bound on the absolute value of every curvature, anywhere. Then one factor stretches by at
+# most $1 + \alpha L$, and all of them together by at most
 #
 # $$(1 + \alpha L)^K \;\le\; e^{\alpha L K} = e^{LT}, \qquad T = \alpha K.$$
 #
-# The product $T$ is the **inner training time**. Twice the steps at half the learning rate have the same $T$, and so the same
-# bound $e^{LT}$. In one dimension $F' = J f'(\phi_K)$, where $J$ is the product of the factors. Differentiating once more
-# brings out a second $J$, in the term $J^2 f''(\phi_K)$, so the curvature $F''$ may grow like $e^{2LT}$.
+# The product $T$ is the **inner training time**. Twice the steps at half the learning rate have the same $T$, and so
+# the same bound $e^{LT}$. In one dimension $F' = J f'(\phi_K)$, where $J$ is the product of the factors.
+# Differentiating once more brings out a second $J$, in the term $J^2 f''(\phi_K)$, so the curvature $F''$ may grow like
+# $e^{2LT}$.
 #
-# This really happens. Take a task with $h(\phi) = f(\phi) = 1 - \cos(\phi - b)$, for which $L = 1$, and put $\theta$ where this
-# loss is highest, at $b + \pi$. The gradient is zero there, so the inner loop stays where it is, every factor is exactly
-# $1 + \alpha$, and $|F''| = (1 + \alpha)^{2K}$. Two runs of gradient descent that begin on different sides of this top move apart and never
-# meet again.
+# This really happens. Take a task with $h(\phi) = f(\phi) = 1 - \cos(\phi - b)$, for which $L = 1$, and put $\theta$
+# where this loss is highest, at $b + \pi$. The gradient is zero there, so the inner loop stays where it is, every
+# factor is exactly $1 + \alpha$, and $|F''| = (1 + \alpha)^{2K}$. Two runs of gradient descent that begin on different
+# sides of this top move apart and never meet again.
 #
-# Each task has its top at a different place. We take twenty such tasks, and measure the largest curvature of their mean $F$.
+# Each task has its top at a different place. We take twenty such tasks, and measure the largest curvature of their mean
+# $F$.
 
 # %%
 b = jax.random.uniform(jax.random.key(6), (20,), maxval=2 * jnp.pi)  # twenty tasks
@@ -760,15 +764,15 @@ assert largest_curvature(0.5, 16) > 10_000 * largest_curvature(0.5, 1)
 assert 0.8 < largest_curvature(0.05, 10) / largest_curvature(0.5, 1) < 1.25  # equal T
 
 # %% [markdown]
-# It is tempting to read this table as "many inner steps are dangerous". But in its rows *both* $K$ and $T$ grow, so it cannot
-# say which of the two is to blame. You need a controlled experiment.
+# It is tempting to read this table as "many inner steps are dangerous". But in its rows *both* $K$ and $T$ grow, so it
+# cannot say which of the two is to blame. You need a controlled experiment.
 
 # %% [markdown]
 # ## Exercise: design the control
 #
-# Choose the runs that separate the two explanations. Starting from one run, by which factor does the largest curvature grow if
-# you multiply the *number of steps* and keep the training time, and by which if you multiply the *training time* and keep the
-# number of steps?
+# Choose the runs that separate the two explanations. Starting from one run, by which factor does the largest curvature
+# grow if you multiply the *number of steps* and keep the training time, and by which if you multiply the *training
+# time* and keep the number of steps?
 
 
 # %% tags=["exercise"] exercise="02.control"
@@ -800,8 +804,8 @@ def separate(curvature, learning_rate, num_steps, factor):
 check("02.control", separate)
 
 # %% [markdown]
-# Once it passes, carry the experiment out: add a cell with `separate(largest_curvature, 0.25, 8, 4)`. Then predict what many
-# more steps do.
+# Once it passes, carry the experiment out: add a cell with `separate(largest_curvature, 0.25, 8, 4)`. Then predict what
+# many more steps do.
 
 # %%
 at_fixed_time = predict("02.training_time")
@@ -853,11 +857,11 @@ assert all(largest_curvature(0.5, int(n)) <= limit for n, limit in zip(_k, _boun
 figures.training_time(bends, left, times)
 
 # %% [markdown]
-# With $T = 8$ held fixed, 64 times as many steps raise the curvature about twentyfold, and the growth levels off, because
-# $(1 + T/K)^{2K}$ tends to $e^{2T}$. That is little beside what the training time does: with $K = 256$ held fixed, 64 times
-# the training time, from $T = \tfrac18$ to $T = 8$, raises the curvature by a factor of more than a million. So it is the
-# training time that has to be bounded if $F$ is to stay smooth. Ji, Yang & Liang (2022) recommend an inner learning rate
-# proportional to $1/(KL)$, which does just that: it fixes $LT$.
+# With $T = 8$ held fixed, 64 times as many steps raise the curvature about twentyfold, and the growth levels off,
+# because $(1 + T/K)^{2K}$ tends to $e^{2T}$. That is little beside what the training time does: with $K = 256$ held
+# fixed, 64 times the training time, from $T = \tfrac18$ to $T = 8$, raises the curvature by a factor of more than a
+# million. So it is the training time that has to be bounded if $F$ is to stay smooth. Ji, Yang & Liang (2022) recommend
+# an inner learning rate proportional to $1/(KL)$, which does just that: it fixes $LT$.
 #
 # The last column of the table shows the price. The training time also decides how far the inner loop adapts. With
 # $\alpha = 1/(8K)$, and so $T = \tfrac18$, the curvature is small, but the loss hardly falls below that of no adaptation,
@@ -867,10 +871,11 @@ figures.training_time(bends, left, times)
 # %% [markdown]
 # ## On paper: where the bound comes from
 #
-# On paper, about 15 minutes. The curvature of $F$ has a second term. In the example above it vanished, because the gradient is
-# zero at the top of the loss. Take one parameter and one loss for support and query, so $f = h$, with $|h''| \le L$ and
-# $|h'''| \le \rho$ everywhere. In one dimension the boxed equation reads $F'(\theta) = J_K\, h'(\phi_K)$ with
-# $J_k = \prod_{i<k} \big(1 - \alpha h''(\phi_i)\big)$. Differentiate it once more, and derive the bound of Ji, Yang & Liang,
+# On paper, about 15 minutes. The curvature of $F$ has a second term. In the example above it vanished, because the
+# gradient is zero at the top of the loss. Take one parameter and one loss for support and query, so $f = h$, with
+# $|h''| \le L$ and $|h'''| \le \rho$ everywhere. In one dimension the boxed equation reads
+# $F'(\theta) = J_K\, h'(\phi_K)$ with $J_k = \prod_{i<k} \big(1 - \alpha h''(\phi_i)\big)$. Differentiate it once more,
+# and derive the bound of Ji, Yang & Liang,
 #
 # $$|F''| \;\le\; L\,(1 + \alpha L)^{2K} + \frac{\rho}{L}\,(1 + \alpha L)^{2K-1}\big((1 + \alpha L)^K - 1\big)\,G$$
 #
@@ -894,7 +899,8 @@ figures.training_time(bends, left, times)
 # **The gradient at the end.** One step changes $h'$ by at most $L\,|\phi_{k+1} - \phi_k| = \alpha L\,|h'(\phi_k)|$, so
 # $|h'|$ grows by a factor of at most $q$ in each step, and $|h'(\phi_K)| \le q^K G$.
 #
-# **Second term.** The product over $i \ne k$ has $K - 1$ factors. The geometric sum does the rest, since $q - 1 = \alpha L$:
+# **Second term.** The product over $i \ne k$ has $K - 1$ factors. The geometric sum does the rest, since
+# $q - 1 = \alpha L$:
 #
 # $$|J_K'| \le \alpha \rho\, q^{K-1} \sum_{k=0}^{K-1} q^k = \alpha \rho\, q^{K-1}\, \frac{q^K - 1}{\alpha L}
 # = \frac{\rho}{L}\, q^{K-1} (q^K - 1).$$
@@ -902,8 +908,8 @@ figures.training_time(bends, left, times)
 # Times $q^K G$, this is the second term of the bound.
 #
 # **Growth.** Since $q^K \le e^{LT}$, the first term is at most $L e^{2LT}$, and the second is at most
-# $\tfrac{\rho}{L} G\, e^{3LT}$. The second contains the gradient $G$, so the curvature of $F$ may grow with the gradient. That
-# is the subject of lesson 06.
+# $\tfrac{\rho}{L} G\, e^{3LT}$. The second contains the gradient $G$, so the curvature of $F$ may grow with the
+# gradient. That is the subject of lesson 06.
 # ### END SOLUTION
 
 # %% [markdown]

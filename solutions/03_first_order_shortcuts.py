@@ -440,9 +440,9 @@ status = figures.own_way(my_task, way)
 # %% [markdown]
 # <details><summary>A measurement</summary>
 #
-# Project `point - joint` on the way: with `along = maml - joint`, return `(point - joint) @ along / (along @ along)`. For a
-# small $\alpha$ and $K = 3$ the parts are $\tfrac12$ and $\tfrac{K-1}{4K} = \tfrac16$, whatever the tasks are, as long as
-# their curvatures differ. For a large $\alpha$ they depend on the tasks.
+# Project `point - joint` on the way: with `along = maml - joint`, return `(point - joint) @ along / (along @ along)`.
+# For a small $\alpha$ and $K = 3$ the parts are $\tfrac12$ and $\tfrac{K-1}{4K} = \tfrac16$, whatever the tasks are, as
+# long as their curvatures differ. For a large $\alpha$ they depend on the tasks.
 #
 # </details>
 
@@ -455,10 +455,10 @@ assert np.allclose(_parts, [1 / 2, 1 / 6], atol=0.01)
 # ## When support and query disagree
 #
 # So far both losses of a task were the same. Now we take twenty tasks in five dimensions whose query losses differ from
-# their support losses. Where a method has converged, MAML's exact meta-gradient need not vanish. Its norm there tells how
-# wrong the point is, so we take it as the method's **error**. On quadratic tasks the meta-gradient has a closed form,
-# which `ml.theory.unrolled` computes. The point to which FO-MAML or Reptile converges is the solution $\theta$ of a linear
-# system, where $f_i$ is the query loss of task $i$ and $\phi_{K,i}$ its adapted parameters:
+# their support losses. Where a method has converged, MAML's exact meta-gradient need not vanish. Its norm there tells
+# how wrong the point is, so we take it as the method's **error**. On quadratic tasks the meta-gradient has a closed
+# form, which `ml.theory.unrolled` computes. The point to which FO-MAML or Reptile converges is the solution $\theta$ of
+# a linear system, where $f_i$ is the query loss of task $i$ and $\phi_{K,i}$ its adapted parameters:
 #
 # $$\text{FO-MAML:}\;\; \sum_i \nabla f_i(\phi_{K,i}) = 0, \qquad\qquad
 # \text{Reptile:}\;\; \sum_i (\theta - \phi_{K,i}) = 0 .$$
@@ -519,8 +519,9 @@ figures.errors(learning_rates, norms)
 # **2.** If all curvatures are equal, all $J_i$ are the same number. With $b = J_i$ every term is zero.
 #
 # **3.** Take $b = 1$, since $J_i - 1 = -\alpha K a_i + O(\alpha^2)$. The other factors are then needed only at
-# $\alpha = 0$, where $J_i = 1$ and FO-MAML converges to joint training's point $\theta_0 = \sum_i a_i m_i / \sum_i a_i$. The
-# point depends smoothly on $\alpha$, so it differs from $\theta_0$ by $O(\alpha)$. Hence
+# $\alpha = 0$, where $J_i = 1$ and FO-MAML converges to joint training's point
+# $\theta_0 = \sum_i a_i m_i / \sum_i a_i$. The point depends smoothly on $\alpha$, so it differs from $\theta_0$ by
+# $O(\alpha)$. Hence
 #
 # $$F'(\theta) = -\alpha K \cdot \frac1M \sum_i a_i^2\, (\theta_0 - m_i) + O(\alpha^2).$$
 #
@@ -755,8 +756,8 @@ check("03.hessian_free", hessian_free)
 # loop takes five steps with $\alpha = 0.01$. A direction whose norm exceeds 1 is shortened to norm 1 before Adam sees
 # it. This is called *clipping*, and it keeps a few huge meta-gradients from spoiling the beginning of MAML's training;
 # lesson 06 explains where they come from. Afterwards all three initializations adapt to the same 1,000 new tasks. We
-# compare medians, because a few tasks on which the inner loop diverges would dominate a mean. In the three bars below, one
-# for each method, the query loss is such a mean, and can be huge.
+# compare medians, because a few tasks on which the inner loop diverges would dominate a mean. In the three bars below,
+# one for each method, the query loss is such a mean, and can be huge.
 
 # %%
 jax.config.update("jax_enable_x64", False)  # training runs in float32

@@ -94,10 +94,10 @@ lesson_04.show_change_left(left)
 
 # %% [markdown]
 # Without a proximal term the inner loop forgets where it began. With one, the fraction that is left tends to
-# $\lambda / (\lambda + a)$, here one third. There the gradients of the two terms cancel, so that the next inner step changes
-# nothing. Such a point is called a **fixed point** of the step and a **stationary point** of the objective. The fraction
-# contains neither $\alpha$ nor $K$. It belongs to the minimum and not to the steps that led there, and this is the idea of
-# the whole lesson.
+# $\lambda / (\lambda + a)$, here one third. There the gradients of the two terms cancel, so that the next inner step
+# changes nothing. Such a point is called a **fixed point** of the step and a **stationary point** of the objective. The
+# fraction contains neither $\alpha$ nor $K$. It belongs to the minimum and not to the steps that led there, and this is
+# the idea of the whole lesson.
 
 # %% [markdown]
 # ## Exercise: adaptation with a proximal term
@@ -150,10 +150,10 @@ check("04.proximal_descent", adapt_proximal)
 #
 # ## Early stopping acts like a proximal term
 #
-# MAML has no proximal term, but it stops after a few steps. This is early stopping as in lesson 01, except that the number
-# of steps is fixed beforehand. Compare the two on the quadratic. Stopping after $K$ steps keeps $(1 - \alpha a)^K$ of the
-# initialization, and the proximal minimum keeps $\lambda / (\lambda + a) = 1 / (1 + a / \lambda)$. For small curvatures both
-# are nearly straight lines:
+# MAML has no proximal term, but it stops after a few steps. This is early stopping as in lesson 01, except that the
+# number of steps is fixed beforehand. Compare the two on the quadratic. Stopping after $K$ steps keeps
+# $(1 - \alpha a)^K$ of the initialization, and the proximal minimum keeps
+# $\lambda / (\lambda + a) = 1 / (1 + a / \lambda)$. For small curvatures both are nearly straight lines:
 #
 # $$(1 - \alpha a)^K \approx 1 - \alpha K a, \qquad \frac{\lambda}{\lambda + a} \approx 1 - \frac{a}{\lambda} .$$
 #
@@ -178,18 +178,19 @@ assert gap.min() > -1e-12 and 0.15 < gap.max() < 0.25
 
 # %% [markdown]
 # The two curves differ by about a fifth at most. Both leave flat directions, those of small curvature, where the
-# initialization put them, and both let steep directions go nearly to the minimum of the support loss. In this sense MAML with few
-# steps regularizes adaptation already, and **a smaller $\lambda$ corresponds to more inner steps**. The difference is what the
-# meta-gradient has to know. Early stopping is defined by its steps, so MAML must go back through all of them. The
-# proximal minimum is defined without any steps.
+# initialization put them, and both let steep directions go nearly to the minimum of the support loss. In this sense
+# MAML with few steps regularizes adaptation already, and **a smaller $\lambda$ corresponds to more inner steps**. The
+# difference is what the meta-gradient has to know. Early stopping is defined by its steps, so MAML must go back through
+# all of them. The proximal minimum is defined without any steps.
 
 # %% [markdown]
 # ## What a proximal term does to a fit
 #
 # For sine curves we learn an initialization with MAML, as in lesson 02. Then we adapt it to 20 new tasks, each with six
-# support points, to whose $y$ values we add noise of standard deviation 1. The query points have no noise. The
-# proximal term adds $\lambda$ to every curvature, and a stable inner learning rate falls as the largest curvature grows. We
-# take $1 / (200 + \lambda)$, which is on the safe side for these support losses. The next two cells train and adapt for some seconds, with a bar.
+# support points, to whose $y$ values we add noise of standard deviation 1. The query points have no noise. The proximal
+# term adds $\lambda$ to every curvature, and a stable inner learning rate falls as the largest curvature grows. We take
+# $1 / (200 + \lambda)$, which is on the safe side for these support losses. The next two cells train and adapt for some
+# seconds, with a bar.
 
 # %%
 distribution = ml.tasks.Sinusoid(num_support=10, num_query=10)
@@ -317,18 +318,18 @@ explore(
 )
 
 # %% [markdown]
-# Start with a small $\lambda$ and move $\theta$ past $\pi$: the point that descent reaches jumps from one minimum to the
-# other, and no derivative describes a jump. Then raise $\lambda$ until $h'' + \lambda$ is positive everywhere. The proximal
-# objective is now **strongly convex**, which means that its curvature is at least some positive number everywhere. It has
-# one minimum, and gradient descent with a small learning rate finds it from anywhere. This minimum moves smoothly with
-# $\theta$ and so has a derivative, which we now compute.
+# Start with a small $\lambda$ and move $\theta$ past $\pi$: the point that descent reaches jumps from one minimum to
+# the other, and no derivative describes a jump. Then raise $\lambda$ until $h'' + \lambda$ is positive everywhere. The
+# proximal objective is now **strongly convex**, which means that its curvature is at least some positive number
+# everywhere. It has one minimum, and gradient descent with a small learning rate finds it from anywhere. This minimum
+# moves smoothly with $\theta$ and so has a derivative, which we now compute.
 
 # %% [markdown]
 # ## The derivation, line by line
 #
 # Adaptation has become a minimization of its own, nested in the minimization of the meta-objective. Such a pair is a
-# **bilevel** problem. Its upper level minimises $F_\text{prox}$ over $\theta$, and its lower level, the inner problem, defines
-# $\phi^*$. For one task:
+# **bilevel** problem. Its upper level minimises $F_\text{prox}$ over $\theta$, and its lower level, the inner problem,
+# defines $\phi^*$. For one task:
 #
 # $$F_\text{prox}(\theta) = f(\phi^*(\theta)), \qquad
 # \phi^*(\theta) = \arg\min_\phi \; h(\phi) + \frac{\lambda}{2} \lVert \phi - \theta \rVert^2 .$$
@@ -379,9 +380,9 @@ print("line 1 holds")
 # $$H J + \lambda\, (J - I) = 0 .$$
 #
 # To differentiate the equation that a minimum solves, instead of the steps that lead to it, is called **implicit
-# differentiation**. It presumes that $J$ exists, and the **implicit function theorem** says that it does if $H + \lambda I$ is
-# invertible, which a large enough $\lambda$ guarantees. The cell takes $J$ from differences: it changes $\theta$ a little and
-# solves the inner problem again.
+# differentiation**. It presumes that $J$ exists, and the **implicit function theorem** says that it does if
+# $H + \lambda I$ is invertible, which a large enough $\lambda$ guarantees. The cell takes $J$ from differences: it
+# changes $\theta$ a little and solves the inner problem again.
 
 # %% tags=["nbval-check-output"]
 H, identity, small = jax.hessian(h)(phi_star), jnp.eye(2), 1e-5
@@ -423,9 +424,9 @@ assert jnp.allclose(g, unrolled)
 
 # %% [markdown]
 # The assertion compares the solution of the system with backpropagation through all 400 inner steps. In lesson 02 one
-# factor $(I - \alpha H_k)$ stood for each step. Here one inverse stands for all of them, and only the minimum occurs in it.
-# **Any inner optimizer that reaches the minimum will do.** The next cell tries three, among them Adam, through whose
-# steps nobody would like to differentiate by hand.
+# factor $(I - \alpha H_k)$ stood for each step. Here one inverse stands for all of them, and only the minimum occurs in
+# it. **Any inner optimizer that reaches the minimum will do.** The next cell tries three, among them Adam, through
+# whose steps nobody would like to differentiate by hand.
 
 # %% tags=["fold"]
 optimizers = {
@@ -473,9 +474,9 @@ plots.table(
 )
 
 # %% [markdown]
-# As $\lambda$ grows, FO-MAML's error shrinks, but adaptation shrinks with it: $\phi^*$ returns to $\theta$, and all that
-# is left is $\nabla f(\theta)$, the gradient of joint training. Where there is adaptation worth the name, here in the first
-# row, the solve matters.
+# As $\lambda$ grows, FO-MAML's error shrinks, but adaptation shrinks with it: $\phi^*$ returns to $\theta$, and all
+# that is left is $\nabla f(\theta)$, the gradient of joint training. Where there is adaptation worth the name, here in
+# the first row, the solve matters.
 
 # %% [markdown]
 # ## Exercise: a derivation to finish
@@ -529,11 +530,11 @@ check("04.implicit_gradient", implicit_gradient)
 #
 # Each term is $-H/\lambda$ times the term before it. One stops when the terms are small.
 #
-# The method of **conjugate gradients** (CG) is for a **positive definite** $S$, which means that all its eigenvalues are
-# positive. Then $q(g) = \frac12 g^\top S g - b^\top g$ is lowest where its gradient $S g - b$ is zero, at the solution. CG
-# begins at $g = 0$ and lowers $q$ along one direction after the other. From here on $g$ is the present estimate, and
-# $r = b - S g$ is its **residual**, which is what is left over of the equation. The residual is also minus the gradient of $q$, so it points downhill. Let $p$ be the present search
-# direction, at first $p = r$.
+# The method of **conjugate gradients** (CG) is for a **positive definite** $S$, which means that all its eigenvalues
+# are positive. Then $q(g) = \frac12 g^\top S g - b^\top g$ is lowest where its gradient $S g - b$ is zero, at the
+# solution. CG begins at $g = 0$ and lowers $q$ along one direction after the other. From here on $g$ is the present
+# estimate, and $r = b - S g$ is its **residual**, which is what is left over of the equation. The residual is also
+# minus the gradient of $q$, so it points downhill. Let $p$ be the present search direction, at first $p = r$.
 #
 # 1. *How far along $p$?* $q(g + t p)$ is lowest where $p^\top (r - t S p) = 0$, so $t = p^\top r / p^\top S p$. The new
 #    residual is $r_+ = r - t S p$.
@@ -603,12 +604,13 @@ neumann_prediction.reveal(round(np.log2(growth[0.5])) + 1)
 lesson_04.show_solvers(errors)
 
 # %% [markdown]
-# As with every geometric series, the error after $m$ terms is $(-H/\lambda)^m$ times the solution $S^{-1} b$. So along an
-# eigenvector of $H$ with eigenvalue $a$, each Hessian-vector product multiplies the error by $-a/\lambda$. The eigenvalue
-# of largest size decides, here $L$: **the series converges when $\lambda > L$ and diverges when $\lambda < L$**. CG works
-# whenever $S$ is positive definite, which is the same as $H + \lambda I$ positive definite. One can show that its relative
-# error after $m$ steps is at most $2 \sqrt\kappa \, \big((\sqrt\kappa - 1)/(\sqrt\kappa + 1)\big)^m$, with the condition
-# number $\kappa = (\lambda + L) / (\lambda + \mu)$, where $\mu$ is the smallest eigenvalue of $H$.
+# As with every geometric series, the error after $m$ terms is $(-H/\lambda)^m$ times the solution $S^{-1} b$. So along
+# an eigenvector of $H$ with eigenvalue $a$, each Hessian-vector product multiplies the error by $-a/\lambda$. The
+# eigenvalue of largest size decides, here $L$: **the series converges when $\lambda > L$ and diverges when
+# $\lambda < L$**. CG works whenever $S$ is positive definite, which is the same as $H + \lambda I$ positive definite.
+# One can show that its relative error after $m$ steps is at most
+# $2 \sqrt\kappa \, \big((\sqrt\kappa - 1)/(\sqrt\kappa + 1)\big)^m$, with the condition number
+# $\kappa = (\lambda + L) / (\lambda + \mu)$, where $\mu$ is the smallest eigenvalue of $H$.
 #
 # That bound is often pessimistic, because it knows only the two extreme eigenvalues. After $m$ steps $g$ is a polynomial
 # in $S$, of degree $m - 1$, times $b$. The residual $b - S g$ is then $P(S)\, b$ with a polynomial $P$ of degree $m$ and
@@ -651,16 +653,16 @@ assert needed == 7 and net_errors["Neumann"][needed] > 1e3 and len(b_net) == 481
 lesson_04.show_spectrum(curvatures, proximal_strength, net_errors)
 
 # %% [markdown]
-# Why so few? The loss is the mean of $e_i^2$ over six points, where $e_i$ is prediction minus target. The Hessian of such a
-# loss has two parts:
+# Why so few? The loss is the mean of $e_i^2$ over six points, where $e_i$ is prediction minus target. The Hessian of
+# such a loss has two parts:
 #
 # $$H = \underbrace{\frac{2}{6} \sum_{i=1}^{6} \nabla e_i\, \nabla e_i^\top}_{\text{Gauss–Newton, rank 6}} +
 # \frac{2}{6} \sum_{i=1}^{6} e_i\, \nabla^2 e_i .$$
 #
-# With the first part alone, $S$ has at most seven different eigenvalues: six from the support points, and 1 for all other
-# directions. CG is then exact after seven steps, whatever the number of parameters. The second part blurs this. Here its
-# largest eigenvalue is about as large as $\lambda$, so seven steps leave a small error instead of none, and other tasks need
-# a few more or fewer. The next cell separates the parts.
+# With the first part alone, $S$ has at most seven different eigenvalues: six from the support points, and 1 for all
+# other directions. CG is then exact after seven steps, whatever the number of parameters. The second part blurs this.
+# Here its largest eigenvalue is about as large as $\lambda$, so seven steps leave a small error instead of none, and
+# other tasks need a few more or fewer. The next cell separates the parts.
 
 
 # %%
@@ -700,10 +702,10 @@ assert min(products) >= 3 and max(products) <= 12
 # objective, take the query gradient, solve with CG. `ml.imaml` does this for any pytree and any inner optimizer that
 # converges to the minimum. You have seen its result in the table of three optimizers.
 #
-# What does it cost? Count a Hessian-vector product as two gradients, as in lesson 03. The proximal term costs no gradient.
-# So iMAML with $m$ Hessian-vector products costs $K + 1 + 2m$ gradients, and MAML $3K + 1$. (The library's CG needs one
-# Hessian-vector product more than it takes steps, to compute the residual of its initial guess.) And how much must be
-# remembered? We ask the compiler how many bytes each program needs besides its inputs and outputs.
+# What does it cost? Count a Hessian-vector product as two gradients, as in lesson 03. The proximal term costs no
+# gradient. So iMAML with $m$ Hessian-vector products costs $K + 1 + 2m$ gradients, and MAML $3K + 1$. (The library's CG
+# needs one Hessian-vector product more than it takes steps, to compute the residual of its initial guess.) And how much
+# must be remembered? We ask the compiler how many bytes each program needs besides its inputs and outputs.
 
 # %%
 memory_prediction = predict("04.memory")
@@ -734,9 +736,9 @@ plots.table(
 )
 
 # %% [markdown]
-# MAML keeps all iterates of the inner loop for its backward pass, and iMAML keeps the last one. For a long inner loop of a
-# large network this can decide whether the computation fits into memory. (MAML can also trade memory for computation, as
-# lesson 07 will show.)
+# MAML keeps all iterates of the inner loop for its backward pass, and iMAML keeps the last one. For a long inner loop
+# of a large network this can decide whether the computation fits into memory. (MAML can also trade memory for
+# computation, as lesson 07 will show.)
 
 # %% [markdown]
 # ## Can this gradient be trusted?
@@ -810,9 +812,10 @@ lesson_04.show_trust(tested, wrong, definite)
 #   is close to zero, on either side, makes the result large.
 #
 # At a minimum the proximal objective has no negative curvature, so an indefinite system proves that the loop has not
-# reached one. A definite system does not prove that it has, as the five-step curve shows right of its last mark. A stronger
-# proximal term helps. More steps help for most $\lambda$. At the smallest, however, even three hundred leave the system
-# indefinite, and nothing then bounds the error: the highest point of the figure belongs to three hundred steps.
+# reached one. A definite system does not prove that it has, as the five-step curve shows right of its last mark. A
+# stronger proximal term helps. More steps help for most $\lambda$. At the smallest, however, even three hundred leave
+# the system indefinite, and nothing then bounds the error: the highest point of the figure belongs to three hundred
+# steps.
 #
 # From the returned vector alone you cannot tell a right gradient from a wrong one. What warns you is the **norm of the
 # gradient of the proximal objective** where the inner loop stopped:
@@ -836,9 +839,10 @@ plots.table(
 
 # %% [markdown]
 # Before you trust an implicit gradient, look at this norm. If the curvature of the proximal objective is at least some
-# positive number everywhere, the minimum is no farther away than the norm divided by this number. With a small $\lambda$ the
-# number can be small too, and then the norm must be smaller still. For a batch of tasks, `ml.evaluate.convergence` measures the norm
-# relative to what it was at the initialization, and beside it the relative residual of CG.
+# positive number everywhere, the minimum is no farther away than the norm divided by this number. With a small
+# $\lambda$ the number can be small too, and then the norm must be smaller still. For a batch of tasks,
+# `ml.evaluate.convergence` measures the norm relative to what it was at the initialization, and beside it the relative
+# residual of CG.
 
 # %% [markdown]
 # ## Find the bug
@@ -893,16 +897,16 @@ for _, _, _g in _found.values():
     assert jnp.vdot(_g, _exact) > 0.5 * jnp.vdot(_exact, _exact)  # a small step against it lowers the meta-objective
 
 # %% [markdown]
-# We ran all three on the sine task with $\lambda = 2$. Each of their meta-gradients makes an acute angle with the right one,
-# so a small outer step against it lowers $F_\text{prox}$, and a falling loss would not give a bug away.
+# We ran all three on the sine task with $\lambda = 2$. Each of their meta-gradients makes an acute angle with the right
+# one, so a small outer step against it lowers $F_\text{prox}$, and a falling loss would not give a bug away.
 
 # %% [markdown]
 # ## Exercise: find the bug
 #
 # Every line of the derivation is an equation. Put in what an implementation has found, and what is left over is the
-# residual of that line, as for CG: it is zero if the line holds. Write a function that returns the norms of three residuals,
-# so that the first one that is not zero shows where the bug is. The check tries it on candidates like these three, on other
-# right ones, and on some with bugs that you do not see here.
+# residual of that line, as for CG: it is zero if the line holds. Write a function that returns the norms of three
+# residuals, so that the first one that is not zero shows where the bug is. The check tries it on candidates like these
+# three, on other right ones, and on some with bugs that you do not see here.
 
 
 # %% tags=["exercise"] exercise="04.find_the_bug"
@@ -969,9 +973,10 @@ plots.table(
 # %% [markdown]
 # <details><summary>What each candidate does</summary>
 #
-# **A** leaves out the ½ of the proximal term, so its inner loop converges to the minimum for $2 \lambda$. Everything after
-# that is right, at the wrong point. **B** takes the Hessian at the initialization instead of at $\phi^*$. **C** is right,
-# although it looks least like the box: it never forms a matrix, and its system is the boxed one multiplied by $\lambda$.
+# **A** leaves out the ½ of the proximal term, so its inner loop converges to the minimum for $2 \lambda$. Everything
+# after that is right, at the wrong point. **B** takes the Hessian at the initialization instead of at $\phi^*$. **C**
+# is right, although it looks least like the box: it never forms a matrix, and its system is the boxed one multiplied by
+# $\lambda$.
 #
 # </details>
 

@@ -44,11 +44,11 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # %% [markdown]
 # ## Perturb a problem, and its minimum moves
 #
-# In the first of the three pictures below, the open circle is the minimum of an inner problem with a single parameter φ.
-# Add ν times the query loss to that problem, and the minimum moves to the filled circle. The second picture shows where the minimum lies for every ν. The
-# tangent of this curve at ν = 0 is what this lesson is after, because up to a constant factor its slope is the
-# meta-gradient. The two chords, called forward and symmetric, estimate that slope from two minima each and without any
-# second derivative.
+# In the first of the three pictures below, the open circle is the minimum of an inner problem with a single parameter
+# φ. Add ν times the query loss to that problem, and the minimum moves to the filled circle. The second picture shows
+# where the minimum lies for every ν. The tangent of this curve at ν = 0 is what this lesson is after, because up to a
+# constant factor its slope is the meta-gradient. The two chords, called forward and symmetric, estimate that slope from
+# two minima each and without any second derivative.
 #
 # Drag ν towards zero. Which of the two chords comes closer to the tangent, and down to which ν does a smaller one still
 # help? The third picture shows the relative error of both chords, computed in float32.
@@ -57,9 +57,10 @@ setup()  # settings with which the many small programs of a lesson start quickly
 playground("perturb_the_problem")
 
 # %% [markdown]
-# Three things in these pictures need an explanation: why the slope of the tangent is the meta-gradient, how quickly each
-# chord approaches it, and what ends the improvement. The lesson explains them in this order. Then it asks what remains true
-# when the inner loops have not converged, and proves how close to a stationary point training with such estimates comes.
+# Three things in these pictures need an explanation: why the slope of the tangent is the meta-gradient, how quickly
+# each chord approaches it, and what ends the improvement. The lesson explains them in this order. Then it asks what
+# remains true when the inner loops have not converged, and proves how close to a stationary point training with such
+# estimates comes.
 #
 # *Short of time? Skip the sections "Rounding does not cancel" and "When −ν removes the minimum", with the question after
 # it.*
@@ -73,10 +74,10 @@ playground("perturb_the_problem")
 # $$\phi^*(\theta) = \arg\min_\phi\; h(\phi) + \frac\lambda2 \lVert \phi - \theta \rVert^2,
 # \qquad F_\text{prox}(\theta) = f(\phi^*(\theta)).$$
 #
-# Its gradient is $\nabla F_\text{prox} = \lambda\,(H + \lambda I)^{-1} \nabla f(\phi^*)$, where $H$ is the Hessian of $h$.
-# To compute it, iMAML solves a linear system with the matrix $H + \lambda I$, and for that it needs Hessian-vector products,
-# which are second derivatives. This lesson gets the same vector from first derivatives alone. It writes $F$ for
-# $F_\text{prox}$.
+# Its gradient is $\nabla F_\text{prox} = \lambda\,(H + \lambda I)^{-1} \nabla f(\phi^*)$, where $H$ is the Hessian of
+# $h$. To compute it, iMAML solves a linear system with the matrix $H + \lambda I$, and for that it needs Hessian-vector
+# products, which are second derivatives. This lesson gets the same vector from first derivatives alone. It writes $F$
+# for $F_\text{prox}$.
 #
 # We begin with one parameter, because there every quantity is a number. Two small changes can be made to the inner
 # problem. We can **perturb** it by adding $\nu f$, and record how far the *minimum* moves per unit of ν. Or we can change
@@ -132,9 +133,9 @@ plots.table(
 #
 # Why is that so? The curvature of the inner objective determines how far its minimum moves, whatever causes the move.
 # Changing θ by $d\theta$ changes the gradient of the inner objective by $-\lambda\, d\theta$, and changing ν by $d\nu$
-# changes it by $f'\, d\nu$. Moving φ by $d\phi$ changes it by $(h'' + \lambda)\, d\phi$. At the new minimum the gradient is
-# zero again, so the change from moving φ cancels the one from θ or ν. With $\phi_\nu$ for the minimum of the perturbed
-# problem, this means that
+# changes it by $f'\, d\nu$. Moving φ by $d\phi$ changes it by $(h'' + \lambda)\, d\phi$. At the new minimum the
+# gradient is zero again, so the change from moving φ cancels the one from θ or ν. With $\phi_\nu$ for the minimum of
+# the perturbed problem, this means that
 #
 # $$\frac{d\phi^*}{d\theta} = \frac{\lambda}{h'' + \lambda},
 # \qquad\qquad \frac{d\phi_\nu}{d\nu} = \frac{-f'}{h'' + \lambda}.$$
@@ -153,8 +154,8 @@ plots.table(
 #
 # $$\phi_\nu(\theta) = \arg\min_\phi\; \nu f(\phi) + h(\phi) + \tfrac\lambda2 \lVert \phi - \theta \rVert^2 .$$
 #
-# Here the index of φ is a perturbation, so $\phi_0$ is the minimum $\phi^*$ of the unperturbed problem. It is not the point
-# at which the inner loop begins.
+# Here the index of φ is a perturbation, so $\phi_0$ is the minimum $\phi^*$ of the unperturbed problem. It is not the
+# point at which the inner loop begins.
 #
 # Our example for most of the lesson is a network of ten tanh units on one sine task. Tanh is smooth, and so the solution
 # is a smooth function of ν. Each unit has a weight, a bias and a readout, and these 30 parameters are kept in one vector,
@@ -401,8 +402,8 @@ plots.table(
 )
 
 # %% [markdown]
-# Taylor's theorem explains the table. If $\phi'$, $\phi''$ and $\phi'''$ are the derivatives of $\phi_\nu$ with respect to
-# ν at zero, then
+# Taylor's theorem explains the table. If $\phi'$, $\phi''$ and $\phi'''$ are the derivatives of $\phi_\nu$ with respect
+# to ν at zero, then
 #
 # $$\phi_\nu = \phi_0 + \nu\, \phi' + \tfrac12 \nu^2 \phi'' + \tfrac16 \nu^3 \phi''' + \dots$$
 #
@@ -495,9 +496,10 @@ check("05.symmetric", symmetric)
 # | forward | 1 | $\frac{\lambda}{2} \lVert\phi''\rVert$ | $2\lambda$ |
 # | symmetric | 2 | $\frac{\lambda}{6} \lVert\phi'''\rVert$ | $\lambda$ |
 #
-# The first term is the leading term of Taylor's series above, so $\lesssim$ leaves out higher powers of ν. In the second one, each of the two solutions adds at most δ
-# to the error of their difference, which is then multiplied by $\lambda/\nu$ or by $\lambda/(2\nu)$. As ν falls, the
-# first term falls and the second one rises. On logarithmic axes the sum is a V.
+# The first term is the leading term of Taylor's series above, so $\lesssim$ leaves out higher powers of ν. In the
+# second one, each of the two solutions adds at most δ to the error of their difference, which is then multiplied by
+# $\lambda/\nu$ or by $\lambda/(2\nu)$. As ν falls, the first term falls and the second one rises. On logarithmic axes
+# the sum is a V.
 
 # %% [markdown]
 # ## Exercise: the best ν
@@ -648,9 +650,9 @@ plots.table(
 # %% [markdown]
 # ## Exercise: what the estimator computes then
 #
-# As $\nu \to 0$ the estimate tends to $-\lambda$ times the derivative of $\phi_K$ with respect to ν at zero, for any $K$,
-# converged or not. Find it by differentiating the inner step. In this exercise the index of φ counts the inner steps of one
-# solve, and $v_k$ is the derivative of $\phi_k$ with respect to ν at $\nu = 0$.
+# As $\nu \to 0$ the estimate tends to $-\lambda$ times the derivative of $\phi_K$ with respect to ν at zero, for any
+# $K$, converged or not. Find it by differentiating the inner step. In this exercise the index of φ counts the inner
+# steps of one solve, and $v_k$ is the derivative of $\phi_k$ with respect to ν at $\nu = 0$.
 #
 # 1. $\phi_{k+1} = \phi_k - \alpha\,\big(\nu \nabla f(\phi_k) + \nabla h(\phi_k) + \lambda(\phi_k - \theta)\big)$ and
 #    $\phi_0 = \theta$, so $v_0 = 0$.
@@ -722,24 +724,25 @@ plots.table(
 # %% [markdown]
 # ### An inverse, or a sum?
 #
-# The recursion also shows why FO-B-MAML tolerates inner loops that have not converged. Written out, its result is a sum of
-# the query gradients at all points where an inner step begins:
+# The recursion also shows why FO-B-MAML tolerates inner loops that have not converged. Written out, its result is a sum
+# of the query gradients at all points where an inner step begins:
 #
 # $$-\lambda\, v_K = \lambda \alpha \sum_{k=0}^{K-1} \Big[\prod_{j=k+1}^{K-1} \big(I - \alpha (H_j + \lambda I)\big)\Big]
 # \nabla f(\phi_k).$$
 #
 # Here $H_j$ is the Hessian of $h$ at $\phi_j$, and the factor of the last step stands on the left. Each factor damps
 # the directions in which $H_j + \lambda I$ has a curvature between 0 and $2 / \alpha$, and there is no inverse. The
-# inverse appears only in the limit of many steps. Once the loop has reached the minimum, all new factors are the same matrix
-# $I - \alpha (H + \lambda I)$, which damps away what the first steps have contributed. The sum of its powers is a geometric
-# series, as the Neumann series of lesson 04 was:
+# inverse appears only in the limit of many steps. Once the loop has reached the minimum, all new factors are the same
+# matrix $I - \alpha (H + \lambda I)$, which damps away what the first steps have contributed. The sum of its powers is
+# a geometric series, as the Neumann series of lesson 04 was:
 #
 # $$\alpha \sum_{k=0}^{\infty} \big(I - \alpha (H + \lambda I)\big)^k = (H + \lambda I)^{-1}.$$
 #
 # iMAML applies the inverse at the last point, whether the loop has converged or not. If the loop stops where
-# $H + \lambda I$ is nearly singular, the inverse can be huge. In the sum, however, a direction in which $H + \lambda I$ has curvature
-# zero is multiplied by 1, and one with a slightly negative curvature by a little more than 1. The next figure compares the two with the
-# converged meta-gradient, for a proximal strength so small that the inner loop converges slowly.
+# $H + \lambda I$ is nearly singular, the inverse can be huge. In the sum, however, a direction in which $H + \lambda I$
+# has curvature zero is multiplied by 1, and one with a slightly negative curvature by a little more than 1. The next
+# figure compares the two with the converged meta-gradient, for a proximal strength so small that the inner loop
+# converges slowly.
 
 
 # %% tags=["fold"]
@@ -855,10 +858,10 @@ float32_prediction.reveal(2)
 lesson_05.show_v(perturbations, theory, in_float32[240])
 
 # %% [markdown]
-# No constant was fitted, and theory and measurement agree on the shape of the V, with the best ν within a factor of three.
-# On the left branch of each V the measured error is smaller than predicted. One reason is that $2^{-24}$ is the largest relative error of a
-# rounding and not a typical one. The symmetric estimator wins twice: its smallest error is lower, and it is reached at a
-# larger ν, farther away from rounding.
+# No constant was fitted, and theory and measurement agree on the shape of the V, with the best ν within a factor of
+# three. On the left branch of each V the measured error is smaller than predicted. One reason is that $2^{-24}$ is the
+# largest relative error of a rounding and not a typical one. The symmetric estimator wins twice: its smallest error is
+# lower, and it is reached at a larger ν, farther away from rounding.
 #
 # Does the best ν depend on the number of inner steps? The table compares three choices of ν.
 
@@ -929,9 +932,9 @@ status = lesson_05.own_perturbation(my_task, network_loss, theta, my_perturbatio
 # %% [markdown]
 # ## When −ν removes the minimum
 #
-# There is another reason not to take ν too large. The symmetric estimator *subtracts* $\nu f$ from the inner objective, and
-# if it subtracts enough, there is no minimum left. The **three-point estimator** avoids this and is still of second order.
-# It solves at $0$, $\nu$ and $2\nu$:
+# There is another reason not to take ν too large. The symmetric estimator *subtracts* $\nu f$ from the inner objective,
+# and if it subtracts enough, there is no minimum left. The **three-point estimator** avoids this and is still of second
+# order. It solves at $0$, $\nu$ and $2\nu$:
 #
 # $$g_3 = \frac{\lambda}{2\nu}\,(3\phi_0 - 4\phi_\nu + \phi_{2\nu}).$$
 #
@@ -975,8 +978,8 @@ lesson_05.show_lost_minimum(tried, trap_errors)
 
 # %% [markdown]
 # At the threshold the objective is a straight line, and beyond it the inner loop runs downhill without end. In a long
-# training run this shows as an infinity or a NaN that comes suddenly. In general, let $\mu$ be the smallest curvature of $h$ and
-# $L_f$ the largest of $f$. The problem with $-\nu$ certainly has a minimum as long as
+# training run this shows as an infinity or a NaN that comes suddenly. In general, let $\mu$ be the smallest curvature
+# of $h$ and $L_f$ the largest of $f$. The problem with $-\nu$ certainly has a minimum as long as
 #
 # $$\lambda + \mu > \nu L_f .$$
 #
@@ -1011,8 +1014,8 @@ lesson_05.show_lost_minimum(tried, trap_errors)
 #
 # By line 5 the first term is $\nabla F$. So the error is twice that of the symmetric estimator, with the opposite sign.
 #
-# **2.** The signs are opposite and one error is twice the other, so in $\frac13 g_3 + \frac23 g_{\text{sym}}$ the terms in
-# $\nu^2$ cancel.
+# **2.** The signs are opposite and one error is twice the other, so in $\frac13 g_3 + \frac23 g_{\text{sym}}$ the terms
+# in $\nu^2$ cancel.
 #
 # **3.** Only where solves are very accurate, because at the best ν the error falls from $O(\delta^{2/3})$ to
 # $O(\delta^{3/4})$, which is little unless δ is tiny. The mean needs four solves, at $-\nu$, $0$, $\nu$ and $2\nu$, and
@@ -1022,10 +1025,10 @@ lesson_05.show_lost_minimum(tried, trap_errors)
 # %% [markdown]
 # ## Does training with these estimates converge?
 #
-# Each estimate has a bias $b$, so gradient descent follows $g = \nabla F + b$ instead of $\nabla F$. Four lines show where
-# that ends. Let $\lVert \nabla F(\theta) - \nabla F(\theta') \rVert \le L\, \lVert \theta - \theta' \rVert$ for all
-# points (one says that $\nabla F$ is *Lipschitz* with constant $L$), let the outer learning rate be $\eta \le 1/L$, and let
-# $\theta^+ = \theta - \eta g$ be the next point.
+# Each estimate has a bias $b$, so gradient descent follows $g = \nabla F + b$ instead of $\nabla F$. Four lines show
+# where that ends. Let $\lVert \nabla F(\theta) - \nabla F(\theta') \rVert \le L\, \lVert \theta - \theta' \rVert$ for
+# all points (one says that $\nabla F$ is *Lipschitz* with constant $L$), let the outer learning rate be $\eta \le 1/L$,
+# and let $\theta^+ = \theta - \eta g$ be the next point.
 #
 # 1. A function with Lipschitz gradient lies below a parabola that touches it at θ:
 #    $F(\theta^+) \le F(\theta) - \eta \langle \nabla F, g \rangle + \frac{L\eta^2}{2} \lVert g \rVert^2$.
@@ -1040,9 +1043,9 @@ lesson_05.show_lost_minimum(tried, trap_errors)
 #    reached.
 #
 # So training comes as close to a stationary point as the bias allows. We test this on eight quadratic tasks, with both
-# estimators and with FO-MAML, which uses $\nabla f(\phi_0)$ at the unperturbed solution. The meta-gradient of such tasks is
-# known in closed form, and so is the Hessian of $F$, which is the mean of $J^\top A J$ with $J = d\phi_0/d\theta$. The inner
-# loops converge, so a bias is due to the method and to ν alone.
+# estimators and with FO-MAML, which uses $\nabla f(\phi_0)$ at the unperturbed solution. The meta-gradient of such
+# tasks is known in closed form, and so is the Hessian of $F$, which is the mean of $J^\top A J$ with
+# $J = d\phi_0/d\theta$. The inner loops converge, so a bias is due to the method and to ν alone.
 
 # %%
 stationary_prediction = predict("05.stationary")
@@ -1111,15 +1114,15 @@ plots.table(
 # FO-MAML converges to a wrong point. Its bias is not an error of the inner solves, so solving more accurately would not
 # help. Where the estimators of FO-B-MAML converge, the norm of $\nabla F$ is about proportional to ν (forward) and to
 # $\nu^2$ (symmetric), the orders of their biases. This is the difference between a method that is biased and one that
-# has an error that you can make as small as you like, for more work. Line 1 assumed a Lipschitz constant $L$. For networks the curvature of $F$ grows with
-# its gradient and there is no useful $L$; that is the subject of lesson 06.
+# has an error that you can make as small as you like, for more work. Line 1 assumed a Lipschitz constant $L$. For
+# networks the curvature of $F$ grows with its gradient and there is no useful $L$; that is the subject of lesson 06.
 
 # %% [markdown]
 # ## Three fields, one formula
 #
-# The same vector was found in two other fields. To see how, let $\ell(\nu, \theta)$ be the smallest value of the perturbed
-# objective. When ν or θ changes, the minimum moves, but the gradient of the objective with respect to φ is zero there,
-# so only the explicit dependence on ν and θ counts:
+# The same vector was found in two other fields. To see how, let $\ell(\nu, \theta)$ be the smallest value of the
+# perturbed objective. When ν or θ changes, the minimum moves, but the gradient of the objective with respect to φ is
+# zero there, so only the explicit dependence on ν and θ counts:
 #
 # $$\frac{\partial \ell}{\partial \nu} = f(\phi_\nu), \qquad
 # \frac{\partial \ell}{\partial \theta} = \lambda\,(\theta - \phi_\nu).$$
@@ -1137,8 +1140,9 @@ plots.table(
 #   large $\gamma$. It computes the same derivative at this solution and at that of the inner problem alone, and
 #   multiplies the difference by $\gamma$.
 #
-# Both agree with the forward estimator if $\beta = \nu$ and $\gamma = 1/\nu$, even before the inner loops have converged. The
-# objective of F2SA is then the perturbed one divided by ν, so its loop takes the same steps with ν times the learning rate.
+# Both agree with the forward estimator if $\beta = \nu$ and $\gamma = 1/\nu$, even before the inner loops have
+# converged. The objective of F2SA is then the perturbed one divided by ν, so its loop takes the same steps with ν times
+# the learning rate.
 
 
 # %%

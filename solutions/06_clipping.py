@@ -202,10 +202,10 @@ assert np.allclose(ddF(theta), (1 - alpha * h2) ** 2 * f2 - alpha * h3 * f1)  # 
 assert (np.abs(alpha * h3 * f1) <= wave_l1 * np.abs(dF(theta)) + 1e-12).all()  # line 3
 
 # %% [markdown]
-# A function with this property is called **$(L_0, L_1)$-smooth**. The word may mislead: the size of the curvature is called
-# the *smoothness* of a function, so a large smoothness belongs to a function that is less smooth. Ordinary $L$-smoothness, a curvature of at most
-# $L$, is the case $L_1 = 0$. With more parameters the same argument holds for $\nabla F$ and $\nabla^2 F$, with norms in
-# place of absolute values.
+# A function with this property is called **$(L_0, L_1)$-smooth**. The word may mislead: the size of the curvature is
+# called the *smoothness* of a function, so a large smoothness belongs to a function that is less smooth. Ordinary
+# $L$-smoothness, a curvature of at most $L$, is the case $L_1 = 0$. With more parameters the same argument holds for
+# $\nabla F$ and $\nabla^2 F$, with norms in place of absolute values.
 #
 # ## The proximal objective, in three lines
 #
@@ -288,14 +288,14 @@ assert abs(mean_curvature) <= wave_l0 + wave_l1 * zeta + wave_l1 * abs(mean_grad
 #
 # $$L_0 + L_1 |F'(\theta \pm t)| \;\le\; L_g\, e^{L_1 t} .$$
 #
-# **Line 6.** To first order a step of length $r$ downhill lowers $F$ by $g r$. By Taylor's formula the curvature along the
-# step can take back at most $\int_0^r (r - t)\, L_g\, e^{L_1 t}\, dt$, hence
+# **Line 6.** To first order a step of length $r$ downhill lowers $F$ by $g r$. By Taylor's formula the curvature along
+# the step can take back at most $\int_0^r (r - t)\, L_g\, e^{L_1 t}\, dt$, hence
 #
 # $$F(\text{after the step}) - F(\theta) \;\le\; -g\,r + \frac{L_g}{L_1^2} \big(e^{L_1 r} - 1 - L_1 r\big) .$$
 #
 # The bound is lowest at the length $r = \frac{1}{L_1} \log\big(1 + L_1 g / L_g\big)$. For a small gradient this is
-# $g / L_0$, a plain step with learning rate $1 / L_0$. For a large gradient it tends to $(\log 2) / L_1$, so beyond a certain
-# size of the gradient the best step hardly gets any longer.
+# $g / L_0$, a plain step with learning rate $1 / L_0$. For a large gradient it tends to $(\log 2) / L_1$, so beyond a
+# certain size of the gradient the best step hardly gets any longer.
 
 # %% tags=["fold"]
 theta, t = np.linspace(-50, 50, 51)[:, None], np.linspace(0, 4, 41)
@@ -373,12 +373,13 @@ check("06.clip", clipped_mean)
 # $$F(\text{after the step}) - F(\theta) \;\le\; -g r + 0.6\, L_g\, r^2 \;\le\; -0.4\, g\, r .$$
 #
 # So a step lowers $F$ by at least $0.2\, L_0 / L_1^2$ while $g > c$, and by at least $0.2\, \varepsilon^2 / L_0$ while
-# $\varepsilon < g \le c$. In total $F$ cannot fall by more than $\Delta$, so the number of steps of either kind is at most
-# $\Delta$ divided by the least decrease of such a step.
+# $\varepsilon < g \le c$. In total $F$ cannot fall by more than $\Delta$, so the number of steps of either kind is at
+# most $\Delta$ divided by the least decrease of such a step.
 #
 # **Line 8.** A plain step must be safe at the largest gradient that it can meet. With
-# $\eta = 1 / \big(2 (L_0 + L_1 G)\big)$ and $r = \eta g$ we have $L_1 r \le \frac12$ again, and $L_g\, r \le \frac12 g$. So
-# $F$ falls by at least $g r - 0.6\, L_g\, r^2 \ge 0.7\, \eta\, g^2$, and the same division gives the count.
+# $\eta = 1 / \big(2 (L_0 + L_1 G)\big)$ and $r = \eta g$ we have $L_1 r \le \frac12$ again, and
+# $L_g\, r \le \frac12 g$. So $F$ falls by at least $g r - 0.6\, L_g\, r^2 \ge 0.7\, \eta\, g^2$, and the same division
+# gives the count.
 #
 # | | learning rate | outer steps until $\lvert F' \rvert \le \varepsilon$, at most |
 # |---|---|---|
@@ -477,9 +478,9 @@ assert len(arrives["plain"]) < len(arrives["clipped"]) and max(arrives["plain"])
 
 # %% [markdown]
 # A plain step with a larger learning rate jumps over the minimum onto the flat side, from where it returns slowly or
-# not at all. With a smaller one the descent has not converged after 40 steps. Clipped descent goes down the cliff in steps
-# of equal length and turns into plain descent at the bottom, so its learning rate only has to suit the curvature at the
-# minimum.
+# not at all. With a smaller one the descent has not converged after 40 steps. Clipped descent goes down the cliff in
+# steps of equal length and turns into plain descent at the bottom, so its learning rate only has to suit the curvature
+# at the minimum.
 #
 # Now let the initialization stand higher and higher up the cliff, so that $G$ grows.
 
@@ -767,10 +768,10 @@ assert 1.2 < exponent < 2 and correlation > 0.7 and norms.max() > 1e3 * norms.mi
 # outer optimizer is Adam, and we train the network with it: without clipping, with three learning rates, and with the
 # meta-gradient clipped to norm 1 before Adam sees it.
 #
-# If clipping helps, what is it that helps? Adam divides each number of the gradient by the recent size of this number, so
-# clipping changes its steps in two respects. They get another **length**, and, because a huge gradient no longer dominates
-# Adam's averages over time, they get another **direction**. A run with a smaller learning rate cannot tell the two
-# explanations apart. It changes the length of all steps by the same factor, which clipping does not do.
+# If clipping helps, what is it that helps? Adam divides each number of the gradient by the recent size of this number,
+# so clipping changes its steps in two respects. They get another **length**, and, because a huge gradient no longer
+# dominates Adam's averages over time, they get another **direction**. A run with a smaller learning rate cannot tell
+# the two explanations apart. It changes the length of all steps by the same factor, which clipping does not do.
 
 # %% [markdown]
 # ## Exercise: design the control
@@ -935,11 +936,11 @@ assert np.ptp(positions["10,000 times"][200:]) < 2
 # before Adam sees it, neither happens.
 
 # %% [markdown]
-# Why is the distance the same for both spikes? (Early in a run Adam also corrects a bias of its moments. Late in a run this
-# has worn off.) Suppose that the moments are zero when a single gradient $s \ne 0$ arrives, and that all gradients after
-# it are zero. In the step in which the spike arrives, $m_0 = (1 - \beta_1)\, s$ and $v_0 = (1 - \beta_2)\, s^2$.
-# Afterwards both decay, $m_n = \beta_1^n\, m_0$ and $v_n = \beta_2^n\, v_0$. So the lengths $m_n / \sqrt{v_n}$ of the steps
-# form a geometric series, and in units of the learning rate their sum is
+# Why is the distance the same for both spikes? (Early in a run Adam also corrects a bias of its moments. Late in a run
+# this has worn off.) Suppose that the moments are zero when a single gradient $s \ne 0$ arrives, and that all gradients
+# after it are zero. In the step in which the spike arrives, $m_0 = (1 - \beta_1)\, s$ and $v_0 = (1 - \beta_2)\, s^2$.
+# Afterwards both decay, $m_n = \beta_1^n\, m_0$ and $v_n = \beta_2^n\, v_0$. So the lengths $m_n / \sqrt{v_n}$ of the
+# steps form a geometric series, and in units of the learning rate their sum is
 #
 # $$\frac{1 - \beta_1}{\sqrt{1 - \beta_2}} \sum_{n=0}^{\infty} \Big(\frac{\beta_1}{\sqrt{\beta_2}}\Big)^n
 # = \frac{1 - \beta_1}{\sqrt{1 - \beta_2}} \cdot \frac{1}{1 - \beta_1 / \sqrt{\beta_2}} .$$

@@ -148,8 +148,9 @@ figures.converged(norms)
 # long as the objective stays the same, no setting changes that. Until they levelled off, though, they needed the fewest
 # gradients.
 #
-# A method is biased only with respect to an objective. Does the bias decide which method serves new tasks best, with a network and a
-# budget? That is an empirical question, and the rest of this lesson answers it for two task distributions.
+# A method is biased only with respect to an objective. Does the bias decide which method serves new tasks best, with a
+# network and a budget? That is an empirical question, and the rest of this lesson answers it for two task
+# distributions.
 
 # %% [markdown]
 # ## Rules of a fair comparison
@@ -178,11 +179,11 @@ figures.protocol()
 # that very many seeds would have. All five lie on the same side of it with probability $2 \cdot 2^{-5}$, so **the range
 # of five seeds covers the median with probability 93.75 %**, whatever the distribution is.
 #
-# The same argument compares two methods. Because they share the seeds, each seed gives one difference of their errors. If
-# neither method is better, each difference is positive with probability one half, and one method is ahead with all five
-# seeds with probability $2 \cdot 2^{-5}$ only. So we say that **five seeds separate two methods if one of them is ahead
-# with every seed**. This can be so even where their ranges overlap, for a seed that is hard for one method may be hard for
-# the other as well.
+# The same argument compares two methods. Because they share the seeds, each seed gives one difference of their errors.
+# If neither method is better, each difference is positive with probability one half, and one method is ahead with all
+# five seeds with probability $2 \cdot 2^{-5}$ only. So we say that **five seeds separate two methods if one of them is
+# ahead with every seed**. This can be so even where their ranges overlap, for a seed that is hard for one method may be
+# hard for the other as well.
 
 # %% tags=["nbval-check-output"]
 rng = np.random.default_rng(0)
@@ -273,9 +274,9 @@ assert ml.tasks.mnist1d.TEST_DIGITS == (6, 7, 8, 9)
 assert np.prod(comparison.grid_shape(_sines, settings)) == 18
 
 # %% [markdown]
-# A record should not be taken on trust. The next cell repeats the first quarter of three of its runs, MAML on sine curves
-# with the seeds 0, 1 and 2. The record holds an error for each eighth of the way. Another processor rounds differently, and
-# training makes small differences large, so do not expect the same digits.
+# A record should not be taken on trust. The next cell repeats the first quarter of three of its runs, MAML on sine
+# curves with the seeds 0, 1 and 2. The record holds an error for each eighth of the way. Another processor rounds
+# differently, and training makes small differences large, so do not expect the same digits.
 
 # %%
 jax.config.update("jax_enable_x64", False)  # training runs in float32
@@ -338,11 +339,11 @@ assert all(
 # %% [markdown]
 # ## Exercise: design the control
 #
-# Why does clipping help MAML so much? Lesson 06 exchanged the lengths and the directions of single steps between clipped
-# and unclipped Adam, and neither alone was enough. Here we ask a simpler question, which arises in every comparison: would
-# another learning rate have done as well? One explanation of the gain is that clipping takes the rare huge gradients away.
-# The other is that it makes the outer steps longer or shorter *on the whole*, as a suitable outer learning rate would. The
-# figure cannot rule this out, because the grid has only three outer learning rates.
+# Why does clipping help MAML so much? Lesson 06 exchanged the lengths and the directions of single steps between
+# clipped and unclipped Adam, and neither alone was enough. Here we ask a simpler question, which arises in every
+# comparison: would another learning rate have done as well? One explanation of the gain is that clipping takes the rare
+# huge gradients away. The other is that it makes the outer steps longer or shorter *on the whole*, as a suitable outer
+# learning rate would. The figure cannot rule this out, because the grid has only three outer learning rates.
 #
 # Take one clipped run and one that differs only in not being clipped, and design a third run that tests the second
 # explanation: it is **not clipped**, and its outer steps are **as long on average as those of the clipped run**. If its
@@ -392,10 +393,10 @@ control_prediction.reveal([2, 0, 1][int(np.digitize(factors[1], [1 / 1.15, 1.15]
 assert (factors[:2] > 1.15).all() and factors[2] > 1
 
 # %% [markdown]
-# The error of the control stays clearly above that of the clipped run. So in these short runs the mean length of the steps
-# does not explain the gain. The table even shows the opposite of what one expects of clipping: the steps of the *clipped*
-# run are longer on average, so the control had to raise the outer learning rate. (Its steps did not come out exactly as
-# long as planned, because a changed run meets other gradients.)
+# The error of the control stays clearly above that of the clipped run. So in these short runs the mean length of the
+# steps does not explain the gain. The table even shows the opposite of what one expects of clipping: the steps of the
+# *clipped* run are longer on average, so the control had to raise the outer learning rate. (Its steps did not come out
+# exactly as long as planned, because a changed run meets other gradients.)
 #
 # The spike of lesson 06 offers a reason that fits. Adam divides each step by the root of an average of past squared
 # gradients. A single huge gradient makes that average large for many steps, in which the run hardly moves. Clipping
@@ -407,11 +408,11 @@ assert (factors[:2] > 1.15).all() and factors[2] > 1
 # %% [markdown]
 # ## Sine curves: what is reached
 #
-# Now the comparison itself. Each method adapts to the test tasks in the way for which it was trained, its *own adaptation*.
-# What it learned is then scored once more with a *common adaptation*, which has the same form for all methods: ten gradient
-# steps on the support loss without a proximal term, with an $\alpha$ that is chosen on the validation tasks. The validation
-# errors above are only a first hint, for each is the lowest of nine, with a single seed. The report has five new seeds and
-# new tasks.
+# Now the comparison itself. Each method adapts to the test tasks in the way for which it was trained, its *own
+# adaptation*. What it learned is then scored once more with a *common adaptation*, which has the same form for all
+# methods: ten gradient steps on the support loss without a proximal term, with an $\alpha$ that is chosen on the
+# validation tasks. The validation errors above are only a first hint, for each is the lowest of nine, with a single
+# seed. The report has five new seeds and new tasks.
 
 # %%
 sine_prediction = predict("07.sine")
@@ -463,14 +464,14 @@ for _name in ("iMAML", "FO-B-MAML forward", "FO-B-MAML symmetric"):
 # together, and five seeds do not separate any two of them. iMAML is far behind, though still better than fine-tuning.
 # Joint training, which does not adapt, is the worst of all.
 #
-# **A vanishing bias does not decide this comparison.** The bias of FO-B-MAML can be made as small as you like, and that of
-# FO-MAML cannot, but five seeds do not separate the two. Reptile has a bias as well, and is ahead of both.
+# **A vanishing bias does not decide this comparison.** The bias of FO-B-MAML can be made as small as you like, and that
+# of FO-MAML cannot, but five seeds do not separate the two. Reptile has a bias as well, and is ahead of both.
 #
 # The figure shows every method with its own adaptation, and the second table below adds the common one. With the common
-# adaptation MAML still has the lowest median and Reptile the second lowest. FO-B-MAML and iMAML have lower medians with it
-# than with their own, so on these tasks plain steps make more of their initializations. For the forward form the gain is
-# large enough that five seeds no longer separate it from MAML and Reptile, whereas the symmetric form stays behind these two
-# with every seed.
+# adaptation MAML still has the lowest median and Reptile the second lowest. FO-B-MAML and iMAML have lower medians with
+# it than with their own, so on these tasks plain steps make more of their initializations. For the forward form the
+# gain is large enough that five seeds no longer separate it from MAML and Reptile, whereas the symmetric form stays
+# behind these two with every seed.
 
 # %% tags=["fold"]
 figures.chosen(figures.SINES, (*comparison.METHODS, *comparison.BASELINES))
@@ -478,9 +479,9 @@ figures.chosen(figures.SINES, (*comparison.METHODS, *comparison.BASELINES))
 # %% [markdown]
 # ## Exercise: diagnose a run
 #
-# What could have made these runs better? A recorded run can show three signs that tell where to look. Its error may **still
-# fall** when the budget ends. The chosen configuration may lie **at an edge of the grid**, so that a better one is perhaps
-# beyond it. Or the inner loop **has not converged**, although the meta-gradient assumes that it has.
+# What could have made these runs better? A recorded run can show three signs that tell where to look. Its error may
+# **still fall** when the budget ends. The chosen configuration may lie **at an edge of the grid**, so that a better one
+# is perhaps beyond it. Or the inner loop **has not converged**, although the meta-gradient assumes that it has.
 
 
 # %% tags=["exercise"] exercise="07.diagnose"
@@ -523,10 +524,10 @@ assert [_signs[name][2] for name in _proximal] == [True, False, False]
 assert settings.long_steps == 100
 
 # %% [markdown]
-# Every method chose a configuration at an edge of its grid. For one method that says little, because in a grid of three by
-# three values only the one in the middle is not at an edge. For the comparison it means that wider grids could lead to
-# another order. The error of four methods still falls, MAML's among them. Of the three inner loops with a proximal term only
-# iMAML's has not converged.
+# Every method chose a configuration at an edge of its grid. For one method that says little, because in a grid of three
+# by three values only the one in the middle is not at an edge. For the comparison it means that wider grids could lead
+# to another order. The error of four methods still falls, MAML's among them. Of the three inner loops with a proximal
+# term only iMAML's has not converged.
 #
 # Can iMAML be rescued? A further row of the record tries it: **iMAML, K = 100** takes ten times as many inner steps,
 # under the same budget and with the same grid. Another row asks about Reptile, which never sees the query examples.
@@ -569,23 +570,24 @@ assert max(_ratios) > 0.99
 
 # %% [markdown]
 # The cure does not pay at this budget. With ten times as many inner steps the budget is spent after a fifth of the
-# outer steps, and the error is higher with every seed. Tuning once more chose the weakest proximal term of the list, with
-# which even 100 steps leave more than a tenth of the inner gradient. With a stronger one the inner loop should converge
-# faster, but the validation errors are higher. On the digits of the next section the 100 steps do converge, and the error
-# is higher there, too. Lesson 04 named another condition, that $\lambda$ must be larger than the size of every negative
-# curvature of the support loss. Whether it is met here was not tested. FO-B-MAML needs the same minimum, and with the
-# initializations that it learned on these curves, ten steps came so close to it that FO-B-MAML does not show the third sign.
+# outer steps, and the error is higher with every seed. Tuning once more chose the weakest proximal term of the list,
+# with which even 100 steps leave more than a tenth of the inner gradient. With a stronger one the inner loop should
+# converge faster, but the validation errors are higher. On the digits of the next section the 100 steps do converge,
+# and the error is higher there, too. Lesson 04 named another condition, that $\lambda$ must be larger than the size of
+# every negative curvature of the support loss. Whether it is met here was not tested. FO-B-MAML needs the same minimum,
+# and with the initializations that it learned on these curves, ten steps came so close to it that FO-B-MAML does not
+# show the third sign.
 #
 # With the query examples Reptile is ahead of plain Reptile with every seed, although it then takes half as many outer
 # steps. So five seeds separate the two, although their ranges overlap at the ends. The lead is not a large one, and with
 # one of the seeds it is below one per cent.
 
 # %% [markdown]
-# One more row leaves the tuning out. **MAML, as published** has the settings that Finn et al. (2017) used on sine curves:
-# one inner step with $\alpha = 0.01$, Adam with the outer learning rate $0.001$, no clipping. Only the budget, the network
-# and the number of tasks per batch are those of this comparison. The last row of the first table below was therefore not
-# chosen by tuning. With a single inner step an outer step is cheap, and the budget pays for many more of them. Which matters
-# more here, the choice between MAML and FO-MAML, or the settings with which MAML runs?
+# One more row leaves the tuning out. **MAML, as published** has the settings that Finn et al. (2017) used on sine
+# curves: one inner step with $\alpha = 0.01$, Adam with the outer learning rate $0.001$, no clipping. Only the budget,
+# the network and the number of tasks per batch are those of this comparison. The last row of the first table below was
+# therefore not chosen by tuning. With a single inner step an outer step is cheap, and the budget pays for many more of
+# them. Which matters more here, the choice between MAML and FO-MAML, or the settings with which MAML runs?
 
 # %% tags=["fold"]
 _rows = ("MAML", "FO-MAML", comparison.AS_PUBLISHED)
@@ -639,9 +641,9 @@ assert 0.075 < _own["Reptile"][1] - _own["Reptile, joined"][1] < 0.09 and _own["
 assert figures.ranking(figures.DIGITS, "common") == _order
 
 # %% [markdown]
-# The order is different. FO-B-MAML forward has the lowest median. It is ahead of FO-MAML with three of the five seeds, which
-# does not separate the two. The symmetric form is a little behind both, but with every seed. MAML comes fourth, and
-# each of its seeds is worse than each seed of those three. Why MAML falls behind was not tested.
+# The order is different. FO-B-MAML forward has the lowest median. It is ahead of FO-MAML with three of the five seeds,
+# which does not separate the two. The symmetric form is a little behind both, but with every seed. MAML comes fourth,
+# and each of its seeds is worse than each seed of those three. Why MAML falls behind was not tested.
 #
 # The baseline deserves attention. **The nearest mean, for which nothing is trained, beats three of the six methods.**
 # It was tuned as they were, and its features make use of what one knows about signals: they are the magnitudes of a
@@ -652,8 +654,9 @@ assert figures.ranking(figures.DIGITS, "common") == _order
 # joined, its median error is about eight percentage points lower. So the missing examples explain a part of its distance
 # from the others, but not all of it, for joined Reptile is still behind MAML with every seed.
 #
-# The common adaptation in the second table below leaves the order of the six medians as it is. Its $\alpha$ was chosen on the
-# validation digits 3, 4 and 5. To the reported runs these were not new, for they had trained on the digits 0 to 5.
+# The common adaptation in the second table below leaves the order of the six medians as it is. Its $\alpha$ was chosen
+# on the validation digits 3, 4 and 5. To the reported runs these were not new, for they had trained on the digits 0 to
+# 5.
 
 # %% tags=["fold"]
 figures.chosen(figures.DIGITS, tuple(comparison.ROWS))
@@ -714,20 +717,21 @@ assert 2 * _falling == len(_curves)
 # %% [markdown]
 # On sine curves FO-MAML has the lowest median after a quarter of the gradients, Reptile halfway and MAML at the end. If
 # seconds are counted, Reptile is still ahead at the end, because on the machine of the record a gradient takes a little
-# longer within MAML than within Reptile. On digits FO-B-MAML forward has the lowest median after a quarter of the gradients
-# and at the end, and FO-MAML halfway. After an eighth, before the slider begins, it is MAML, which is fourth at the end. If
-# seconds are counted on digits, FO-B-MAML forward ends ahead of FO-MAML with every seed.
+# longer within MAML than within Reptile. On digits FO-B-MAML forward has the lowest median after a quarter of the
+# gradients and at the end, and FO-MAML halfway. After an eighth, before the slider begins, it is MAML, which is fourth
+# at the end. If seconds are counted on digits, FO-B-MAML forward ends ahead of FO-MAML with every seed.
 #
-# Where gradients are counted, do not read too much into these leads. At the end five seeds do not separate the first two
-# methods on either distribution, and after a quarter and halfway the ranges of the first two overlap as well. All the same,
-# other budgets would have made other headlines. So a report should say for which budget it speaks, and show the way there.
+# Where gradients are counted, do not read too much into these leads. At the end five seeds do not separate the first
+# two methods on either distribution, and after a quarter and halfway the ranges of the first two overlap as well. All
+# the same, other budgets would have made other headlines. So a report should say for which budget it speaks, and show
+# the way there.
 
 # %% [markdown]
 # ## Memory
 #
-# A compiler plans memory before anything runs, so the memory of a meta-gradient can be read off its compiled program. Another
-# form of MAML joins here, **MAML, rematerialized** (`ml.maml(..., remat=True)`). It keeps about $\sqrt K$ points of
-# the inner loop and computes the steps between them again in the backward pass.
+# A compiler plans memory before anything runs, so the memory of a meta-gradient can be read off its compiled program.
+# Another form of MAML joins here, **MAML, rematerialized** (`ml.maml(..., remat=True)`). It keeps about $\sqrt K$
+# points of the inner loop and computes the steps between them again in the backward pass.
 
 # %%
 memory_prediction = predict("07.memory")
@@ -755,12 +759,12 @@ assert (_wide["MAML, rematerialized"] < _wide["FO-B-MAML symmetric"]).all()
 
 # %% [markdown]
 # MAML keeps every inner step for its backward pass, whereas the other five methods, of which two are drawn, need the
-# same memory for fifty steps as for ten. That of rematerialized MAML grows by a factor of less than $\sqrt 5$ between ten steps and fifty, at the price of up
-# to $2K$ gradients more. The second plot is of larger, convolutional networks, whose width is called their number of
-# *channels*. With the width, the memory of all methods grows alike, because all of them hold at least one backward pass of the
-# network. So what FO-B-MAML saves over MAML is the dependence on $K$. FO-MAML and Reptile save it as well. Rematerialized
-# MAML keeps the exact gradient, and in these larger networks, with $K = 10$, it needs even less memory than the symmetric
-# form of FO-B-MAML.
+# same memory for fifty steps as for ten. That of rematerialized MAML grows by a factor of less than $\sqrt 5$ between
+# ten steps and fifty, at the price of up to $2K$ gradients more. The second plot is of larger, convolutional networks,
+# whose width is called their number of *channels*. With the width, the memory of all methods grows alike, because all
+# of them hold at least one backward pass of the network. So what FO-B-MAML saves over MAML is the dependence on $K$.
+# FO-MAML and Reptile save it as well. Rematerialized MAML keeps the exact gradient, and in these larger networks, with
+# $K = 10$, it needs even less memory than the symmetric form of FO-B-MAML.
 
 # %% [markdown]
 # ## Your own curves
@@ -783,20 +787,21 @@ def my_curve(rng, x):
 own_report = figures.own_comparison(my_curve)
 
 # %% [markdown]
-# The default draws lines with a bend. Make your curves differ more, for instance by a random frequency, and run the cell
-# again. By chance alone one of two equal methods is ahead with all of three seeds in one case of four. Here the
-# rule is therefore stricter, and the title of the table names a method only if the two ranges do not overlap. Whatever you
-# find, you may say as much as this title says, and no more. Once you change the curves *because of* a test error, the test
-# tasks have taken part in a choice.
+# The default draws lines with a bend. Make your curves differ more, for instance by a random frequency, and run the
+# cell again. By chance alone one of two equal methods is ahead with all of three seeds in one case of four. Here the
+# rule is therefore stricter, and the title of the table names a method only if the two ranges do not overlap. Whatever
+# you find, you may say as much as this title says, and no more. Once you change the curves *because of* a test error,
+# the test tasks have taken part in a choice.
 
 # %% [markdown]
 # ## Error against cost
 #
-# Before a new method enters a comparison, two numbers tell whether that is worth the time. The **cost** of
-# a method is the number of multiplications in the matrix products of its program, divided by that of one gradient. Its
-# **error** is the relative distance of the vector that it returns from the exact gradient of $F_{\text{MAML}}$ or of $F_{\text{prox}}$, where the gradients of all tasks
-# are taken together as one vector. Before the distance is measured, this vector is multiplied by the positive factor that
-# brings it nearest, because the outer learning rate can absorb a factor. The zero vector costs nothing and has error 1.
+# Before a new method enters a comparison, two numbers tell whether that is worth the time. The **cost** of a method is
+# the number of multiplications in the matrix products of its program, divided by that of one gradient. Its **error** is
+# the relative distance of the vector that it returns from the exact gradient of $F_{\text{MAML}}$ or of
+# $F_{\text{prox}}$, where the gradients of all tasks are taken together as one vector. Before the distance is measured,
+# this vector is multiplied by the positive factor that brings it nearest, because the outer learning rate can absorb a
+# factor. The zero vector costs nothing and has error 1.
 #
 # A method is **dominated** for an objective if another one has at most its cost and at most its error, and is better in
 # one of the two. What differs by less than 5 % counts as equal. What is not dominated forms the **front**. Here are both
@@ -813,11 +818,12 @@ entries = figures.front(
 # %% [markdown]
 # ## Exercise: a meta-gradient of your own
 #
-# The last exercise has many right answers. Write a meta-gradient that neither a shown method nor the zero vector dominates,
-# for at least one of the two objectives, and that equals no shown method up to a factor. In one of the two plots it lies to
-# the left of the grey line or below it. You may try a shorter backward pass, fewer steps in one of the solves, a mixture, an
-# extrapolation, or anything else. Only two things do not count. One is to take the gradient at the initialization itself. The
-# other is FO-MAML with the support set in place of the query set, or the query set in place of the support set.
+# The last exercise has many right answers. Write a meta-gradient that neither a shown method nor the zero vector
+# dominates, for at least one of the two objectives, and that equals no shown method up to a factor. In one of the two
+# plots it lies to the left of the grey line or below it. You may try a shorter backward pass, fewer steps in one of the
+# solves, a mixture, an extrapolation, or anything else. Only two things do not count. One is to take the gradient at
+# the initialization itself. The other is FO-MAML with the support set in place of the query set, or the query set in
+# place of the support set.
 #
 # The inner function `adapt` is given, and takes `count` inner steps on the support loss. Use loops of a fixed length. The
 # count cannot see how often a `while` loop runs, so it takes each one to run five times, as conjugate gradients do in
@@ -871,11 +877,11 @@ assert entries["iMAML"][1][1] < 0.01
 assert figures.trial().strength > max(_sines.strengths + _digits.strengths) and min(entries["Reptile"][1]) > 0.95
 
 # %% [markdown]
-# The count agrees with the table at the top for MAML, FO-MAML and Reptile. For the other three it is a few gradients higher,
-# because the library takes a few more than the formulas say, for instance at the end of its solves. MAML has no error for
-# its own objective and a large one for the other. So the two objectives have different gradients, and a method should be
-# read in the plot of its own. Where your star lies clearly below the grey line, no
-# shown method dominates yours.
+# The count agrees with the table at the top for MAML, FO-MAML and Reptile. For the other three it is a few gradients
+# higher, because the library takes a few more than the formulas say, for instance at the end of its solves. MAML has no
+# error for its own objective and a large one for the other. So the two objectives have different gradients, and a
+# method should be read in the plot of its own. Where your star lies clearly below the grey line, no shown method
+# dominates yours.
 #
 # For its own objective iMAML dominates both forms of FO-B-MAML on these tasks, because it is cheaper and its error is
 # smaller. That may surprise you, for iMAML was far behind on sine curves above. But the proximal term is stronger here
@@ -883,8 +889,8 @@ assert figures.trial().strength > max(_sines.strengths + _digits.strengths) and 
 # error is below one per cent. What FO-B-MAML has to offer, that it takes no second derivatives, is on neither axis.
 #
 # Note also that the tasks are small and the network is not trained. A good place in this picture is a reason to enter a
-# method into a comparison, and does not replace one. Nor does a bad place rule a method out: Reptile is hardly nearer than
-# the zero vector here, and yet it had the second lowest median on sine curves. Before you enter yours,
+# method into a comparison, and does not replace one. Nor does a bad place rule a method out: Reptile is hardly nearer
+# than the zero vector here, and yet it had the second lowest median on sine curves. Before you enter yours,
 # `ml.testing.check_meta_gradient` runs the library's whole protocol for meta-gradients on it. It expects a function of
 # `loss` alone, so fix the other three arguments first.
 
@@ -902,17 +908,17 @@ assert figures.trial().strength > max(_sines.strengths + _digits.strengths) and 
 # | inner problems can be solved well | iMAML | it was nearly exact on quadratic tasks, but far behind on sine curves, where its inner loops did not converge, and behind on digits even with 100 inner steps, where they did |
 # | MAML does not fit into memory | rematerialize before you change the method | the gradient stays exact |
 #
-# What is true of **FO-B-MAML**, then? On the quadratic tasks it reached a stationary point of its objective without second
-# derivatives, up to an error that $\nu$ controls, which FO-MAML and Reptile did not. With networks the two distributions
-# give different answers. On digits both forms were ahead of MAML, iMAML and Reptile with every seed, and the forward form
-# had the lowest median. For the same gradients, however, five seeds do not separate it from FO-MAML, which costs little more
-# than a third as much, and the symmetric form was behind FO-MAML. On sine curves both forms were behind MAML and Reptile
-# with every seed, and not separated from FO-MAML.
+# What is true of **FO-B-MAML**, then? On the quadratic tasks it reached a stationary point of its objective without
+# second derivatives, up to an error that $\nu$ controls, which FO-MAML and Reptile did not. With networks the two
+# distributions give different answers. On digits both forms were ahead of MAML, iMAML and Reptile with every seed, and
+# the forward form had the lowest median. For the same gradients, however, five seeds do not separate it from FO-MAML,
+# which costs little more than a third as much, and the symmetric form was behind FO-MAML. On sine curves both forms
+# were behind MAML and Reptile with every seed, and not separated from FO-MAML.
 #
 # So FO-B-MAML is not cheap in gradients. It takes no second derivatives, and its memory does not grow with $K$, but the
 # same is true of FO-MAML and Reptile. What sets it apart from these two is the vanishing bias, which should matter most
-# where the bias of FO-MAML is large and the inner loops converge. In the runs of this lesson FO-B-MAML always took ten inner
-# steps, so they do not show whether longer loops would have paid.
+# where the bias of FO-MAML is large and the inner loops converge. In the runs of this lesson FO-B-MAML always took ten
+# inner steps, so they do not show whether longer loops would have paid.
 
 # %% [markdown]
 # ## What to take away

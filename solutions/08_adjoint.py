@@ -51,9 +51,9 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # meta-objective may curve, while at a fixed $T$ more and smaller inner steps change little. What do these steps converge
 # to? And can we differentiate the limit itself?
 #
-# One task with two parameters is enough. Its support loss is a curved valley. The valley floor is nearly a circle of radius 1
-# and descends gently towards the angle of $0$ degrees, while the walls are steep, with a curvature of $L = 20$. The query
-# loss is the same valley, descending towards $130$ degrees.
+# One task with two parameters is enough. Its support loss is a curved valley. The valley floor is nearly a circle of
+# radius 1 and descends gently towards the angle of $0$ degrees, while the walls are steep, with a curvature of
+# $L = 20$. The query loss is the same valley, descending towards $130$ degrees.
 #
 # *Short of time? Skip the exercise on the proximal term and the section on cost.*
 
@@ -104,9 +104,9 @@ figures.small_steps(valley, task, theta, T, coarse, fine)
 # $$\frac{\phi_{k+1} - \phi_k}{\alpha} = -\nabla h(\phi_k) \qquad\longrightarrow\qquad
 # \frac{d\phi}{dt} = -\nabla h(\phi), \quad \phi(0) = \theta .$$
 #
-# The limit is an ordinary differential equation (ODE), the **gradient flow**, and adaptation ends at $\phi(T)$. To compute
-# it accurately we use the classical Runge-Kutta method, which evaluates the derivative four times in each step. The
-# function below takes any derivative, and a negative duration will let it integrate backwards.
+# The limit is an ordinary differential equation (ODE), the **gradient flow**, and adaptation ends at $\phi(T)$. To
+# compute it accurately we use the classical Runge-Kutta method, which evaluates the derivative four times in each step.
+# The function below takes any derivative, and a negative duration will let it integrate backwards.
 
 
 # %%
@@ -158,11 +158,11 @@ plots.table(
 assert 0.9 < order < 1.1
 
 # %% [markdown]
-# For small $\alpha$ the distance is proportional to $\alpha$. A method whose error is proportional to $\alpha$ has **order**
-# one, a method whose error is proportional to $\alpha^2$ has order two, and so on, so gradient descent is a method of order
-# one for the gradient flow. (In lesson 03 the word "first-order" meant something else, namely without second derivatives.)
-# This explains what lesson 02 found. Once the steps are small, still smaller ones can only bring the adapted parameters
-# closer to $\phi(T)$, which does not depend on $K$.
+# For small $\alpha$ the distance is proportional to $\alpha$. A method whose error is proportional to $\alpha$ has
+# **order** one, a method whose error is proportional to $\alpha^2$ has order two, and so on, so gradient descent is a
+# method of order one for the gradient flow. (In lesson 03 the word "first-order" meant something else, namely without
+# second derivatives.) This explains what lesson 02 found. Once the steps are small, still smaller ones can only bring
+# the adapted parameters closer to $\phi(T)$, which does not depend on $K$.
 #
 # Why not adapt by the flow itself, with an accurate method for the ODE? This is the idea of **A-MAML** (Li et al., 2023).
 # Its meta-objective is $F(\theta) = f(\phi(T))$. What is the gradient?
@@ -228,9 +228,9 @@ print("line 2 holds at every step")
 # $$\boxed{\;\frac{dp}{dt} = H(\phi(t))\, p, \qquad p(T) = \nabla f(\phi(T)), \qquad \nabla F(\theta) = p(0)\;}$$
 #
 # Here $p$ is known at time $T$, so the equation is integrated backwards, from $T$ to $0$. At every time the **adjoint**
-# $p(t)$ has a meaning of its own. It is the gradient of the final query loss with respect to $\phi(t)$, the point that the
-# flow has reached by then. Automatic differentiation through the Runge-Kutta steps computes this gradient without the
-# adjoint equation, which gives us an independent check.
+# $p(t)$ has a meaning of its own. It is the gradient of the final query loss with respect to $\phi(t)$, the point that
+# the flow has reached by then. Automatic differentiation through the Runge-Kutta steps computes this gradient without
+# the adjoint equation, which gives us an independent check.
 
 
 # %%
@@ -272,19 +272,19 @@ assert along[0] / norms[0] > 0.98 and along[-1] / norms[-1] < 0.9
 assert norms[-1] > norms[0] > norms.min() and 0 < norms.argmin() < 50
 
 # %% [markdown]
-# Follow the arrows from the end of the trajectory to its beginning. The part across the valley disappears almost at once,
-# because the flow forgets any displacement across the valley. What reaches the initialization is almost only the part
-# along the valley floor. Going back, it first shrinks, where the floor is curved upwards, and then grows again, where it is curved
-# downwards.
+# Follow the arrows from the end of the trajectory to its beginning. The part across the valley disappears almost at
+# once, because the flow forgets any displacement across the valley. What reaches the initialization is almost only the
+# part along the valley floor. Going back, it first shrinks, where the floor is curved upwards, and then grows again,
+# where it is curved downwards.
 #
 # **Line 4, the name.** Displace the initialization by a small vector $w(0)$. The linearized flow carries it along by
 # $dw/dt = -H w$. Because $H$ is symmetric, the inner product of $p$ and $w$ does not change with time:
 #
 # $$\frac{d}{dt}\, \langle p, w \rangle = \langle Hp, w \rangle - \langle p, Hw \rangle = 0 .$$
 #
-# Hence $\langle p(0), w(0) \rangle = \langle p(T), w(T) \rangle$. To first order both sides are the change of $F$, on the left
-# as seen from the initialization and on the right as seen from the end. The matrix that takes $p(T)$ to $p(0)$ is therefore
-# the transpose of the one that takes $w(0)$ to $w(T)$, and another word for the transpose is *adjoint*.
+# Hence $\langle p(0), w(0) \rangle = \langle p(T), w(T) \rangle$. To first order both sides are the change of $F$, on
+# the left as seen from the initialization and on the right as seen from the end. The matrix that takes $p(T)$ to $p(0)$
+# is therefore the transpose of the one that takes $w(0)$ to $w(T)$, and another word for the transpose is *adjoint*.
 
 
 # %%
@@ -506,8 +506,8 @@ assert np.allclose(differences, a_maml[32](theta, task)[1], rtol=1e-6)
 #
 # Storing the trajectory takes memory, one copy of the parameters for each step. But do we have to store it? We know
 # $\phi(T)$, and an ODE can be integrated backwards in time, from $T$ to $0$. We could start at $\phi(T)$ and $p(T)$,
-# integrate both equations backwards together, and store nothing at all. Neural ODEs, networks whose layers are replaced by
-# the solution of an ODE, were first trained in this way (Chen et al., 2018).
+# integrate both equations backwards together, and store nothing at all. Neural ODEs, networks whose layers are replaced
+# by the solution of an ODE, were first trained in this way (Chen et al., 2018).
 #
 # Let us try it on the simplest gradient flow, that of a parabola with curvature $L$ and minimum $m$. No numerical method
 # is to blame here, since both directions have a formula:
@@ -543,9 +543,9 @@ for dtype, limit in limits.items():
     assert there_and_back(limit - 5, dtype) < 0.02 and there_and_back(limit + 2, dtype) == 1
 
 # %% [markdown]
-# The flow contracts. It brings all initializations closer to each other by the factor $e^{-LT}$, and integrating backwards
-# must separate them again by $e^{+LT}$. Rounding errors are multiplied by the same factor. If $\varepsilon$ is the machine
-# precision, the initialization is lost when
+# The flow contracts. It brings all initializations closer to each other by the factor $e^{-LT}$, and integrating
+# backwards must separate them again by $e^{+LT}$. Rounding errors are multiplied by the same factor. If $\varepsilon$
+# is the machine precision, the initialization is lost when
 #
 # $$\varepsilon\, e^{LT} = 1, \qquad\text{that is}\qquad LT = \ln (1 / \varepsilon) .$$
 #
@@ -637,12 +637,12 @@ plots.table(
 assert rows[400][0] > 100 * rows[4_000][0] and not rows[400][1] < 0.5
 
 # %% [markdown]
-# In both precisions the valley is lost at nearly the same $LT$ as the parabola. The table varies the number of steps. With
-# fewer of them the trajectory is lost at a smaller $LT$, because the errors of the numerical method are multiplied by
-# $e^{LT}$ too. More steps help until only rounding errors are left.
+# In both precisions the valley is lost at nearly the same $LT$ as the parabola. The table varies the number of steps.
+# With fewer of them the trajectory is lost at a smaller $LT$, because the errors of the numerical method are multiplied
+# by $e^{LT}$ too. More steps help until only rounding errors are left.
 #
-# And the gradient? Let us integrate $\phi$ and $p$ backwards together and compare $p(0)$ with the exact meta-gradient, in the
-# valley and on a quadratic, which is the test problem that comes to mind first.
+# And the gradient? Let us integrate $\phi$ and $p$ backwards together and compare $p(0)$ with the exact meta-gradient,
+# in the valley and on a quadratic, which is the test problem that comes to mind first.
 
 # %%
 quadratic_prediction = predict("08.quadratic")
@@ -706,10 +706,10 @@ assert in_valley[20][1] < 1e-4 and not in_valley[40][1] < 0.1  # "not <": it may
 assert on_quadratic[0] > 0.5 and on_quadratic[1] < 1e-6
 
 # %% [markdown]
-# At $LT = 20$ all is well. At $LT = 40$ the gradient in the valley is useless, and no error is raised, because the adjoint
-# equation happily uses Hessians from places where adaptation has never been. On the quadratic the trajectory is lost just
-# as thoroughly, yet the gradient is right. Therefore a test on a quadratic cannot tell whether an adjoint method uses the
-# right trajectory. Use a curved valley and a large $LT$.
+# At $LT = 20$ all is well. At $LT = 40$ the gradient in the valley is useless, and no error is raised, because the
+# adjoint equation happily uses Hessians from places where adaptation has never been. On the quadratic the trajectory is
+# lost just as thoroughly, yet the gradient is right. Therefore a test on a quadratic cannot tell whether an adjoint
+# method uses the right trajectory. Use a curved valley and a large $LT$.
 
 # %% [markdown]
 # ## Exercise: how long may the inner training time be?
@@ -831,9 +831,9 @@ assert jnp.allclose(*with_and_without)  # the same gradient
 # %% [markdown]
 # For sixteen times as many steps, the stored trajectory takes about sixteen times the memory, and checkpoints take four
 # times or less. The stored trajectory needs about five copies for each step rather than one, because the compiler keeps
-# intermediate results of the Hessian-vector products as well. With checkpoints MAML needs little more than the $2\sqrt K$
-# copies of the calculation, and its gradient is the same. `ml.a_maml` needs $2\sqrt K$ copies as well, and a constant number
-# of them for the intermediate results of one step.
+# intermediate results of the Hessian-vector products as well. With checkpoints MAML needs little more than the
+# $2\sqrt K$ copies of the calculation, and its gradient is the same. `ml.a_maml` needs $2\sqrt K$ copies as well, and a
+# constant number of them for the intermediate results of one step.
 
 # %% [markdown]
 # ## Exercise: diagnose a lost trajectory
@@ -932,18 +932,18 @@ assert wrong_by[0] < 1e-9 and not wrong_by[1] < 0.5 and 0.001 < wrong_by[2] < 0.
 assert broken[1] < 1e-9 and broken[2] > tolerance
 
 # %% [markdown]
-# The two mistakes look different. A wrong checkpoint puts one segment in the wrong place, and the next checkpoint puts it
-# right, so the gradient is wrong but may look plausible. Integrated backwards, the trajectory drifts away, at first by less
-# than anyone would notice, until it is lost altogether. A test of single steps does not find this, because the run obeys the
-# equation of the gradient step everywhere. It is a trajectory, but that of another initialization, and only a comparison
-# with the forward trajectory shows it.
+# The two mistakes look different. A wrong checkpoint puts one segment in the wrong place, and the next checkpoint puts
+# it right, so the gradient is wrong but may look plausible. Integrated backwards, the trajectory drifts away, at first
+# by less than anyone would notice, until it is lost altogether. A test of single steps does not find this, because the
+# run obeys the equation of the gradient step everywhere. It is a trajectory, but that of another initialization, and
+# only a comparison with the forward trajectory shows it.
 
 # %% [markdown]
 # ## Exercise: with a proximal term, the flow leads to iMAML
 #
-# Lesson 04 added a proximal term, a penalty for the distance of the adapted parameters from $\theta$. The flow can have one
-# too, and then $\theta$ acts at all times, not only at the beginning. Derive the meta-gradient for a quadratic support
-# loss.
+# Lesson 04 added a proximal term, a penalty for the distance of the adapted parameters from $\theta$. The flow can have
+# one too, and then $\theta$ acts at all times, not only at the beginning. Derive the meta-gradient for a quadratic
+# support loss.
 #
 # - **Line 1.** The flow is $d\phi/dt = -\nabla h(\phi) - \lambda (\phi - \theta)$. The proximal objective, which it descends,
 #   has the Hessian $H + \lambda I$, so the adjoint equation becomes $dp/dt = (H + \lambda I)\, p$ with
@@ -994,9 +994,10 @@ check("08.proximal_flow_gradient", proximal_flow)
 # </details>
 
 # %% [markdown]
-# The two terms of line 2 trade places as $T$ grows. If all curvatures of the proximal objective are positive, $p(0)$ dies
-# out, and the second term becomes the linear solve of lesson 04, $\lambda\, (H + \lambda I)^{-1}\, \nabla f(\phi^*)$. So the
-# meta-gradient of this flow leads from that of MAML, for short inner loops, to that of iMAML, for converged ones.
+# The two terms of line 2 trade places as $T$ grows. If all curvatures of the proximal objective are positive, $p(0)$
+# dies out, and the second term becomes the linear solve of lesson 04,
+# $\lambda\, (H + \lambda I)^{-1}\, \nabla f(\phi^*)$. So the meta-gradient of this flow leads from that of MAML, for
+# short inner loops, to that of iMAML, for converged ones.
 
 # %% tags=["fold"]
 proximal_strength = 0.5
@@ -1032,10 +1033,10 @@ assert apart[-1] < 1e-4 < apart[0]
 # ## When is the adjoint method worth its cost?
 #
 # Count gradients again, with a Hessian-vector product as two. In each step MAML takes a gradient and a Hessian-vector
-# product. A sweep takes four gradients for the Runge-Kutta step of its trajectory, and one or two Hessian-vector products.
-# A step of `ml.a_maml` has six gradients and six Hessian-vector products. It computes the gradients three times, in the
-# forward pass, when a segment is recomputed, and once more in the backward pass of the step. The table adds this up, and
-# says how many gradients each method needs for a given relative error.
+# product. A sweep takes four gradients for the Runge-Kutta step of its trajectory, and one or two Hessian-vector
+# products. A step of `ml.a_maml` has six gradients and six Hessian-vector products. It computes the gradients three
+# times, in the forward pass, when a segment is recomputed, and once more in the backward pass of the step. The table
+# adds this up, and says how many gradients each method needs for a given relative error.
 
 # %% tags=["fold"]
 targets = (1e-2, 1e-4, 1e-6)
@@ -1065,9 +1066,9 @@ assert needed["MAML"][2] > 100 * needed["ml.a_maml"][2] and needed["MAML"][0] < 
 assert L * T < 14 * 3 and 3.45 < figures.stability_limit() < 3.55  # times 1 / L, for a step of six gradients
 
 # %% [markdown]
-# If you want an accurate gradient of the flow, a method of high order is far cheaper than many small gradient steps. At an
-# error of 1 % the methods differ much less. And if a dozen gradient steps are what you want, MAML's gradient is exact for
-# them, and the adjoint method has nothing to add.
+# If you want an accurate gradient of the flow, a method of high order is far cheaper than many small gradient steps. At
+# an error of 1 % the methods differ much less. And if a dozen gradient steps are what you want, MAML's gradient is
+# exact for them, and the adjoint method has nothing to add.
 #
 # The adjoint method does not allow much longer steps either. A gradient step is stable up to $2/L$. A step of `ml.a_maml`
 # is stable up to about $3.5/L$, but takes six gradients, so that each of them advances the time by less than $0.6/L$. A

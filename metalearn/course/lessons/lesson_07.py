@@ -1648,7 +1648,8 @@ def converged(norms: dict[str, _Array]) -> None:
         "Reptile levels off first and highest, then FO-MAML. The two FO-B-MAML estimators level off far lower, iMAML "
         "lower still, and MAML falls on out of the figure.",
         title="FO-MAML and Reptile level off early, three others later, and MAML not at all in this picture",
-        caption="Twenty quadratic tasks in ten dimensions. Each method is judged on the objective in its row of the first table.",
+        caption="Twenty quadratic tasks in ten dimensions. Each method is judged on the objective in its row of the "
+        "first table.",
     )
 
 
