@@ -101,6 +101,24 @@ def test_ticks_of_few_values_far_from_one_are_powers_of_ten():
     assert not [text for text in texts if re.search(r"\de[+-]\d", text)]
 
 
+@pytest.mark.parametrize("log", ["", "x", "xy"])
+def test_no_tick_is_made_beyond_the_axes(log):
+    figure = plots.lines(np.geomspace(0.01, 900, 50), {"a": np.geomspace(3, 2e5, 50)}, "x", "y", log=log)
+    plots.finish(figure)
+    (axes,) = figure.axes
+    for ticks, limits in ((axes.get_xticks(), axes.get_xlim()), (axes.get_yticks(), axes.get_ylim())):
+        assert len(ticks) >= 3 and limits[0] <= min(ticks) and max(ticks) <= limits[1]
+
+
+def test_ticks_with_names_of_their_own_keep_them():
+    figure = plots.lines(X, {"a": X}, "x", "y")
+    (axes,) = figure.axes
+    axes.set_xticks([0, 1, 2], ["none", "one", "two"])
+    axes.set_xlim(0.5, 2.5)
+    texts = _texts(plots.svg(figure))
+    assert "none" not in texts and texts.index("one") < texts.index("two")
+
+
 def test_a_long_name_goes_into_a_legend_and_is_not_lost():
     name = "a name that is much too long to stand beside the curve that it names"
     assert name in _texts(plots.svg(plots.lines(X, {name: X}, "x", "y")))
