@@ -44,6 +44,7 @@ FONT_SIZE = 14  # of every text in it, likewise
 _DPI = 100  # CSS pixels an inch
 _ROW = 20  # from one line of text above the axes to the next, in CSS pixels
 _MOST_SVG = 200_000  # characters; a longer drawing is shown as a picture
+_FAR = 4  # an axis with a tick that is so many powers of ten away from 1 is marked in powers of ten
 _LONG = 24  # characters; a column of a table with a longer cell is text, and begins at the left
 _POINT = 72 / _DPI  # a CSS pixel in matplotlib's points
 PANELS_CSS = """
@@ -872,7 +873,6 @@ def _plain_ticks(axis: Axis) -> None:
         decades = math.log(high / low, 10)
         subs = (1.0,) if decades > 1.5 else (1.0, 2.0, 5.0) if decades > 0.7 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
         axis.set_major_locator(LogLocator(base, subs if base == 10 else (1.0,), numticks=6))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
     elif axis.get_scale() != "log" and isinstance(axis.get_major_formatter(), ScalarFormatter):
         axis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 6)))
     if fixed:  # its names may go by the number of the place
@@ -883,10 +883,12 @@ def _plain_ticks(axis: Axis) -> None:
     slack = 1e-6 * (last - first)
     seen = [place for place, x in zip(places, at, strict=True) if first - slack <= x <= last + slack]
     axis.set_major_locator(FixedLocator(seen))
+    if axis.get_scale() == "log":
+        far = any(abs(math.log10(place)) >= _FAR for place in seen)  # then all of them are powers, not some
+        axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, 0 if far else _FAR)))
 
 
-def _tick(value: float) -> str:
-    """A number at a logarithmic axis: a far power of ten as such, never in a computer's notation."""
-    exponent = math.log10(value) if value > 0 else 0.0
-    text = f"{value:g}"
-    return _power(round(exponent)) if abs(exponent) > 3 and not exponent % 1 else number(value) if "e" in text else text
+def _tick(value: float, far: int = _FAR) -> str:
+    """A number at a logarithmic axis: a power of ten beyond 10^far as such, never in a computer's notation."""
+    exponent = math.log10(value) if value > 0 else 0.5
+    return _power(round(exponent)) if abs(exponent) >= far and not exponent % 1 else number(value)

@@ -69,7 +69,9 @@ def bar(items: Iterable[Item], what: str, seconds: float | None = None) -> Itera
     if seconds is not None and not seconds > 0:
         raise ValueError(f"seconds must be positive, but it is {seconds!r:.60}.")
     label = what if seconds is None else f"{what}, about {seconds:.0f} s"
-    return iter(tqdm(every, desc=label, file=sys.stdout, ncols=72, mininterval=min(0.5, (seconds or 5) / 20)))
+    shown = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"  # no rate of items
+    often = min(0.5, (seconds or 5) / 20)
+    return iter(tqdm(every, desc=label, file=sys.stdout, ncols=72, mininterval=often, bar_format=shown))
 
 
 def machine() -> str:
