@@ -308,7 +308,7 @@ MOML_STEP = Exercise(
     title="One step of MOML",
     difficulty=3,
     minutes=18,
-    reference=_by_the_library,
+    reference=_moml(),
     instances=lambda rng: [
         _situation(
             rng, wave, rng.normal(1, 0.3, 2), lambda: curve_task(rng, 5, 4), (1, 1, 0, 1), [3, 2], (0.2, 0.3, 0.3)
@@ -443,7 +443,7 @@ MOML_STEP = Exercise(
             ),
         ),
     ),
-    alternatives=(_moml(), _moml(through=_by_products)),
+    alternatives=(_by_the_library, _moml(through=_by_products)),
     hints=(
         "Go through the batch with `for i, task in zip(ids, tasks)`. Compute the fresh $\\hat\\phi$ first, then the "
         "new memory, then the gradient there. Only after all tasks is $\\theta$ moved.",

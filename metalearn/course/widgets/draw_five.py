@@ -340,7 +340,8 @@ def pack(params: Params) -> list[dict[str, Any]]:
 
 def unpack(packed: list[dict[str, Any]]) -> Params:
     """Parameters for `network`'s apply, the head 0."""
-    params = ml.zero_head(network()[0], head)
+    shapes, _ = ml.models.functional(nnx.eval_shape(lambda: ml.models.MLP(SIZES, rngs=nnx.Rngs(0))))
+    params = jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), shapes)
     leaves = iter(packed)
     for i in range(len(SIZES) - 2):
         for part in ("kernel", "bias"):
