@@ -232,7 +232,9 @@ def adapt_all(proximal_strength):
     return jax.vmap(adapt)(noisy_tasks)
 
 
-results = [jax.block_until_ready(adapt_all(each)) for each in bar(proximal_strengths, "adapting", seconds=4)]
+results = []
+for each in bar(proximal_strengths, "adapting", seconds=4):
+    results.append(jax.block_until_ready(adapt_all(each)))
 adapted = [parameters for parameters, _ in results]
 query_losses = np.stack([losses for _, losses in results])
 best = int(query_losses.mean(axis=1).argmin())
