@@ -1,5 +1,6 @@
 """A real JupyterLab in a real Chromium, on a copy of some notebooks."""
 
+import json
 import os
 import re
 import secrets
@@ -18,16 +19,17 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from playwright.sync_api import sync_playwright
 
+from metalearn import course
+
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
-# Every cell in the page, so that the n-th cell of the file is the n-th on the page; and no first-start dialogs.
-LAB_SETTINGS = """{
-  "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
-  "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}
-}"""
+# What the course ships, and every cell in the page, so that the n-th cell of the file is the n-th on the page.
+_shipped = json.loads(Path(course.__file__).with_name("overrides.json").read_text("utf-8"))
+_shipped["@jupyterlab/notebook-extension:tracker"]["windowingMode"] = "none"
+LAB_SETTINGS = json.dumps(_shipped)
 VIEWPORT = {"width": 1280, "height": 1000}
 START_TIMEOUT = 60  # seconds
 EXECUTED = re.compile(r"\[\d+\]")

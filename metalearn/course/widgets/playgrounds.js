@@ -682,7 +682,7 @@ function perturbTheProblem(card, problem, tell) {
       right.text(right.px(-5.9), right.top + 14, "rounding", { class: "remark" }),
       ...[
         ["forward", -2.5, -12, "end"],
-        ["symmetric", -1.5, 18, "start"],
+        ["symmetric", -2.1, 26, "start"],
       ].map(([kind, e, below, anchor]) =>
         right.text(right.px(e), right.py(Math.log10(error(kind, 10 ** e, Number))) + below, kind, {
           ...{ class: `mp-name ${kind}`, "text-anchor": anchor },
