@@ -317,7 +317,11 @@ def test_no_module_is_hidden_by_a_function_of_its_name():
     for path in [*LIBRARY, *(path for path in course if "examples" not in path.parts)]:  # an example is a program
         package, _, name = module_name(path).rpartition(".")
         if package and name not in ("__main__", "conf"):
-            module = importlib.import_module(module_name(path))
+            try:
+                module = importlib.import_module(module_name(path))
+            except ModuleNotFoundError as missing:
+                assert missing.name == "nbgrader"  # `uv run pytest` does not install the group classroom
+                continue
             found = getattr(importlib.import_module(package), name, module)
             if found is not module:
                 hidden[module_name(path)] = found
