@@ -207,12 +207,15 @@ def test_where_the_course_is_published_is_written_once(tmp_path, before):
 def test_what_write_writes_remove_takes_out_again(root, url):
     readme, project = "# A course\n\nOf lessons.\n", (root / "pyproject.toml").read_text()
     (root / "README.md").write_text(readme)
+    (root / "CITATION.cff").write_text("authors:\n  - name: A\n")
     for _ in range(2):
         assert command.main(["badge", "--root", str(root), "--repo", url, "--write"]) == 0
         assert (root / "README.md").read_text().split("\n")[1:4] == ["", badges.logos(url, "main", "00_start_here"), ""]
         assert badges.published(root) == url and first_code_cell(root) == badges.install_cell(url)
+        assert (root / "CITATION.cff").read_text() == f'authors:\n  - name: A\nrepository-code: "{url}"\n'
     assert command.main(["badge", "--root", str(root), "--remove"]) == 0
     assert (root / "README.md").read_text() == readme
+    assert (root / "CITATION.cff").read_text() == "authors:\n  - name: A\n"
     assert (root / "pyproject.toml").read_text() == project
     assert first_code_cell(root) == "1 + 1"
     with pytest.raises(SystemExit):

@@ -49,7 +49,7 @@ def published(root: Path) -> str | None:
 
 
 def publish(root: Path, repository: str) -> None:
-    """Writes into pyproject.toml where the course is published, and into README.md the badges that open it."""
+    """Writes into pyproject.toml and CITATION.cff where the course is published, and into README.md its badges."""
     path = root / "pyproject.toml"
     line, text = f'Repository = "{repository}"', path.read_text("utf-8")
     if published(root):
@@ -60,6 +60,7 @@ def publish(root: Path, repository: str) -> None:
         text = f"{text.rstrip()}\n\n[project.urls]\n{line}\n"
     _write(path, text, repository)
     _write_badges(root, logos(repository, "main", "00_start_here"))
+    _cite(root, f'repository-code: "{repository}"\n')
 
 
 def unpublish(root: Path) -> None:
@@ -68,6 +69,7 @@ def unpublish(root: Path) -> None:
     text = _LINE.sub("", path.read_text("utf-8"))
     _write(path, re.sub(r"\n+\[project\.urls\]\n*\Z", "\n", text), None)
     _write_badges(root, "")
+    _cite(root, "")
 
 
 _LINE = re.compile(r'^Repository = ".*"\n', re.MULTILINE)
@@ -92,6 +94,15 @@ def _write_badges(root: Path, badges: str) -> None:
     if path.exists():
         text = re.sub(r"^\[!\[Open on Binder\].*\n\n?", "", path.read_text("utf-8"), flags=re.MULTILINE)
         path.write_text(re.sub(r"\A(# .*\n)\n?", rf"\1\n{badges}\n\n", text) if badges else text, "utf-8")
+
+
+def _cite(root: Path, line: str) -> None:
+    """At the end of CITATION.cff, in place of the line that is there."""
+    path = root / "CITATION.cff"
+    if path.exists():
+        path.write_text(
+            re.sub(r"^repository-code:.*\n", "", path.read_text("utf-8"), flags=re.MULTILINE) + line, "utf-8"
+        )
 
 
 def install_cell(repository: str) -> str:
