@@ -63,6 +63,10 @@ font:14px/1.45 var(--jp-ui-font-family,system-ui,sans-serif)}
 .ml-figure figcaption strong{display:block;font-size:17px;color:var(--ml-text)}
 .ml-figure>svg{display:block;max-width:100%;height:auto;margin:0 auto;overflow:visible}
 .jp-RenderedHTMLCommon:has(>.ml-figure){padding-right:0}
+.jp-Cell-inputWrapper:has(.jp-InputPlaceholder),.jp-InputPlaceholder{min-width:0}
+.jp-InputPlaceholder .jp-Placeholder-content{min-width:0}
+.jp-InputPlaceholder .jp-Placeholder-contentContainer{display:flex;min-width:0;max-width:100%}
+.jp-InputPlaceholder .jp-PlaceholderText{min-width:0;overflow:hidden;text-overflow:ellipsis}
 @container (max-width:660px){
 .ml-side{font-size:0}
 .ml-side::after{content:attr(data-narrow);font-size:14px}
