@@ -117,8 +117,8 @@ more_training = predict("01.more_training")
 # %% [markdown]
 # A **neural network** is a chain of layers. This one, which is that of the paper, maps the input linearly to 40
 # numbers, which are called *units*, and replaces the negative ones by zero. A second layer does the same with these 40,
-# and a last linear map gives the output. In code it is an `MLP` (a multilayer perceptron) of the library Flax, whose
-# networks are called `nnx`. `ml.models.functional` splits it into its parameters and a pure function
+# and a last linear map gives the output. In code it is an `MLP` (a multilayer perceptron), built with `nnx`, the
+# part of the library Flax for networks. `ml.models.functional` splits it into its parameters and a pure function
 # `apply(params, x)`. The optimizer is Adam, a variant of gradient descent that adapts the step of each parameter to the
 # size of its recent gradients, with learning rate $10^{-3}$.
 #

@@ -52,7 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--branch", default="main", help="default: main")
     command.add_argument("--hub", default=badges.HUB, metavar="URL", help="a JupyterHub that has nbgitpuller")
     command.add_argument(
-        "--write", action="store_true", help="write URL into pyproject.toml and links into README.md and the lessons"
+        "--write",
+        action="store_true",
+        help="write URL into pyproject.toml and CITATION.cff, and links into README.md and the lessons",
     )
     command.add_argument("--remove", action="store_true", help="take back what --write wrote, and print nothing")
     command.set_defaults(run=_badge)
@@ -99,6 +101,7 @@ def _add_root(command: argparse.ArgumentParser) -> None:
 
 
 def _open(options: argparse.Namespace) -> int:
+    import zmq
     from jupyterlab.labapp import main as jupyterlab
 
     from metalearn.course import syllabus
@@ -114,7 +117,9 @@ def _open(options: argparse.Namespace) -> int:
         print(sentence)
     # Without the log of its start, the address is what is seen: a browser may be missing, as in a container. And each
     # kernel would warn that what it says to the server, on the same machine, is not encrypted.
-    settings = ["--ServerApp.log_level=ERROR", "--KernelManager.transport_encryption=auto"]
+    settings = ["--ServerApp.log_level=ERROR"]
+    if zmq.has("curve"):
+        settings.append("--KernelManager.transport_encryption=auto")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         print("You are root, as in a container. JupyterLab starts all the same; whoever has its address can use it.")
         settings.append("--ServerApp.allow_root=True")

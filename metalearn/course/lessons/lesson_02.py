@@ -1093,8 +1093,8 @@ def meta_overfitting(counts: tuple[int, ...], training: np.ndarray, new: np.ndar
         "it rises from nearly zero to about two, on new tasks it falls from far above the floor of three to about two. "
         "The gap between them closes.",
         title="Few training tasks: MAML adapts well to them, and badly to new ones",
-        caption="Mean over six networks with its 95 % interval, after 2,000 outer steps on two tasks "
-        "each. Dotted: the floor without adaptation.",
+        caption="Mean over six networks after 2,000 outer steps on two tasks each; a bar is 1.96 s/√6 on each side, with "
+        "their standard deviation s. Dotted: the floor without adaptation.",
     )
 
 
@@ -1143,7 +1143,7 @@ def training_time(curvatures: dict[str, Any], losses: dict[str, Any], times: Any
         {**curvatures, "exp(2T)/20": limit},
         "inner training time T",
         "largest curvature of F",
-        title="What T costs, with every α",
+        title="What T costs, for every α",
         log="xy",
         axes=axes[0],
     )
@@ -1152,7 +1152,7 @@ def training_time(curvatures: dict[str, Any], losses: dict[str, Any], times: Any
         losses,
         "inner training time T",
         "mean loss after adaptation",
-        title="What T gains, with every α",
+        title="What T gains, for every α",
         log="x",
         axes=axes[1],
     )

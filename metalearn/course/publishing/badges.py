@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
+from metalearn.course import syllabus
+
 BINDER, COLAB = "https://mybinder.org", "https://colab.research.google.com"
 HUB = "https://HUB.EXAMPLE.ORG"
 
@@ -59,7 +61,7 @@ def publish(root: Path, repository: str) -> None:
     else:  # the tables of pyproject.toml may stand in any order
         text = f"{text.rstrip()}\n\n[project.urls]\n{line}\n"
     _write(path, text, repository)
-    _write_badges(root, logos(repository, "main", "00_start_here"))
+    _write_badges(root, logos(repository, "main", syllabus.LESSONS[0].stem))
     _cite(root, f'repository-code: "{repository}"\n')
 
 
