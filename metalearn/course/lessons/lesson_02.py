@@ -1093,8 +1093,8 @@ def meta_overfitting(counts: tuple[int, ...], training: np.ndarray, new: np.ndar
         "it rises from nearly zero to about two, on new tasks it falls from far above the floor of three to about two. "
         "The gap between them closes.",
         title="Few training tasks: MAML adapts well to them, and badly to new ones",
-        caption="Mean over six networks after 2,000 outer steps on two tasks each; a bar is 1.96 s/√6 on each side, with "
-        "their standard deviation s. Dotted: the floor without adaptation.",
+        caption="Mean over six networks after 2,000 outer steps on two tasks each; a bar is 1.96 s/√6 on each side, "
+        "with their standard deviation s. Dotted: the floor without adaptation.",
     )
 
 
