@@ -956,8 +956,8 @@ def order_of_methods() -> None:
 
 def reptile_as_mean() -> None:
     """Shows that Reptile averages FO-MAML's directions along the inner loop."""
-    sheet = diagrams.Drawing(900, 200)
-    xs = (90, 270, 450, 630, 810)
+    sheet = diagrams.Drawing(620, 190)
+    xs = (64, 187, 310, 433, 556)
     for k, x in enumerate(xs):
         if k:
             sheet.arrow((xs[k - 1] + 23, 40), (x - 24, 40))
@@ -966,7 +966,7 @@ def reptile_as_mean() -> None:
         sheet.arrow((x, 63), (x, 98), diagrams.ORANGE)
         sheet.text(x, 116, ("∇h(θ)", "∇h(φ₁)", "∇h(φ₂)", "∇h(φ₃)")[k], diagrams.ORANGE)
         sheet.text(x, 137, f"FO-MAML, K = {k}" if k else "joint training", diagrams.MUTED, size=13)
-    sheet.path([(xs[0] - 50, 148), (xs[0] - 50, 155), (xs[3] + 60, 155), (xs[3] + 60, 148)], diagrams.ORANGE)
+    sheet.path([(xs[0] - 50, 148), (xs[0] - 50, 155), (xs[3] + 56, 155), (xs[3] + 56, 148)], diagrams.ORANGE)
     sheet.text((xs[0] + xs[3]) / 2, 180, "their mean: (θ − φ₄) / 4α, Reptile", diagrams.ORANGE, bold=True)
     diagrams.show(
         sheet.svg(),

@@ -1548,8 +1548,8 @@ def towards_implicit(training_times, initial, accumulated, distance):
 
 def three_ways() -> str:
     """Where the backward pass finds φ(t): stored, integrated backwards, or recomputed from checkpoints."""
-    d = diagrams.Drawing(860, 262)
-    xs = np.linspace(250, 620, 13)
+    d = diagrams.Drawing(620, 262)
+    xs = np.linspace(236, 596, 13)
     rows = (
         ("Store the trajectory", range(13), "K points in memory: exact"),
         ("Integrate backwards", (12,), "1 point: lost for large LT"),
@@ -1558,10 +1558,10 @@ def three_ways() -> str:
     for row, (name, kept, verdict) in enumerate(rows):
         y = 34 + 88 * row
         d.text(9, y + 5, name, diagrams.BLUE, "start", bold=True)
+        d.text(9, y + 26, verdict, diagrams.MUTED, "start", size=13)
         d.path([(xs[0], y), (xs[-1], y)], diagrams.LINE)
         for i, x in enumerate(xs):
             d.point(x, y, diagrams.BLUE, filled=i in kept)
-        d.text(650, y + 5, verdict, diagrams.MUTED, "start")
         if row == 0:
             d.arrow((xs[-1], y + 24), (xs[0], y + 24), diagrams.ORANGE)
         elif row == 1:
