@@ -83,6 +83,7 @@ font:14px/1.45 var(--jp-ui-font-family,system-ui,sans-serif)}
 .ml-figure>img{display:block;max-width:100%;height:auto;margin:0 auto}
 """
 )
+STYLE = f"<style>{PALETTE_CSS}{_CSS}</style>"  # of every figure, which also stands alone
 
 
 _finished: WeakSet[Figure] = WeakSet()
@@ -455,7 +456,7 @@ def card(content: str, title: str = "", caption: str = "", light: bool = False) 
     heading = f"<strong>{html.escape(title)}</strong>" * bool(title) + said
     colors = "".join(f"--ml-{name}:{color};" for name, color in PALETTE.items()) if light else ""
     return (
-        f'<style>{PALETTE_CSS}{_CSS}</style><figure class="ml-figure" style="{colors}">'
+        f'{STYLE}<figure class="ml-figure" style="{colors}">'
         f"{f'<figcaption>{heading}</figcaption>' if heading else ''}{content}</figure>"
     )
 

@@ -419,6 +419,14 @@ class TestCheck:
         self.spoil(built / "solutions/02_toy.ipynb", lambda notebook: notebook["cells"][1].update(outputs=[error]))
         assert "stores an error" in self.complaint(built)
 
+    @pytest.mark.parametrize("html", [plots.card("<svg></svg>"), plots.card("<svg></svg>").replace("margin:16px", "")])
+    def test_finds_a_figure_of_an_older_style(self, built, html):
+        """nbval would find it too, after half an hour of other tests."""
+        figure = {"output_type": "display_data", "data": {"text/html": html}, "metadata": {}}
+        self.spoil(built / "solutions/02_toy.ipynb", lambda notebook: notebook["cells"][1].update(outputs=[figure]))
+        is_old = plots.STYLE not in html
+        assert ["a figure of an older style" in found for found in builder.check(built)] == [True] * is_old
+
     def test_finds_a_missing_notebook(self, built):
         (built / "lessons/02_toy.ipynb").unlink()
         assert "is missing" in self.complaint(built)

@@ -16,6 +16,7 @@ LESSONS = sorted((ROOT / "solutions").glob("[0-9][0-9]_*.py"))
 
 LINES, COLUMNS = 25, 88
 SHOWS = {"show", "lines", "adaptation", "subplots", "explore", "playground"}  # calls that put a picture on the page
+WIDEST = 700  # CSS pixels of a picture; in a narrow window a wider one shrinks until its words cannot be read
 EQUATION = re.compile(r"\$\$")  # a displayed one
 
 
@@ -121,6 +122,15 @@ def faults(path):
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_a_lesson_keeps_the_form(path):
     assert faults(path) == []
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_no_picture_is_so_wide_that_its_words_become_small(path):
+    cells = nbformat.read(path.with_suffix(".ipynb"), as_version=4).cells
+    shown = {cell.id: str(cell.get("outputs")) for cell in cells if "<svg" in str(cell.get("outputs"))}
+    assert shown
+    widths = {name: re.findall(r'<svg[^>]*? width="([\d.]+)"', text) for name, text in shown.items()}
+    assert {name: found for name, found in widths.items() if any(float(width) > WIDEST for width in found)} == {}
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)

@@ -1184,24 +1184,24 @@ def explored(loss: str, proximal_strength: float, theta: float) -> Figure:
 
 def two_ways() -> None:
     """Shows how F depends on θ: twice through φ*, and once directly."""
-    d = diagrams.Drawing(900, 215)
-    d.node(70, 105, "θ", filled=True)
-    d.node(330, 105, "φ*")
-    d.arrow((93, 105), (306, 105))
-    d.text(200, 95, "J", diagrams.BLUE)
-    d.box(590, 30, 150, 40)
-    d.text(665, 55, "h(φ*)")
-    d.box(590, 140, 150, 40)
-    d.text(665, 165, "λ/2 ‖φ* − θ‖²")
-    d.arrow((352, 96), (586, 52), diagrams.MUTED)
-    d.text(470, 52, "∇h(φ*)", diagrams.MUTED)
-    d.arrow((352, 114), (586, 154), diagrams.MUTED)
-    d.text(482, 116, "λ (φ* − θ)", diagrams.MUTED)
-    d.arrow((80, 127), (586, 170), diagrams.ORANGE, bend=34)
-    d.text(270, 200, "λ (θ − φ*): all that is left", diagrams.ORANGE, bold=True)
-    d.path([(752, 50), (766, 50), (766, 160), (752, 160)], diagrams.TEXT)
-    d.text(778, 110, "F", anchor="start", bold=True)
-    d.text(440, 22, "through φ*: these two add to zero", diagrams.MUTED, bold=True)
+    d = diagrams.Drawing(620, 215)
+    d.node(34, 105, "θ", filled=True)
+    d.node(190, 105, "φ*")
+    d.arrow((57, 105), (166, 105))
+    d.text(112, 95, "J", diagrams.BLUE)
+    d.box(420, 30, 140, 40, diagrams.MUTED)
+    d.text(490, 55, "h(φ*)")
+    d.box(420, 140, 140, 40, diagrams.MUTED)
+    d.text(490, 165, "λ/2 ‖φ* − θ‖²")
+    d.arrow((212, 96), (416, 52), diagrams.MUTED)
+    d.text(300, 60, "∇h(φ*)", diagrams.MUTED)
+    d.arrow((212, 114), (416, 154), diagrams.MUTED)
+    d.text(332, 120, "λ (φ* − θ)", diagrams.MUTED)
+    d.arrow((44, 127), (416, 170), diagrams.ORANGE, bend=30)
+    d.text(190, 206, "λ (θ − φ*): all that is left", diagrams.ORANGE, bold=True)
+    d.path([(570, 50), (584, 50), (584, 160), (570, 160)], diagrams.TEXT)
+    d.text(596, 110, "F", anchor="start", bold=True)
+    d.text(300, 22, "through φ*: these two add to zero", diagrams.MUTED, bold=True)
     diagrams.show(
         d.svg(),
         "Three ways from theta to F. Two lead through phi star, one of them to the loss and one to the proximal term; "
@@ -1237,24 +1237,24 @@ def weights(proximal_strength: float) -> None:
 
 def two_iterations() -> None:
     """Shows gradient descent, whose steps form a chain, and the anchored iteration, whose steps all begin at θ."""
-    d = diagrams.Drawing(900, 330)
+    d = diagrams.Drawing(640, 330)
     d.text(20, 22, "gradient descent: each step begins where the last one ended", diagrams.MUTED, "start", bold=True)
-    xs = (50, 450, 650, 750)  # a parabola with its minimum at 850, and half of the way in each step
+    xs = (50, 330, 470, 540)  # a parabola with its minimum at 610, and half of the way in each step
     for k, x in enumerate(xs):
         if k:
             d.arrow((xs[k - 1] + 23, 68), (x - 24, 68), diagrams.MUTED)
         d.node(x, 68, ("θ", "φ₁", "φ₂", "φ₃")[k], diagrams.MUTED if k else diagrams.BLUE, filled=not k)
-    d.path([(850, 36), (850, 100)], diagrams.MUTED, "3 4")
-    d.text(850, 26, "minimum of h", diagrams.MUTED, size=13)
+    d.path([(610, 36), (610, 100)], diagrams.MUTED, "3 4")
+    d.text(640, 26, "minimum of h", diagrams.MUTED, "end", size=13)
     d.text(20, 130, "anchored iteration: every step begins at θ", diagrams.BLUE, "start", bold=True)
-    d.path([(316, 146), (316, 306)], diagrams.ORANGE, "3 4")
-    d.text(316, 324, "φ*", diagrams.ORANGE, bold=True)
-    for k, x in enumerate((450, 250, 350)):
+    d.path([(237, 146), (237, 306)], diagrams.ORANGE, "3 4")
+    d.text(237, 324, "φ*", diagrams.ORANGE, bold=True)
+    for k, x in enumerate((330, 190, 260)):
         y = 170 + 55 * k
         d.node(50, y, "θ", filled=True)
         d.arrow((73, y), (x - 24, y))
         d.node(x, y, ("z₁", "z₂", "z₃")[k])
-        d.text(520, y + 5, ("θ − α∇h(θ)", "θ − α∇h(z₁)", "θ − α∇h(z₂)")[k], diagrams.MUTED, "start")
+        d.text(420, y + 5, ("θ − α∇h(θ)", "θ − α∇h(z₁)", "θ − α∇h(z₂)")[k], diagrams.MUTED, "start")
     diagrams.show(
         d.svg(),
         "Above, gradient descent: a chain of steps from theta to phi three, which goes on towards the minimum of the "

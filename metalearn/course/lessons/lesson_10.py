@@ -981,21 +981,21 @@ def scattered(mornings: int, theta: float) -> Figure:
 
 def bus_stop() -> None:
     """Shows how one stop adapts: from θ half of the way to the mean of a few mornings."""
-    d = diagrams.Drawing(900, 200)
-    d.path([(60, 110), (850, 110)], diagrams.MUTED)
-    d.text(850, 134, "minutes after the timetable", diagrams.MUTED, "end", size=13)
-    d.path([(640, 40), (640, 116)], diagrams.TEXT, "3 4")
-    d.text(640, 30, "m: when the bus really comes", diagrams.TEXT)
-    for x in (470, 560, 700, 790):
+    d = diagrams.Drawing(640, 192)
+    d.path([(20, 110), (620, 110)], diagrams.MUTED)
+    d.text(620, 184, "minutes after the timetable →", diagrams.MUTED, "end", size=13)
+    d.path([(440, 40), (440, 116)], diagrams.TEXT, "3 4")
+    d.text(440, 30, "m: when the bus really comes", diagrams.TEXT)
+    for x in (310, 385, 480, 545):
         d.point(x, 110, diagrams.MUTED)
-    d.point(630, 110, diagrams.TEXT, filled=False)
-    d.text(640, 158, "mean of four mornings", diagrams.TEXT, size=13)
-    d.node(180, 110, "θ", filled=True)
-    d.arrow((196, 92), (398, 92), diagrams.BLUE, bend=-18)
-    d.text(298, 60, "half of the way: −α∇h(θ)", diagrams.BLUE, size=13)
-    d.node(410, 110, "φ")
-    d.text(180, 158, "one plan for every stop", diagrams.BLUE, size=13)
-    d.text(410, 158, "plan of this stop", diagrams.BLUE, size=13)
+    d.point(430, 110, diagrams.TEXT, filled=False)
+    d.text(430, 150, "mean of four mornings", diagrams.TEXT, size=13)
+    d.node(110, 110, "θ", filled=True)
+    d.arrow((126, 92), (258, 92), diagrams.BLUE, bend=-16)
+    d.text(190, 62, "half of the way: −α∇h(θ)", diagrams.BLUE, size=13)
+    d.node(270, 110, "φ")
+    d.text(110, 150, "one plan for every stop", diagrams.BLUE, size=13)
+    d.text(270, 150, "plan of this stop", diagrams.BLUE, size=13)
     diagrams.show(
         d.svg(),
         "A line of minutes after the timetable. From theta, the plan for every stop, an arrow leads half of the way to "
@@ -1051,28 +1051,28 @@ def paths(steps: Any, curves: dict[str, Any]) -> None:
 
 def moml_diagram() -> None:
     """Shows a step of MOML: fresh parameters go into the memory, and the query gradient is taken there."""
-    d = diagrams.Drawing(900, 322)
-    d.node(60, 150, "θ", filled=True)
-    d.text(520, 26, "memory", diagrams.MUTED, bold=True)
+    d = diagrams.Drawing(640, 322)
+    d.node(40, 150, "θ", filled=True)
+    d.text(380, 26, "memory", diagrams.MUTED, bold=True)
     for i in range(5):
         y, seen = 62 + 52 * i, i in (1, 3)
-        color = diagrams.BLUE if seen else diagrams.LINE
-        d.box(470, y - 19, 100, 38, color)
-        d.text(520, y + 5, f"u{'₁₂₃₄₅'[i]}", diagrams.TEXT if seen else diagrams.MUTED)
+        color = diagrams.BLUE if seen else diagrams.MUTED
+        d.box(330, y - 19, 100, 38, color)
+        d.text(380, y + 5, f"u{'₁₂₃₄₅'[i]}", diagrams.TEXT if seen else diagrams.MUTED)
         if not seen:
-            d.text(590, y + 5, "keeps what it has", diagrams.MUTED, "start", size=13)
+            d.text(446, y + 5, "keeps what it has", diagrams.MUTED, "start", size=13)
             continue
-        d.arrow((82, 150 + (y - 150) * 0.12), (248, y), diagrams.BLUE)
-        d.node(272, y, "φ̂", diagrams.BLUE)
-        d.arrow((296, y), (464, y), diagrams.BLUE)
-        d.text(380, y - 8, "the fraction b", diagrams.BLUE, size=13)
-        d.arrow((574, y), (700, y), diagrams.ORANGE)
-        d.text(716, y + 5, "∇f(u)", diagrams.ORANGE, "start", bold=True)
-    d.text(146, 106, "−α∇h(θ), noisy", diagrams.BLUE, size=13)
-    d.path([(775, 114), (850, 114), (850, 312), (60, 312)], diagrams.ORANGE)
-    d.path([(775, 218), (850, 218)], diagrams.ORANGE)
-    d.arrow((60, 312), (60, 176), diagrams.ORANGE)
-    d.text(270, 302, "mean of (I − αH) ∇f(u)", diagrams.ORANGE, bold=True)
+        d.arrow((62, 150 + (y - 150) * 0.12), (191, y), diagrams.BLUE)
+        d.node(215, y, "φ̂", diagrams.BLUE)
+        d.arrow((239, y), (324, y), diagrams.BLUE)
+        d.text(280, y - 8, "fraction b", diagrams.BLUE, size=13)
+        d.arrow((434, y), (506, y), diagrams.ORANGE)
+        d.text(514, y + 5, "∇f(u)", diagrams.ORANGE, "start", bold=True)
+    d.text(110, 102, "−α∇h(θ), noisy", diagrams.BLUE, size=13)
+    d.path([(568, 114), (620, 114), (620, 312), (40, 312)], diagrams.ORANGE)
+    d.path([(568, 218), (620, 218)], diagrams.ORANGE)
+    d.arrow((40, 312), (40, 176), diagrams.ORANGE)
+    d.text(200, 302, "mean of (I − αH) ∇f(u)", diagrams.ORANGE, bold=True)
     diagrams.show(
         d.svg(),
         "From theta two tasks of the batch adapt to noisy parameters phi hat. Each goes with the fraction b into the "
@@ -1158,25 +1158,25 @@ def choice(rates: Any, noise: Any, lags: dict[str, Any]) -> None:
 
 def local_diagram() -> None:
     """Shows a round: the server sends θ, clients take steps alone, and the server averages their parameters."""
-    d = diagrams.Drawing(900, 270)
-    d.text(50, 30, "server", diagrams.MUTED, bold=True)
-    d.text(820, 30, "server", diagrams.MUTED, bold=True)
-    d.text(430, 30, "clients: H local steps, without communication", diagrams.MUTED, bold=True)
-    d.node(50, 140, "θ", filled=True)
-    d.node(820, 140, "θ", filled=True)
+    d = diagrams.Drawing(640, 270)
+    d.text(36, 30, "server", diagrams.MUTED, bold=True)
+    d.text(604, 30, "server", diagrams.MUTED, bold=True)
+    d.text(320, 30, "clients: H local steps, without communication", diagrams.MUTED, bold=True)
+    d.node(36, 140, "θ", filled=True)
+    d.node(604, 140, "θ", filled=True)
     for y in (78, 140, 202):
-        d.band(170, y - 26, 520, 52)
-        d.arrow((73, 140 + (y - 140) * 0.18), (184, y), diagrams.MUTED)
-        xs = (210, 350, 490, 630)
+        d.band(125, y - 26, 390, 52)
+        d.arrow((59, 140 + (y - 140) * 0.18), (134, y), diagrams.MUTED)
+        xs = (158, 266, 374, 482)
         for k, x in enumerate(xs):
             if k:
                 d.arrow((xs[k - 1] + 23, y), (x - 24, y))
             d.node(x, y, "θ" if not k else "")
-        d.arrow((654, y), (797, 140 + (y - 140) * 0.18), diagrams.ORANGE)
-    d.text(118, 66, "send", diagrams.MUTED, size=13)
-    d.text(760, 66, "average", diagrams.ORANGE, size=13)
+        d.arrow((506, y), (581, 140 + (y - 140) * 0.18), diagrams.ORANGE)
+    d.text(88, 80, "send", diagrams.MUTED, size=13)
+    d.text(562, 80, "average", diagrams.ORANGE, size=13)
     d.text(
-        430,
+        320,
         256,
         "each client makes a new memory u = θ − α∇h(θ), and forgets it after the round",
         diagrams.BLUE,

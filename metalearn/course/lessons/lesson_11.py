@@ -995,22 +995,22 @@ def one_point(kernels: dict[str, Any], best: Any) -> Callable[..., Figure]:
 
 def two_routes() -> None:
     """Shows both ways from the network to the adapted curve: through its parameters, and through its outputs."""
-    d = diagrams.Drawing(900, 262)
-    left, right = 150, 750
-    d.band(20, 8, 860, 118, diagrams.MUTED)
-    d.band(20, 138, 860, 118, diagrams.BLUE)
-    d.text(450, 32, "parameters: P unknowns", diagrams.MUTED, bold=True)
-    d.text(450, 242, "curves: n unknowns", diagrams.BLUE, bold=True)
+    d = diagrams.Drawing(640, 262)
+    left, right = 90, 550
+    d.band(4, 8, 632, 118, diagrams.MUTED)
+    d.band(4, 138, 632, 118, diagrams.BLUE)
+    d.text(320, 32, "parameters: P unknowns", diagrams.MUTED, bold=True)
+    d.text(320, 242, "curves: n unknowns", diagrams.BLUE, bold=True)
     d.node(left, 75, "θ", diagrams.MUTED, filled=True)
     d.node(right, 75, "φ*", diagrams.MUTED)
     d.arrow((left + 23, 75), (right - 24, 75), diagrams.MUTED)
-    d.text(450, 64, "(GᵀG + λI)⁻¹ Gᵀ · residual", diagrams.MUTED)
+    d.text(320, 64, "(GᵀG + λI)⁻¹ Gᵀ · residual", diagrams.MUTED)
     for x, name in ((left, "curve of θ"), (right, "curve of φ*")):
         d.arrow((x, 99), (x, 167), diagrams.TEXT)
         d.box(x - 60, 171, 120, 44, diagrams.BLUE)
         d.text(x, 198, name, diagrams.BLUE, bold=True)
     d.arrow((left + 63, 193), (right - 64, 193), diagrams.BLUE)
-    d.text(450, 182, "k(x, X) (k(X, X) + λI)⁻¹ · residual", diagrams.BLUE)
+    d.text(320, 182, "k(x, X) (k(X, X) + λI)⁻¹ · residual", diagrams.BLUE)
     diagrams.show(
         d.svg(),
         "Two ways from theta to the adapted curve. One goes through the adapted parameters phi star, with a linear "

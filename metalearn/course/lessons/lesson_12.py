@@ -1371,17 +1371,17 @@ def principal_plane(features: _Array) -> tuple[_Array, _Array]:
 
 def two_parts() -> None:
     """Shows the two parts of the gradient in the feature space."""
-    d = diagrams.Drawing(900, 250)
-    _attracted(d)
-    d.text(520, 60, "contrastive", BLUE, "start", bold=True)
-    d.text(520, 84, "α/n Σ c_qs ψ(s)", TEXT, "start")
-    d.text(520, 108, "along support examples with c_qs < 0,", MUTED, "start", size=13)
-    d.text(520, 126, "away from those with c_qs > 0", MUTED, "start", size=13)
-    d.text(520, 160, "interference", ORANGE, "start", bold=True)
-    d.text(520, 184, "W (p(q) − e)", TEXT, "start")
-    d.text(520, 208, "where the old head happens to point; zero with a zero head", MUTED, "start", size=13)
+    forces, parts = diagrams.Drawing(470, 200), diagrams.Drawing(400, 200)
+    _attracted(forces)
+    parts.text(30, 32, "contrastive", BLUE, "start", bold=True)
+    parts.text(30, 56, "α/n Σ c_qs ψ(s)", TEXT, "start")
+    parts.text(30, 78, "along support examples with c_qs < 0,", MUTED, "start", size=13)
+    parts.text(30, 96, "away from those with c_qs > 0", MUTED, "start", size=13)
+    parts.text(30, 136, "interference", ORANGE, "start", bold=True)
+    parts.text(30, 160, "W (p(q) − e)", TEXT, "start")
+    parts.text(30, 182, "where the old head happens to point; zero with a zero head", MUTED, "start", size=13)
     diagrams.show(
-        d.svg(),
+        f'<div class="ml-panels">{forces.svg()}{parts.svg()}</div>',
         "A query example in the feature space. It is attracted by the support example of its class, repelled by those "
         "of others, and moved by the old head in a direction that has nothing to do with either.",
         title="The gradient with respect to a query example's features has two parts",

@@ -978,24 +978,24 @@ def collapsed(curves: dict[str, Any], rates: Any, curvature: dict[str, float]) -
 
 def ensemble_diagram() -> None:
     """Shows how USA makes step sizes from an ensemble."""
-    d = diagrams.Drawing(900, 270)
-    d.node(60, 130, "θ", filled=True)
+    d = diagrams.Drawing(660, 270)
+    d.node(36, 130, "θ", filled=True)
     for y in (50, 130, 210):
-        d.arrow((83, 130 + (y - 130) * 0.12), (196, y), MUTED, dash="4 4")
-        d.node(220, y, "φ₀")
-        d.arrow((244, y), (416, y))
-        d.node(440, y, "φ<tspan dy='4' font-size='11'>K</tspan>")
-        d.arrow((464, y), (546, 130 + (y - 130) * 0.35), ORANGE)
-    d.text(140, 262, "θ ∘ (1 + σ noise)", MUTED, size=13)
-    d.text(330, 262, "each adapts to the support set", BLUE, size=13)
-    d.box(550, 78, 150, 104, ORANGE)
-    d.text(625, 112, "disagreement", ORANGE, bold=True)
-    d.text(625, 136, "of each layer,", TEXT, size=13)
-    d.text(625, 156, "u₁, u₂, u₃, …", TEXT, size=13)
-    d.arrow((704, 130), (766, 130), ORANGE)
-    d.text(774, 112, "small: long steps", ORANGE, "start", bold=True, size=13)
-    d.text(774, 136, "large: short steps", ORANGE, "start", bold=True, size=13)
-    d.text(774, 160, "mean: α", TEXT, "start", size=13)
+        d.arrow((59, 130 + (y - 130) * 0.12), (126, y), MUTED, dash="4 4")
+        d.node(150, y, "φ₀")
+        d.arrow((174, y), (254, y))
+        d.node(278, y, "φ<tspan dy='4' font-size='11'>K</tspan>")
+        d.arrow((302, y), (352, 130 + (y - 130) * 0.35), ORANGE)
+    d.text(82, 262, "θ ∘ (1 + σ noise)", MUTED, size=13)
+    d.text(252, 262, "each adapts to the support set", BLUE, size=13)
+    d.box(356, 78, 124, 104, ORANGE)
+    d.text(418, 112, "disagreement", ORANGE, bold=True)
+    d.text(418, 136, "of each layer,", TEXT, size=13)
+    d.text(418, 156, "u₁, u₂, u₃, …", TEXT, size=13)
+    d.arrow((484, 130), (524, 130), ORANGE)
+    d.text(530, 112, "small: long steps", ORANGE, "start", bold=True, size=13)
+    d.text(530, 136, "large: short steps", ORANGE, "start", bold=True, size=13)
+    d.text(530, 160, "mean: α", TEXT, "start", size=13)
     diagrams.show(
         d.svg(),
         "From theta several members start, each with a little noise. All adapt to the same support set. Where they "

@@ -951,7 +951,7 @@ def _towers(width: float, height: float) -> str:
 def towers_diagram() -> None:
     """Shows the two towers."""
     diagrams.show(
-        _towers(760, 240),
+        _towers(640, 240),
         "On the left three pictures of letters go into an image tower, on the right their three captions into a text "
         "tower. Both towers end on one circle, the vectors of norm 1, on which each picture lies beside its caption.",
         title="Two towers, one space: a picture should lie beside its caption",

@@ -43,6 +43,7 @@ from nbclient.exceptions import CellControlSignal, DeadKernelError
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from metalearn import plots
 from metalearn.course import syllabus
 from metalearn.course.exercises import exercise
 from metalearn.course.publishing import badges, guide, page
@@ -471,4 +472,9 @@ def _drift(path: Path, fresh: NotebookNode, root: Path, executed: bool) -> list[
             complaints.append(f"{name}: cell {position} ({cell.id}) was never executed")
         if any(output.output_type == "error" for output in cell.outputs):
             complaints.append(f"{name}: cell {position} ({cell.id}) stores an error")
+    pictures = [
+        output.get("data", {}).get("text/html", "") for cell in stored.cells for output in cell.get("outputs", [])
+    ]
+    if any('class="ml-figure"' in picture and plots.STYLE not in picture for picture in pictures):
+        complaints.append(f"{name}: shows a figure of an older style; build it again")
     return complaints
