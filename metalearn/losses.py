@@ -12,7 +12,7 @@ from metalearn import _require
 from metalearn.task import Batch, Loss, Params
 
 Apply = Callable[[Params, Batch], Float[Array, "num_examples ..."]]
-"""Your model: (params, inputs) -> outputs, one row for each example."""
+"""Your model, a function of (params, inputs) that returns outputs, one row for each example."""
 
 
 def mean_squared_error(apply: Apply) -> Loss:

@@ -1,4 +1,4 @@
-"""Outer optimizers for an objective whose curvature grows with its gradient: clip it, or normalise it.
+"""Outer optimizers for an objective whose curvature grows with its gradient: clip it, or normalize it.
 
 Chayti & Jaggi (arXiv 2409.03682) show that the meta-objective is not L-smooth. A learning rate that is safe far from
 the solution is then needlessly small near it, whereas a step of bounded norm is safe everywhere. All three are optax
@@ -50,7 +50,7 @@ def normalized_sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTrans
 
 
 def normalized_sgd_momentum(learning_rate: optax.ScalarOrSchedule, momentum: Number) -> optax.GradientTransformation:
-    """SNGDM: average the gradients first, then normalise.  (Cutkosky & Mehta 2020, arXiv 2002.03305)
+    """SNGDM: average the gradients first, then normalize.  (Cutkosky & Mehta 2020, arXiv 2002.03305)
 
     ::
 

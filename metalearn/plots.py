@@ -50,7 +50,7 @@ _POINT = 72 / _DPI  # a CSS pixel in matplotlib's points
 PANELS_CSS = """
 .ml-panels{display:flex;justify-content:center}
 .ml-panels svg{display:block;flex:0 1 auto;min-width:0;max-width:100%;height:auto;margin:0;overflow:visible}
-@container (max-width:660px){.ml-panels{flex-direction:column;align-items:center;gap:20px}}
+@container (max-width:660px){.ml-panels{flex-wrap:wrap;gap:20px 0}.ml-panels svg{flex-shrink:0}}
 """
 _CSS = (
     PANELS_CSS
@@ -63,10 +63,6 @@ font:14px/1.45 var(--jp-ui-font-family,system-ui,sans-serif)}
 .ml-figure figcaption strong{display:block;font-size:17px;color:var(--ml-text)}
 .ml-figure>svg{display:block;max-width:100%;height:auto;margin:0 auto;overflow:visible}
 .jp-RenderedHTMLCommon:has(>.ml-figure){padding-right:0}
-.jp-Cell-inputWrapper:has(.jp-InputPlaceholder),.jp-InputPlaceholder{min-width:0}
-.jp-InputPlaceholder .jp-Placeholder-content{min-width:0}
-.jp-InputPlaceholder .jp-Placeholder-contentContainer{display:flex;min-width:0;max-width:100%}
-.jp-InputPlaceholder .jp-PlaceholderText{min-width:0;overflow:hidden;text-overflow:ellipsis}
 @container (max-width:660px){
 .ml-side{font-size:0}
 .ml-side::after{content:attr(data-narrow);font-size:14px}
@@ -452,7 +448,8 @@ def card(content: str, title: str = "", caption: str = "", light: bool = False) 
       >>> "A finding" in ml.plots.card("<p>Anything</p>", title="A finding")
       True
     """
-    said = _sides(html.escape(caption)) if content.count("<svg") > 1 else html.escape(caption)
+    said = html.escape(caption.replace(" %", "\u00a0%"))
+    said = _sides(said) if content.count("<svg") > 1 else said
     heading = f"<strong>{html.escape(title)}</strong>" * bool(title) + said
     colors = "".join(f"--ml-{name}:{color};" for name, color in PALETTE.items()) if light else ""
     return (
@@ -462,10 +459,10 @@ def card(content: str, title: str = "", caption: str = "", light: bool = False) 
 
 
 def _sides(caption: str) -> str:
-    """A caption that says "Above" for "Left" where the panels do not stand side by side."""
+    """A caption that says "First" for "Left" where the panels do not stand side by side."""
 
     def both(found: re.Match[str]) -> str:
-        narrow = {"Left": "Above", "Right": "Below"}[found[0]]
+        narrow = {"Left": "First", "Right": "Second"}[found[0]]
         return f'<span class="ml-side" data-narrow="{narrow}">{found[0]}</span>'
 
     return re.sub(r"\b(?:Left|Right)(?=[:,])", both, caption)
@@ -532,6 +529,7 @@ def _cell(text: str) -> str:
 def number(value: Any, digits: int = 3) -> str:
     """A number as a reader wants it: rounded, with a true minus and powers of ten; what is not finite is a dash.
 
+    >>> from metalearn.plots import number
     >>> number(0.00001234), number(-1234567.0), number(0.5), number(float("nan")), number(12_000)
     ('1.23 × 10⁻⁵', '−1.23 × 10⁶', '0.5', '–', '12,000')
     """

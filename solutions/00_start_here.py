@@ -22,7 +22,7 @@
 # **New symbols**
 #
 # - $\theta$: initialization
-# - $\phi_k$: parameters after $k$ steps
+# - $\varphi_k$: parameters after $k$ steps
 # - $\alpha$, $K$: learning rate, number of steps
 # - $h$: loss of one task
 # - $H$, $L$: Hessian of $h$, and its largest eigenvalue
@@ -41,15 +41,16 @@
 # - *Predict.* Before a result is shown, you commit to a guess. A wrong guess tells you which passage to read again.
 # - *Exercise.* Replace the line that raises `NotImplementedError`, run the cell, then run the check below it. If you
 #   made a common mistake, the check says what your function computes instead. No exercise needs an earlier one.
-# - *Hints* and the solution are folded below each check. Opening them costs nothing.
+# - *Hints* and a solution are folded below each exercise. Opening them costs nothing.
 #
 # Running all cells at once is safe, because an exercise that waits for you says so and the lesson goes on. It also shows
-# the answers to the predictions; to make one after all, run its cell again. Code that only draws or checks is folded:
-# click the bar at its left to see it.
+# the answers to the predictions; if you still want to make one, run its cell again. Code that only draws or checks is
+# folded: click the bar at its left to see it.
 #
-# What you passed, answered and predicted is kept in the file `progress.json` beside the lessons, on the machine that
-# runs them. If that machine was lent to you for one session, as on Binder or Colab, it is deleted afterwards. Then keep
-# the text that `ml.course.export_progress()` returns, and hand it to `ml.course.import_progress` when you come back.
+# Your progress (exercises, predictions and answers to the quiz) is kept in the file `progress.json` beside the lessons,
+# on the machine that runs them. A machine that is lent to you for one session, such as Binder or Colab, deletes the file
+# when the session ends. There, keep the text that `ml.course.export_progress()` returns, and hand it to
+# `ml.course.import_progress` when you come back. (`ml` is short for `metalearn`, the library of this course.)
 
 # %% tags=["imports"]
 from collections.abc import Callable
@@ -117,8 +118,8 @@ assert loss(truth, batch) == 0.0 < loss(theta, batch)
 # This function is **pure**: its value depends on its arguments alone, and it changes nothing outside. Everything in JAX
 # rests on this property. To transform a function, JAX runs it once on stand-ins for the arguments, records the
 # operations, and turns the record into something else: a derivative, a version for many inputs, or a compiled program.
-# Whatever is missing from the record is lost. That is why everything that may change, above all the parameters, comes
-# in as an argument.
+# Whatever else the function does is not in the record, and the new function does not do it. That is why everything that
+# may change, above all the parameters, comes in as an argument.
 #
 # The parameters form a **pytree**: dicts, tuples and lists, nested as you like, with numbers or arrays as leaves. You
 # can think of it as a vector whose entries have names. In signatures it is called `Params`. The function `jax.tree.map`
@@ -153,7 +154,8 @@ def central_difference(function, at, step=1e-2):
     return (function(at + step) - function(at - step)) / (2 * step)
 
 
-print(f"sin at 0:  {central_difference(jnp.sin, 0.0):.4f}, and cos(0) = 1")
+print(f"derivative of sin at 0:  {central_difference(jnp.sin, 0.0):.4f}")
+print(f"cos(0), which it should be:  {jnp.cos(0.0):.4f}")
 
 # %% [markdown]
 # **Line 1.** Give the errors a name. With amplitude $a$ and phase $b$, each of the $n$ points has a residual $r_i$, and
@@ -221,17 +223,17 @@ plots.table(
 # `jax.grad` takes a function and returns a function. Its result has the structure of the first argument, which is
 # `params` here.
 #
-# The derivative with respect to the phase is negative, so the loss falls if the wave moves to the right. The derivative
-# with respect to the amplitude is positive, so a higher wave is *worse*. This is not a mistake, because a gradient
-# speaks only about the next small step. As long as the crests lie so far from those of the true wave, higher crests
-# miss the data by more. The amplitude has to wait until the phase is better.
+# A higher wave is *worse* here, although the true wave is higher. This is not a mistake, because a gradient speaks only
+# about the next small step. As long as the crests lie so far from those of the true wave, higher crests miss the data
+# by more. The amplitude has to wait until the phase is better.
 #
 # `jax.grad` does not use a finite difference. It applies the chain rule to the recorded operations, so its result is
 # exact up to rounding. Often you want the loss together with the gradient, and `jax.value_and_grad` returns both:
 
 # %%
 value, gradient = jax.value_and_grad(loss)(theta, batch)
-print(f"loss {value:.3f}; derivatives", *(f"{n} {g:.3f}" for n, g in gradient.items()))
+print(f"loss {value:.3f}")
+print("derivatives:", ", ".join(f"{name} {g:.3f}" for name, g in gradient.items()))
 
 # %% [markdown]
 # ## A second opinion
@@ -469,8 +471,8 @@ assert np.isclose(through_the_scan, 1 / (2 * np.sqrt(2)), rtol=1e-5)
 # %% [markdown]
 # ## Exercise: gradient descent as a scan
 #
-# A gradient points to where the loss grows, so gradient descent steps against it. Begin at $\phi_0 = \theta$, repeat
-# $\phi_{k+1} = \phi_k - \alpha \nabla h(\phi_k)$ with the learning rate $\alpha$, and return $\phi_K$. The loss $h$
+# A gradient points to where the loss grows, so gradient descent steps against it. Begin at $\varphi_0 = \theta$, repeat
+# $\varphi_{k+1} = \varphi_k - \alpha \nabla h(\varphi_k)$ with the learning rate $\alpha$, and return $\varphi_K$. The loss $h$
 # comes in as `objective`, a function of the parameters alone.
 
 
@@ -527,8 +529,8 @@ print("after 100 steps:", *(f"{name} {value:.3f}" for name, value in learned.ite
 assert all(np.isclose(learned[name], truth[name], atol=1e-2) for name in truth)
 
 # %% [markdown]
-# Gradient descent has found both parameters. Now stop it early, after five steps, and look at the loss at $\phi_5$.
-# Since $\phi_5$ depends on the initialization, this loss is a function of the *initialization*, and we can ask for its
+# Gradient descent has found both parameters. Now stop it early, after five steps, and look at the loss at $\varphi_5$.
+# Since $\varphi_5$ depends on the initialization, this loss is a function of the *initialization*, and we can ask for its
 # gradient.
 
 # %% tags=["fold"]
@@ -570,8 +572,8 @@ figures.before_and_after(amplitudes, jax.vmap(objective)(along), jax.vmap(final_
 # %% [markdown]
 # The derivative with respect to the amplitude has changed its sign, for two reasons. After five steps the phase is
 # better, and with a better phase a higher wave fits the data better. In addition, the derivative with respect to the
-# phase contains the factor $a$ (line 3), so a higher wave lets gradient descent correct the phase faster. A higher wave
-# is a worse place to stay, and a better place to *learn from*.
+# phase contains the factor $a$ (line 3), so a higher wave lets gradient descent correct the phase faster. The
+# initialization with the lower loss is not the better one to *learn from*.
 #
 # **The gradient of the loss after learning, with respect to the initialization, is the central object of this course.**
 # It is called the **meta-gradient**, or in some papers the *hypergradient*. Taking `grad` of a `scan`
@@ -653,13 +655,13 @@ explore(draw, path_alt, learning_rate=(0.02, 0.7, 0.01, 0.1), num_steps=(0, 60, 
 step_limit = predict("00.step_limit")
 
 # %% [markdown]
-# Near its minimum $\phi^*$ the loss is nearly quadratic, so its gradient is nearly linear: $\nabla h(\phi) \approx H
-# (\phi - \phi^*)$, where $H$ is the matrix of second derivatives at the minimum, the **Hessian**. Insert this into the
-# step of gradient descent and subtract $\phi^*$ on both sides:
+# Near its minimum $\varphi^*$ the loss is nearly quadratic, so its gradient is nearly linear: $\nabla h(\varphi) \approx H
+# (\varphi - \varphi^*)$, where $H$ is the matrix of second derivatives at the minimum, the **Hessian**. Insert this into the
+# step of gradient descent and subtract $\varphi^*$ on both sides:
 #
-# $$\phi_{k+1} - \phi^* \approx (I - \alpha H)(\phi_k - \phi^*).$$
+# $$\varphi_{k+1} - \varphi^* \approx (I - \alpha H)(\varphi_k - \varphi^*).$$
 #
-# Along an eigenvector of $H$ with eigenvalue $\mu$, each step multiplies the distance to the minimum by about
+# Along an eigenvector of $H$ with eigenvalue $\mu$, each step multiplies the displacement $\varphi_k - \varphi^*$ by about
 # $1 - \alpha\mu$. You can watch this happen. Move the parameters a little away from the minimum along the steepest
 # direction, which is the eigenvector with the largest eigenvalue $L$, and take one step:
 
@@ -673,7 +675,7 @@ print(f"eigenvalues of H: {eigenvalues[0]:.2f} and {L:.2f}")
 nudged = unflatten(flat_truth + 1e-3 * steepest)
 moved, _ = ravel_pytree(ml.inner.descend(objective, optax.sgd(0.3), 1, nudged))
 factor = (moved - flat_truth) @ steepest / 1e-3
-print(f"one step multiplies the distance by {factor:.2f}")
+print(f"one step multiplies the displacement by {factor:.2f}")
 print(f"1 - 0.3 L = {1 - 0.3 * L:.2f}")
 
 # %% tags=["fold"]
@@ -727,7 +729,7 @@ plots.table(
     ends,
     ("initial phase", "amplitude found", "phase found"),
     title="Another initialization, another minimum",
-    caption="Gradient descent from amplitude 2 and two phases; the loss at the end is zero up to rounding.",
+    caption="Gradient descent from amplitude 2 and each of two phases; the loss at the end is zero up to rounding.",
 )
 
 # %% [markdown]
@@ -739,7 +741,7 @@ plots.table(
 # ## Exercise: a derivative with respect to the learning rate
 #
 # Is our learning rate too small or too large for five steps? The derivative of the loss after the last step with
-# respect to the learning rate tells: if it is negative, a slightly larger learning rate ends lower. Write this
+# respect to the learning rate tells: if it is negative, a slightly larger learning rate ends at a lower loss. Write this
 # derivative, for any number of steps. A pure function can be differentiated with respect to any argument: `jax.grad`
 # takes the first one, or the one that `argnums` names, counted from 0.
 

@@ -54,10 +54,11 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # %% [markdown]
 # ## Five points, three networks
 #
-# Below are five points of a sine curve, and three copies of one small network. They differ only in their
-# **initialization**, the parameters from which they begin to learn. The one called *random* was drawn at random. The
-# one called *joint training* was trained on the pooled points of very many sine curves. The third was *meta-trained* by
-# MAML, the method of lesson 02. All three now take the same gradient steps on the five points.
+# Below are five points of a sine curve, and three copies of one small neural network, a function with many
+# parameters that is described below. They differ only in their **initialization**, the parameters from which they
+# begin to learn. The one called *random* was drawn at random. The one called *joint training* was trained on the pooled
+# points of very many sine curves. The third was *meta-trained* by MAML (model-agnostic meta-learning), the method of
+# lesson 02. All three now take gradient steps on the five points, with the same learning rate.
 #
 # Before the first step, the curves of MAML and of joint training look almost the same. Which of the three do you expect
 # to pass close to the points after three steps? Decide before you press *One step*.
@@ -66,8 +67,7 @@ setup()  # settings with which the many small programs of a lesson start quickly
 playground("adapt_a_sine")
 
 # %% [markdown]
-# After three steps the meta-trained network passes close to the points, and the other two do not. It has learned to
-# learn. This lesson is about the other two: how far they get, and why they get no further.
+# After three steps the meta-trained network passes close to the points, and the other two do not. This lesson is about the other two: how far they get, and why they get no further.
 #
 # The same idea works for drawings. Put `playground("draw_five_symbols")` into a new cell, run it, and teach a network
 # five symbols of your own, from one drawing each.
@@ -90,9 +90,10 @@ figures.three_tasks(tasks)
 # words:
 #
 # - A **task** is one curve, with two sets of points on it.
-# - The **support set** is what a model may look at when it adapts to the task. The loss on it is the support loss $h$.
+# - The **support set** is what a model may look at when it adapts to the task. The loss on it is the support loss $h$,
+#   and a gradient step on it is an **inner step**.
 # - The **query set** is what the adapted model is judged on. The loss on it is the query loss $f$.
-# - The **task distribution** $p(\mathcal T)$ is where tasks are drawn from. A model may train on many tasks, but what
+# - The **task distribution** $p(\mathcal T)$ is where a task $\mathcal T$ is drawn from. A model may train on many tasks, but what
 #   counts is how good it is on new ones.
 #
 # Learning a new task from so few examples is called **few-shot learning**, and each support point is a *shot*.
@@ -115,9 +116,10 @@ assert distribution.phase == (0.0, np.pi) and distribution.x_range == (-5.0, 5.0
 more_training = predict("01.more_training")
 
 # %% [markdown]
-# A **neural network** is a chain of layers. This one, which is that of the paper, maps the input linearly to 40
-# numbers, which are called *units*, and replaces the negative ones by zero. A second layer does the same with these 40,
-# and a last linear map gives the output. In code it is an `MLP` (a multilayer perceptron), built with `nnx`, the
+# A **neural network** is a chain of layers. Ours, the one of Finn et al., multiplies the input by 40 weights, adds a
+# constant to each product, and replaces the negative results by zero. The 40 numbers are called *units*. A second layer
+# does the same with these 40 and a matrix of weights, and a last one gives the output, a weighted sum of its 40 inputs
+# plus a constant. In code it is an `MLP` (a multilayer perceptron), built with `nnx`, the
 # part of the library Flax for networks. `ml.models.functional` splits it into its parameters and a pure function
 # `apply(params, x)`. The optimizer is Adam, a variant of gradient descent that adapts the step of each parameter to the
 # size of its recent gradients, with learning rate $10^{-3}$.
@@ -185,7 +187,7 @@ for _answer in (-1.0, 0.0, 2.0):
 # %% [markdown]
 # ## The floor of the sine curves
 #
-# **The mean of all curves.** Amplitude and phase are independent, so their averages multiply:
+# **The mean of all curves.** Amplitude and phase are independent, so the mean of $A \sin(x - b)$ is the product of two means:
 #
 # $$\mathbb E[y] = \mathbb E[A] \cdot \frac1\pi \int_0^\pi \sin(x - b)\, db = -\frac{2}{\pi}\, \mathbb E[A] \cos x .$$
 #
@@ -268,7 +270,7 @@ check("01.floor", floor_of)
 # `jax.numpy`, as long as it returns an `ml.Task` of arrays of shape `[num_points, 1]`.
 #
 # Then work out the floor of your tasks, on paper as for the sine curves, or with `floor_of`: draw the parameters of
-# many tasks, and compute all of their curves at the same inputs, such as `jnp.linspace(-5, 5, 101)`. Put the number
+# many tasks, and compute all of their curves at the same inputs, which for these lines could be `jnp.linspace(-5, 5, 101)`. Put the number
 # into `my_floor`. The last line measures the floor on 2,000 of your tasks, and tells you whether your number is within
 # a tenth of it.
 
@@ -396,7 +398,7 @@ assert (np.diff(training.mean(axis=1)) > -0.1).all() and (np.diff(new.mean(axis=
 assert training[0].mean() < 0.1 < 2 * floor - 2 < new[0].mean()
 
 # %% [markdown]
-# On its own two tasks the network is far below the floor, and on new tasks it is above it. A model that fits its
+# Trained on two tasks, a network is far below the floor on these two, and above it on new tasks. A model that fits its
 # training tasks better than new ones **overfits**. The difference between the two losses is the **generalization gap**,
 # and here we can compute it. Let $\bar y$ be the average of the $M$ targets at one input. It is the best answer to
 # these targets, so we suppose that the network gives it.
@@ -416,7 +418,8 @@ assert training[0].mean() < 0.1 < 2 * floor - 2 < new[0].mean()
 # remains for the last term, which is the loss on the training tasks, is $\big(1 - \frac1M\big) \operatorname{Var}[y]$.
 #
 # **The gap** is therefore $\frac2M \operatorname{Var}[y]$ at each input, and $2/M$ times the floor altogether. It takes
-# many training *tasks* to close it. More points on each of the tasks do not help, since we had as many as we liked.
+# many training *tasks* to close it. More points of each task would not help: the network already drew new ones in every
+# step.
 
 # %% [markdown]
 # ## Validation tasks, and what they are for
@@ -516,15 +519,17 @@ check("01.adaptation_curve", adaptation_curve)
 
 # %% [markdown]
 # The loss on a single task says little, since some tasks are easier than others. So one reports the mean over $n$ tasks,
-# together with an interval that shows how much chance is left in it. If the losses have the standard deviation $s$, then
-# their mean has the standard deviation $s / \sqrt n$, and in about 95 % of all cases it is off by less than
+# together with an interval that shows by how much chance may have moved it. If the losses have the standard deviation
+# $s$, then their mean has the standard deviation $s / \sqrt n$. The mean of many losses is nearly normally distributed,
+# so in about 95 % of all cases it is off by less than
 #
 # $$1.96 \, \frac{s}{\sqrt n} .$$
 #
 # This is the half-width of the **95 % confidence interval**. The square of $s$ is the sum of the squared deviations from
 # the mean, divided by $n - 1$ rather than by $n$. You met the reason with the $M$ training tasks: around its own mean, a
-# sample varies less than the population, on average by the factor $1 - \frac1n$. The library has both tools for a
-# whole batch of tasks, as `ml.evaluate.adaptation_curve` and `ml.evaluate.score`.
+# sample varies less than the population, on average by the factor $1 - \frac1n$. For a whole batch of tasks,
+# the library computes the curves with `ml.evaluate.adaptation_curve`, and the mean with its interval with
+# `ml.evaluate.score`.
 #
 # One number is left to choose, the inner learning rate $\alpha$ of the steps on the support set. Joint training does not
 # tell which one is good. We try several on **validation tasks**, and report the best of them on **test tasks**.
@@ -602,8 +607,8 @@ def report_c(validation, test):
 
 
 # %% [markdown]
-# All three choose and report on the same tasks, and whatever was chosen because it looked good there looks better, on
-# average, than it is. To see by how much, we take 1,000 tasks as the whole population. We let each report work with a
+# All three choose and report on the same tasks. Whatever was chosen for its low loss on some tasks has, on average, a
+# lower loss on these than on others. To see by how much, we take 1,000 tasks as the whole population. We let each report work with a
 # few tasks drawn from them, many times over, and compare what it says with the *true loss* of its learning rate, the
 # mean over all 1,000.
 
@@ -626,7 +631,7 @@ for _tasks in (5, 20, 100):
             )
         )
     _mean = np.mean(_found, axis=0)
-    _rows[f"{_tasks} tasks"] = [f"{value:+.2f}".replace("-", "−") for value in _mean]
+    _rows[f"{_tasks} tasks"] = [f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−") for value in _mean]
     assert (_mean[:3] < 0).all()
     assert abs(_mean[3]) < 0.1 and _mean[2] < -0.25
     if _tasks == 5:
@@ -681,7 +686,7 @@ def is_sound(report):
 check("01.sound_report", is_sound)
 
 # %% [markdown]
-# ## What the ten points know
+# ## How much ten points tell
 #
 # Fine-tuning left two thirds of the loss. Perhaps ten points are too few? Use what *you* know of the task distribution:
 # $A \sin(x - b) = p \sin x + q \cos x$ for some numbers $p$ and $q$. The targets are linear in $p$ and $q$, so
@@ -721,14 +726,14 @@ plots.table(
 )
 
 # %% [markdown]
-# Two points are enough, so ten were never too few. What is missing is an initialization that knows how the curves
+# Two points are enough, so ten are more than enough. What is missing is an initialization that knows how the curves
 # *vary*. Joint training knows only their mean.
 #
 # This is the aim of meta-learning: an initialization $\theta$ from which a few gradient steps on a few points give a good
-# model of any task of the distribution. Let $\phi_K(\theta)$ be the parameters after $K$ gradient steps from
-# $\theta$ on the support loss $h$ of a task, as in lesson 00, and $f$ the query loss of the same task. Then we want
+# model of any task of the distribution. Let $\varphi_K(\theta)$ be the parameters after $K$ gradient steps from
+# $\theta$ on the support loss $h$ of a task, as in lesson 00, and $f$ the query loss of the same task. Then meta-learning solves
 #
-# $$\min_\theta \; \mathbb E_{\mathcal T \sim p(\mathcal T)} \big[ f\big(\phi_K(\theta)\big) \big] .$$
+# $$\min_\theta \; \mathbb E_{\mathcal T \sim p(\mathcal T)} \big[ f\big(\varphi_K(\theta)\big) \big] .$$
 #
 # It is the query loss *after* adaptation that is averaged over the tasks and minimized. Lesson 02 differentiates it.
 
@@ -739,8 +744,8 @@ plots.table(
 #   without adaptation gets below this floor.
 # - Trained on $M$ tasks, a network overfits to them. On average, the gap between new tasks and training tasks is $2/M$
 #   times the floor, so it takes many tasks to generalize.
-# - A task adapts on its support set and is judged on its query set. Training tasks fit the parameters, validation tasks
-#   choose, and test tasks report.
+# - A model adapts on the support set of a task and is judged on its query set. Training tasks serve to fit the
+#   parameters, validation tasks to choose settings, and test tasks to report the result.
 # - Fine-tuning from joint training gets below the floor, but slowly: joint training knows where the curves are on average,
 #   and not how they vary.
 

@@ -13,18 +13,19 @@
 # %% [markdown] tags=["opening"]
 # **Afterwards you can**
 #
-# - **derive** the gradient of a loss after $K$ inner steps, and of the same loss with respect to the inner learning rate,
+# - **derive** the gradient of a loss after $K$ inner steps, with respect to the initialization and to the inner learning
+#   rate,
 # - **implement** it twice: with automatic differentiation, and by hand from the last step to the first,
 # - **measure** what it gains on Finn et al.'s sine curves,
 # - **predict** how the curvature of the meta-objective grows with the inner training time $T = \alpha K$.
 #
 # **New symbols**
 #
-# - $\phi_k$: adapted parameters, after $k$ inner steps
+# - $\varphi_k$: adapted parameters, after $k$ inner steps
 # - $\alpha$, $K$: inner learning rate, number of inner steps
 # - $T = \alpha K$: inner training time
-# - $H_k$: Hessian of $h$ at $\phi_k$
-# - $F(\theta) = f(\phi_K)$: meta-objective
+# - $H_k$: Hessian of $h$ at $\varphi_k$
+# - $F(\theta) = f(\varphi_K)$: meta-objective
 # - $\eta$: outer learning rate
 # - $B$: tasks in a batch
 # - $L$, $\rho$: bounds on $\lvert h'' \rvert$ and $\lvert h''' \rvert$
@@ -52,14 +53,15 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # them: drag them, or remove them all and click new ones.
 #
 # Can you find five points that the network from MAML fits badly after three steps? Think first about the curves that it
-# has met in its training, and then try a straight line.
+# has met in its training, and then try five points of a steep straight line.
 
 # %%
 playground("adapt_a_sine")
 
 # %% [markdown]
-# A few gradient steps turn one of these curves into a new sine and leave the other behind, although their losses at the
-# beginning are nearly equal. The two networks differ in how a gradient step *changes* their loss. This lesson derives the
+# If the points lie on a sine, a few gradient steps turn MAML's curve into it, and hardly change the curve from joint
+# training, although their losses at the beginning are nearly equal. (The steps from MAML lead to sine curves, because
+# its training met nothing else, so they fit a straight line badly.) The two networks differ in how a gradient step *changes* their loss. This lesson derives the
 # gradient that trains for exactly that.
 #
 # *Short of time? Skip the exercise on the inner learning rate and the last section before the takeaways, "On paper".*
@@ -67,7 +69,7 @@ playground("adapt_a_sine")
 # %% [markdown]
 # ## Which initialization is best?
 #
-# We begin with two tasks that have a single parameter $\phi$. The loss of each task is a parabola, one of them steep
+# We begin with two tasks that have a single parameter $\varphi$. The loss of each task is a parabola, one of them steep
 # and the other one flat. You choose **one** initialization $\theta$ for both. Then each task takes one gradient step of
 # its own from there, and is scored where that step ends.
 
@@ -120,10 +122,10 @@ for a in (0.0, 0.3, 0.6):
     rows[f"α\u00a0=\u00a0{a:g}"] = (*(f"{number:.2f}".replace("-", "−") for number in (*left, *weights, best)),)
 plots.table(
     rows,
-    ("", "steep: left", "flat: left", "steep: weight", "flat: weight", "best θ"),
-    title="The task that adaptation leaves behind decides",
-    caption="For each task, the fraction of its distance to the minimum that is left after one step, and its weight in the "
-    "best θ.",
+    ("", "1 − αH, steep", "1 − αH, flat", "weight, steep", "weight, flat", "best θ"),
+    title="The weights H (1 − αH)² decide which θ is best",
+    caption="What one step leaves of the displacement from each minimum (negative: it jumps to the other side), and the "
+    "weight of each task in the best θ.",
 )
 
 _rates = np.linspace(0, 0.66, 34)
@@ -133,7 +135,7 @@ assert abs(_rates[_best.argmax()] - 1 / curvatures[0]) < 0.02 and _best.max() > 
 
 # %% [markdown]
 # The table shows why. Let $H$ be the curvature of a parabola: 3 for the steep one, 0.5 for the flat one. One gradient
-# step multiplies the distance to the minimum by $1 - \alpha H$, which is negative if the step jumps across the minimum.
+# step multiplies the displacement from the minimum by $1 - \alpha H$, which is negative if the step jumps across the minimum.
 # The loss after the step is therefore $\tfrac12 H (1 - \alpha H)^2$ times the squared distance of $\theta$ to the
 # minimum. Setting the derivative of the sum of both losses to zero shows that the best initialization is the weighted
 # mean of the two minima, with the weights $H (1 - \alpha H)^2$.
@@ -155,9 +157,9 @@ explore(figures.best_initialization, best_alt, learning_rate=(0.0, 0.66, 0.02, 0
 # %% [markdown]
 # ## How much of a small change survives?
 #
-# The loss after adaptation depends on the initialization only through the parameters that the *inner loop*
-# returns, which is the $K$ steps on one task. So the
-# first question is how much of a small change of the initialization is still there after $K$ inner steps.
+# The $K$ gradient steps on one task are called the **inner loop**. The loss after adaptation depends on the
+# initialization only through the parameters that the inner loop returns. So the first question is how much of a small
+# change of the initialization is still there after $K$ inner steps.
 
 # %%
 survival = predict("02.nudge")
@@ -180,11 +182,11 @@ figures.nudged_runs()
 
 # %% [markdown]
 # Each step multiplies the change by $1 - \alpha H$, here by 0.9, so only the fraction $0.9^5$ of it reaches the adapted
-# parameters, and the change of the loss there shrinks by the same factor. Let $f$ be the loss that judges the adapted
-# parameters $\phi_5$, and let $F(\theta) = f(\phi_5)$ be the same loss as a function of the initialization. If the inner
-# loss is a parabola in one dimension, then
+# parameters $\varphi_5$. Let $f$ be the loss that judges them, and let $F(\theta) = f(\varphi_5)$ be the same loss as a
+# function of the initialization. A small change $\delta$ of $\theta$ changes $\varphi_5$ by $0.9^5\,\delta$, and so it
+# changes the loss by $0.9^5\,\delta\, f'(\varphi_5)$. If the inner loss is any parabola in one dimension, then
 #
-# $$F'(\theta) = (1 - \alpha H)^5 \, f'(\phi_5).$$
+# $$F'(\theta) = (1 - \alpha H)^5 \, f'(\varphi_5).$$
 #
 # The next section derives the same statement for many parameters and any loss.
 
@@ -204,10 +206,10 @@ diagrams.show(
 )
 
 # %% [markdown]
-# $$\phi_0 = \theta, \qquad \phi_{k+1} = \phi_k - \alpha \nabla h(\phi_k), \qquad F(\theta) = f(\phi_K).$$
+# $$\varphi_0 = \theta, \qquad \varphi_{k+1} = \varphi_k - \alpha \nabla h(\varphi_k), \qquad F(\theta) = f(\varphi_K).$$
 #
 # Here $k$ runs from 0 to $K - 1$. As an example we take the curve of lesson 00, $y = a \sin(x - b)$, with the two
-# parameters $\phi = (a, b)$, so every matrix below is a 2 × 2 matrix. The cell below each line of the derivation checks
+# parameters $\varphi = (a, b)$, so every matrix below is a 2 × 2 matrix. The cell below each line of the derivation checks
 # that line on this example; a failed `assert` would raise an error. We work in float64, so that the checks can be strict.
 
 # %%
@@ -252,9 +254,9 @@ phis = [inner_loop(theta, k) for k in range(num_steps + 1)]
 print(f"query loss at θ: {f(phis[0]):.2f}   after {num_steps} steps: {f(phis[-1]):.2f}")
 
 # %% [markdown]
-# **Line 1, the chain rule.** The query loss is a function of $\phi_K$, and $\phi_K$ is a function of $\theta$:
+# **Line 1, the chain rule.** The query loss is a function of $\varphi_K$, and $\varphi_K$ is a function of $\theta$:
 #
-# $$\nabla F(\theta) = \Big(\frac{\partial \phi_K}{\partial \theta}\Big)^{\!\top} \nabla f(\phi_K).$$
+# $$\nabla F(\theta) = \Big(\frac{\partial \varphi_K}{\partial \theta}\Big)^{\!\top} \nabla f(\varphi_K).$$
 
 # %% tags=["nbval-check-output"]
 jacobian = jax.jacobian(lambda theta: inner_loop(theta, num_steps))(theta)
@@ -262,10 +264,10 @@ assert jnp.allclose(jax.grad(F)(theta), jacobian.T @ jax.grad(f)(phis[-1]))
 print("line 1 holds")
 
 # %% [markdown]
-# **Line 2, one step.** Differentiate $\phi_{k+1} = \phi_k - \alpha \nabla h(\phi_k)$. The first term gives the
-# identity $I$. The second gives the Hessian $H_k = \nabla^2 h(\phi_k)$, the matrix of second derivatives:
+# **Line 2, one step.** Differentiate $\varphi_{k+1} = \varphi_k - \alpha \nabla h(\varphi_k)$. The first term gives the
+# identity $I$. The second gives the Hessian $H_k = \nabla^2 h(\varphi_k)$, the matrix of second derivatives:
 #
-# $$\frac{\partial \phi_{k+1}}{\partial \phi_k} = I - \alpha H_k.$$
+# $$\frac{\partial \varphi_{k+1}}{\partial \varphi_k} = I - \alpha H_k.$$
 
 # %%
 factors = [jnp.eye(2) - alpha * jax.hessian(h)(phi) for phi in phis[:-1]]
@@ -275,7 +277,7 @@ assert jnp.allclose(jnp.stack([one_step(phi) for phi in phis[:-1]]), jnp.stack(f
 # %% [markdown]
 # **Line 3, all steps.** Steps are composed, so their derivatives multiply. The last step stands on the left:
 #
-# $$\frac{\partial \phi_K}{\partial \theta} = (I - \alpha H_{K-1}) \cdots (I - \alpha H_1)(I - \alpha H_0).$$
+# $$\frac{\partial \varphi_K}{\partial \theta} = (I - \alpha H_{K-1}) \cdots (I - \alpha H_1)(I - \alpha H_0).$$
 
 # %%
 assert jnp.allclose(jacobian, factors[2] @ factors[1] @ factors[0])
@@ -284,7 +286,7 @@ assert jnp.allclose(jacobian, factors[2] @ factors[1] @ factors[0])
 # **Line 4, the meta-gradient.** Put line 3 into line 1. Transposing reverses the order, and each factor is its own
 # transpose, because Hessians are symmetric:
 #
-# $$\boxed{\;\nabla F(\theta) = (I - \alpha H_0)(I - \alpha H_1) \cdots (I - \alpha H_{K-1}) \, \nabla f(\phi_K)\;}$$
+# $$\boxed{\;\nabla F(\theta) = (I - \alpha H_0)(I - \alpha H_1) \cdots (I - \alpha H_{K-1}) \, \nabla f(\varphi_K)\;}$$
 #
 # Read it from right to left. The query gradient is taken where the inner loop ends. Each inner step then passes it on,
 # from the parameters after the step to those before it, through the factor of that step. This is **backpropagation
@@ -312,7 +314,7 @@ plots.table(
 
 # %% [markdown]
 # The product agrees with `jax.grad`. The wrong order does not, because Hessians at different parameters do not commute in
-# general. The last row leaves the factors out. That is FO-MAML, a cheap approximation from the paper that introduced MAML
+# general. The last row leaves the factors out. That is first-order MAML (FO-MAML), a cheap approximation from the paper that introduced MAML
 # (Finn et al. 2017), and the subject of lesson 03.
 
 # %% [markdown]
@@ -396,15 +398,15 @@ check("02.backward_pass", backward_pass)
 # that is needed to differentiate it. Meta-SGD (Li et al. 2017) and MAML++ (Antoniou et al. 2019) train inner learning
 # rates in this way, together with the initialization. The first two lines of the derivation are given.
 #
-# **Line 1, the chain rule.** With $\theta$ fixed, $\alpha$ acts on the query loss through $\phi_K$:
+# **Line 1, the chain rule.** With $\theta$ fixed, $\alpha$ acts on the query loss through $\varphi_K$:
 #
-# $$\frac{dF}{d\alpha} = \Big(\frac{d\phi_K}{d\alpha}\Big)^{\!\top} \nabla f(\phi_K).$$
+# $$\frac{dF}{d\alpha} = \Big(\frac{d\varphi_K}{d\alpha}\Big)^{\!\top} \nabla f(\varphi_K).$$
 #
-# **Line 2, one step.** In $\phi_{k+1} = \phi_k - \alpha \nabla h(\phi_k)$ the learning rate occurs twice, visibly in
-# front of the gradient and hidden in $\phi_k$:
+# **Line 2, one step.** In $\varphi_{k+1} = \varphi_k - \alpha \nabla h(\varphi_k)$ the learning rate occurs twice, visibly in
+# front of the gradient and hidden in $\varphi_k$:
 #
-# $$\frac{d\phi_0}{d\alpha} = 0, \qquad
-#   \frac{d\phi_{k+1}}{d\alpha} = (I - \alpha H_k) \frac{d\phi_k}{d\alpha} - \nabla h(\phi_k).$$
+# $$\frac{d\varphi_0}{d\alpha} = 0, \qquad
+#   \frac{d\varphi_{k+1}}{d\alpha} = (I - \alpha H_k) \frac{d\varphi_k}{d\alpha} - \nabla h(\varphi_k).$$
 #
 # **Line 3** is yours. Put line 2 into itself until only gradients and factors are left, put the result into line 1, and
 # write what you get as a function.
@@ -498,7 +500,7 @@ def outer_step(one_task, params, batch, outer_learning_rate):
 after_one_step = predict("02.after_one_step")
 
 # %% [markdown]
-# The next cell trains for less than a minute, with a bar. Read on meanwhile.
+# The next cell trains for less than a minute, and a bar shows how far it is. You can read on meanwhile.
 
 # %%
 learner = ml.meta_learner(one_task, optax.adam(1e-3))
@@ -575,8 +577,7 @@ figures.adaptation(joint_curve, maml_curve, floor)
 # MAML was trained for one step, ten steps improve it further.
 #
 # Now look at one task at a time; the circles are its support points. Move the sliders: **which curves are still wrong
-# after one step?** Try the ends of the ranges, and an amplitude that training has never seen. The amplitudes of the
-# task distribution end at 5.
+# after one step?** Try the ends of the ranges, and an amplitude above 5, which training has never seen.
 
 # %%
 draw = figures.adapting_sine(loss, apply, maml.params)
@@ -607,11 +608,11 @@ plots.table(
 # %% [markdown]
 # There are two answers. In squared error the largest amplitudes are the hardest, and the loss is highest at 6, which
 # lies outside of the task distribution. But $A^2/2$ is the loss of the flat curve $y = 0$, and in proportion to that
-# the smallest amplitude is the hardest: at 0.1 the adapted curve is worse than the flat one. A learned initialization
-# is a bet on tasks like those that it was trained on, judged by the loss that it was trained with.
+# the smallest amplitude is the hardest: at 0.1 the adapted curve is worse than the flat one. A meta-trained
+# initialization suits tasks like those that it was trained on, measured by the loss that it was trained with.
 
 # %% [markdown]
-# ## How many training tasks does MAML need?
+# ## MAML overfits to few training tasks
 #
 # So far every outer step drew new tasks. In lesson 01, joint training on a few tasks overfitted to them. An
 # initialization could do that too: adapting from it would work well on the training tasks, and badly on new ones. This
@@ -654,12 +655,12 @@ figures.meta_overfitting(counts, training, new, floor)
 
 # %% [markdown]
 # The inner step does not protect MAML. Trained on a single curve, the network knows this curve by heart, and one step
-# towards a new curve leaves more than the floor, so the best single function would do better without adapting at all.
+# towards a new curve leaves a loss above the floor, so the best single function would do better without adapting at all.
 # With more training tasks the loss on them rises, the loss on new tasks falls, and the two meet. As with joint
 # training, what counts is the number of *tasks*, however many points of each there are. The remedies are those of
 # lesson 01: more tasks, regularization, and early stopping by the loss after adaptation on validation tasks.
 #
-# Even with 64 tasks both losses stay far above that of the network in the section before. That is not overfitting,
+# Even with 64 tasks both losses stay far above the loss of the network in the section before. That is not overfitting,
 # since the loss on the training tasks is as high as on new ones. A likely reason is that these runs are much shorter,
 # with 2,000 outer steps on two tasks each instead of 25,000 on 25.
 
@@ -668,16 +669,17 @@ figures.meta_overfitting(counts, training, new, floor)
 #
 # Many papers change one part of MAML. Here are three of them, in the words of this lesson.
 #
-# - **ANIL** (Raghu et al. 2020) adapts only the last layer in the inner loop, while the outer loop trains all layers. The backward
+# - **ANIL** (almost no inner loop; Raghu et al. 2020) adapts only the last layer in the inner loop, while the outer loop trains all layers. The backward
 #   pass becomes cheaper. On few-shot image benchmarks the accuracy is about that of MAML, which suggests that there the
 #   other layers are reused rather than adapted. Where tasks need different things from these layers, adapting the last
 #   one alone can be too little.
 # - **Meta-SGD** (Li et al. 2017) learns an inner learning rate for each parameter along with the initialization, by a gradient like
-#   the one that you derived in the exercise, with a number for each parameter. There are twice as many numbers to learn from
+#   the one of the exercise on the inner learning rate. There are twice as many numbers to learn from
 #   the same tasks, and nothing keeps a learning rate from becoming negative or too large for a stable inner step.
 # - **MAML++** (Antoniou et al. 2019) collects remedies for unstable training, which it traces to meta-gradients that explode or vanish on
-#   their way through many inner steps. Among other things it adds up the query losses after all inner steps, begins
-#   with the gradients of FO-MAML, learns an inner learning rate for each layer and step, and decays the outer learning rate.
+#   their way through many inner steps. Among other things it adds up the query losses taken after each inner step, begins
+#   with the gradients of FO-MAML, learns an inner learning rate for each layer and step, and lowers the outer learning rate
+#   during training.
 #
 # The first two take two lines each in the library, because both are inner optimizers. In Meta-SGD what the outer loop
 # trains is a pair, made by `with_rates`: `p.start` holds the initialization, and `p.rates` the inner learning rates,
@@ -699,7 +701,7 @@ assert jax.tree.structure(_shapes.rates) == jax.tree.structure(_shapes.start) ==
 # %% [markdown]
 # ## Curvature grows with the training time
 #
-# More inner steps adapt further. What do they do to the meta-objective $F$, on which the outer loop has to descend?
+# With more inner steps the parameters move further towards the task. What do these steps do to the meta-objective $F$, on which the outer loop has to descend?
 #
 # Where the support loss is concave, its curvature is negative, and a factor $(I - \alpha H_k)$ stretches a small change
 # of the initialization instead of shrinking it. By how much? In lesson 00, $L$ was the largest curvature at the
@@ -709,11 +711,11 @@ assert jax.tree.structure(_shapes.rates) == jax.tree.structure(_shapes.start) ==
 # $$(1 + \alpha L)^K \;\le\; e^{\alpha L K} = e^{LT}, \qquad T = \alpha K.$$
 #
 # The product $T$ is the **inner training time**. Twice the steps at half the learning rate have the same $T$, and so
-# the same bound $e^{LT}$. In one dimension $F' = J f'(\phi_K)$, where $J$ is the product of the factors.
-# Differentiating once more brings out a second $J$, in the term $J^2 f''(\phi_K)$, so the curvature $F''$ may grow like
-# $e^{2LT}$.
+# the same bound $e^{LT}$. In one dimension $F' = J f'(\varphi_K)$, where $J$ is the product of the factors.
+# Differentiating once more brings out a second $J$, in the term $J^2 f''(\varphi_K)$, so the curvature $F''$ may grow like
+# $e^{2LT}$. (A second term follows in "On paper", at the end of this lesson.)
 #
-# This really happens. Take a task with $h(\phi) = f(\phi) = 1 - \cos(\phi - b)$, for which $L = 1$, and put $\theta$
+# This really happens. Take a task with $h(\varphi) = f(\varphi) = 1 - \cos(\varphi - b)$, for which $L = 1$, and put $\theta$
 # where this loss is highest, at $b + \pi$. The gradient is zero there, so the inner loop stays where it is, every
 # factor is exactly $1 + \alpha$, and $|F''| = (1 + \alpha)^{2K}$. Two runs of gradient descent that begin on different
 # sides of this top move apart and never meet again.
@@ -788,9 +790,9 @@ def separate(curvature, learning_rate, num_steps, factor):
       factor: a whole number of at least 1.
 
     Returns:
-      A pair of numbers: by which factor the curvature grows if there
-      are `factor` times as many steps in the same training time, and
-      if there is `factor` times the training time in as many steps.
+      A pair of numbers: by which factor the curvature grows with
+      `factor` times the steps in the same training time, and with
+      `factor` times the training time in the same number of steps.
     """
     ### BEGIN SOLUTION
     base = curvature(learning_rate, num_steps)
@@ -804,7 +806,7 @@ def separate(curvature, learning_rate, num_steps, factor):
 check("02.control", separate)
 
 # %% [markdown]
-# Once it passes, carry the experiment out: add a cell with `separate(largest_curvature, 0.25, 8, 4)`. Then predict what
+# Once your function passes, carry the experiment out: add a cell with `separate(largest_curvature, 0.25, 8, 4)`. Then predict what
 # many more steps do.
 
 # %%
@@ -824,8 +826,8 @@ groups = ["α = 1/2"] * 3 + ["T = 8"] * 4 + ["T = 1/8"] * 3
 measured = [(float(largest_curvature(a, k)), float(mean_loss_after(a, k))) for a, k in settings]
 plots.table(
     {
-        f"{group}, K = {k}".replace(" ", "\u00a0"): (
-            f"1/{1 / a:.0f}",
+        f"{group}, K = {k:,}".replace(" ", "\u00a0"): (
+            f"1/{1 / a:,.0f}",
             {0.125: "1/8", 0.5: "1/2"}.get(a * k, f"{a * k:g}"),
             plots.number(float(f"{bend:.2g}"), 2),
             f"{left:.3f}",
@@ -866,7 +868,7 @@ figures.training_time(bends, left, times)
 # The last column of the table shows the price. The training time also decides how far the inner loop adapts. With
 # $\alpha = 1/(8K)$, and so $T = \tfrac18$, the curvature is small, but the loss hardly falls below that of no adaptation,
 # however many steps are taken. With more and smaller steps at the same $T$, the inner loop follows ever more closely the
-# *gradient flow* $\dot\phi = -\nabla h(\phi)$, which lesson 08 differentiates.
+# *gradient flow* $\dot\varphi = -\nabla h(\varphi)$, which lesson 08 differentiates.
 
 # %% [markdown]
 # ## On paper: where the bound comes from
@@ -874,30 +876,30 @@ figures.training_time(bends, left, times)
 # On paper, about 15 minutes. The curvature of $F$ has a second term. In the example above it vanished, because the
 # gradient is zero at the top of the loss. Take one parameter and one loss for support and query, so $f = h$, with
 # $|h''| \le L$ and $|h'''| \le \rho$ everywhere. In one dimension the boxed equation reads
-# $F'(\theta) = J_K\, h'(\phi_K)$ with $J_k = \prod_{i<k} \big(1 - \alpha h''(\phi_i)\big)$. Differentiate it once more,
+# $F'(\theta) = J_K\, h'(\varphi_K)$ with $J_k = \prod_{i<k} \big(1 - \alpha h''(\varphi_i)\big)$. Differentiate it once more,
 # and derive the bound of Ji, Yang & Liang,
 #
 # $$|F''| \;\le\; L\,(1 + \alpha L)^{2K} + \frac{\rho}{L}\,(1 + \alpha L)^{2K-1}\big((1 + \alpha L)^K - 1\big)\,G$$
 #
 # with $G = |h'(\theta)|$.
 #
-# How does each term grow with $T$? Write your answer into the next cell, which a double click opens. A model answer is
-# folded below it.
+# How does each term grow with $T$? Write your answer on paper, or into the next cell (a double click opens it). A model
+# answer is folded below it.
 
 # %% [markdown] tags=["free-text"] question="02.curvature_bound"
 # ### BEGIN SOLUTION
-# **Two terms.** $J_k$ is also $d\phi_k / d\theta$ (line 3), so the product rule gives
+# **Two terms.** $J_k$ is also $d\varphi_k / d\theta$ (line 3), so the product rule gives
 #
 # $$\begin{aligned}
-# F'' &= J_K^2\, h''(\phi_K) + J_K'\, h'(\phi_K), \\
-# J_K' &= -\alpha \sum_{k=0}^{K-1} h'''(\phi_k)\, J_k \prod_{i \ne k} \big(1 - \alpha h''(\phi_i)\big).
+# F'' &= J_K^2\, h''(\varphi_K) + J_K'\, h'(\varphi_K), \\
+# J_K' &= -\alpha \sum_{k=0}^{K-1} h'''(\varphi_k)\, J_k \prod_{i \ne k} \big(1 - \alpha h''(\varphi_i)\big).
 # \end{aligned}$$
 #
 # **First term.** Write $q = 1 + \alpha L$. Every factor is at most $q$ in absolute value, so $|J_k| \le q^k$, and
-# $|J_K^2\, h''(\phi_K)| \le L\, q^{2K}$.
+# $|J_K^2\, h''(\varphi_K)| \le L\, q^{2K}$.
 #
-# **The gradient at the end.** One step changes $h'$ by at most $L\,|\phi_{k+1} - \phi_k| = \alpha L\,|h'(\phi_k)|$, so
-# $|h'|$ grows by a factor of at most $q$ in each step, and $|h'(\phi_K)| \le q^K G$.
+# **The gradient at the end.** One step changes $h'$ by at most $L\,|\varphi_{k+1} - \varphi_k| = \alpha L\,|h'(\varphi_k)|$, so
+# $|h'|$ grows by a factor of at most $q$ in each step, and $|h'(\varphi_K)| \le q^K G$.
 #
 # **Second term.** The product over $i \ne k$ has $K - 1$ factors. The geometric sum does the rest, since
 # $q - 1 = \alpha L$:
@@ -922,8 +924,8 @@ figures.training_time(bends, left, times)
 # - Trained on few tasks, MAML overfits to them like any other learner, which is called meta-overfitting.
 # - Before adaptation MAML's initialization is one function for all tasks, so it cannot get below the floor. What MAML minimizes is
 #   the loss after adaptation.
-# - The inner training time $T = \alpha K$ governs how far the inner loop adapts, and the curvature of $F$ may grow with it like
-#   $e^{2LT}$. At a fixed $T$, more and smaller steps follow the gradient flow more closely.
+# - The inner training time $T = \alpha K$ governs how far the inner loop adapts, and the curvature of $F$ may grow with it
+#   exponentially, in our example like $e^{2LT}$. At a fixed $T$, more and smaller steps follow the gradient flow more closely.
 
 # %%
 quiz("02")
@@ -935,9 +937,9 @@ progress("02")
 # ## Limits
 #
 # - The growth of curvature is a worst case, which losses with concave regions attain. Where all curvatures are positive and the
-#   inner learning rate is below $1/L$, every factor shrinks, and a long inner loop makes $F$ flat.
+#   inner learning rate is below $1/L$, every factor shrinks a small change, and a long inner loop makes $F$ flat.
 # - `jax.grad` stores the whole inner loop, so its memory grows with the number of inner steps. Lessons 04 and 05 avoid that.
-# - A sine curve has two unknown numbers. The experiment shows the mechanism, and not that MAML is the best method for any
+# - A sine curve has two unknown numbers. The experiment shows how MAML works, and not that it is the best method for any
 #   problem.
 # - Except for the figure on meta-overfitting we trained each network from one seed only, and always for fewer outer steps than
 #   Finn et al., whose published code takes 70,000. Lesson 07 compares methods with several seeds under a declared budget.

@@ -22,7 +22,7 @@
 # **New symbols**
 #
 # - $a$, $m$: curvature and minimum of a quadratic task
-# - $J = \partial\phi_K / \partial\theta$
+# - $J = \partial\varphi_K / \partial\theta$
 # - $Hv$: Hessian-vector product
 
 # %% tags=["imports"]
@@ -46,13 +46,13 @@ setup()  # settings with which the many small programs of a lesson start quickly
 #
 # MAML takes $K$ inner steps, and then passes the query gradient back through $K$ factors. Lesson 02 derived
 #
-# $$\nabla F(\theta) = (I - \alpha H_0)\,(I - \alpha H_1) \cdots (I - \alpha H_{K-1})\, \nabla f(\phi_K).$$
+# $$\nabla F(\theta) = (I - \alpha H_0)\,(I - \alpha H_1) \cdots (I - \alpha H_{K-1})\, \nabla f(\varphi_K).$$
 #
 # Two cheaper methods leave the backward pass out. **FO-MAML** (first-order MAML) takes every factor to be the identity.
 # **Reptile** does without the query set, and moves the initialization towards the adapted parameters. The
 # outer loop takes a step against these directions:
 #
-# $$g_{\text{FO-MAML}} = \nabla f(\phi_K), \qquad\qquad g_{\text{Reptile}} = \theta - \phi_K .$$
+# $$g_{\text{FO-MAML}} = \nabla f(\varphi_K), \qquad\qquad g_{\text{Reptile}} = \theta - \varphi_K .$$
 #
 # To see what each method costs, we write all three out for the sine curve of lesson 02, whose two parameters are its
 # amplitude and its phase, and count every derivative that they take. No Hessian is ever formed for this. All that the
@@ -151,7 +151,7 @@ plots.table(
 
 # %% [markdown]
 # MAML also pays in memory, because the backward pass visits the parameters of every inner step in reverse order, so all
-# of them must be kept. FO-MAML and Reptile need only the current $\phi_k$.
+# of them must be kept. FO-MAML and Reptile need only the current $\varphi_k$.
 #
 # Why, then, would anyone use MAML? The answer lies in where the cheaper methods converge.
 
@@ -209,15 +209,14 @@ figures.converged_points(converged)
 # %% [markdown]
 # ## Every method finds a weighted mean
 #
-# **Line 1, the inner loop.** Each inner step multiplies the distance to the minimum by $1 - \alpha a$. After $K$ steps,
+# **Line 1, the inner loop.** Each inner step multiplies the displacement from the minimum by $1 - \alpha a$. After $K$ steps,
 #
-# $$\phi_K - m = J\,(\theta - m), \qquad J = (1 - \alpha a)^K .$$
+# $$\varphi_K - m = J\,(\theta - m), \qquad J = (1 - \alpha a)^K .$$
 #
-# **Line 2, the direction.** The query gradient is $a\,(\phi_K - m)$. MAML passes it back through $K$ factors
-# $1 - \alpha a$, whose product is $J$ again. So MAML's direction is a weight $w$ times the distance of $\theta$ from
-# the minimum:
+# **Line 2, the direction.** The query gradient is $a\,(\varphi_K - m)$. MAML passes it back through $K$ factors
+# $1 - \alpha a$, whose product is $J$ again. So MAML's direction is a weight $w$ times the displacement $\theta - m$:
 #
-# $$g_{\text{MAML}} = J \cdot a\,(\phi_K - m) = \underbrace{a J^2}_{w}\,(\theta - m).$$
+# $$g_{\text{MAML}} = J \cdot a\,(\varphi_K - m) = \underbrace{a J^2}_{w}\,(\theta - m).$$
 
 # %% tags=["nbval-check-output"]
 theta_1d, num_steps = 0.5, 4
@@ -270,8 +269,8 @@ check("03.fixed_points", fixed_points)
 # it hardly changes. As long as $\alpha a < 1$, so that no inner step jumps across a minimum, every such factor shifts
 # weight from the steep tasks to the flat ones. FO-MAML has one of them and MAML two.
 #
-# What about Reptile? The displacement $\theta - \phi_K$ is $\alpha$ times the sum of the $K$ support gradients of the
-# inner loop. Where support and query loss are the same, the gradient at $\phi_k$ is exactly the direction of FO-MAML
+# What about Reptile? The displacement $\theta - \varphi_K$ is $\alpha$ times the sum of the $K$ support gradients of the
+# inner loop. Where support and query loss are the same, the gradient at $\varphi_k$ is exactly the direction of FO-MAML
 # with $k$ inner steps. **Up to a constant, Reptile's direction is the mean of FO-MAML's directions with
 # $0, 1, \dots, K-1$ inner steps.** The first of these is the direction of joint training.
 
@@ -338,8 +337,8 @@ assert _at["FO-MAML"] < min(_at["joint"], _at["MAML"]) - 0.5
 # %% [markdown]
 # ## How much of the way to MAML?
 #
-# With more than two tasks the order is not certain. But as long as the inner learning rate is small, we can say how far
-# FO-MAML and Reptile get on the way from joint training's point to MAML's.
+# As long as the inner learning rate is small, we can say for any number of tasks how far FO-MAML and Reptile go on the
+# way from joint training's point to MAML's.
 
 # %%
 half_way_prediction = predict("03.half_way")
@@ -358,9 +357,9 @@ assert 0.23 < fractions["Reptile, K = 20"][0] < 0.25
 figures.way_to_maml(rates, fractions)
 
 # %% [markdown]
-# For small inner learning rates FO-MAML gets half of the way from joint training to MAML, whatever the tasks are, as
-# long as their curvatures differ.
-# Reptile then gets further the more inner steps it takes, but never beyond a quarter. Nichol, Achiam and Schulman (2018)
+# For small inner learning rates FO-MAML covers half of the way from joint training to MAML, whatever the tasks are, as
+# long as these two converge to different points.
+# Reptile covers more of it the more inner steps it takes, but never more than a quarter. Nichol, Achiam and Schulman (2018)
 # derived the coefficients behind these fractions for general losses, by expanding the three expected gradients in
 # $\alpha$. On quadratic tasks the derivation is short.
 #
@@ -370,8 +369,8 @@ figures.way_to_maml(rates, fractions)
 # $c = 0$.
 #
 # Every weight has this form, up to a constant in front that does not change the weighted mean. Since $c$ is small, the
-# point moves in proportion to it: $\theta = \theta_{\text{joint}} + c\,D + O(\alpha^2)$, with a $D$ that depends on the
-# tasks and not on the method. So the fraction of the way is a method's $c$, divided by MAML's.
+# point moves in proportion to it: $\theta = \theta_{\text{joint}} + c\,D + O(\alpha^2)$, where $D$ is the derivative of
+# the weighted mean with respect to $c$, at $c = 0$. It depends on the tasks and not on the method. So the fraction of the way is a method's $c$, divided by MAML's.
 
 # %% [markdown]
 # ## Exercise: how much of the way to MAML?
@@ -383,7 +382,7 @@ figures.way_to_maml(rates, fractions)
 # %% tags=["exercise"] exercise="03.small_steps"
 def small_step_fractions(num_steps):
     """How much of the way from joint training to MAML the other two
-    methods get, in the limit of a small inner learning rate.
+    methods cover, in the limit of a small inner learning rate.
 
     Args:
       num_steps: K, a whole number of at least 1.
@@ -403,7 +402,7 @@ check("03.small_steps", small_step_fractions)
 # <details><summary>Why the result is plausible</summary>
 #
 # On average Reptile uses FO-MAML's directions with $(K-1)/2$ inner steps. This is about half as many as FO-MAML takes,
-# so Reptile gets about half as far.
+# so Reptile comes about half as far.
 #
 # </details>
 
@@ -413,10 +412,10 @@ check("03.small_steps", small_step_fractions)
 # model is now a straight line, and all points of a task are both its support set and its query set. Each loss is then
 # quadratic in intercept and slope, and the points to which the methods converge are known.
 #
-# These points have two coordinates, and need not lie on one line. So the measurement is yours to write: `way` returns
-# which part of the way from `joint` to `maml` has been covered at `point`. Only movement along this way counts.
-# The last line measures with it how far FO-MAML and Reptile get, with $K = 3$ and with a small and a large $\alpha$.
-# Which two parts do you expect for the small one?
+# The points to which the methods converge have two coordinates, and need not lie on one line. So the measurement is
+# yours to write: `way` returns what fraction of the way from `joint` to `maml` has been covered at `point`. Only movement
+# along this way counts. The last line measures with it how far FO-MAML and Reptile come, with $K = 3$ and with a small
+# and a large $\alpha$. Which two fractions do you expect for the small one?
 
 
 # %% tags=["yours"]
@@ -441,8 +440,8 @@ status = figures.own_way(my_task, way)
 # <details><summary>A measurement</summary>
 #
 # Project `point - joint` on the way: with `along = maml - joint`, return `(point - joint) @ along / (along @ along)`.
-# For a small $\alpha$ and $K = 3$ the parts are $\tfrac12$ and $\tfrac{K-1}{4K} = \tfrac16$, whatever the tasks are, as
-# long as their curvatures differ. For a large $\alpha$ they depend on the tasks.
+# For a small $\alpha$ and $K = 3$ the fractions are $\tfrac12$ and $\tfrac{K-1}{4K} = \tfrac16$, whatever the tasks are,
+# as long as joint training and MAML converge to different points. For a large $\alpha$ they depend on the tasks.
 #
 # </details>
 
@@ -458,10 +457,10 @@ assert np.allclose(_parts, [1 / 2, 1 / 6], atol=0.01)
 # their support losses. Where a method has converged, MAML's exact meta-gradient need not vanish. Its norm there tells
 # how wrong the point is, so we take it as the method's **error**. On quadratic tasks the meta-gradient has a closed
 # form, which `ml.theory.unrolled` computes. The point to which FO-MAML or Reptile converges is the solution $\theta$ of
-# a linear system, where $f_i$ is the query loss of task $i$ and $\phi_{K,i}$ its adapted parameters:
+# a linear system, where $f_i$ is the query loss of task $i$ and $\varphi_{K,i}$ its adapted parameters:
 #
-# $$\text{FO-MAML:}\;\; \sum_i \nabla f_i(\phi_{K,i}) = 0, \qquad\qquad
-# \text{Reptile:}\;\; \sum_i (\theta - \phi_{K,i}) = 0 .$$
+# $$\text{FO-MAML:}\;\; \sum_i \nabla f_i(\varphi_{K,i}) = 0, \qquad\qquad
+# \text{Reptile:}\;\; \sum_i (\theta - \varphi_{K,i}) = 0 .$$
 
 # %%
 halved_prediction = predict("03.halved")
@@ -509,7 +508,7 @@ figures.errors(learning_rates, norms)
 # 3. Choose another $b$ to show that $F'(\theta)$ is proportional to $\alpha$ when $\alpha$ is small. What is the
 #    factor?
 #
-# Write your answer into the next cell, which a double click opens. A model answer is folded below it.
+# Write your answer on paper, or into the next cell (a double click opens it). A model answer is folded below it.
 
 # %% [markdown] tags=["free-text"] question="03.proportional"
 # ### BEGIN SOLUTION
@@ -579,7 +578,7 @@ def candidate_c(loss, task, params, learning_rate, num_steps):
 
 
 # %% [markdown]
-# All of them are wrong. Before you look at numbers, find the mistake in each.
+# Before you look at numbers, find the mistake in each.
 
 # %%
 candidates_prediction = predict("03.suspects")
@@ -662,7 +661,7 @@ check("03.write_the_test", is_exact)
 # ## MAML without second derivatives
 #
 # Can we get MAML's meta-gradient from gradients alone? With one inner step it is $v - \alpha H v$, with $v = \nabla
-# f(\phi_1)$ and $H$ at the initialization. The product $Hv$ says how the support gradient changes in the direction $v$.
+# f(\varphi_1)$ and $H$ at the initialization. The product $Hv$ says how the support gradient changes in the direction $v$.
 # So we may take two support gradients, one a little ahead and one a little behind, and divide their difference by
 # $2 \varepsilon$:
 #
@@ -800,7 +799,7 @@ figures.practice(curves)
 
 # %% [markdown]
 # All three learn to adapt. FO-MAML and Reptile each have a higher loss than MAML on most of the new tasks.
-# Reptile does not fall behind FO-MAML here, although FO-MAML was closer to MAML above. One reason may be that support and
+# Reptile is not worse than FO-MAML here, although FO-MAML was closer to MAML above. One reason may be that support and
 # query points lie on the same curve, so it costs Reptile little that it never uses the query set. Both approximations are
 # cheaper than MAML, and how much is lost by converging elsewhere depends on the tasks.
 
@@ -810,7 +809,7 @@ figures.practice(curves)
 # - With many inner steps MAML costs about three times as much as FO-MAML, and it needs memory for the whole inner loop.
 # - On one-dimensional quadratic tasks whose support and query loss are the same, with $\alpha a < 1$, every method converges
 #   to a weighted mean of the minima, and only the weights differ.
-# - For small inner learning rates and equal support and query losses, FO-MAML gets half of the way from joint training
+# - For small inner learning rates and equal support and query losses, FO-MAML covers half of the way from joint training
 #   to MAML, and Reptile at most a quarter.
 # - For small inner learning rates FO-MAML's error is proportional to the learning rate. Reptile's error does not vanish
 #   when support and query disagree.

@@ -15,16 +15,16 @@
 #
 # - **explain** what a proximal term does to adaptation, and how it corresponds to early stopping,
 # - **derive** the meta-gradient by implicit differentiation, for one proximal strength and for one per parameter,
-# - **implement** it with a matrix, and **find the bug** in an implementation of it,
+# - **implement** it with a matrix, and **find the bug** in an implementation by others,
 # - **predict** when a Neumann series diverges, and how many steps conjugate gradients need,
 # - **recognize** when an implicit gradient cannot be trusted.
 #
 # **New symbols**
 #
 # - $\lambda$: proximal strength
-# - $\phi^*$: minimum of the inner problem
+# - $\varphi^*$: minimum of the inner problem
 # - $F_\text{prox}$: the proximal meta-objective
-# - $J$: derivative of $\phi^*$ with respect to $\theta$
+# - $J$: derivative of $\varphi^*$ with respect to $\theta$
 
 # %% tags=["imports"]
 import functools  # this cell loads JAX and the course, which takes a few seconds
@@ -53,16 +53,16 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # In lesson 02, on a quadratic support loss of curvature $a$, each inner step multiplied a change to the initialization by
 # $1 - \alpha a$. With $\alpha = 0.1$ and $a = 1$ about 59 % of the change is left after five steps, and almost nothing
 # after sixty. On such a loss, the longer we adapt, the less the adapted parameters depend on the initialization, and the
-# smaller is the meta-gradient that could improve it.
+# smaller the meta-gradient that could improve it.
 #
-# The remedy is to change what adaptation minimises. Think of a spring that pulls the adapted parameters $\phi$ back to
+# The remedy is to change what adaptation minimizes. Think of a spring that pulls the adapted parameters $\varphi$ back to
 # $\theta$:
 #
-# $$h(\phi) + \frac{\lambda}{2} \lVert \phi - \theta \rVert^2 .$$
+# $$h(\varphi) + \frac{\lambda}{2} \lVert \varphi - \theta \rVert^2 .$$
 #
-# The first term asks $\phi$ to fit the support set. The second one, the **proximal term**, asks it to stay near the
+# The first term asks $\varphi$ to fit the support set. The second one, the **proximal term**, asks it to stay near the
 # initialization, and the **proximal strength** $\lambda$ says how much that counts. Their sum is the **proximal
-# objective**. Its gradient is $\nabla h(\phi) + \lambda (\phi - \theta)$.
+# objective**. Its gradient is $\nabla h(\varphi) + \lambda (\varphi - \theta)$.
 
 # %%
 survives_prediction = predict("04.survives")
@@ -94,7 +94,7 @@ lesson_04.show_change_left(left)
 
 # %% [markdown]
 # Without a proximal term the inner loop forgets where it began. With one, the fraction that is left tends to
-# $\lambda / (\lambda + a)$, here one third. There the gradients of the two terms cancel, so that the next inner step
+# $\lambda / (\lambda + a)$, here one third. At this limit the gradients of the two terms cancel, so that the next inner step
 # changes nothing. Such a point is called a **fixed point** of the step and a **stationary point** of the objective. The
 # fraction contains neither $\alpha$ nor $K$. It belongs to the minimum and not to the steps that led there, and this is
 # the idea of the whole lesson.
@@ -102,7 +102,7 @@ lesson_04.show_change_left(left)
 # %% [markdown]
 # ## Exercise: adaptation with a proximal term
 #
-# Write gradient descent on the proximal objective, from $\phi_0 = \theta$.
+# Write gradient descent on the proximal objective, from $\varphi_0 = \theta$.
 
 
 # %% tags=["exercise"] exercise="04.proximal_descent"
@@ -177,7 +177,7 @@ assert np.isclose((1 / (1 + tiny / proximal_strength) - 1) / tiny, -alpha * inne
 assert gap.min() > -1e-12 and 0.15 < gap.max() < 0.25
 
 # %% [markdown]
-# The two curves differ by about a fifth at most. Both leave flat directions, those of small curvature, where the
+# The fractions that they keep differ by at most about 0.2. Both leave flat directions, those of small curvature, where the
 # initialization put them, and both let steep directions go nearly to the minimum of the support loss. In this sense
 # MAML with few steps regularizes adaptation already, and **a smaller $\lambda$ corresponds to more inner steps**. The
 # difference is what the meta-gradient has to know. Early stopping is defined by its steps, so MAML must go back through
@@ -288,7 +288,7 @@ explore(
 # %% [markdown]
 # ## How strong must the proximal term be?
 #
-# A loss can have several minima. Take $h(\phi) = 1 - \cos \phi$, whose curvature $\cos \phi$ lies between $-1$ and $1$.
+# A loss can have several minima. Take $h(\varphi) = 1 - \cos \varphi$, whose curvature $\cos \varphi$ lies between $-1$ and $1$.
 
 # %%
 one_minimum_prediction = predict("04.one_minimum")
@@ -330,11 +330,11 @@ explore(
 # ## The derivation, line by line
 #
 # Adaptation has become a minimization of its own, nested in the minimization of the meta-objective. Such a pair is a
-# **bilevel** problem. Its upper level minimises $F_\text{prox}$ over $\theta$, and its lower level, the inner problem,
-# defines $\phi^*$. For one task:
+# **bilevel** problem. Its upper level minimizes $F_\text{prox}$ over $\theta$, and its lower level, the inner problem,
+# defines $\varphi^*$. For one task:
 #
-# $$F_\text{prox}(\theta) = f(\phi^*(\theta)), \qquad
-# \phi^*(\theta) = \arg\min_\phi \; h(\phi) + \frac{\lambda}{2} \lVert \phi - \theta \rVert^2 .$$
+# $$F_\text{prox}(\theta) = f(\varphi^*(\theta)), \qquad
+# \varphi^*(\theta) = \arg\min_\varphi \; h(\varphi) + \frac{\lambda}{2} \lVert \varphi - \theta \rVert^2 .$$
 #
 # We check every line on the two-parameter sine curve of lessons 02 and 03, in float64.
 
@@ -368,7 +368,7 @@ phi_star = minimum(theta, proximal_strength)
 # %% [markdown]
 # **Line 1: stationarity.** At the minimum the gradient of the proximal objective is zero:
 #
-# $$\nabla h(\phi^*) + \lambda\, (\phi^* - \theta) = 0 .$$
+# $$\nabla h(\varphi^*) + \lambda\, (\varphi^* - \theta) = 0 .$$
 
 # %% tags=["nbval-check-output"]
 assert jnp.allclose(jax.grad(h)(phi_star), proximal_strength * (theta - phi_star))
@@ -376,8 +376,8 @@ print("line 1 holds")
 
 # %% [markdown]
 # **Line 2: differentiate line 1 with respect to $\theta$.** It holds for every $\theta$, so its left side stays zero when
-# $\theta$ changes. Let $H = \nabla^2 h(\phi^*)$ and $J = \partial \phi^* / \partial \theta$. By the chain rule
-# $\nabla h(\phi^*(\theta))$ has the derivative $H J$, and $\phi^*(\theta) - \theta$ has the derivative $J - I$. So
+# $\theta$ changes. Let $H = \nabla^2 h(\varphi^*)$ and $J = \partial \varphi^* / \partial \theta$. By the chain rule
+# $\nabla h(\varphi^*(\theta))$ has the derivative $H J$, and $\varphi^*(\theta) - \theta$ has the derivative $J - I$. So
 #
 # $$H J + \lambda\, (J - I) = 0 .$$
 #
@@ -413,11 +413,11 @@ assert jnp.allclose(J, jnp.linalg.inv(identity + H / proximal_strength), atol=1e
 print("line 3 holds")
 
 # %% [markdown]
-# **Line 4: the chain rule.** $\nabla F_\text{prox}(\theta) = J^\top \nabla f(\phi^*)$. Since $H$ is symmetric, $J$ is
+# **Line 4: the chain rule.** $\nabla F_\text{prox}(\theta) = J^\top \nabla f(\varphi^*)$. Since $H$ is symmetric, $J$ is
 # symmetric too, and the meta-gradient $g = \nabla F_\text{prox}(\theta)$, which papers on bilevel optimization call the
 # **hypergradient**, is the solution of one linear system:
 #
-# $$\boxed{\;\Big(I + \frac{1}{\lambda} H\Big)\, g = \nabla f(\phi^*)\;}$$
+# $$\boxed{\;\Big(I + \frac{1}{\lambda} H\Big)\, g = \nabla f(\varphi^*)\;}$$
 
 # %%
 g = jnp.linalg.solve(identity + H / proximal_strength, jax.grad(f)(phi_star))
@@ -427,8 +427,7 @@ assert jnp.allclose(g, unrolled)
 # %% [markdown]
 # The assertion compares the solution of the system with backpropagation through all 400 inner steps. In lesson 02 one
 # factor $(I - \alpha H_k)$ stood for each step. Here one inverse stands for all of them, and only the minimum occurs in
-# it. **Any inner optimizer that reaches the minimum will do.** The next cell tries three, among them Adam, through
-# whose steps nobody would like to differentiate by hand.
+# it. **Any inner optimizer that reaches the minimum will do.** The next cell tries three, among them Adam.
 
 # %% tags=["fold"]
 optimizers = {
@@ -451,9 +450,9 @@ plots.table(
 # %% [markdown]
 # ### What if we leave out the solve?
 #
-# Then $\nabla f(\phi^*)$ is left, which is the gradient of **FO-MAML** at this adapted point: it pretends that $J$ is the
+# Then $\nabla f(\varphi^*)$ is left, which is the gradient of **FO-MAML** at this adapted point: it pretends that $J$ is the
 # identity. One is tempted to say that FO-MAML is the limit of an infinitely strong proximal term, because $H / \lambda$
-# vanishes. But $\phi^*$ changes with $\lambda$ as well. The table shows where it goes.
+# vanishes. But $\varphi^*$ changes with $\lambda$ as well. The table shows where it goes.
 
 # %% tags=["fold"]
 rows = {}
@@ -476,7 +475,7 @@ plots.table(
 )
 
 # %% [markdown]
-# As $\lambda$ grows, FO-MAML's error shrinks, but adaptation shrinks with it: $\phi^*$ returns to $\theta$, and all
+# As $\lambda$ grows, FO-MAML's error shrinks, but adaptation shrinks with it: $\varphi^*$ returns to $\theta$, and all
 # that is left is $\nabla f(\theta)$, the gradient of joint training. Where there is adaptation worth the name, here in
 # the first row, the solve matters.
 
@@ -484,12 +483,12 @@ plots.table(
 # ## Exercise: a derivation to finish
 #
 # Give each parameter its own proximal strength: replace the proximal term by
-# $\frac12 \sum_j \lambda_j (\phi_j - \theta_j)^2$, and let $\Lambda$ be the diagonal matrix of the $\lambda_j$. The first
+# $\frac12 \sum_j \lambda_j (\varphi_j - \theta_j)^2$, and let $\Lambda$ be the diagonal matrix of the $\lambda_j$. The first
 # two lines become
 #
-# $$\nabla h(\phi^*) + \Lambda\, (\phi^* - \theta) = 0, \qquad H J + \Lambda\, (J - I) = 0 .$$
+# $$\nabla h(\varphi^*) + \Lambda\, (\varphi^* - \theta) = 0, \qquad H J + \Lambda\, (J - I) = 0 .$$
 #
-# Derive lines 3 and 4 on paper, and write a function that computes the meta-gradient from $\phi^*$ and $\Lambda$. One
+# Derive lines 3 and 4 on paper, and write a function that computes the meta-gradient from $\varphi^*$ and $\Lambda$. One
 # property that we used above no longer holds.
 
 
@@ -524,7 +523,7 @@ check("04.implicit_gradient", implicit_gradient)
 # A network with a million parameters has a Hessian with $10^{12}$ entries, which nobody stores. What we can have, for the
 # price of about two gradients, is a **Hessian-vector product** $H v$. It is the derivative of the gradient along $v$, in
 # code `jax.jvp(gradient, (phi,), (v,))[1]`. Two methods need nothing else of $H$. Write
-# $b = \nabla f(\phi^*)$ and $S = I + H / \lambda$, so that the system is $S g = b$.
+# $b = \nabla f(\varphi^*)$ and $S = I + H / \lambda$, so that the system is $S g = b$.
 #
 # The **Neumann series** is the geometric series for matrices. Where it converges,
 #
@@ -532,11 +531,11 @@ check("04.implicit_gradient", implicit_gradient)
 #
 # Each term is $-H/\lambda$ times the term before it. One stops when the terms are small.
 #
-# The method of **conjugate gradients** (CG) is for a **positive definite** $S$, which means that all its eigenvalues
+# The method of **conjugate gradients** (CG) requires a **positive definite** $S$, which means that all its eigenvalues
 # are positive. Then $q(g) = \frac12 g^\top S g - b^\top g$ is lowest where its gradient $S g - b$ is zero, at the
-# solution. CG begins at $g = 0$ and lowers $q$ along one direction after the other. From here on $g$ is the present
+# solution. CG begins at $g = 0$ and lowers $q$ along one direction after the other. From here on $g$ is the current
 # estimate, and $r = b - S g$ is its **residual**, which is what is left over of the equation. The residual is also
-# minus the gradient of $q$, so it points downhill. Let $p$ be the present search direction, at first $p = r$.
+# minus the gradient of $q$, so it points downhill. Let $p$ be the current search direction, at first $p = r$.
 #
 # 1. *How far along $p$?* $q(g + t p)$ is lowest where $p^\top (r - t S p) = 0$, so $t = p^\top r / p^\top S p$. The new
 #    residual is $r_+ = r - t S p$.
@@ -608,7 +607,7 @@ lesson_04.show_solvers(errors)
 # %% [markdown]
 # As with every geometric series, the error after $m$ terms is $(-H/\lambda)^m$ times the solution $S^{-1} b$. So along
 # an eigenvector of $H$ with eigenvalue $a$, each Hessian-vector product multiplies the error by $-a/\lambda$. The
-# eigenvalue of largest size decides, here $L$: **the series converges when $\lambda > L$ and diverges when
+# eigenvalue of largest absolute value decides, here $L$: **the series converges when $\lambda > L$ and diverges when
 # $\lambda < L$**. CG works whenever $S$ is positive definite, which is the same as $H + \lambda I$ positive definite.
 # One can show that its relative error after $m$ steps is at most
 # $2 \sqrt\kappa \, \big((\sqrt\kappa - 1)/(\sqrt\kappa + 1)\big)^m$, with the condition number
@@ -663,7 +662,8 @@ lesson_04.show_spectrum(curvatures, proximal_strength, net_errors)
 #
 # With the first part alone, $S$ has at most seven different eigenvalues: six from the support points, and 1 for all
 # other directions. CG is then exact after seven steps, whatever the number of parameters. The second part blurs this.
-# Here its largest eigenvalue is about as large as $\lambda$, so seven steps leave a small error instead of none, and
+# Here its largest eigenvalue is about as large as $\lambda$. (Most of it lies along directions in which the first part is
+# large too, so the figure does not show it by itself.) Therefore seven steps leave a small error instead of none, and
 # other tasks need a few more or fewer. The next cell separates the parts.
 
 
@@ -683,8 +683,12 @@ print(f"CG's error after 7 steps, with this part alone: {error:.0e}")
 
 # %% tags=["fold"]
 assert np.linalg.matrix_rank(gauss_newton) == 6 and error < 1e-6
-second_part = np.abs(np.linalg.eigh(hessian_net - gauss_newton)[0]).max()
+second = hessian_net - gauss_newton
+second_part = np.abs(np.linalg.eigh(second)[0]).max()
 assert 0.5 < second_part / proximal_strength < 2
+_outside = np.eye(481) - np.linalg.pinv(jacobian) @ jacobian  # the projection on what the first part does not know
+_rest = np.abs(np.linalg.eigh(_outside @ second @ _outside)[0]).max()
+assert _rest < second_part / 2
 products = []
 for i in range(20):
     each = in_float64(jax.tree.map(lambda leaf, i=i: leaf[i], noisy_tasks))
@@ -700,7 +704,7 @@ assert min(products) >= 3 and max(products) <= 12
 # %% [markdown]
 # ## iMAML
 #
-# Put the pieces together, and you have **iMAML**, implicit MAML (Rajeswaran et al., 2019): minimise the proximal
+# Put the pieces together, and you have **iMAML**, implicit MAML (Rajeswaran et al., 2019): minimize the proximal
 # objective, take the query gradient, solve with CG. `ml.imaml` does this for any pytree and any inner optimizer that
 # converges to the minimum. You have seen its result in the table of three optimizers.
 #
@@ -847,9 +851,9 @@ plots.table(
 # residual of CG.
 
 # %% [markdown]
-# ## Find the bug
+# ## Three implementations of iMAML
 #
-# Here are three implementations of iMAML. Each returns the adapted parameters $\phi$, the gradient $b$ of the query loss,
+# Here are three implementations of iMAML. Each returns the adapted parameters $\varphi$, the gradient $b$ of the query loss,
 # and the meta-gradient $g$. Read them, but do not decide yet.
 
 
@@ -976,7 +980,7 @@ plots.table(
 # <details><summary>What each candidate does</summary>
 #
 # **A** leaves out the ½ of the proximal term, so its inner loop converges to the minimum for $2 \lambda$. Everything
-# after that is right, at the wrong point. **B** takes the Hessian at the initialization instead of at $\phi^*$. **C**
+# after that is right, at the wrong point. **B** takes the Hessian at the initialization instead of at $\varphi^*$. **C**
 # is right, although it looks least like the box: it never forms a matrix, and its system is the boxed one multiplied by
 # $\lambda$.
 #
@@ -994,7 +998,7 @@ plots.table(
 #   $H + \lambda I$ is positive definite everywhere.
 # - In directions of small curvature, early stopping after $K$ steps keeps about as much of the initialization as a
 #   proximal term with $\lambda = 1 / (\alpha K)$.
-# - Implicit differentiation gives the meta-gradient from the minimum alone: $(I + H/\lambda)\, g = \nabla f(\phi^*)$, whatever
+# - Implicit differentiation gives the meta-gradient from the minimum alone: $(I + H/\lambda)\, g = \nabla f(\varphi^*)$, whatever
 #   the inner optimizer.
 # - The Neumann series needs $\lambda > L$. Conjugate gradients need $H + \lambda I$ positive definite, and few steps where
 #   few curvatures are large.
@@ -1019,7 +1023,7 @@ progress("04")
 # - A residual of zero proves that an equation holds, not that the system is positive definite, and a small residual means
 #   a small error only if no eigenvalue of the system is close to zero.
 # - One network was used to compare errors, memory and steps of CG, and one task for the first two. The settings are ours,
-#   and nothing here says which method trains the better initialization. Lesson 07 compares that.
+#   and nothing here says which method trains the better initialization. Lesson 07 compares the methods.
 #
 # ## Go further
 #

@@ -22,7 +22,7 @@
 # **New symbols**
 #
 # - $\nu$: perturbation
-# - $\phi_\nu$: minimum of the perturbed problem, $\phi(\nu)$ in the picture
+# - $\varphi_\nu$: minimum of the perturbed problem, $\varphi(\nu)$ in the picture
 # - $\delta$: error of an inner solve
 
 # %% tags=["imports"]
@@ -50,7 +50,7 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # constant factor its slope is the meta-gradient. The two chords, called forward and symmetric, estimate that slope from
 # two minima each and without any second derivative.
 #
-# Drag ν towards zero. Which of the two chords comes closer to the tangent, and down to which ν does a smaller one still
+# Drag ν towards zero. Which of the two chords comes closer to the tangent, and down to which value does reducing ν still
 # help? The third picture shows the relative error of both chords, computed in float32.
 
 # %%
@@ -71,10 +71,10 @@ playground("perturb_the_problem")
 # In lesson 04 adaptation became a minimum. The inner problem is the support loss $h$ plus a proximal term of strength
 # $\lambda$, and the meta-objective is the query loss $f$ at its minimum:
 #
-# $$\phi^*(\theta) = \arg\min_\phi\; h(\phi) + \frac\lambda2 \lVert \phi - \theta \rVert^2,
-# \qquad F_\text{prox}(\theta) = f(\phi^*(\theta)).$$
+# $$\varphi^*(\theta) = \arg\min_\varphi\; h(\varphi) + \frac\lambda2 \lVert \varphi - \theta \rVert^2,
+# \qquad F_\text{prox}(\theta) = f(\varphi^*(\theta)).$$
 #
-# Its gradient is $\nabla F_\text{prox} = \lambda\,(H + \lambda I)^{-1} \nabla f(\phi^*)$, where $H$ is the Hessian of
+# Its gradient is $\nabla F_\text{prox} = \lambda\,(H + \lambda I)^{-1} \nabla f(\varphi^*)$, where $H$ is the Hessian of
 # $h$. To compute it, iMAML solves a linear system with the matrix $H + \lambda I$, and for that it needs Hessian-vector
 # products, which are second derivatives. This lesson gets the same vector from first derivatives alone. It writes $F$
 # for $F_\text{prox}$.
@@ -84,8 +84,8 @@ playground("perturb_the_problem")
 # the *initialization* θ, and record how much the *query loss at the minimum* changes per unit of θ, which is the
 # meta-gradient. Both depend on the curvature of $h$.
 #
-# Below, both are measured for $f(\phi) = \frac12 (\phi - 2)^2$ and three support losses, which are multiples of
-# $\cosh(\phi + 1) - 1$, with $\lambda = 1.5$ and at $\theta = 0$.
+# Below, both are measured for $f(\varphi) = \frac12 (\varphi - 2)^2$ and three support losses, which are multiples of
+# $\cosh(\varphi + 1) - 1$, with $\lambda = 1.5$ and at $\theta = 0$.
 
 # %%
 curvature_prediction = predict("05.curvature")
@@ -133,16 +133,16 @@ plots.table(
 #
 # Why is that so? The curvature of the inner objective determines how far its minimum moves, whatever causes the move.
 # Changing θ by $d\theta$ changes the gradient of the inner objective by $-\lambda\, d\theta$, and changing ν by $d\nu$
-# changes it by $f'\, d\nu$. Moving φ by $d\phi$ changes it by $(h'' + \lambda)\, d\phi$. At the new minimum the
-# gradient is zero again, so the change from moving φ cancels the one from θ or ν. With $\phi_\nu$ for the minimum of
+# changes it by $f'\, d\nu$. Moving φ by $d\varphi$ changes it by $(h'' + \lambda)\, d\varphi$. At the new minimum the
+# gradient is zero again, so the change from moving φ cancels the one from θ or ν. With $\varphi_\nu$ for the minimum of
 # the perturbed problem, this means that
 #
-# $$\frac{d\phi^*}{d\theta} = \frac{\lambda}{h'' + \lambda},
-# \qquad\qquad \frac{d\phi_\nu}{d\nu} = \frac{-f'}{h'' + \lambda}.$$
+# $$\frac{d\varphi^*}{d\theta} = \frac{\lambda}{h'' + \lambda},
+# \qquad\qquad \frac{d\varphi_\nu}{d\nu} = \frac{-f'}{h'' + \lambda}.$$
 #
 # By the chain rule the meta-gradient is the first of these times $f'$:
 #
-# $$\frac{dF}{d\theta} = f' \cdot \frac{\lambda}{h'' + \lambda} = -\lambda\, \frac{d\phi_\nu}{d\nu}.$$
+# $$\frac{dF}{d\theta} = f' \cdot \frac{\lambda}{h'' + \lambda} = -\lambda\, \frac{d\varphi_\nu}{d\nu}.$$
 #
 # The moving minimum has carried out the division by the curvature for us, and with many parameters it will apply the
 # inverse of a matrix.
@@ -150,11 +150,11 @@ plots.table(
 # %% [markdown]
 # ## The derivation, in five lines
 #
-# The **perturbed problem** of Chayti & Jaggi is the inner problem plus $\nu f$, and $\phi_\nu$ is its minimum:
+# The **perturbed problem** of Chayti & Jaggi is the inner problem plus $\nu f$, and $\varphi_\nu$ is its minimum:
 #
-# $$\phi_\nu(\theta) = \arg\min_\phi\; \nu f(\phi) + h(\phi) + \tfrac\lambda2 \lVert \phi - \theta \rVert^2 .$$
+# $$\varphi_\nu(\theta) = \arg\min_\varphi\; \nu f(\varphi) + h(\varphi) + \tfrac\lambda2 \lVert \varphi - \theta \rVert^2 .$$
 #
-# Here the index of φ is a perturbation, so $\phi_0$ is the minimum $\phi^*$ of the unperturbed problem. It is not the
+# Here the index of φ is a perturbation, so $\varphi_0$ is the minimum $\varphi^*$ of the unperturbed problem. It is not the
 # point at which the inner loop begins.
 #
 # Our example for most of the lesson is a network of ten tanh units on one sine task. Tanh is smooth, and so the solution
@@ -217,7 +217,7 @@ def phi_of(perturbation, theta=theta):
 # %% [markdown]
 # **Line 1, stationarity.** At a minimum the gradient is zero, whatever ν is:
 #
-# $$\nu \nabla f(\phi_\nu) + \nabla h(\phi_\nu) + \lambda (\phi_\nu - \theta) = 0.$$
+# $$\nu \nabla f(\varphi_\nu) + \nabla h(\varphi_\nu) + \lambda (\varphi_\nu - \theta) = 0.$$
 
 # %%
 for perturbation in (-0.1, 0.0, 0.1):
@@ -228,11 +228,11 @@ for perturbation in (-0.1, 0.0, 0.1):
 
 # %% [markdown]
 # **Line 2, differentiate with respect to ν.** The first term is a product of two functions of ν, so it gives two terms.
-# With $A = \nabla^2 f$ and $H = \nabla^2 h$, both at $\phi_\nu$, this reads
+# With $A = \nabla^2 f$ and $H = \nabla^2 h$, both at $\varphi_\nu$, this reads
 #
-# $$\nabla f(\phi_\nu) + (\nu A + H + \lambda I)\, \frac{d\phi_\nu}{d\nu} = 0.$$
+# $$\nabla f(\varphi_\nu) + (\nu A + H + \lambda I)\, \frac{d\varphi_\nu}{d\nu} = 0.$$
 #
-# To check the line we need $d\phi_\nu/d\nu$ from elsewhere. `jax.jvp` carries a derivative forward through all 400 steps
+# To check the line we need $d\varphi_\nu/d\nu$ from elsewhere. `jax.jvp` carries a derivative forward through all 400 steps
 # and returns it beside the value.
 
 # %%
@@ -253,7 +253,7 @@ assert jnp.allclose(jax.grad(f)(phi) + matrix @ velocity, 0, atol=1e-10)
 # %% [markdown]
 # **Line 3, set ν to zero.** The Hessian of the query loss drops out:
 #
-# $$\frac{d\phi_\nu}{d\nu}\Big|_{\nu=0} = -(H + \lambda I)^{-1} \nabla f(\phi_0).$$
+# $$\frac{d\varphi_\nu}{d\nu}\Big|_{\nu=0} = -(H + \lambda I)^{-1} \nabla f(\varphi_0).$$
 
 # %%
 phi_0, velocity = with_derivative(0.0)
@@ -264,7 +264,7 @@ assert jnp.allclose(velocity, -jnp.linalg.solve(matrix, jax.grad(f)(phi_0)))
 # **Line 4, from lesson 04.** Implicit differentiation led to the same inverse, applied to the same vector. To check this
 # independently, we compute the left side by backpropagation through the 400 steps.
 #
-# $$\nabla F(\theta) = \lambda\, (H + \lambda I)^{-1} \nabla f(\phi_0).$$
+# $$\nabla F(\theta) = \lambda\, (H + \lambda I)^{-1} \nabla f(\varphi_0).$$
 
 # %%
 exact = jax.jit(jax.grad(lambda theta: f(phi_of(0.0, theta))))(theta)
@@ -274,7 +274,7 @@ assert jnp.allclose(exact, proximal_strength * solution)
 # %% [markdown]
 # **Line 5, compare lines 3 and 4.** They differ by the factor $-\lambda$:
 #
-# $$\boxed{\;\nabla F(\theta) = -\lambda\, \frac{d\phi_\nu}{d\nu}\Big|_{\nu=0}\;}$$
+# $$\boxed{\;\nabla F(\theta) = -\lambda\, \frac{d\varphi_\nu}{d\nu}\Big|_{\nu=0}\;}$$
 
 # %%
 assert jnp.allclose(exact, -proximal_strength * velocity)
@@ -285,7 +285,7 @@ assert jnp.allclose(exact, -proximal_strength * velocity)
 # %% [markdown]
 # ## Exercise: the perturbed solution
 #
-# Everything rests on $\phi_\nu$. Write the gradient descent that `solve` leaves to the library, with no other derivative
+# Everything rests on $\varphi_\nu$. Write the gradient descent that `solve` leaves to the library, with no other derivative
 # than `jax.grad(loss)`. Three terms contribute to each step: the support loss, the query loss and the proximal term.
 
 
@@ -340,8 +340,10 @@ check("05.perturbed_solution", perturbed_solution)
 # A derivative with respect to one number can be estimated from two values, as the chords of the playground do. The
 # **forward** estimator solves at $0$ and $\nu$, the **symmetric** one at $-\nu$ and $\nu$:
 #
-# $$g_{\text{for}} = \frac{\lambda}{\nu}\,(\phi_0 - \phi_\nu), \qquad\qquad
-# g_{\text{sym}} = \frac{\lambda}{2\nu}\,(\phi_{-\nu} - \phi_\nu).$$
+# $$g_{\text{for}} = \frac{\lambda}{\nu}\,(\varphi_0 - \varphi_\nu), \qquad\qquad
+# g_{\text{sym}} = \frac{\lambda}{2\nu}\,(\varphi_{-\nu} - \varphi_\nu).$$
+#
+# These are the two estimators of **FO-B-MAML**, the first-order method of Chayti & Jaggi for this bilevel problem.
 
 # %%
 exact_prediction = predict("05.exact")
@@ -402,17 +404,17 @@ plots.table(
 )
 
 # %% [markdown]
-# Taylor's theorem explains the table. If $\phi'$, $\phi''$ and $\phi'''$ are the derivatives of $\phi_\nu$ with respect
+# Taylor's theorem explains the table. If $\varphi'$, $\varphi''$ and $\varphi'''$ are the derivatives of $\varphi_\nu$ with respect
 # to ν at zero, then
 #
-# $$\phi_\nu = \phi_0 + \nu\, \phi' + \tfrac12 \nu^2 \phi'' + \tfrac16 \nu^3 \phi''' + \dots$$
+# $$\varphi_\nu = \varphi_0 + \nu\, \varphi' + \tfrac12 \nu^2 \varphi'' + \tfrac16 \nu^3 \varphi''' + \dots$$
 #
-# We put this into both estimators and use line 5, by which $\nabla F = -\lambda\, \phi'$:
+# We put this into both estimators and use line 5, by which $\nabla F = -\lambda\, \varphi'$:
 #
-# $$g_{\text{for}} - \nabla F = -\tfrac{\lambda}{2}\phi''\,\nu + \dots, \qquad
-# g_{\text{sym}} - \nabla F = -\tfrac{\lambda}{6}\phi'''\,\nu^2 + \dots$$
+# $$g_{\text{for}} - \nabla F = -\tfrac{\lambda}{2}\varphi''\,\nu + \dots, \qquad
+# g_{\text{sym}} - \nabla F = -\tfrac{\lambda}{6}\varphi'''\,\nu^2 + \dots$$
 #
-# In the symmetric difference the terms with $\phi_0$ and $\phi''$ cancel, because they are the same at $-\nu$ and $\nu$.
+# In the symmetric difference the terms with $\varphi_0$ and $\varphi''$ cancel, because they are the same at $-\nu$ and $\nu$.
 #
 # What do the estimators cost? A perturbed step needs a gradient of the support loss and one of the query loss, an
 # unperturbed step only the first. In the table, $m$ is the number of Hessian-vector products in iMAML's solver.
@@ -424,7 +426,7 @@ plots.table(
 # | FO-B-MAML, forward | $3K$ | a few | no |
 # | FO-B-MAML, symmetric | $4K$ | a few | no |
 #
-# So the number of gradients is not what speaks for FO-B-MAML. Its advantages are that it needs no second derivatives, and
+# So FO-B-MAML does not save gradients. Its advantages are that it needs no second derivatives, and
 # it need not store the steps of the inner loop, as MAML must.
 
 # %% tags=["fold"]
@@ -437,7 +439,7 @@ for _k in (5, 50):
 # %% [markdown]
 # ## Exercise: the symmetric estimator
 #
-# Implement it for any pytree of parameters, with two calls of `solve`.
+# Implement $g_{\text{sym}}$ for any pytree of parameters, with two calls of `solve`.
 
 
 # %% tags=["exercise"] exercise="05.symmetric"
@@ -493,8 +495,8 @@ check("05.symmetric", symmetric)
 #
 # | estimator | order $p$ | $C$ | $R$ |
 # |---|---|---|---|
-# | forward | 1 | $\frac{\lambda}{2} \lVert\phi''\rVert$ | $2\lambda$ |
-# | symmetric | 2 | $\frac{\lambda}{6} \lVert\phi'''\rVert$ | $\lambda$ |
+# | forward | 1 | $\frac{\lambda}{2} \lVert\varphi''\rVert$ | $2\lambda$ |
+# | symmetric | 2 | $\frac{\lambda}{6} \lVert\varphi'''\rVert$ | $\lambda$ |
 #
 # The first term is the leading term of Taylor's series above, so $\lesssim$ leaves out higher powers of ν. In the
 # second one, each of the two solutions adds at most δ to the error of their difference, which is then multiplied by
@@ -512,7 +514,7 @@ check("05.symmetric", symmetric)
 
 # %% tags=["exercise"] exercise="05.best_perturbation"
 def best_perturbation(truncation, amplification, accuracy, order):
-    """The ν > 0 that minimises truncation * ν**order +
+    """The ν > 0 that minimizes truncation * ν**order +
     amplification * accuracy / ν.
 
     Args:
@@ -650,13 +652,13 @@ plots.table(
 # %% [markdown]
 # ## Exercise: what the estimator computes then
 #
-# As $\nu \to 0$ the estimate tends to $-\lambda$ times the derivative of $\phi_K$ with respect to ν at zero, for any
+# As $\nu \to 0$ the estimate tends to $-\lambda$ times the derivative of $\varphi_K$ with respect to ν at zero, for any
 # $K$, converged or not. Find it by differentiating the inner step. In this exercise the index of φ counts the inner
-# steps of one solve, and $v_k$ is the derivative of $\phi_k$ with respect to ν at $\nu = 0$.
+# steps of one solve, and $v_k$ is the derivative of $\varphi_k$ with respect to ν at $\nu = 0$.
 #
-# 1. $\phi_{k+1} = \phi_k - \alpha\,\big(\nu \nabla f(\phi_k) + \nabla h(\phi_k) + \lambda(\phi_k - \theta)\big)$ and
-#    $\phi_0 = \theta$, so $v_0 = 0$.
-# 2. Differentiate both sides with respect to ν, and set $\nu = 0$. Remember that $\phi_k$ depends on ν.
+# 1. $\varphi_{k+1} = \varphi_k - \alpha\,\big(\nu \nabla f(\varphi_k) + \nabla h(\varphi_k) + \lambda(\varphi_k - \theta)\big)$ and
+#    $\varphi_0 = \theta$, so $v_0 = 0$.
+# 2. Differentiate both sides with respect to ν, and set $\nu = 0$. Remember that $\varphi_k$ depends on ν.
 #
 # Line 3 is the recursion for $v_{k+1}$. Write it as code and return $-\lambda\, v_K$. The product of a Hessian and a
 # vector is one `jax.jvp`, as in lesson 04.
@@ -728,9 +730,9 @@ plots.table(
 # of the query gradients at all points where an inner step begins:
 #
 # $$-\lambda\, v_K = \lambda \alpha \sum_{k=0}^{K-1} \Big[\prod_{j=k+1}^{K-1} \big(I - \alpha (H_j + \lambda I)\big)\Big]
-# \nabla f(\phi_k).$$
+# \nabla f(\varphi_k).$$
 #
-# Here $H_j$ is the Hessian of $h$ at $\phi_j$, and the factor of the last step stands on the left. Each factor damps
+# Here $H_j$ is the Hessian of $h$ at $\varphi_j$, and the factor of the last step stands on the left. Each factor damps
 # the directions in which $H_j + \lambda I$ has a curvature between 0 and $2 / \alpha$, and there is no inverse. The
 # inverse appears only in the limit of many steps. Once the loop has reached the minimum, all new factors are the same
 # matrix $I - \alpha (H + \lambda I)$, which damps away what the first steps have contributed. The sum of its powers is
@@ -762,7 +764,7 @@ def by_steps(theta, proximal_strength):
     return jax.lax.scan(step, (theta, jnp.zeros_like(theta)), length=2_001)[1]
 
 
-counts = np.unique(np.r_[1:10, np.geomspace(10, 160, 13).round().astype(int)])
+counts = np.r_[1:26, np.geomspace(26, 160, 9).round().astype(int)]
 
 
 def errors_by_steps(proximal_strength):
@@ -795,8 +797,8 @@ lesson_05.show_unconverged(counts, {"iMAML (exact solve)": by_inverse, "FO-B-MAM
 #
 # In float64 a tiny ν did no harm, as long as both solves began at the same point. Networks are trained in float32,
 # which keeps 24 binary digits, so that each number has an error of up to $2^{-24}$ of itself. If the two solutions are
-# rounded independently, the V of "What a small ν costs" applies with $\delta = 2^{-24}\,\lVert\phi_0\rVert$, where
-# $\phi_0$ is again the unperturbed solution. Independent errors in random directions add like the legs of a right
+# rounded independently, the V of "What a small ν costs" applies with $\delta = 2^{-24}\,\lVert\varphi_0\rVert$, where
+# $\varphi_0$ is again the unperturbed solution. Independent errors in random directions add like the legs of a right
 # triangle, which makes $R = \sqrt2\,\lambda$ for the forward and $\lambda/\sqrt2$ for the symmetric estimator. So every
 # constant of the formula is known before anything is measured in float32:
 
@@ -858,12 +860,13 @@ float32_prediction.reveal(2)
 lesson_05.show_v(perturbations, theory, in_float32[240])
 
 # %% [markdown]
-# No constant was fitted, and theory and measurement agree on the shape of the V, with the best ν within a factor of
+# Theory and measurement agree on the shape of the V, with the best ν within a factor of
 # three. On the left branch of each V the measured error is smaller than predicted. One reason is that $2^{-24}$ is the
 # largest relative error of a rounding and not a typical one. The symmetric estimator wins twice: its smallest error is
 # lower, and it is reached at a larger ν, farther away from rounding.
 #
-# Does the best ν depend on the number of inner steps? The table compares three choices of ν.
+# Does the best ν depend on the number of inner steps? The table compares two choices of ν with the best
+# one.
 
 # %% tags=["fold"]
 chosen, tiny_at = (np.abs(perturbations - perturbation).argmin() for perturbation in (0.003, 1e-5))
@@ -936,7 +939,7 @@ status = lesson_05.own_perturbation(my_task, network_loss, theta, my_perturbatio
 # and if it subtracts enough, there is no minimum left. The **three-point estimator** avoids this and is still of second
 # order. It solves at $0$, $\nu$ and $2\nu$:
 #
-# $$g_3 = \frac{\lambda}{2\nu}\,(3\phi_0 - 4\phi_\nu + \phi_{2\nu}).$$
+# $$g_3 = \frac{\lambda}{2\nu}\,(3\varphi_0 - 4\varphi_\nu + \varphi_{2\nu}).$$
 #
 # We compare all three estimators where everything can be computed by hand.
 
@@ -956,7 +959,7 @@ tried = np.geomspace(0.008, 0.8, 41)
 phi_exact = 0.5 * -1 / (0.5 + 1)  # the minimum for θ = 0 and λ = 1
 exact_1d = 1 / (0.5 + 1) * 3 * (phi_exact - 2)
 trap_errors = {}
-for estimator in ("forward", "three_point", "symmetric"):
+for estimator in ("forward", "symmetric", "three_point"):
 
     @jax.jit
     @jax.vmap
@@ -989,28 +992,28 @@ lesson_05.show_lost_minimum(tried, trap_errors)
 # %% [markdown]
 # ## Question: the error of three points
 #
-# On paper, about 10 minutes. Let $\phi_\nu$ have as many derivatives with respect to ν as you need.
+# On paper, about 10 minutes. Let $\varphi_\nu$ have as many derivatives with respect to ν as you need.
 #
 # 1. Derive the leading term of $g_3 - \nabla F$. Compare it with that of the symmetric estimator,
-#    $-\frac{\lambda}{6} \phi''' \nu^2$.
+#    $-\frac{\lambda}{6} \varphi''' \nu^2$.
 # 2. Which weighted mean of $g_3$ and $g_{\text{sym}}$ has an error of only $O(\nu^3)$?
 # 3. Would you use this mean?
 #
-# Write your answer into the next cell: a double click opens it.
+# Write your answer on paper, or into the next cell (a double click opens it).
 
 # %% [markdown] tags=["free-text"] question="05.three_points"
 # ### BEGIN SOLUTION
 # **1.** With all derivatives taken at zero,
 #
 # $$\begin{aligned}
-# \phi_\nu &= \phi_0 + \nu\, \phi' + \tfrac12 \nu^2 \phi'' + \tfrac16 \nu^3 \phi''' + O(\nu^4), \\
-# \phi_{2\nu} &= \phi_0 + 2\nu\, \phi' + 2 \nu^2 \phi'' + \tfrac86 \nu^3 \phi''' + O(\nu^4).
+# \varphi_\nu &= \varphi_0 + \nu\, \varphi' + \tfrac12 \nu^2 \varphi'' + \tfrac16 \nu^3 \varphi''' + O(\nu^4), \\
+# \varphi_{2\nu} &= \varphi_0 + 2\nu\, \varphi' + 2 \nu^2 \varphi'' + \tfrac86 \nu^3 \varphi''' + O(\nu^4).
 # \end{aligned}$$
 #
-# In $3\phi_0 - 4\phi_\nu + \phi_{2\nu}$ the terms with $\phi_0$ and $\phi''$ cancel, and
-# $-2\nu\, \phi' + \frac23 \nu^3 \phi''' + O(\nu^4)$ is left. Multiplied by $\frac{\lambda}{2\nu}$ this is
+# In $3\varphi_0 - 4\varphi_\nu + \varphi_{2\nu}$ the terms with $\varphi_0$ and $\varphi''$ cancel, and
+# $-2\nu\, \varphi' + \frac23 \nu^3 \varphi''' + O(\nu^4)$ is left. Multiplied by $\frac{\lambda}{2\nu}$ this is
 #
-# $$g_3 = -\lambda \phi' + \tfrac{\lambda}{3} \phi''' \nu^2 + O(\nu^3).$$
+# $$g_3 = -\lambda \varphi' + \tfrac{\lambda}{3} \varphi''' \nu^2 + O(\nu^3).$$
 #
 # By line 5 the first term is $\nabla F$. So the error is twice that of the symmetric estimator, with the opposite sign.
 #
@@ -1043,9 +1046,9 @@ lesson_05.show_lost_minimum(tried, trap_errors)
 #    reached.
 #
 # So training comes as close to a stationary point as the bias allows. We test this on eight quadratic tasks, with both
-# estimators and with FO-MAML, which uses $\nabla f(\phi_0)$ at the unperturbed solution. The meta-gradient of such
+# estimators and with FO-MAML, which uses $\nabla f(\varphi_0)$ at the unperturbed solution. The meta-gradient of such
 # tasks is known in closed form, and so is the Hessian of $F$, which is the mean of $J^\top A J$ with
-# $J = d\phi_0/d\theta$. The inner loops converge, so a bias is due to the method and to ν alone.
+# $J = d\varphi_0/d\theta$. The inner loops converge, so a bias is due to the method and to ν alone.
 
 # %%
 stationary_prediction = predict("05.stationary")
@@ -1113,9 +1116,9 @@ plots.table(
 # %% [markdown]
 # FO-MAML converges to a wrong point. Its bias is not an error of the inner solves, so solving more accurately would not
 # help. Where the estimators of FO-B-MAML converge, the norm of $\nabla F$ is about proportional to ν (forward) and to
-# $\nu^2$ (symmetric), the orders of their biases. This is the difference between a method that is biased and one that
-# has an error that you can make as small as you like, for more work. Line 1 assumed a Lipschitz constant $L$. For
-# networks the curvature of $F$ grows with its gradient and there is no useful $L$; that is the subject of lesson 06.
+# $\nu^2$ (symmetric), the orders of their biases. So FO-MAML's bias is fixed, whereas that of FO-B-MAML falls with ν, as
+# far as the accuracy of the solves allows. Line 1 assumed a Lipschitz constant $L$. For networks the curvature of $F$ can
+# grow with its gradient, so that no single useful $L$ exists; that is the subject of lesson 06.
 
 # %% [markdown]
 # ## Three fields, one formula
@@ -1124,19 +1127,19 @@ plots.table(
 # perturbed objective. When ν or θ changes, the minimum moves, but the gradient of the objective with respect to φ is
 # zero there, so only the explicit dependence on ν and θ counts:
 #
-# $$\frac{\partial \ell}{\partial \nu} = f(\phi_\nu), \qquad
-# \frac{\partial \ell}{\partial \theta} = \lambda\,(\theta - \phi_\nu).$$
+# $$\frac{\partial \ell}{\partial \nu} = f(\varphi_\nu), \qquad
+# \frac{\partial \ell}{\partial \theta} = \lambda\,(\theta - \varphi_\nu).$$
 #
-# At $\nu = 0$ the first of these is $f(\phi_0) = F(\theta)$. Mixed second derivatives do not depend on their order, so at
+# At $\nu = 0$ the first of these is $f(\varphi_0) = F(\theta)$. Mixed second derivatives do not depend on their order, so at
 # $\nu = 0$ we get line 5 without any Hessian:
 #
 # $$\nabla F = \frac{\partial}{\partial \theta} \frac{\partial \ell}{\partial \nu} =
-# \frac{\partial}{\partial \nu} \frac{\partial \ell}{\partial \theta} = -\lambda\, \frac{d\phi_\nu}{d\nu}.$$
+# \frac{\partial}{\partial \nu} \frac{\partial \ell}{\partial \theta} = -\lambda\, \frac{d\varphi_\nu}{d\nu}.$$
 #
 # - **Equilibrium propagation and the contrastive rule** add a *nudge* to the inner objective, which is $\beta$ times the
 #   evaluation loss, our $f$. They compute the derivative of the inner objective with respect to θ at two points, which
 #   are the solutions with and without the nudge, and divide the difference by $\beta$.
-# - **The penalty method F2SA** minimises the outer loss, again our $f$, plus $\gamma$ times the inner objective for a
+# - **The penalty method F2SA** minimizes the outer loss, again our $f$, plus $\gamma$ times the inner objective for a
 #   large $\gamma$. It computes the same derivative at this solution and at that of the inner problem alone, and
 #   multiplies the difference by $\gamma$.
 #
@@ -1173,7 +1176,7 @@ assert jnp.allclose(contrastive, forward, rtol=0, atol=1e-10)
 assert jnp.allclose(penalty, forward, rtol=0, atol=1e-10)
 
 # %% [markdown]
-# They agree to rounding, because the derivative of the inner objective with respect to θ is $\lambda(\theta - \phi)$, in
+# They agree to rounding, because the derivative of the inner objective with respect to θ is $\lambda(\theta - \varphi)$, in
 # which θ cancels from the difference. An error bound for one of them is therefore an error bound for all three.
 
 # %% [markdown]
@@ -1204,7 +1207,7 @@ progress("05")
 # - The condition for $-\nu$ is sufficient and not necessary. A positive ν has a milder condition of its own: the inner
 #   learning rate must stay below $2/(L_h + \lambda + \nu L_f)$, where $L_h$ is the largest curvature of $h$.
 # - Where $\lambda + \mu \le 0$, with $\mu$ the smallest curvature of $h$, the inner problem may have several minima or none.
-# - The four lines on convergence are for exact averages over all tasks. With sampled tasks the variance is added.
+# - The four lines on convergence are for exact averages over all tasks. With sampled tasks the variance of the estimates enters the bound too.
 #
 # ## Go further
 #

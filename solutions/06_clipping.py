@@ -51,14 +51,14 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # ## A harmless loss, and one inner step
 #
 # Let us begin with one task and one parameter. Support loss $h$ and query loss $f$ are the same function, a parabola
-# with a wave on it, and nothing about it looks dangerous. Its curvature $1 - 0.9 \cos \phi$ lies between $0.1$ and
+# with a wave on it, and nothing about it looks dangerous. Its curvature $1 - 0.9 \cos \varphi$ lies between $0.1$ and
 # $1.9$, so gradient descent on it may use any learning rate below $2 / 1.9$.
 #
-# $$h(\phi) = f(\phi) = \tfrac12 \phi^2 + 0.9 \cos \phi$$
+# $$h(\varphi) = f(\varphi) = \tfrac12 \varphi^2 + 0.9 \cos \varphi$$
 #
 # Now let the task adapt by one inner step before it is scored. The meta-objective is the query loss after this step:
 #
-# $$F(\theta) = f(\phi_1), \qquad \phi_1 = \theta - \alpha h'(\theta), \qquad \alpha = 0.3 .$$
+# $$F(\theta) = f(\varphi_1), \qquad \varphi_1 = \theta - \alpha h'(\theta), \qquad \alpha = 0.3 .$$
 
 # %%
 jax.config.update("jax_enable_x64", True)  # so that a check can be strict
@@ -100,6 +100,7 @@ plots.table(
     {f"|θ| ≤ {radius}": [largest[radius], ratio[radius]] for radius in largest},
     ["initialization", "largest |F″|", "largest |F″| / (1 + |F′|)"],
     title="The curvature has no bound, but relative to the gradient it has one",
+    caption="The 1 keeps the quotient finite where the gradient is zero.",
 )
 figures.before_and_after(wave, F, dF, ddF)
 assert [round(value, 1) for value in largest.values()] == [2.0, 3.5, 18.7, 74.8]
@@ -119,7 +120,7 @@ assert max(ratio.values()) < 0.57
 #
 # **Line 1.** The meta-gradient is the query gradient times one factor, as in lesson 02:
 #
-# $$F'(\theta) = \big(1 - \alpha h''(\theta)\big)\, f'(\phi_1) .$$
+# $$F'(\theta) = \big(1 - \alpha h''(\theta)\big)\, f'(\varphi_1) .$$
 
 # %%
 theta = np.linspace(-50, 50, 2_001)
@@ -169,20 +170,20 @@ check("06.curvature", meta_curvature)
 #
 # Both factors of line 1 depend on $\theta$, so the product rule gives two terms:
 #
-# $$F''(\theta) = \big(1 - \alpha h''(\theta)\big)^2 f''(\phi_1) \;-\; \alpha\, h'''(\theta)\, f'(\phi_1) .$$
+# $$F''(\theta) = \big(1 - \alpha h''(\theta)\big)^2 f''(\varphi_1) \;-\; \alpha\, h'''(\theta)\, f'(\varphi_1) .$$
 #
 # </details>
 
 # %% [markdown]
 # One of the two terms of line 2 contains only curvatures and is hence bounded. The other one contains the third
-# derivative of the support loss, multiplied by $\alpha$ and by the query gradient $f'(\phi_1)$, and that gradient
+# derivative of the support loss, multiplied by $\alpha$ and by the query gradient $f'(\varphi_1)$, and that gradient
 # grows with the distance from the minimum.
 #
 # **Line 3.** By line 1 the query gradient is a multiple of the meta-gradient,
-# $f'(\phi_1) = F'(\theta) / (1 - \alpha h''(\theta))$. The wave has $0.1 \le h'' \le L = 1.9$ and
+# $f'(\varphi_1) = F'(\theta) / (1 - \alpha h''(\theta))$. The wave has $0.1 \le h'' \le L = 1.9$ and
 # $|h'''| \le \rho = 0.9$, so that $\alpha L < 1$ and
 #
-# $$|\alpha\, h'''(\theta)\, f'(\phi_1)| \;\le\; \frac{\alpha \rho}{1 - \alpha L}\, |F'(\theta)| .$$
+# $$|\alpha\, h'''(\theta)\, f'(\varphi_1)| \;\le\; \frac{\alpha \rho}{1 - \alpha L}\, |F'(\theta)| .$$
 #
 # **Line 4.** Together, the bounded term and the growing one give
 #
@@ -210,12 +211,12 @@ assert (np.abs(alpha * h3 * f1) <= wave_l1 * np.abs(dF(theta)) + 1e-12).all()  #
 # ## The proximal objective, in three lines
 #
 # Is this a peculiarity of MAML? It is not. The objective of lessons 04 and 05, in which adaptation runs to the minimum
-# $\phi^*$ of $h(\phi) + \frac{\lambda}{2} (\phi - \theta)^2$, behaves in the same way.
+# $\varphi^*$ of $h(\varphi) + \frac{\lambda}{2} (\varphi - \theta)^2$, behaves in the same way.
 #
-# 1. At the minimum $h'(\phi^*) + \lambda (\phi^* - \theta) = 0$. By implicit differentiation
-#    $\phi^*$ has the derivative $J = \lambda / (\lambda + h''(\phi^*))$, so $F' = J f'(\phi^*)$.
-# 2. Differentiating once more, with $\frac{dJ}{d\theta} = -\frac{h'''(\phi^*)}{\lambda + h''(\phi^*)} J^2$, gives
-#    $F'' = J^2 f''(\phi^*) - \frac{h'''(\phi^*)}{\lambda + h''(\phi^*)}\, J\, F'$.
+# 1. At the minimum $h'(\varphi^*) + \lambda (\varphi^* - \theta) = 0$. By implicit differentiation
+#    $\varphi^*$ has the derivative $J = \lambda / (\lambda + h''(\varphi^*))$, so $F' = J f'(\varphi^*)$.
+# 2. Differentiating once more, with $\frac{dJ}{d\theta} = -\frac{h'''(\varphi^*)}{\lambda + h''(\varphi^*)} J^2$, gives
+#    $F'' = J^2 f''(\varphi^*) - \frac{h'''(\varphi^*)}{\lambda + h''(\varphi^*)}\, J\, F'$.
 # 3. If $h$ is convex then $0 < J \le 1$, and therefore $|F''| \le L + \frac{\rho}{\lambda} |F'|$.
 #
 # Again a third derivative of the support loss meets the meta-gradient. A weaker proximal term gives a larger $L_1$,
@@ -284,7 +285,8 @@ assert abs(mean_curvature) <= wave_l0 + wave_l1 * zeta + wave_l1 * abs(mean_grad
 # step. Let $g = |F'(\theta)|$ be its size there, and $L_g = L_0 + L_1 g$ the curvature that line 4 allows.
 #
 # **Line 5.** Line 4 is a differential inequality: along a path, $|F'|$ grows by at most $L_0 + L_1 |F'|$ for each unit
-# of length. Solving it shows that at a distance $t$ the allowed curvature has grown at most exponentially,
+# of length. So the allowed curvature $u = L_0 + L_1 |F'|$ grows by at most $L_1 u$ for each unit of length, and at a
+# distance $t$ it has grown at most exponentially,
 #
 # $$L_0 + L_1 |F'(\theta \pm t)| \;\le\; L_g\, e^{L_1 t} .$$
 #
@@ -405,8 +407,8 @@ assert (height(theta - eta * signed) - before <= -0.7 * eta * size**2 + 1e-9).al
 # %% [markdown]
 # ### A cliff
 #
-# Plain descent pays dearly where the query loss is steep on one side. Take $f(\phi) = e^\phi - \phi$, with the
-# support loss $h(\phi) = \frac12 \phi^2$. One inner step takes $\theta$ to $0.7\,\theta$, hence
+# Plain descent pays dearly where the query loss is steep on one side. Take $f(\varphi) = e^\varphi - \varphi$, with the
+# support loss $h(\varphi) = \frac12 \varphi^2$. One inner step takes $\theta$ to $0.7\,\theta$, hence
 # $F(\theta) = e^{0.7 \theta} - 0.7\,\theta$. Its curvature is exactly $0.49 + 0.7\, F'(\theta)$, so line 4 holds with
 # $L_0 = 0.49$ and $L_1 = 0.7$, and with equality on the steep side. (Here $h''' = 0$. The curvature grows because that of
 # the query loss does. Lines 5 to 8 use only the bound of line 4, wherever it comes from.)
@@ -518,7 +520,7 @@ assert counts["plain, safe"].max() < most and counts["plain, best"][-1] > 5 * co
 
 # %% [markdown]
 # From left to right the gradient at the initialization grows more than a hundredfold. With the safe learning rate the
-# number of plain steps grows in proportion, and even with hindsight about the learning rate it grows more than tenfold.
+# number of plain steps grows in proportion, and even with the best learning rate in hindsight it grows more than tenfold.
 # Clipped descent needs a few steps more, because the minimum is farther away.
 #
 # ## Does clipping always win?
@@ -588,10 +590,10 @@ assert quotient.min() > 0.09 and quotient.max() < 0.82  # hence every learning r
 assert (np.abs(theta - 1.2 * quotient * theta) < theta).all()
 
 # %% [markdown]
-# On the wave the curvature is large and positive, then large and negative, in turn, and over the way to the minimum
-# this cancels. The gradient stays between two fixed multiples of the distance, and so does a plain step, which is just
-# what one wants. (The best learning rate in the table is even larger than the condition allows everywhere. Some of its
-# steps may lead away from the minimum, and the run converges all the same.) On the cliff nothing cancels. There the
+# On the wave the curvature alternates between large positive and large negative values, which cancel on the way to the
+# minimum. The gradient stays between two fixed multiples of the distance, and so does a plain step, which is just
+# what one wants. (The best learning rate in the table is above $2/0.82 \approx 2.4$, up to which every step is sure to come
+# nearer. Some of its steps may lead away from the minimum, and the run converges all the same.) On the cliff nothing cancels. There the
 # gradient itself is out of proportion to the distance, and that is the situation in which bounded steps help.
 #
 # ## Noise: why normalization needs momentum
@@ -699,8 +701,8 @@ check("06.sngdm", sngdm_step)
 #
 # $$\frac{\lVert g(\theta_t + d_t) - g(\theta_t) \rVert}{\lVert d_t \rVert} .$$
 #
-# The distance must be short. Where the gradient is large it changes almost completely within one whole step, so that the
-# quotient for a whole step would be about the norm of the gradient divided by the length of the step.
+# The distance must be short. Where the gradient is large, after one whole step it has little in common with what it was,
+# so the quotient for a whole step would be about the norm of the gradient divided by the length of the step.
 
 # %%
 jax.config.update("jax_enable_x64", False)  # training runs in float32
@@ -758,7 +760,7 @@ assert 1.2 < exponent < 2 and correlation > 0.7 and norms.max() > 1e3 * norms.mi
 # %% [markdown]
 # Each dot is one outer step. The smoothness grows with the gradient over more than three powers of ten, as it did for
 # one parameter, but here it grows faster than in proportion. For the wave the derivative $J = 1 - \alpha h''$ of
-# adaptation lay between $1 - \alpha L$ and 1. In a network $J = \partial\phi_K / \partial\theta$ can be large, and it
+# adaptation lay between $1 - \alpha L$ and 1. In a network $J = \partial\varphi_K / \partial\theta$ can be large, and it
 # enters the gradient once but the curvature twice, in the term $J^2 f''$ of lesson 02. The gradients in the upper
 # right corner are rare, and they decide which learning rate plain descent could use.
 #
@@ -778,8 +780,8 @@ assert 1.2 < exponent < 2 and correlation > 0.7 and norms.max() > 1e3 * norms.mi
 #
 # The two explanations need two control runs. In both, Adam works out two steps at each outer step, from the same
 # parameters: `plain` from the gradients as they are, and `clipped` from the clipped ones, each with averages of its own.
-# What is the step that the run really takes? One run must differ from the unclipped one *in nothing but the length* of
-# its steps, the other *in nothing but the direction*.
+# From these two, compute the step that each control run takes. The first run must differ from the unclipped one *in
+# nothing but the length* of its steps, the second *in nothing but their direction*.
 
 
 # %% tags=["exercise"] exercise="06.control"
@@ -807,7 +809,7 @@ check("06.control", controls)
 
 # %% [markdown]
 # Now the experiment: 500 outer steps on batches of five tasks, each run with five seeds. Say what you expect of the two
-# controls. The training takes some seconds, with a bar.
+# controls. The training takes some seconds, and a bar shows how far it is.
 
 # %%
 control_prediction = predict("06.control")
@@ -881,7 +883,7 @@ assert np.median(spiked) < 20 and spiked.max() > 100 * np.median(spiked)
 assert (norms[0] > 1).mean() > 0.5 and norms[0].max() > 100
 
 # %% [markdown]
-# Compare the medians, for single runs scatter widely, and even a clipped one can diverge. In the median the clipped
+# Compare the medians, because single runs scatter widely, and even a clipped one can diverge. In the median the clipped
 # runs end at a loss less than half of what any unclipped learning rate reaches. With the smaller learning rates the
 # loss does not explode, but it hardly falls. The second panel shows what clipping removes. Now and then a
 # meta-gradient is more than a hundred times as large as most of the others. Clipping at norm 1 shortens more
@@ -895,7 +897,7 @@ assert (norms[0] > 1).mean() > 0.5 and norms[0].max() > 100
 #
 # ## What a spike does to Adam
 #
-# For each coordinate $g$ of the gradient Adam keeps two averages over time, which are called its moments,
+# Here $g$ is one coordinate of the gradient. For each of them Adam keeps two averages over time, which are called its moments,
 #
 # $$m \leftarrow \beta_1\, m + (1 - \beta_1)\, g, \qquad v \leftarrow \beta_2\, v + (1 - \beta_2)\, g^2,$$
 #
@@ -933,11 +935,10 @@ assert np.ptp(positions["10,000 times"][200:]) < 2
 # A spike does two kinds of harm. It carries every parameter that it touches about thirty learning rates away, in the
 # direction of one bad gradient. Afterwards the second moment $v$, of which each step keeps the fraction $\beta_2$,
 # remembers the spike for thousands of steps, and while it does, all steps are too short. If the gradient is clipped
-# before Adam sees it, neither happens.
+# to about its usual norm before Adam sees it, neither happens.
 
 # %% [markdown]
-# Why is the distance the same for both spikes? (Early in a run Adam also corrects a bias of its moments. Late in a run
-# this has worn off.) Suppose that the moments are zero when a single gradient $s \ne 0$ arrives, and that all gradients
+# Why is the distance the same for both spikes? Suppose that the moments are zero when a single gradient $s \ne 0$ arrives, and that all gradients
 # after it are zero. In the step in which the spike arrives, $m_0 = (1 - \beta_1)\, s$ and $v_0 = (1 - \beta_2)\, s^2$.
 # Afterwards both decay, $m_n = \beta_1^n\, m_0$ and $v_n = \beta_2^n\, v_0$. So the lengths $m_n / \sqrt{v_n}$ of the
 # steps form a geometric series, and in units of the learning rate their sum is
@@ -953,7 +954,8 @@ print(f"One spike carries Adam {distance:.0f} learning rates away.")
 # %% [markdown]
 # The size $s$ of the spike has cancelled out. So a gradient a hundred times too large carries Adam about as far as one
 # ten thousand times too large, as in the figure; the larger one is remembered for longer. After clipping, no gradient
-# is much larger than those around it.
+# is much larger than those around it. (Early in a run Adam also corrects a bias of its moments. By the time of the spike
+# this has worn off.)
 #
 # ## What to take away
 #
@@ -976,7 +978,7 @@ progress("06")
 # %% [markdown]
 # ## Limits
 #
-# - Generalized smoothness is proved here for losses whose second and third derivatives are bounded, with $\alpha L < 1$ or
+# - $(L_0, L_1)$-smoothness is proved here for losses whose second and third derivatives are bounded, with $\alpha L < 1$ or
 #   a convex support loss. For the network the smoothness is measured, on one run and along the step taken, not along the
 #   direction of largest curvature. There it grows faster than $L_0 + L_1 \lVert \nabla F \rVert$, so lines 5 to 8 do
 #   not cover the network; a clipped step has a bounded length all the same.
@@ -999,4 +1001,4 @@ progress("06")
 # - A. Cutkosky, H. Mehta. *Momentum improves normalized SGD.* ICML 2020.
 #   [arXiv 2002.03305](https://arxiv.org/abs/2002.03305). Average first, then normalize.
 # - K. Ji, J. Yang, Y. Liang. *Theoretical convergence of multi-step model-agnostic meta-learning.* JMLR 2022.
-#   [arXiv 2002.07836](https://arxiv.org/abs/2002.07836). A smoothness of multi-step MAML that contains the gradient.
+#   [arXiv 2002.07836](https://arxiv.org/abs/2002.07836). A bound on the curvature of multi-step MAML that contains the norm of the gradient.

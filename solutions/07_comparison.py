@@ -45,20 +45,20 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # one task they are as follows, and over many tasks each is the mean:
 #
 # $$\begin{aligned}
-# F_{\text{MAML}}(\theta) &= f(\phi_K), & \phi_{k+1} &= \phi_k - \alpha \nabla h(\phi_k), \quad \phi_0 = \theta, \\
-# F_{\text{prox}}(\theta) &= f(\phi^*), & \phi^* &= \arg\min_\phi\; h(\phi) + \tfrac{\lambda}{2} \lVert \phi - \theta \rVert^2 .
+# F_{\text{MAML}}(\theta) &= f(\varphi_K), & \varphi_{k+1} &= \varphi_k - \alpha \nabla h(\varphi_k), \quad \varphi_0 = \theta, \\
+# F_{\text{prox}}(\theta) &= f(\varphi^*), & \varphi^* &= \arg\min_\varphi\; h(\varphi) + \tfrac{\lambda}{2} \lVert \varphi - \theta \rVert^2 .
 # \end{aligned}$$
 #
 # | method | direction against which it steps | objective | lesson |
 # |---|---|---|---|
-# | MAML | $(I - \alpha H_0) \cdots (I - \alpha H_{K-1})\, \nabla f(\phi_K)$ | $F_{\text{MAML}}$ | 02 |
-# | FO-MAML | $\nabla f(\phi_K)$ | $F_{\text{MAML}}$, approximately | 03 |
-# | Reptile | $\theta - \phi_K$ | judged on $F_{\text{MAML}}$ | 03 |
-# | iMAML | the solution $g$ of $(I + H / \lambda)\, g = \nabla f(\phi^*)$ | $F_{\text{prox}}$ | 04 |
-# | FO-B-MAML forward | $\lambda\, (\phi^*_0 - \phi^*_\nu) / \nu$ | $F_{\text{prox}}$ | 05 |
-# | FO-B-MAML symmetric | $\lambda\, (\phi^*_{-\nu} - \phi^*_\nu) / (2 \nu)$ | $F_{\text{prox}}$ | 05 |
+# | MAML | $(I - \alpha H_0) \cdots (I - \alpha H_{K-1})\, \nabla f(\varphi_K)$ | $F_{\text{MAML}}$ | 02 |
+# | FO-MAML | $\nabla f(\varphi_K)$ | $F_{\text{MAML}}$, approximately | 03 |
+# | Reptile | $\theta - \varphi_K$ | judged on $F_{\text{MAML}}$ | 03 |
+# | iMAML | the solution $g$ of $(I + H / \lambda)\, g = \nabla f(\varphi^*)$ | $F_{\text{prox}}$ | 04 |
+# | FO-B-MAML forward | $\lambda\, (\varphi^*_0 - \varphi^*_\nu) / \nu$ | $F_{\text{prox}}$ | 05 |
+# | FO-B-MAML symmetric | $\lambda\, (\varphi^*_{-\nu} - \varphi^*_\nu) / (2 \nu)$ | $F_{\text{prox}}$ | 05 |
 #
-# $H_k$ and $H$ are the Hessians of $h$ at $\phi_k$ and at $\phi^*$, and in the last two rows $\phi^*_\nu$ is the
+# $H_k$ and $H$ are the Hessians of $h$ at $\varphi_k$ and at $\varphi^*$, and in the last two rows $\varphi^*_\nu$ is the
 # minimum with the perturbation $\nu f$ added. The methods differ in what one step costs, too. As before, a
 # Hessian-vector product counts as two gradients, and an inner step on $\nu f + h$ as two.
 #
@@ -213,7 +213,8 @@ def compare(run, cost, grid, budget, tuning_seed, seeds):
 
     Returns:
       Dictionary method -> array of shape [3], the lowest, the median
-      and the highest error. The chosen configuration does not diverge.
+      and the highest error. A configuration that diverges is never
+      chosen, and a number of steps is rounded down.
     """
     ### BEGIN SOLUTION
     report = {}
@@ -300,7 +301,7 @@ assert 0.4 < np.median(_again) < 2.5 and entry["outer_steps"] % 16 == 0
 # ## Does clipping matter?
 #
 # Lesson 06 found that a few huge meta-gradients can spoil a run of MAML. In this comparison clipping is one axis of
-# everybody's grid, so we can ask for each method how much it gains.
+# the grid of every method, so we can ask for each how much it gains.
 
 # %%
 clipping_prediction = predict("07.clipping")
@@ -332,9 +333,9 @@ assert all(
 # a little and Reptile nothing, and FO-MAML's best run is one without clipping. On digits the norm of the meta-gradient
 # hardly ever exceeds 1, except for iMAML, so there is little to clip.
 #
-# Suppose that nobody's meta-gradient had been clipped. All methods would have been treated alike. Yet by these validation
+# Suppose that no meta-gradient had been clipped. All methods would have been treated alike. Yet by these validation
 # errors, each from a single seed, MAML would have stood behind four others on sine curves. Such a comparison is not fair,
-# because it withholds from one method what it needs. What a method needs belongs in everybody's grid.
+# because it withholds from one method what it needs. If one method needs a setting, offer it to all of them.
 
 # %% [markdown]
 # ## Exercise: design the control
@@ -600,14 +601,14 @@ assert figures.at_the_end(figures.SINES)[comparison.AS_PUBLISHED][0] > 2 * _publ
 # %% [markdown]
 # By the medians the settings matter more here. With the common adaptation of ten steps, MAML with the published
 # settings ends at about twice the error of tuned MAML, and behind tuned FO-MAML with every seed. With its own
-# adaptation, the single step for which it was trained, its error is more than twice as large as with ten. This is not a
+# adaptation, the single step for which it was trained, its error is more than twice that with ten. This is not a
 # verdict on the paper, which trained on more tasks than this budget pays for. It shows how misleading a comparison can
 # be in which one method is tuned and another runs with the settings of its paper.
 
 # %% [markdown]
-# ## Digits that nobody trained on
+# ## Digits that no network was trained on
 #
-# The second distribution is MNIST-1D: signals of length 40 that look like handwritten digits drawn as a line. The
+# The second distribution is MNIST-1D: signals of length 40, each made from the shape of a digit, drawn as a curve. The
 # labels of a task are in random order, so nothing can be known before adaptation, and guessing is wrong two times in
 # three. A simple baseline needs no training at all. The **nearest mean** assigns a signal to the class whose five
 # examples have the nearest average. The features in which it measures distance, and how much the signals are smoothed
@@ -664,13 +665,13 @@ figures.chosen(figures.DIGITS, tuple(comparison.ROWS))
 # %% [markdown]
 # ## Which budget?
 #
-# The ranking holds for one budget, counted in one unit. Move the slider. **Who leads after a quarter of the budget,
-# who halfway, and who at the end? Does the answer change when the budget is seconds instead of gradients?** The whole
+# The ranking holds for one budget, counted in one unit. Move the slider. **Which method leads after a quarter of the
+# budget, which halfway, and which at the end? Does the answer change when the budget is seconds instead of gradients?** The whole
 # budget in seconds is the time in which the quickest method spends all its gradients.
 
 # %%
 tasks, units = ["sine curves", "digits"], ["gradients", "seconds"]
-spent = (0.25, 1.0, 0.125, 0.25)
+spent = (0.125, 1.0, 0.125, 0.25)
 explore(figures.explored, figures.SEEN, task=tasks, spent=spent, unit=units)
 
 # %% tags=["fold"]
@@ -718,13 +719,12 @@ assert 2 * _falling == len(_curves)
 # On sine curves FO-MAML has the lowest median after a quarter of the gradients, Reptile halfway and MAML at the end. If
 # seconds are counted, Reptile is still ahead at the end, because on the machine of the record a gradient takes a little
 # longer within MAML than within Reptile. On digits FO-B-MAML forward has the lowest median after a quarter of the
-# gradients and at the end, and FO-MAML halfway. After an eighth, before the slider begins, it is MAML, which is fourth
-# at the end. If seconds are counted on digits, FO-B-MAML forward ends ahead of FO-MAML with every seed.
+# gradients and at the end, and FO-MAML halfway. After an eighth it is MAML, which is fourth at the end. If seconds are counted on digits, FO-B-MAML forward ends ahead of FO-MAML with every seed.
 #
 # Where gradients are counted, do not read too much into these leads. At the end five seeds do not separate the first
 # two methods on either distribution, and after a quarter and halfway the ranges of the first two overlap as well. All
-# the same, other budgets would have made other headlines. So a report should say for which budget it speaks, and show
-# the way there.
+# the same, with another budget another method would have led. So a report should name its budget, and show the errors
+# on the way to it.
 
 # %% [markdown]
 # ## Memory
@@ -880,7 +880,7 @@ assert figures.trial().strength > max(_sines.strengths + _digits.strengths) and 
 # The count agrees with the table at the top for MAML, FO-MAML and Reptile. For the other three it is a few gradients
 # higher, because the library takes a few more than the formulas say, for instance at the end of its solves. MAML has no
 # error for its own objective and a large one for the other. So the two objectives have different gradients, and a
-# method should be read in the plot of its own. Where your star lies clearly below the grey line, no shown method
+# method should be read in the plot of its own objective. Where your star lies clearly below the grey line, no shown method
 # dominates yours.
 #
 # For its own objective iMAML dominates both forms of FO-B-MAML on these tasks, because it is cheaper and its error is
@@ -905,7 +905,7 @@ assert figures.trial().strength > max(_sines.strengths + _digits.strengths) and 
 # | gradients are scarce | FO-MAML first | it costs a third, led early on sine curves, and was not separated from the best on digits |
 # | an outer step has to be as cheap as possible | Reptile | it is the cheapest, and was second on sine curves, but last on digits |
 # | the bias of FO-MAML is too large, and MAML is ruled out by its second derivatives or by a large $K$ | FO-B-MAML | its memory does not grow with $K$, its bias vanishes with $\nu$ where inner loops converge, and its forward form had the lowest median on digits |
-# | inner problems can be solved well | iMAML | it was nearly exact on quadratic tasks, but far behind on sine curves, where its inner loops did not converge, and behind on digits even with 100 inner steps, where they did |
+# | inner problems can be solved well | iMAML | it was nearly exact on quadratic tasks (with networks it was far behind on sine curves, where its inner loops did not converge, and behind on digits, where those of 100 steps did) |
 # | MAML does not fit into memory | rematerialize before you change the method | the gradient stays exact |
 #
 # What is true of **FO-B-MAML**, then? On the quadratic tasks it reached a stationary point of its objective without
@@ -925,8 +925,8 @@ assert figures.trial().strength > max(_sines.strengths + _digits.strengths) and 
 #
 # - Fix the budget, the grid and the roles of validation and test tasks before the runs, report the range over seeds, and
 #   compare methods seed by seed where they share the seeds.
-# - What a method needs belongs in everybody's grid. By their lowest validation errors on sine curves MAML is fifth of six if
-#   nobody clips, and first if everybody does.
+# - If one method needs a setting, offer it to all of them. By their lowest validation errors on sine curves MAML is fifth
+#   of six if none is clipped, and first if all are.
 # - A control that could refute an explanation tells more than another run that confirms it.
 # - A smaller bias does not promise a smaller error. The order changes with the task distribution, the budget and its unit.
 # - Tune simple baselines too: on digits the nearest mean beats three of six meta-gradients.

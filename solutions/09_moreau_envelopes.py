@@ -13,7 +13,7 @@
 # %% [markdown] tags=["opening"]
 # **Afterwards you can**
 #
-# - **explain** what a Moreau envelope does to a loss, and why its gradient is $\lambda\, (\theta - \phi^*)$,
+# - **explain** what a Moreau envelope does to a loss, and why its gradient is $\lambda\, (\theta - \varphi^*)$,
 # - **derive** where training on envelopes converges, and how this differs from iMAML,
 # - **implement** the anchored iteration, and **predict** when it diverges,
 # - **measure** how inner accuracy and noise limit training, and tell one from the other,
@@ -27,7 +27,7 @@
 # - $z_k$: points of the anchored iteration
 # - $\mu$: smallest curvature of the meta-objective, and in the last exercise of the loss
 # - $\hat\theta$: initialization at which training converges
-# - $h', h'', h'''$: derivatives of a loss of one parameter, at $\phi^*$
+# - $h', h'', h'''$: derivatives of a loss of one parameter, at $\varphi^*$
 
 # %% tags=["imports"]
 import jax  # this cell loads JAX and the course, which takes a few seconds
@@ -46,11 +46,11 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # %% [markdown]
 # ## Count the proximal term too
 #
-# In lesson 04 adaptation led to the minimum $\phi^*$ of the support loss plus a proximal term. The meta-objective was
+# In lesson 04 adaptation led to the minimum $\varphi^*$ of the support loss plus a proximal term. The meta-objective was
 # the *query* loss at this minimum, and its gradient needed a linear solve. Now suppose that there is only one loss for
 # each task, so that support and query loss are the same function $h$. This is natural when a task has no data to spare
 # for a query set. With a single loss there is another natural meta-objective, which is the loss *plus the proximal
-# term* at $\phi^*$. It is the lowest value of the very quantity that adaptation minimizes.
+# term* at $\varphi^*$. It is the lowest value of the very quantity that adaptation minimizes.
 #
 # The figure shows this for a loss of one parameter. Its first panel has the proximal objective of one initialization
 # $\theta$. The lowest value is plotted in the second panel, for every $\theta$, and this curve is the **Moreau
@@ -71,13 +71,13 @@ _value, _adapted = figures.envelope(np.abs, 2.0, _theta)
 assert np.allclose(2.0 * (_theta - _adapted), np.clip(2.0 * _theta, -1, 1), atol=1e-2)  # clipping
 
 # %% [markdown]
-# The envelope never lies above the loss. The minimum is taken over all $\phi$, and $\phi = \theta$ is one of them, where
+# The envelope never lies above the loss. The minimum is taken over all $\varphi$, and $\varphi = \theta$ is one of them, where
 # the proximal term is zero. Loss and envelope have the same lowest value at the same place. With a small proximal
-# strength the wiggles nearly disappear, and what remains are small kinks, where $\phi^*$ jumps from one valley to the
+# strength the wiggles nearly disappear, and what remains are small kinks, where $\varphi^*$ jumps from one valley to the
 # next. With a large proximal strength the kinks vanish and the wiggles return.
 #
 # The dotted line is the tangent of $F$ at $\theta$. Its slope is the number above the first panel,
-# $\lambda\, (\theta - \phi^*)$. So to know the gradient of the envelope it is enough to know where the minimum *is*. The
+# $\lambda\, (\theta - \varphi^*)$. So to know the gradient of the envelope it is enough to know where the minimum *is*. The
 # next section shows why.
 #
 # The absolute value has a kink, and its envelope has none. This envelope is known as the Huber loss, and its gradient
@@ -128,13 +128,13 @@ def minimum(theta, proximal_strength):
 theta, proximal_strength = jnp.array([1.0, 0.3]), 1.5
 
 # %% [markdown]
-# **Line 1, the envelope.** The lowest value of the proximal objective, taken at $\phi^*(\theta)$, is
+# **Line 1, the envelope.** The lowest value of the proximal objective, taken at $\varphi^*(\theta)$, is
 #
-# $$F(\theta) = h(\phi^*) + \frac{\lambda}{2} \lVert \phi^* - \theta \rVert^2 .$$
+# $$F(\theta) = h(\varphi^*) + \frac{\lambda}{2} \lVert \varphi^* - \theta \rVert^2 .$$
 #
-# **Line 2, the chain rule.** With $J = \partial \phi^* / \partial \theta$, the three ways contribute
+# **Line 2, the chain rule.** With $J = \partial \varphi^* / \partial \theta$, the three ways contribute
 #
-# $$\nabla F(\theta) = J^\top \nabla h(\phi^*) + J^\top \lambda\, (\phi^* - \theta) + \lambda\, (\theta - \phi^*) .$$
+# $$\nabla F(\theta) = J^\top \nabla h(\varphi^*) + J^\top \lambda\, (\varphi^* - \theta) + \lambda\, (\theta - \varphi^*) .$$
 
 
 # %%
@@ -162,13 +162,13 @@ assert jnp.allclose(central(F), sum(ways), atol=1e-7)  # line 2
 # %% [markdown]
 # **Line 3, collect what contains $J$.**
 #
-# $$\nabla F(\theta) = J^\top \big[\nabla h(\phi^*) + \lambda\, (\phi^* - \theta)\big] + \lambda\, (\theta - \phi^*) .$$
+# $$\nabla F(\theta) = J^\top \big[\nabla h(\varphi^*) + \lambda\, (\varphi^* - \theta)\big] + \lambda\, (\theta - \varphi^*) .$$
 #
 # **Line 4, stationarity.** The bracket is the gradient of the proximal objective at its own minimum, so it is zero.
 # What remains is the direct dependence alone. That the bracket is zero also says that the gradient of the loss at
-# $\phi^*$ equals $\lambda\, (\theta - \phi^*)$:
+# $\varphi^*$ equals $\lambda\, (\theta - \varphi^*)$:
 #
-# $$\boxed{\;\nabla F(\theta) = \lambda\, (\theta - \phi^*) = \nabla h(\phi^*)\;}$$
+# $$\boxed{\;\nabla F(\theta) = \lambda\, (\theta - \varphi^*) = \nabla h(\varphi^*)\;}$$
 
 # %% tags=["fold"]
 share = jnp.linalg.norm(ways[0] + ways[1]) / jnp.linalg.norm(central(F))
@@ -197,10 +197,10 @@ figures.two_ways()
 # *Danskin's theorem*.
 #
 # Where exactly did lesson 04 need the solve? Its objective lacks the proximal term, so lines 2 and 3 keep only the
-# first contribution, $J^\top \nabla h(\phi^*)$, and nothing cancels it. For one task, the two gradients contain the
+# first contribution, $J^\top \nabla h(\varphi^*)$, and nothing cancels it. For one task, the two gradients contain the
 # same vector:
 #
-# $$\nabla F_\text{Moreau} = \nabla h(\phi^*), \qquad\qquad \nabla F_\text{prox} = J^\top\, \nabla h(\phi^*) .$$
+# $$\nabla F_\text{Moreau} = \nabla h(\varphi^*), \qquad\qquad \nabla F_\text{prox} = J^\top\, \nabla h(\varphi^*) .$$
 #
 # If the query loss $f$ is another function than $h$, counting the proximal term does not help. The bracket of line 3
 # then contains $\nabla f$ in place of $\nabla h$, and it is not zero. One loss in both roles is what makes the
@@ -246,9 +246,9 @@ def moreau_gradient(loss, minimize, batches, params, proximal_strength):
 check("09.moreau_gradient", moreau_gradient)
 
 # %% [markdown]
-# Compare this with **Reptile** from lesson 03, which steps against $\theta - \phi_K$, where $\phi_K$ comes from $K$
+# Compare this with **Reptile** from lesson 03, which steps against $\theta - \varphi_K$, where $\varphi_K$ comes from $K$
 # plain gradient steps. Lesson 04 found that $K$ gradient steps with the inner learning rate $\alpha$ end near the
-# minimum $\phi^*$ that belongs to $\lambda \approx 1/(\alpha K)$. So if Reptile is given all the data of a task in one
+# minimum $\varphi^*$ that belongs to $\lambda \approx 1/(\alpha K)$. So if Reptile is given all the data of a task in one
 # set, its direction should be nearly that of the Moreau objective's gradient. The next cell measures the angle between
 # the two for our sine curve. A cosine of 1 would mean the same direction.
 
@@ -275,8 +275,8 @@ _task = ml.Task(*2 * [ml.tasks.quadratic.QuadraticBatch(np.full([1, 1, 1], _a), 
 assert np.isclose(ml.theory.moreau(_task, 1.0).tasks.query.hessian, _gradients[1])
 
 # %% [markdown]
-# Lesson 04 found that $\phi^* - m = J\,(\theta - m)$ with $J = \lambda / (\lambda + a)$. Hence the gradient
-# $\lambda\, (\theta - \phi^*)$ is
+# Lesson 04 found that $\varphi^* - m = J\,(\theta - m)$ with $J = \lambda / (\lambda + a)$. Hence the gradient
+# $\lambda\, (\theta - \varphi^*)$ is
 #
 # $$\lambda\, (1 - J)\, (\theta - m) = \frac{\lambda a}{\lambda + a}\, (\theta - m) = a J\, (\theta - m).$$
 #
@@ -284,7 +284,7 @@ assert np.isclose(ml.theory.moreau(_task, 1.0).tasks.query.hessian, _gradients[1
 # it is. A steep one loses its steepness, because adaptation solves it anyway. In lesson 03 training converged to a
 # weighted mean of the tasks' minima, and the *weight* of a task was the factor before $(\theta - m)$ in its gradient.
 # For a quadratic this factor is the curvature of the objective, which the figure above shows for three objectives. The
-# table has the formulas. The weight of iMAML contains $J$ once more, for its gradient is $J\, \nabla h(\phi^*)$:
+# table has the formulas. The weight of iMAML contains $J$ once more, for its gradient is $J\, \nabla h(\varphi^*)$:
 #
 # | objective | weight of a task |
 # |---|---|
@@ -300,10 +300,10 @@ assert np.isclose(ml.theory.moreau(_task, 1.0).tasks.query.hessian, _gradients[1
 # %% [markdown]
 # ## Exercise: where training converges
 #
-# In several dimensions $h_i(\phi) = \frac12 (\phi - m_i)^\top H_i\, (\phi - m_i)$.
+# In several dimensions $h_i(\varphi) = \frac12 (\varphi - m_i)^\top H_i\, (\varphi - m_i)$.
 #
-# - **Line 1.** $\phi_i^* - m_i = J_i\, (\theta - m_i)$ with $J_i = \lambda\, (H_i + \lambda I)^{-1}$, from lesson 04.
-# - **Line 2.** $\nabla F_i(\theta) = \lambda\, (\theta - \phi_i^*)$.
+# - **Line 1.** $\varphi_i^* - m_i = J_i\, (\theta - m_i)$ with $J_i = \lambda\, (H_i + \lambda I)^{-1}$, from lesson 04.
+# - **Line 2.** $\nabla F_i(\theta) = \lambda\, (\theta - \varphi_i^*)$.
 # - **Line 3** is yours: put line 1 into line 2, and find the $\theta$ at which the mean of these gradients over the
 #   tasks is zero.
 
@@ -344,16 +344,16 @@ check("09.moreau_point", moreau_point)
 # </details>
 
 # %% [markdown]
-# For other losses too, wherever $\phi^*$ does not jump, the Hessian of the envelope is
-# $W = \lambda H\, (H + \lambda I)^{-1}$, with $H$ taken at $\phi^*$. To see this, differentiate the gradient
-# $\lambda\, (\theta - \phi^*)$ once more. The result is $\lambda\, (I - J)$, where $J$ is still
+# For other losses too, wherever $\varphi^*$ does not jump, the Hessian of the envelope is
+# $W = \lambda H\, (H + \lambda I)^{-1}$, with $H$ taken at $\varphi^*$. To see this, differentiate the gradient
+# $\lambda\, (\theta - \varphi^*)$ once more. The result is $\lambda\, (I - J)$, where $J$ is still
 # $\lambda\, (H + \lambda I)^{-1}$, by implicit differentiation as in lesson 04. Each eigenvalue $a$ of $H$ becomes the
 # eigenvalue $\lambda a / (\lambda + a)$ of $W$. If $h$ is convex, all of them lie between $0$ and $\lambda$, so **the
 # envelope is convex too, and none of its curvatures exceeds $\lambda$, however large those of the loss are**. Such a
 # function is called $\lambda$-smooth, and a gradient step with the learning rate $1/\lambda$ never raises it. The outer
-# step with this learning rate is $\theta \leftarrow \theta - \frac{1}{\lambda} \lambda\, (\theta - \phi^*) = \phi^*$,
+# step with this learning rate is $\theta \leftarrow \theta - \frac{1}{\lambda} \lambda\, (\theta - \varphi^*) = \varphi^*$,
 # which in optimization is known as the *proximal point method*. With several tasks the step leads to the mean of all
-# $\phi_i^*$.
+# $\varphi_i^*$.
 
 # %% tags=["fold"]
 _H = hessian(phi)
@@ -364,13 +364,13 @@ assert jnp.allclose(_hessian, _W, atol=1e-5)  # the Hessian of the envelope of t
 # %% [markdown]
 # ## The anchored iteration
 #
-# All that is left to do is to find $\phi^*$. Any optimizer will do. Mishchenko, Hanzely and Richtárik (2023) use an
+# All that is left to do is to find $\varphi^*$. Any optimizer will do. Mishchenko, Hanzely and Richtárik (2023) use an
 # especially simple iteration. With $\alpha = 1/\lambda$, stationarity says
 #
-# $$\phi^* = \theta - \alpha\, \nabla h(\phi^*) .$$
+# $$\varphi^* = \theta - \alpha\, \nabla h(\varphi^*) .$$
 #
-# So $\phi^*$ is a **fixed point**: one gradient step that begins at $\theta$, but uses the gradient at $\phi^*$, ends
-# at $\phi^*$. We do not know that gradient yet. Therefore we begin with a guess and improve it:
+# So $\varphi^*$ is a **fixed point**: one gradient step that begins at $\theta$, but uses the gradient at $\varphi^*$, ends
+# at $\varphi^*$. We do not know that gradient yet. Therefore we begin with a guess and improve it:
 #
 # $$z_0 = \theta, \qquad z_{k+1} = \theta - \alpha\, \nabla h(z_k) .$$
 #
@@ -384,8 +384,8 @@ figures.two_iterations()
 # How fast does it converge? Subtract the fixed-point equation from the iteration. If the gradient of $h$ is
 # $L$-Lipschitz, then
 #
-# $$\lVert z_{k+1} - \phi^* \rVert = \alpha\, \lVert \nabla h(z_k) - \nabla h(\phi^*) \rVert \le \alpha L\,
-# \lVert z_k - \phi^* \rVert .$$
+# $$\lVert z_{k+1} - \varphi^* \rVert = \alpha\, \lVert \nabla h(z_k) - \nabla h(\varphi^*) \rVert \le \alpha L\,
+# \lVert z_k - \varphi^* \rVert .$$
 #
 # Each step multiplies the distance by at most $\alpha L$, so the iteration converges if $\alpha L < 1$. What if
 # $\alpha L$ is larger than one?
@@ -418,13 +418,13 @@ for _product, _off in zip((0.5, 0.9, 1.2), errors.values(), strict=True):
     assert np.allclose(_off[1:] / _off[:-1], -_product, rtol=1e-4)
 
 # %% [markdown]
-# On a parabola with $\alpha L > 1$ the points jump from one side of $\phi^*$ to the other, each time further. The
+# On a parabola with $\alpha L > 1$ the points jump from one side of $\varphi^*$ to the other, each time further. The
 # condition $\alpha L < 1$ means $\lambda > L$, so it asks for a proximal term that is stronger than every curvature.
 # Then $J = \lambda / (\lambda + a)$ is above one half for every curvature $a$ of a quadratic, so adaptation covers less
 # than half of the distance to the task's minimum. This is the price of the simple iteration, not of the envelope. The
 # anchored step is a gradient step on the proximal objective, whose gradient at $z$ is
 # $\nabla h(z) + \lambda (z - \theta)$, with the learning rate $1/\lambda$. With a smaller learning rate, such as
-# $1/(\lambda + L)$, gradient descent on the same objective finds $\phi^*$ for every $\lambda$, if the loss is convex.
+# $1/(\lambda + L)$, gradient descent on the same objective finds $\varphi^*$ for every $\lambda$, if the loss is convex.
 
 # %% tags=["fold"]
 _z = jnp.array([0.4, 1.1])
@@ -439,7 +439,7 @@ assert np.isclose(_phi, 1 / 6) and abs(anchored_points(5.0, 1.0, 20)[-1]) > 1e10
 # ## Exercise: FO-MuML
 #
 # The method is called **FO-MuML**, first-order multistep meta-learning. Take $K$ anchored steps, and return the
-# gradient of the loss where they end, $\nabla h(z_K) \approx \nabla h(\phi^*) = \nabla F(\theta)$.
+# gradient of the loss where they end, $\nabla h(z_K) \approx \nabla h(\varphi^*) = \nabla F(\theta)$.
 
 
 # %% tags=["exercise"] exercise="09.anchored"
@@ -477,12 +477,12 @@ check("09.anchored", fo_muml_gradient)
 # We stop after $K$ inner steps, so the gradient is not exact, and training ends *near* the optimum of the Moreau
 # objective. How near?
 #
-# **Line 1.** The iteration begins at $z_0 = \theta$, where $\theta - \phi^* = \alpha\, \nabla F_i(\theta)$. Each of
-# the $K$ steps multiplies the distance from $\phi^*$ by at most $\alpha L$, so
+# **Line 1.** The iteration begins at $z_0 = \theta$, where $\theta - \varphi^* = \alpha\, \nabla F_i(\theta)$. Each of
+# the $K$ steps multiplies the distance from $\varphi^*$ by at most $\alpha L$, so
 #
-# $$\lVert z_K - \phi^* \rVert \le (\alpha L)^K \alpha\, \lVert \nabla F_i(\theta) \rVert .$$
+# $$\lVert z_K - \varphi^* \rVert \le (\alpha L)^K \alpha\, \lVert \nabla F_i(\theta) \rVert .$$
 #
-# **Line 2.** The gradient at $z_K$ differs from the one at $\phi^*$ by at most $L$ times this distance:
+# **Line 2.** The gradient at $z_K$ differs from the one at $\varphi^*$ by at most $L$ times this distance:
 #
 # $$\lVert \nabla h_i(z_K) - \nabla F_i(\theta) \rVert \le (\alpha L)^{K+1}\, \lVert \nabla F_i(\theta) \rVert .$$
 #
@@ -671,16 +671,16 @@ assert _rows["K = 4"][1] > 5 * abs(_rows["K = 4"][0]) and _rows["K = 1"][1] > _r
 # The Moreau envelope of a convex loss is convex, and it is smooth, because its curvature has a bound. One would expect
 # the same of iMAML's objective, which looks at the same minimum. Mishchenko, Hanzely and Richtárik showed with
 # counter-examples that neither holds, even if support and query loss are the same. There is a short way to see why. For
-# one task the two objectives differ by the proximal term at $\phi^*$, and
-# $\nabla F_\text{Moreau} = \lambda\, (\theta - \phi^*)$ says how large it is:
+# one task the two objectives differ by the proximal term at $\varphi^*$, and
+# $\nabla F_\text{Moreau} = \lambda\, (\theta - \varphi^*)$ says how large it is:
 #
-# $$F_\text{prox}(\theta) = F_\text{Moreau}(\theta) - \frac{\lambda}{2} \lVert \phi^* - \theta \rVert^2
+# $$F_\text{prox}(\theta) = F_\text{Moreau}(\theta) - \frac{\lambda}{2} \lVert \varphi^* - \theta \rVert^2
 # = F_\text{Moreau}(\theta) - \frac{1}{2\lambda}\, \lVert \nabla F_\text{Moreau}(\theta) \rVert^2 .$$
 #
 # The squared gradient is *subtracted*, and its curvature with it. So where the subtracted term is more strongly curved
 # than $F_\text{Moreau}$, the curvature of iMAML's objective is negative.
 #
-# The first example is the wave of lesson 06, $h(\phi) = \frac12 \phi^2 + 0.9 \cos \phi$, a convex loss whose curvature
+# The first example is the wave of lesson 06, $h(\varphi) = \frac12 \varphi^2 + 0.9 \cos \varphi$, a convex loss whose curvature
 # lies between $0.1$ and $1.9$.
 
 # %%
@@ -688,18 +688,18 @@ smooth_prediction = predict("09.smooth")
 
 # %% [markdown]
 # For a loss of one parameter we can compute the curvature of both objectives in three lines. Let $h'$, $h''$ and $h'''$
-# be the derivatives of the loss at $\phi^*$. The objectives are functions of $\theta$, so $F'$ and $F''$ are derivatives
+# be the derivatives of the loss at $\varphi^*$. The objectives are functions of $\theta$, so $F'$ and $F''$ are derivatives
 # with respect to $\theta$.
 #
 # **Line 1, both gradients.** We know them from the derivation at the beginning:
 #
 # $$F_\text{Moreau}' = h', \qquad F_\text{prox}' = J\, h' \qquad \text{with} \quad J = \frac{\lambda}{\lambda + h''} .$$
 #
-# **Line 2, how $h'$ and $J$ change.** If $\theta$ moves a little, then $\phi^*$ moves $J$ times as far. So a derivative
-# with respect to $\theta$ is $J$ times the one with respect to $\phi^*$. The derivative of $h'$ is then $J h''$, and
+# **Line 2, how $h'$ and $J$ change.** If $\theta$ moves a little, then $\varphi^*$ moves $J$ times as far. So a derivative
+# with respect to $\theta$ is $J$ times the one with respect to $\varphi^*$. The derivative of $h'$ is then $J h''$, and
 # that of $J$ is
 #
-# $$J \cdot \frac{\partial J}{\partial \phi^*} = -J\, \frac{\lambda\, h'''}{(\lambda + h'')^2} = -J^2\, \frac{h'''}{\lambda + h''} .$$
+# $$J \cdot \frac{\partial J}{\partial \varphi^*} = -J\, \frac{\lambda\, h'''}{(\lambda + h'')^2} = -J^2\, \frac{h'''}{\lambda + h''} .$$
 #
 # **Line 3, the product rule.** With line 2, the derivative of $J\, h'$ has one term from $h'$ and one from $J$:
 #
@@ -755,7 +755,7 @@ plots.table(
 # gradient grows without bound. So the curvature of iMAML's objective swings more and more widely, although that of the
 # loss stays between two bounds. In places it is negative, so for the wave iMAML's objective is not convex either.
 #
-# The second panel belongs to a simpler loss, which is convex too. Its gradient is 1 up to $\phi = 1$, and grows
+# The second panel belongs to a simpler loss, which is convex too. Its gradient is 1 up to $\varphi = 1$, and grows
 # afterwards. As soon as the loss begins to curve, $J$ falls below 1, and at first $J$ falls faster than the
 # gradient $h'$ grows. So $F_\text{prox}' = J h'$ decreases, which the derivative of a convex function never does. The
 # gradient of the Moreau envelope is $h'$ itself, which never decreases.
@@ -767,7 +767,7 @@ plots.table(
 # %% [markdown]
 # ## Exercise: a counter-example of your own
 #
-# The curvature of the wave falls to $0.1$, and the simpler loss has no curvature at all up to $\phi = 1$. Would
+# The curvature of the wave falls to $0.1$, and the simpler loss has no curvature at all up to $\varphi = 1$. Would
 # iMAML's objective be convex if the loss were curved enough everywhere? Show that no smallest curvature is enough. Write
 # a function that, for any proximal strength and any smallest curvature, constructs a loss whose curvature is at least
 # that large, and for which $F_\text{prox}$ is not convex. As before, this loss is support and query loss in one.
@@ -814,30 +814,30 @@ check("09.counter_example", counter_example)
 # %% [markdown]
 # <details><summary>One way to a counter-example</summary>
 #
-# Adding a line $b\, \phi$ to a loss makes $h'$ larger by $b$, and leaves $h''$ and $h'''$ as they are. So begin with a
+# Adding a line $b\, \varphi$ to a loss makes $h'$ larger by $b$, and leaves $h''$ and $h'''$ as they are. So begin with a
 # loss that is curved enough, and whose third derivative is positive somewhere, such as
-# $e^\phi + \frac{\mu}{2} \phi^2$, where $\mu$ stands for the smallest curvature asked for. At $\phi^* = 0$ the loss
+# $e^\varphi + \frac{\mu}{2} \varphi^2$, where $\mu$ stands for the smallest curvature asked for. At $\varphi^* = 0$ the loss
 # with the line has $h' = b + 1$, $h'' = \mu + 1$ and $h''' = 1$, and line 3 is negative if
 # $b + 1 > (\mu + 1)(\lambda + \mu + 1)$. A steep enough line always does it.
 #
 # Any two initializations will do, if line 3 is negative everywhere between them. Take those whose minima are at
-# $\phi^* = 0$ and $\phi^* = 1$. For $\phi^*$ in between, $h'' = e^{\phi^*} + \mu$ is at most $e^{\phi^*} (1 + \mu)$, and
-# $\lambda + h''$ is at most $e^{\phi^*} (\lambda + 1 + \mu)$, while $h' h'''$ is more than $b\, e^{\phi^*}$. So
-# $b = 4\, (1 + \mu)(\lambda + 1 + \mu)$ is steep enough, because $e^{\phi^*} \le e < 4$. By stationarity, the
-# initialization whose minimum is at $\phi^*$ is $\theta = \phi^* + h'(\phi^*) / \lambda$.
+# $\varphi^* = 0$ and $\varphi^* = 1$. For $\varphi^*$ in between, $h'' = e^{\varphi^*} + \mu$ is at most $e^{\varphi^*} (1 + \mu)$, and
+# $\lambda + h''$ is at most $e^{\varphi^*} (\lambda + 1 + \mu)$, while $h' h'''$ is more than $b\, e^{\varphi^*}$. So
+# $b = 4\, (1 + \mu)(\lambda + 1 + \mu)$ is steep enough, because $e^{\varphi^*} \le e < 4$. By stationarity, the
+# initialization whose minimum is at $\varphi^*$ is $\theta = \varphi^* + h'(\varphi^*) / \lambda$.
 #
 # </details>
 
 # %% [markdown]
 # None of this happens at a minimum of the loss. There $h' = 0$, and all that is left of line 3 is $J^2 h''$, which is
 # not negative for a convex loss. The larger $h'$ is, the more the other term of line 3 counts. By stationarity
-# $h' = \lambda\, (\theta - \phi^*)$, so this term matters most where adaptation moves the parameters a long way.
+# $h' = \lambda\, (\theta - \varphi^*)$, so this term matters most where adaptation moves the parameters a long way.
 
 # %% [markdown]
 # ## On a network
 #
 # The anchored iteration needs $\lambda > L$, and the largest curvature of a network's loss is large. The formula
-# $\lambda\, (\theta - \phi^*)$ does not need this. So we keep the formula, and approach $\phi^*$ by a few steps of
+# $\lambda\, (\theta - \varphi^*)$ does not need this. So we keep the formula, and approach $\varphi^*$ by a few steps of
 # gradient descent on the proximal objective. The whole meta-gradient fits into a few lines.
 
 # %%
@@ -904,11 +904,11 @@ assert _largest > 3 and _after["Moreau"] < 0.5 * _after["random"]
 # %% [markdown]
 # ## What to take away
 #
-# - The Moreau envelope counts the proximal term. Then the two contributions of $\phi^*$ cancel, and the meta-gradient
-#   is $\lambda\, (\theta - \phi^*) = \nabla h(\phi^*)$. This needs one loss in both roles.
+# - The Moreau envelope counts the proximal term. Then the two contributions of $\varphi^*$ cancel, and the meta-gradient
+#   is $\lambda\, (\theta - \varphi^*) = \nabla h(\varphi^*)$. This needs one loss in both roles.
 # - On a quadratic the envelope has the curvature $\lambda a / (\lambda + a)$. For a convex loss it is convex and
 #   $\lambda$-smooth. iMAML's objective need be neither of the two, even if the loss is curved everywhere.
-# - The anchored iteration $z \leftarrow \theta - \alpha \nabla h(z)$ finds $\phi^*$ if $\alpha L < 1$. FO-MAML with one
+# - The anchored iteration $z \leftarrow \theta - \alpha \nabla h(z)$ finds $\varphi^*$ if $\alpha L < 1$. FO-MAML with one
 #   inner step, and one loss in both roles, stops after the first step of this iteration. Therefore it converges near
 #   the Moreau optimum.
 # - The bound on the distance at which training ends is proportional to $(\alpha L)^{K+1}$ and to the disagreement of
@@ -927,9 +927,9 @@ progress("09")
 #
 # - The cancellation needs the same loss in both roles. The Moreau objective never sees a held-out point of a task, so
 #   it cannot notice that a task is overfitted.
-# - For a loss that is not convex, the envelope is differentiable where $\phi^*$ is unique. If no curvature of the loss
+# - For a loss that is not convex, the envelope is differentiable where $\varphi^*$ is unique. If no curvature of the loss
 #   is as low as $-\lambda$, this is so everywhere. Otherwise the envelope can have kinks, and an inner loop may end in
-#   a local minimum, where $\lambda\, (\theta - \phi)$ is not the gradient of the envelope.
+#   a local minimum, where $\lambda\, (\theta - \varphi)$ is not the gradient of the envelope.
 # - The envelope of a loss with negative curvature $-c > -\lambda$ can have curvatures down to
 #   $-\lambda c / (\lambda - c)$, which is below $-c$. Only for convex losses is it smoother in every direction.
 # - The bounds assume that $\alpha L < 1$ and that the mean envelope is strongly convex. Our tasks are quadratic, so

@@ -21,9 +21,9 @@
 #
 # **New symbols**
 #
-# - $\hat\phi$: adapted parameters of a small, noisy support batch
+# - $\hat\varphi$: adapted parameters of a small, noisy support batch
 # - $n$: number of support examples
-# - $\xi$, $s^2$: noise of $\hat\phi$, and its variance
+# - $\xi$, $s^2$: noise of $\hat\varphi$, and its variance
 # - $u_i$: memory of task $i$
 # - $b$: memory rate
 
@@ -45,15 +45,15 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # ## Twenty bus stops
 #
 # You want to catch a bus, and the timetable is not reliable. At some stops the bus comes early, at others late. Your
-# plan for a stop is a single number $\phi$, the time at which you will be there, in minutes after the timetable. If the
-# bus comes at $m$, counted in the same way, your cost is $f(\phi) = e^{\phi - m} - (\phi - m) - 1$. The lowest cost is
-# zero, at $\phi = m$. Whoever is early waits, and the cost grows like the waiting time. Whoever is late misses the bus,
+# plan for a stop is a single number $\varphi$, the time at which you will be there, in minutes after the timetable. If the
+# bus comes at $m$, counted in the same way, your cost is $f(\varphi) = e^{\varphi - m} - (\varphi - m) - 1$. The lowest cost is
+# zero, at $\varphi = m$. Whoever is early waits, and the cost grows like the waiting time. Whoever is late misses the bus,
 # and the cost grows much faster.
 #
 # Every stop is a task. Its support set holds a few mornings on which somebody wrote down when the bus came, but the
 # clock was bad, so these numbers are normally distributed around $m$, with a standard deviation $\sigma$ of two minutes.
-# You begin with one plan $\theta$ for all stops, and adapt it by one gradient step on $h(\phi)$, the mean of
-# $\frac12 (\phi - x)^2$ over the recorded numbers $x$. With $\alpha = 0.5$ this takes the plan half of the way to the
+# You begin with one plan $\theta$ for all stops, and adapt it by one gradient step on $h(\varphi)$, the mean of
+# $\frac12 (\varphi - x)^2$ over the recorded numbers $x$. With $\alpha = 0.5$ this takes the plan half of the way to the
 # mean of the mornings. The query loss is the cost $f$ itself, with the true $m$ of the stop, so only the adaptation is
 # noisy.
 
@@ -83,8 +83,8 @@ explore(figures.scattered, figures.SEEN, **controls)
 #
 # Suppose for a moment that adaptation were exact: its gradient step uses the true time $m_i$ of stop $i$ in place of
 # the mean of a few mornings. With this exact $\nabla h_i$ the adapted plan is
-# $\phi_i = \theta - \alpha \nabla h_i(\theta)$, the meta-objective $F$ is the mean of $f_i(\phi_i)$ over the stops, and
-# by lesson 02 its gradient is the mean of $(I - \alpha H_i)\, \nabla f_i(\phi_i)$. In training, MAML has only a few
+# $\varphi_i = \theta - \alpha \nabla h_i(\theta)$, the meta-objective $F$ is the mean of $f_i(\varphi_i)$ over the stops, and
+# by lesson 02 its gradient is the mean of $(I - \alpha H_i)\, \nabla f_i(\varphi_i)$. In training, MAML has only a few
 # mornings. It puts the noisy adapted parameters into the same formula.
 
 # %%
@@ -96,24 +96,24 @@ direction_prediction = predict("10.direction")
 #
 # **Line 1.** MAML's estimate from $n$ support examples is
 #
-# $$\hat g = (I - \alpha H)\, \nabla f(\hat\phi), \qquad \hat\phi = \phi + \xi, \qquad \mathbb{E}\, \xi = 0 .$$
+# $$\hat g = (I - \alpha H)\, \nabla f(\hat\varphi), \qquad \hat\varphi = \varphi + \xi, \qquad \mathbb{E}\, \xi = 0 .$$
 #
-# Here $\phi$ is the result of the exact inner step. The noise $\xi$ is $-\alpha$ times the mean of $n$ independent
+# Here $\varphi$ is the result of the exact inner step. The noise $\xi$ is $-\alpha$ times the mean of $n$ independent
 # gradient noises. The covariance matrix of a single one is called $\Sigma$.
 #
 # **Line 2.** If $f$ is a cubic polynomial, the Taylor expansion of its gradient ends after the second-order term.
 # Component $i$ is
 #
-# $$\nabla f(\phi + \xi)_i = \nabla f(\phi)_i + \sum_j A_{ij}\, \xi_j + \frac12 \sum_{j,k} T_{ijk}\, \xi_j \xi_k ,$$
+# $$\nabla f(\varphi + \xi)_i = \nabla f(\varphi)_i + \sum_j A_{ij}\, \xi_j + \frac12 \sum_{j,k} T_{ijk}\, \xi_j \xi_k ,$$
 #
-# with the Hessian $A$ of $f$ at $\phi$, and its third derivatives $T$. (Here $i$, $j$ and $k$ number components and not
+# with the Hessian $A$ of $f$ at $\varphi$, and its third derivatives $T$. (Here $i$, $j$ and $k$ number components and not
 # tasks, and $T$ is not the inner training time, which does not occur in this lesson.)
 
 # %% [markdown]
 # ## Exercise: the bias of a small support batch
 #
 # **Line 3** is yours. Take the expectation of line 2, put it into line 1, and subtract the exact gradient
-# $(I - \alpha H)\, \nabla f(\phi)$. What is left is the **bias** of MAML's estimate.
+# $(I - \alpha H)\, \nabla f(\varphi)$. What is left is the **bias** of MAML's estimate.
 
 
 # %% tags=["exercise"] exercise="10.bias"
@@ -186,10 +186,10 @@ print("the bias is that of line 3, for one example and for two")
 # $\mathbb{E}\, e^{\xi} = e^{s^2/2}$. Here the Hessian of $h$ is 1, and the gradient noise of one morning has the
 # variance $\sigma^2$. So the expected estimate of stop $i$ is
 #
-# $$\mathbb{E}\, \hat g_i = (1 - \alpha)\, \big(e^{\phi_i - m_i + s^2/2} - 1\big), \qquad s^2 = \frac{\alpha^2 \sigma^2}{n} .$$
+# $$\mathbb{E}\, \hat g_i = (1 - \alpha)\, \big(e^{\varphi_i - m_i + s^2/2} - 1\big), \qquad s^2 = \frac{\alpha^2 \sigma^2}{n} .$$
 #
 # Without noise there would be no $s^2/2$. MAML behaves as if every adapted plan were later by $s^2/2$ than it is. To
-# make up for this, the adapted plans have to come earlier by $s^2/2$. A change of $\theta$ moves $\phi_i$ by only
+# make up for this, the adapted plans have to come earlier by $s^2/2$. A change of $\theta$ moves $\varphi_i$ by only
 # $1 - \alpha$ times as much, so $\theta$ itself has to come earlier by more, and training ends where
 #
 # $$\boxed{\;\theta = \theta^* - \frac{s^2}{2\, (1 - \alpha)}\;}$$
@@ -341,18 +341,18 @@ figures.moml_diagram()
 # %% [markdown]
 # For every task $i$ of the batch, with new support and query examples,
 #
-# $$\hat\phi_i = \theta - \alpha \nabla h_i(\theta), \qquad u_i \leftarrow (1 - b)\, u_i + b\, \hat\phi_i ,$$
+# $$\hat\varphi_i = \theta - \alpha \nabla h_i(\theta), \qquad u_i \leftarrow (1 - b)\, u_i + b\, \hat\varphi_i ,$$
 #
 # and then, with all tasks of the batch,
 #
 # $$\theta \leftarrow \theta - \eta\, \operatorname{mean}_i\, (I - \alpha H_i)\, \nabla f_i(u_i) .$$
 #
 # Here $H_i$ is the Hessian of the support loss of this visit at $\theta$, as in MAML. The memory stands in for the
-# exactly adapted parameters $\phi_i$. So the factor is the derivative of $\phi_i$, and not the one of the average
+# exactly adapted parameters $\varphi_i$. So the factor is the derivative of $\varphi_i$, and not the one of the average
 # $u_i$, which would be only $b$ times as large.
 #
 # The memories of all other tasks stay as they are. At a task's first visit there is nothing to average with, so
-# $u_i = \hat\phi_i$; a memory that began at $\theta$ would need about $1/b$ visits to forget it. The **memory rate**
+# $u_i = \hat\varphi_i$; a memory that began at $\theta$ would need about $1/b$ visits to forget it. The **memory rate**
 # $b$ is above 0 and at most 1, and with $b = 1$ nothing is remembered, so that MOML is MAML.
 
 # %% [markdown]
@@ -417,7 +417,7 @@ check("10.moml_step", moml_step)
 #
 # Let $\theta$ stand still for a while, so that only the noise of the visits differs. After many visits the memory is a
 # weighted mean. The newest visit has the weight $b$, the one before $b(1-b)$, then $b(1-b)^2$, and so on. The weights
-# add up to one, so the mean of the memory is the exact $\phi$. The noises $\xi$ of the visits are independent, so their
+# add up to one, so the mean of the memory is the exact $\varphi$. The noises $\xi$ of the visits are independent, so their
 # variances add up, multiplied by the squared weights:
 #
 # $$\operatorname{Var} u = s^2\, b^2 \big(1 + (1-b)^2 + (1-b)^4 + \dots\big) = \frac{s^2\, b^2}{1 - (1-b)^2}
@@ -905,7 +905,7 @@ progress("10")
 # - The bus stops have one parameter, a quadratic support loss and normal noise, so that every floor has a formula. On
 #   other problems line 3 gives the bias of the gradient to second order in the noise, and there is no such
 #   formula for the floor.
-# - We assumed that noise does not enter the Hessian. Where the same examples give $\hat\phi$ and $H$, their correlation
+# - We assumed that noise does not enter the Hessian. Where the same examples give $\hat\varphi$ and $H$, their correlation
 #   adds to the bias, also on a quadratic query loss.
 # - The floors are those of small outer steps. With a constant outer learning rate $\theta$ jitters, which adds a
 #   distance of its own.

@@ -26,7 +26,7 @@
 # - $n$, $P$: numbers of support points and of parameters
 # - $G$: gradients of the outputs at $X$, one row for each
 # - $k(x, x')$: tangent kernel
-# - $\Delta = \phi - \theta$: displacement of the parameters
+# - $\Delta = \varphi - \theta$: displacement of the parameters
 # - $c$: coefficients of the change
 # - $u_t$: curve after gradient flow for a time $t$
 # - $\ell$: loss of a task
@@ -48,7 +48,7 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # ## One point moves the whole curve
 #
 # So far adaptation has been a matter of parameters. A task comes with a few support points, and we look for new
-# parameters $\phi$ near the initialization $\theta$. But what we want in the end is a *curve*, the outputs of the
+# parameters $\varphi$ near the initialization $\theta$. But what we want in the end is a *curve*, the outputs of the
 # network for every input. In this lesson we ask how the curve changes, and we will see that the parameters can be left
 # out of the calculation.
 #
@@ -142,7 +142,7 @@ system_prediction = predict("11.system")
 
 # %% [markdown]
 # We derive the answer for a model that is **linear in its parameters**, so that
-# $u_\phi(x) = u_\theta(x) + \langle \nabla u_\theta(x), \phi - \theta \rangle$ is exact. The outputs may be as
+# $u_\varphi(x) = u_\theta(x) + \langle \nabla u_\theta(x), \varphi - \theta \rangle$ is exact. The outputs may be as
 # nonlinear in $x$ as they like. Our example is a sum of 40 fixed waves, whose heights are the parameters. We work in
 # float64 to check the lines strictly.
 
@@ -171,7 +171,7 @@ print(f"G has the shape {G.shape}: n rows, and P columns")
 
 # %% [markdown]
 # **Line 1, the proximal objective.** As in lesson 04, adaptation minimizes the support loss plus a proximal term. Let
-# $\Delta = \phi - \theta$, and let the support loss be half of the sum of the squared errors. Each row of $G$ is the
+# $\Delta = \varphi - \theta$, and let the support loss be half of the sum of the squared errors. Each row of $G$ is the
 # gradient of one output, so the outputs at the support inputs are $u_\theta(X) + G \Delta$, and the objective is
 #
 # $$\tfrac12\, \lVert u_\theta(X) + G \Delta - Y \rVert^2 + \tfrac{\lambda}{2}\, \lVert \Delta \rVert^2 .$$
@@ -236,7 +236,7 @@ check("11.push_through", displacement)
 # $G\, G^\top = k(X, X)$. For a new input, $\langle \nabla u_\theta(x), \Delta \rangle$ contains the same inner
 # products. The parameters disappear, and the adapted curve is
 #
-# $$\boxed{\;u_{\phi^*}(x) = u_\theta(x) + k(x, X)\, \big(k(X, X) + \lambda I\big)^{-1} \big(Y - u_\theta(X)\big)\;}$$
+# $$\boxed{\;u_{\varphi^*}(x) = u_\theta(x) + k(x, X)\, \big(k(X, X) + \lambda I\big)^{-1} \big(Y - u_\theta(X)\big)\;}$$
 #
 # This is **kernel regression** on the residuals, also called kernel ridge regression, and $\lambda$ is its ridge.
 
@@ -313,7 +313,7 @@ assert np.isclose(_c @ (G @ G.T) @ _c, delta @ delta)
 # ## Exercise: adapt in closed form
 #
 # The library's loss is the *mean* of the squared errors, and the proximal term is
-# $\frac\lambda2 \lVert \phi - \theta \rVert^2$ as before. Write a function that returns the adapted outputs for this
+# $\frac\lambda2 \lVert \varphi - \theta \rVert^2$ as before. Write a function that returns the adapted outputs for this
 # loss. Beware: with another scaling of the loss, another number takes the place of $\lambda$ in line 4.
 
 
@@ -359,10 +359,10 @@ check("11.closed_form", closed_form)
 #
 # Lesson 04 showed that early stopping acts like a proximal term with $\lambda \approx 1/T$. In function space we can
 # see how far this likeness goes. Let gradient descent take steps so small that it becomes a gradient flow,
-# $\dot\phi = -\nabla h(\phi)$, where $h$ is half of the sum of the squared errors again. If the model is linear in its
+# $\dot\varphi = -\nabla h(\varphi)$, where $h$ is half of the sum of the squared errors again. If the model is linear in its
 # parameters, as before, the outputs at the support inputs follow
 #
-# $$\frac{d}{dt}\, u(X) = G\, \dot\phi = -k(X, X)\, \big(u(X) - Y\big) ,$$
+# $$\frac{d}{dt}\, u(X) = G\, \dot\varphi = -k(X, X)\, \big(u(X) - Y\big) ,$$
 #
 # so after a time $t$ the residual there has been multiplied by $e^{-t\, k(X, X)}$. At another input $x$ the output
 # changes at the rate $-k(x, X)\, \big(u(X) - Y\big)$, for the same reason. We put the decaying residual into this rate,

@@ -21,7 +21,7 @@
 #
 # **New symbols**
 #
-# - $E$, $\phi^e$, $\sigma$: number of members of an ensemble, parameters of one, and how far apart they begin
+# - $E$, $\varphi^e$, $\sigma$: number of members of an ensemble, parameters of one, and how far apart they begin
 # - $u_l$, $s_l$: disagreement and step size of layer $l$
 # - $\varepsilon$: size of an attack
 
@@ -308,8 +308,8 @@ figures.ensemble_diagram()
 # %% [markdown]
 # In formulas, a layer $l$ being one array of parameters, such as the weights or the bias of a layer:
 #
-# $$\phi^e_0 = \theta \circ (1 + \sigma\, \xi^e), \quad
-# u_l = \operatorname{mean}_{i \in l}\; \operatorname{std}_e\, \phi^e_i, \quad
+# $$\varphi^e_0 = \theta \circ (1 + \sigma\, \xi^e), \quad
+# u_l = \operatorname{mean}_{i \in l}\; \operatorname{std}_e\, \varphi^e_i, \quad
 # s_l = \max u + \min u - u_l .$$
 #
 # The product $\circ$ is taken element by element, and $\xi^e$ is standard normal noise. The **disagreement** $u_l$ is
@@ -425,11 +425,11 @@ assert all(_head[f"{name}, α = 1"] < 0.6 * _head[f"{name}, α = 0.2"] for name 
 # what they say at long steps of any use? We begin with the first. (Chalk with $\alpha = 1$ is missing from the table,
 # because in the sweep it was at the level of chance.)
 #
-# **Line 1.** Before the first step member $e$ has the parameters $\phi^e_i = \theta_i\, (1 + \sigma\, \xi^e_i)$.
+# **Line 1.** Before the first step member $e$ has the parameters $\varphi^e_i = \theta_i\, (1 + \sigma\, \xi^e_i)$.
 #
 # **Line 2.** Over the members, $\theta_i$ is a constant, so
 #
-# $$\operatorname{std}_e\, \phi^e_i = \sigma\, |\theta_i|\, \operatorname{std}_e\, \xi^e_i .$$
+# $$\operatorname{std}_e\, \varphi^e_i = \sigma\, |\theta_i|\, \operatorname{std}_e\, \xi^e_i .$$
 #
 # The last factor is random, with the same distribution for every parameter. Let $c$ be its expectation. In the mean over
 # a layer of many parameters, hardly anything is left of the randomness, and $c$ takes its place.
@@ -511,7 +511,7 @@ assert all(np.abs(np.array(jax.tree.leaves(each)) - _without).max() < 0.3 for ea
 # fast gradient sign method (FGSM; Goodfellow, Shlens and Szegedy 2015) moves every pixel by $\varepsilon$, up or down,
 # whichever raises the loss:
 #
-# $$x + \varepsilon\, \operatorname{sign} \nabla_x\, h(\phi; x, y) .$$
+# $$x + \varepsilon\, \operatorname{sign} \nabla_x\, h(\varphi; x, y) .$$
 #
 # Each member makes such examples of its own from the support set, at each of its steps, and they become training data.
 # A second kind uses the ensemble: UFGSM scales the move of each pixel by how much the members disagree about its

@@ -46,7 +46,7 @@ setup()  # settings with which the many small programs of a lesson start quickly
 # ## Pictures and captions
 #
 # So far a class was a number: class 3 of a task, whatever that was. But classes have names, and names say something. If
-# you know what an E looks like, and what an acute accent is, then you will recognise a LATIN SMALL LETTER E WITH ACUTE
+# you know what an E looks like, and what an acute accent is, then you will recognize a LATIN SMALL LETTER E WITH ACUTE
 # without having seen one. A model can do the same if it learns from pictures *and* their captions.
 #
 # The best known model of this kind is CLIP (Radford et al. 2021), which was trained on 400 million photographs with
@@ -312,15 +312,15 @@ assert 0.02 < missed < 0.04
 # MAMF has an inner loop on one task after another. Lesson 03 has a method that looks much like it. Reptile with one
 # task in a step adapts to it, and then moves the initialization a part of the way to the result,
 #
-# $$\theta_j = \theta_{j-1} + \eta\, (\phi_j - \theta_{j-1}).$$
+# $$\theta_j = \theta_{j-1} + \eta\, (\varphi_j - \theta_{j-1}).$$
 #
-# With an outer learning rate of $\eta = 1$ this is $\theta_j = \phi_j$: every sub-task begins where the last one ended.
+# With an outer learning rate of $\eta = 1$ this is $\theta_j = \varphi_j$: every sub-task begins where the last one ended.
 # **MAMF is Reptile with $\eta = 1$**. What does the choice of $\eta$ mean? We look at sub-tasks with quadratic losses
-# $\frac{a_j}{2} (\phi - c_j)^2$, for which everything can be calculated.
+# $\frac{a_j}{2} (\varphi - c_j)^2$, for which everything can be calculated.
 #
 # **Line 1.** An inner step shrinks the distance to the minimum $c_j$ by the factor $1 - \alpha a_j$. After $K$ steps
 #
-# $$\phi_j = c_j + \rho_j\, (\theta_{j-1} - c_j), \qquad \rho_j = (1 - \alpha a_j)^K .$$
+# $$\varphi_j = c_j + \rho_j\, (\theta_{j-1} - c_j), \qquad \rho_j = (1 - \alpha a_j)^K .$$
 #
 # **Line 2.** Put this into Reptile's step, and sort by $\theta_{j-1}$ and $c_j$:
 #

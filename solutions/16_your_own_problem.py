@@ -451,7 +451,7 @@ claims_status = figures.judge(my_study, my_claims, audit)
 # - what was found, with the difference and its interval, and how it compares with the floor,
 # - what was *not* found, and what the study cannot say.
 #
-# Write it into the next cell, which a double click opens. A model answer is folded below it.
+# Write it on paper, or into the next cell (a double click opens it). A model answer is folded below it.
 
 # %% [markdown] tags=["free-text"] question="16.conclusion"
 # ### BEGIN SOLUTION

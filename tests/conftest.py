@@ -92,7 +92,7 @@ def x64():
 
 
 @pytest.fixture
-def optimised():
+def optimized():
     """Programs are compiled as a user's are, for the length of one test."""
     jax.config.update("jax_disable_most_optimizations", False)
     yield

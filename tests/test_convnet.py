@@ -108,7 +108,7 @@ def test_max_pool_is_xlas_with_ties_and_odd_sizes(shape):
 
 
 @pytest.mark.slow
-def test_the_query_set_is_normalised_by_itself():
+def test_the_query_set_is_normalized_by_itself():
     """Its logits are those of a batch of its own, whatever the support set beside it; images within it do count."""
     params, apply = network()
     support, other, query = (batch(seed=seed)[0] for seed in range(3))
@@ -140,7 +140,7 @@ def test_a_call_leaves_no_trace():
 
 @pytest.mark.slow
 def test_contrast_does_not_matter():
-    """What normalising by the batch is for: another contrast gives the same logits, but for epsilon."""
+    """What normalizing by the batch is for: another contrast gives the same logits, but for epsilon."""
     params, apply = network()
     images, apply = batch()[0], jax.jit(apply)
     np.testing.assert_allclose(apply(params, 50 * images), apply(params, 100 * images), rtol=1e-3, atol=1e-3)

@@ -12,7 +12,7 @@ from jax.interpreters import partial_eval
 import metalearn as ml
 from metalearn._cost import COSTS, SENTENCES
 
-pytestmark = pytest.mark.usefixtures("optimised")  # as a user's programs are
+pytestmark = pytest.mark.usefixtures("optimized")  # as a user's programs are
 
 SGD = optax.sgd(0.01)
 METHODS = {

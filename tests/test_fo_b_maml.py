@@ -207,11 +207,11 @@ def test_contrastive_update_and_penalty_form_are_the_forward_estimator(num_steps
     contrastive = (explicit(lambda phi, t: v * f(phi) + g(phi, t), nudged) - explicit(g, free)) / v
     penalty = 1 / v
     perturbed = descent(lambda phi: f(phi) + penalty * g(phi, theta), STEP_SIZE / penalty)
-    penalised = penalty * (explicit(g, perturbed) - explicit(g, free))
+    penalized = penalty * (explicit(g, perturbed) - explicit(g, free))
 
     _, forward = ml.fo_b_maml(tanh_loss, INNER, num_steps, STRENGTH, v, "forward")(params, task)
     np.testing.assert_allclose(contrastive, flat(forward), rtol=0, atol=1e-12)
-    np.testing.assert_allclose(penalised, flat(forward), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(penalized, flat(forward), rtol=0, atol=1e-12)
 
 
 # The outer step on an objective whose curvature grows with its gradient.

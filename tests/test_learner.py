@@ -77,7 +77,7 @@ def test_tasks_that_wait_for_others_give_the_same_step(params, learners, tasks_a
 
 
 @pytest.mark.slow
-def test_the_mean_of_two_gradients_is_no_sum_and_no_mean_of_normalised_ones():
+def test_the_mean_of_two_gradients_is_no_sum_and_no_mean_of_normalized_ones():
     """On two tasks whose gradients are 1 and 3, plain descent of rate 1 moves by 2."""
 
     def meta_gradient(params, task):

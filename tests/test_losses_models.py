@@ -93,8 +93,8 @@ def test_losses_have_gradients(loss):
         np.testing.assert_allclose(jax.grad(loss(identity))(0.5, batch), slope, rtol=1e-2)
 
 
-class Normalised(nnx.Module):
-    """A layer and a batch normalisation."""
+class Normalized(nnx.Module):
+    """A layer and a batch normalization."""
 
     def __init__(self, rngs):
         self.linear = nnx.Linear(2, 3, rngs=rngs)
@@ -105,13 +105,13 @@ class Normalised(nnx.Module):
 
 
 def modules():
-    normalised = Normalised(nnx.Rngs(0))
-    normalised.train()
+    normalized = Normalized(nnx.Rngs(0))
+    normalized.train()
     return {
         "linear": nnx.Linear(2, 3, rngs=nnx.Rngs(0)),
         "mlp": models.MLP((2, 5, 3), rngs=nnx.Rngs(0)),
         "group_norm": nnx.Sequential(nnx.Linear(2, 4, rngs=nnx.Rngs(0)), nnx.GroupNorm(4, 2, rngs=nnx.Rngs(0))),
-        "batch_norm_in_training": normalised,
+        "batch_norm_in_training": normalized,
         "inert_dropout": nnx.Sequential(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), nnx.Dropout(0.5, deterministic=True)),
     }
 
@@ -128,7 +128,7 @@ class Remembering(nnx.Variable):
 
 
 class Stateful(nnx.Module):
-    """A layer, a normalisation that is told at each call what to use, a dropout, and a variable of its own."""
+    """A layer, a normalization that is told at each call what to use, a dropout, and a variable of its own."""
 
     def __init__(self, dropout=0.0, reads=False, writes=False):
         self.linear = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
@@ -222,7 +222,7 @@ def test_functional_is_pure(name):
 
 
 def test_batch_statistics_are_those_of_the_batch_alone():
-    """A normalised output ignores the scale of its input; a call leaves no trace in the module or the next call."""
+    """A normalized output ignores the scale of its input; a call leaves no trace in the module or the next call."""
     module = modules()["batch_norm_in_training"]
     statistics = jax.tree.map(jnp.copy, nnx.state(module, nnx.BatchStat))
     params, apply = models.functional(module)

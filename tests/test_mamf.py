@@ -124,7 +124,7 @@ def test_a_key_gives_the_same_tasks_and_another_key_others():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
-def test_mamf_is_the_loop_with_a_fresh_optimiser_for_each_task():
+def test_mamf_is_the_loop_with_a_fresh_optimizer_for_each_task():
     params, tasks, rule = linear_params(), sub_tasks(2, 3), optax.adam(0.1)
     batches = [joined(tasks, k) for k in range(3)]
     tuned = flat(jax.jit(ml.mamf(n_way_loss, rule, 4))(params, tasks))

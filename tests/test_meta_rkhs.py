@@ -19,7 +19,7 @@ def paper(loss, params, batch, step_size):
     return float(loss(params, batch)) - step_size * np.sum(flat(jax.grad(loss)(params, batch)) ** 2)
 
 
-# I: the regulariser.
+# I: the regularizer.
 
 
 def test_i_is_the_papers_formula_where_query_and_support_are_one_set(x64):

@@ -1,4 +1,4 @@
-"""The outer optimizers: clip, normalise, and average before normalising."""
+"""The outer optimizers: clip, normalize, and average before normalizing."""
 
 import chex
 import jax
@@ -51,7 +51,7 @@ def test_clipping_looks_at_all_leaves_together():
 
 @pytest.mark.parametrize("name", BOUNDED_STEPS)
 @pytest.mark.parametrize("exponent", [-36, -20, -3, 0, 3, 20, 37])
-def test_normalised_step_has_the_learning_rate_as_norm_at_any_scale(name, exponent):
+def test_normalized_step_has_the_learning_rate_as_norm_at_any_scale(name, exponent):
     """Over the whole range of float32, where squares vanish or overflow."""
     (step,) = steps(RULES[name], [scaled(10.0**exponent)])
     chex.assert_trees_all_close(step, scaled(-RATE / 5), rtol=1e-5)
@@ -101,7 +101,7 @@ def sngdm(gradients, momentum, average_first):
     return np.array(result)
 
 
-def test_sngdm_averages_first_and_normalises_then():
+def test_sngdm_averages_first_and_normalizes_then():
     actual = np.array(
         [
             np.concatenate([np.ravel(leaf) for leaf in step.values()])
@@ -114,7 +114,7 @@ def test_sngdm_averages_first_and_normalises_then():
     assert np.abs(actual - other_order).max() > 0.1 * RATE
 
 
-def test_sngdm_without_momentum_is_normalised_descent():
+def test_sngdm_without_momentum_is_normalized_descent():
     without = steps(outer.normalized_sgd_momentum(RATE, momentum=0.0), three_gradients())
     chex.assert_trees_all_close(without, steps(RULES["normalized_sgd"], three_gradients()), rtol=1e-6)
 

@@ -34,7 +34,7 @@ def tangent(apply: Apply) -> Kernel:
     """The tangent kernel of a model, J(a) J(b)ᵀ with J = ∂ outputs / ∂ params, one row for each output.
 
     Cost: one gradient for each output of each example. The kernel is one of functions of one example, so that `apply`
-    is differentiated for each by itself: no model that normalises over its batch has one.
+    is differentiated for each by itself: no model that normalizes over its batch has one.
 
     Args:
       apply: (params, inputs) -> outputs, shape [num_examples, ...].
@@ -107,11 +107,11 @@ def gaussian(length_scale: Number, features: Apply | None = None) -> Kernel:
 
 
 def regression(apply: Apply, kernel: Kernel, ridge: Number, num_steps: int = 1) -> Predictor:
-    """The predictor of this file's equation; or the same, `num_steps` times, each from the u that the last one found.
+    """The predictor u(x) of the equation above; or that `num_steps` times, each from the u that the last one found.
 
     Args:
       apply: the model u, (params, inputs) -> outputs, shape [num_examples, ...].
-      kernel: k.
+      kernel: the kernel k of that equation.
       ridge: r >= 0, in units of k; it may be traced. With 0, u goes through the support set; where k(X, X) is
         then singular up to rounding, as it is when an input comes twice, the outputs are NaN.
       num_steps: how often, >= 1.

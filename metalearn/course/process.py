@@ -26,7 +26,7 @@ def setup() -> None:
     """Make this process quick at many small programs, as a lesson runs them; the first cell of a lesson calls it.
 
     XLA compiles with less optimization (`--xla_backend_optimization_level=1` in `XLA_FLAGS`) and on one processor core
-    (`NPROC=1`), because to optimise hundreds of programs that run once costs more than it saves. Call it before the
+    (`NPROC=1`), because to optimize hundreds of programs that run once costs more than it saves. Call it before the
     first array is made: XLA reads both then, and not again. What was compiled is kept on disk, in the user's cache
     directory, where the next run finds it. Whatever you have set yourself stays.
 

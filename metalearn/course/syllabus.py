@@ -55,7 +55,7 @@ LESSONS = (
         slug="start_here",
         title="Start here: differentiate a whole training run",
         claim="grad, vmap and scan of pure functions compose, and together they differentiate a whole training run.",
-        minutes=45,
+        minutes=55,
         part="Foundations",
     ),
     Lesson(
@@ -64,7 +64,7 @@ LESSONS = (
         title="Learning to learn: adapt to a distribution of tasks",
         claim="One model without adaptation cannot fit a distribution of tasks: its loss has a floor that can be "
         "computed, and no training gets below it.",
-        minutes=50,
+        minutes=55,
         part="Foundations",
         needs=("00",),
     ),
@@ -74,7 +74,7 @@ LESSONS = (
         title="MAML: differentiate through the inner loop",
         claim="The meta-gradient is the query gradient, backpropagated through one factor (I − αH) for each inner "
         "step.",
-        minutes=75,
+        minutes=100,
         part="Meta-gradients",
         needs=("01",),
     ),
@@ -84,7 +84,7 @@ LESSONS = (
         title="First-order methods: FO-MAML and Reptile",
         claim="FO-MAML and Reptile cost a fraction of MAML and in general converge to other points; on quadratic tasks "
         "you can say exactly which.",
-        minutes=80,
+        minutes=85,
         part="Meta-gradients",
         needs=("02",),
     ),
@@ -92,9 +92,9 @@ LESSONS = (
         number="04",
         slug="bilevel",
         title="Bilevel optimization: iMAML and implicit differentiation",
-        claim="With a proximal term adaptation is a minimum, and its meta-gradient is one linear solve, whatever the "
-        "inner optimizer.",
-        minutes=60,
+        claim="With a proximal term adaptation ends at a minimum, and the meta-gradient there is the solution of one "
+        "linear system, whatever the inner optimizer.",
+        minutes=65,
         part="Meta-gradients",
         needs=("03",),
     ),
@@ -103,8 +103,8 @@ LESSONS = (
         slug="fo_b_maml",
         title="FO-B-MAML: differentiate a perturbed solution",
         claim="The meta-gradient is the derivative of a perturbed solution: two inner solves give it from gradients "
-        "alone, with an error of O(ν) or O(ν²).",
-        minutes=70,
+        "alone, with an error that you can predict.",
+        minutes=85,
         part="Meta-gradients",
         needs=("04",),
     ),
@@ -114,7 +114,7 @@ LESSONS = (
         title="Gradient clipping: smoothness that grows with the gradient",
         claim="The curvature of the meta-objective grows with its gradient, so only tiny plain gradient steps are "
         "sure to descend, whereas clipped ones may be long.",
-        minutes=60,
+        minutes=75,
         part="Training",
         needs=("05",),
     ),
@@ -122,9 +122,9 @@ LESSONS = (
         number="07",
         slug="comparison",
         title="Comparison: six meta-gradients under one budget",
-        claim="Six meta-gradients under one budget, each tuned and clipped alike: what is reached, at which cost and "
-        "in how much memory.",
-        minutes=100,
+        claim="Six meta-gradients under one budget, each tuned with the same effort, with and without clipping: what "
+        "each reaches, what it costs, and how much memory it takes.",
+        minutes=110,
         part="Training",
         needs=("06",),
     ),
@@ -134,7 +134,7 @@ LESSONS = (
         title="Adjoint method: the inner loop as an ODE",
         claim="An inner loop of many small steps follows an ordinary differential equation, and its meta-gradient "
         "another one, integrated backwards along a stored trajectory.",
-        minutes=75,
+        minutes=85,
         part="Long inner loops",
         needs=("02", "04"),
         core=False,
@@ -145,7 +145,7 @@ LESSONS = (
         title="Moreau envelopes: a meta-gradient without a solve",
         claim="Where support and query loss are one, the meta-gradient is λ(θ − φ*) and needs no linear solve; the "
         "accuracy of the inner loop sets how close training gets.",
-        minutes=80,
+        minutes=95,
         part="Proximal methods",
         needs=("04", "03"),
         core=False,
@@ -156,7 +156,7 @@ LESSONS = (
         title="Memory: MOML, LocalMOML and federated learning",
         claim="With small support batches MAML ends at a bias that no number of outer steps removes; remembering each "
         "task's adapted parameters makes it as small as you like.",
-        minutes=85,
+        minutes=90,
         part="Populations of tasks",
         needs=("02", "03"),
         core=False,
@@ -167,7 +167,7 @@ LESSONS = (
         title="Function space: adapt with a kernel",
         claim="For a model that is linear in its parameters, kernel regression is proximal adaptation; for a network "
         "this holds as long as its tangent kernel stands still.",
-        minutes=70,
+        minutes=80,
         part="Function space",
         needs=("04", "02"),
         core=False,
@@ -199,7 +199,7 @@ LESSONS = (
         title="Image and text: multitask fine-tuning and its control",
         claim="Multitask fine-tuning improves a small image-text model; a control with as many gradient steps shows "
         "whether that is due to its sub-tasks or to its steps.",
-        minutes=85,
+        minutes=90,
         part="Applications",
         needs=("12", "03"),
         core=False,

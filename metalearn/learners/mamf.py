@@ -80,11 +80,11 @@ def tasks_to_cover(num_ways: int, num_labels: int, miss_probability: float = 1e-
     """J: how many uniform n-subsets of N labels leave a given label out with probability about d.
 
     The chance is (1 - n/N)^J. The paper, which calls it K, rounds J to the nearest number; where that is down, the
-    chance is above d, by at most a factor (1 - n/N)^-1/2. That *some* label is left out is up to N times as likely.
+    chance is above d, by at most a factor 1 / √(1 - n/N). That *some* label is left out is up to N times as likely.
 
     Args:
       num_ways: n, from 1 to N.
-      num_labels: N.
+      num_labels: the number N of all labels.
       miss_probability: d, above 0 and below 1; the paper's is 0.001.
 
     Example:

@@ -19,14 +19,15 @@ def functional(module: nnx.Module) -> tuple[Params, Callable[..., Any]]:
 
     What a call would update is lost, because a pure function updates nothing. So `apply` refuses what would then be
     wrong without a word, and decides by what its outputs depend on: a dropout that is switched off passes, and so does
-    a batch normalisation that uses the statistics of its own batch. The outputs are looked at once for each shape of
+    a batch normalization that uses the statistics of its own batch. The outputs are looked at once for each shape of
     the inputs, while the program is traced; a module without state is never looked at.
 
     Args:
       module: any nnx.Module.
 
     Returns:
-      (params, apply): params is an nnx State, a pytree; `apply(params, *inputs)` calls the module with them.
+      A pair (params, apply). The params are an nnx State, a pytree, and `apply(params, *inputs)` calls the module with
+      them.
 
     Raises:
       TypeError: if it is no nnx.Module, or has no parameters.
@@ -87,7 +88,7 @@ def _refuse_state(graph, params, rest, inputs):
             )
         if is_used and issubclass(kind, nnx.BatchStat):
             raise ValueError(
-                "module normalises with running statistics, which adaptation would never update. "
+                "module normalizes with running statistics, which adaptation would never update. "
                 "Call module.train() to use the batch's own statistics, or use nnx.GroupNorm."
             )
         if is_used and is_updated:
@@ -140,17 +141,17 @@ class MLP(nnx.Module):
 
 
 class ConvNet(nnx.Module):
-    """Four blocks of 3x3 convolution, normalisation, relu and 2x2 max-pooling, then a linear layer.  ("Conv4")
+    """Four blocks of 3x3 convolution, normalization, relu and 2x2 max-pooling, then a linear layer.  ("Conv4")
 
     The image classifier of few-shot learning since Vinyals et al. 2016 (arXiv 1606.04080), here with the 32
     channels that Finn et al. 2017 (arXiv 1703.03400) use on mini-ImageNet. Two choices suit it to adaptation:
 
-    - Each call normalises with the statistics of its own batch and keeps no average of them, so the predictions for
+    - Each call normalizes with the statistics of its own batch and keeps no average of them, so the predictions for
       the query set depend on the query images and on nothing that happened to the support set. A batch needs several
       images: in a last block of one pixel, a single image would be its own mean.
     - Under `jax.vmap` every task has weights of its own, for which XLA's convolution is very slow on a CPU. It is
       therefore written as patches @ weights, max-pooling as two pairwise maxima, and the affine part of the
-      normalisation comes after the pooling: the same function, much faster.
+      normalization comes after the pooling: the same function, much faster.
 
     Example:
       >>> import jax.numpy as jnp, metalearn as ml
@@ -210,7 +211,7 @@ class ConvNet(nnx.Module):
 
 class _Block(nnx.Module):
     def __init__(self, width_in, width_out, rngs):
-        # The normalisation would take a bias away again.
+        # The normalization would take a bias away again.
         self.convolution = nnx.Conv(
             width_in, width_out, (3, 3), use_bias=False, conv_general_dilated=patch_convolution, rngs=rngs
         )
@@ -252,7 +253,8 @@ def patch_convolution(
       **options: further arguments of `jax.lax.conv_general_dilated`, which may only say what it does anyway.
 
     Returns:
-      [num_examples, height, width, features]. Memory: kernel height times kernel width the inputs.
+      Outputs of shape [num_examples, height, width, features]. The memory is kernel height times kernel width that of
+      the inputs.
 
     Raises:
       ValueError: if the shapes do not fit, or if strides, another padding, dilation or feature groups are asked for.

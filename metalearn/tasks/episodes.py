@@ -20,9 +20,9 @@ class Episodes:
     support and the query set. Within a task, labels are 0 ... num_ways - 1. Meta-train on some classes of a data set
     and meta-test on others:
 
-    >>> import jax, numpy as np
+    >>> import jax, metalearn as ml, numpy as np
     >>> images, names = np.zeros((60, 28, 28, 1), np.float32), np.repeat(["ant", "bee", "cat"], 20)
-    >>> episodes = Episodes(images, names, num_ways=2, num_support=5, num_query=15)
+    >>> episodes = ml.tasks.Episodes(images, names, num_ways=2, num_support=5, num_query=15)
     >>> batch = episodes(jax.random.key(0), 4)
     >>> batch.support[0].shape, batch.query[1].shape
     ((4, 10, 28, 28, 1), (4, 30))

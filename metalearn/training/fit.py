@@ -1,7 +1,7 @@
 """The training loop: many outer steps in each compiled call, a progress bar between the calls.
 
-Several devices share the tasks of a batch if `fit` is given a mesh. How to run it on several machines is said in the
-documentation, on the page "Training".
+Several devices share the tasks of a batch if `fit` is given a mesh. The section "Several devices and machines" of the
+documentation says how to run it on several machines.
 """
 
 import os

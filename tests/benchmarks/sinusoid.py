@@ -52,7 +52,7 @@ def rows(rounds: int) -> list[Row]:
 @functools.partial(jax.jit, static_argnums=2)
 def plain_jax(layers, key, num_steps):
     """The same mathematics without this library: (layers after meta-training, losses [num_steps])."""
-    optimiser = optax.adam(OUTER_RATE)
+    optimizer = optax.adam(OUTER_RATE)
 
     def loss(layers, x, y):
         for weights, bias in layers[:-1]:
@@ -76,10 +76,10 @@ def plain_jax(layers, key, num_steps):
         unit = jax.random.uniform(jax.random.fold_in(key, number), (NUM_TASKS, 2 * NUM_SHOTS + 2, 1))
         amplitude, phase, x = 0.1 + 4.9 * unit[:, :1], math.pi * unit[:, 1:2], -5 + 10 * unit[:, 2:]
         value, gradient = jax.value_and_grad(mean_loss)(layers, x, amplitude * jnp.sin(x - phase))
-        updates, memory = optimiser.update(gradient, memory)
+        updates, memory = optimizer.update(gradient, memory)
         return (optax.apply_updates(layers, updates), memory), value
 
-    (layers, _), losses = jax.lax.scan(outer_step, (layers, optimiser.init(layers)), jnp.arange(num_steps))
+    (layers, _), losses = jax.lax.scan(outer_step, (layers, optimizer.init(layers)), jnp.arange(num_steps))
     return layers, losses
 
 

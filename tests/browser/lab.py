@@ -50,6 +50,16 @@ CONTROL = ":is(button:enabled, input:enabled, select:enabled, summary):visible"
 OTHER_RADIOS = "label:has(> [type=radio]) ~ label > [type=radio]"  # of a group, all but the first
 FOCUSED = "output => output.contains(document.activeElement) ? document.activeElement.outerHTML : null"
 # Whatever sticks out of its cell. Code scrolls by itself, and MathJax hides a copy for screen readers.
+# A comma or full stop that begins a line, because the formula before it ended the last one.
+TORN = """() => [...document.querySelectorAll(".jp-RenderedMarkdown mjx-container:not([display])")].flatMap(formula => {
+    const after = formula.nextSibling;
+    if (after?.nodeType !== Node.TEXT_NODE || !/^[.,;:!?)]/.test(after.data)) return [];
+    const mark = document.createRange();
+    mark.setStart(after, 0);
+    mark.setEnd(after, 1);
+    const [place, line] = [mark.getClientRects()[0], formula.getBoundingClientRect()];
+    return place && place.left < line.left && place.top >= line.bottom - 5 ? [formula.parentElement.textContent] : [];
+})"""
 CUT_OFF = f"""() => [...document.querySelectorAll("{OURS}")].flatMap(cell => {{
     const right = cell.getBoundingClientRect().right + 1;
     return [...cell.querySelectorAll("*")]
@@ -199,6 +209,7 @@ class Notebook:
         """What a reader could not read at the present width and theme, in words."""
         return {
             "cut off": self.page.evaluate(CUT_OFF),
+            "torn": self.page.evaluate(TORN),
             "mathematics in error": self.page.locator("mjx-merror, [data-mjx-error]").all_inner_texts(),
             "faint mathematics": self.page.evaluate(FAINT_MATHEMATICS),
         }

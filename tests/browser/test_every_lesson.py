@@ -1,5 +1,6 @@
 """Every lesson in a real JupyterLab: it runs untouched, can be read at two widths and themes, and answers keys."""
 
+import io
 import re
 import statistics
 import time
@@ -7,7 +8,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from lab import SLIDER
+from lab import SLIDER, TORN
+from PIL import Image, ImageStat
 
 ROOT = Path(__file__).parents[2]
 LESSONS = sorted((ROOT / "lessons").glob("*.ipynb"))
@@ -15,6 +17,20 @@ BINDER = dict(re.findall(r"(\w+)=(\d+)", (ROOT / "binder/start").read_text()))  
 MEMORY_LIMIT = 1e9  # bytes: the smaller free machines have one or two GB
 RUN_ALL_TIMEOUT = 240  # seconds; a busy machine takes several times as long as a quiet one
 LOOKS = [(theme, width) for theme in ("Light", "Dark") for width in (1280, 768)]
+
+
+@pytest.mark.slow
+def test_before_any_cell_has_run_the_picture_on_top_follows_the_theme_and_no_formula_loses_its_comma(open_lab):
+    with open_lab(LESSONS[8].parent) as lab:
+        lab.open(LESSONS[8].name)
+        lab.page.locator(".ml-whole mjx-container").first.wait_for(timeout=60_000)
+        brightness = {}
+        for theme in ("Light", "Dark"):
+            lab.look(theme, 768)
+            picture = Image.open(io.BytesIO(lab.page.locator(".ml-opening img").first.screenshot()))
+            brightness[theme] = ImageStat.Stat(picture.convert("L")).mean[0]
+            assert lab.page.evaluate(TORN) == []
+        assert brightness["Dark"] < 80 < 200 < brightness["Light"]
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ class Claim(NamedTuple):
         """Its section of the page, in Markdown."""
         return (
             f"## {self.title}\n\n{self.system} · {self.paper}\n\n"
-            f"- **Exact:** {self.exact}\n{self.costs()}\n"
+            f"- **How exact:** {self.exact}\n{self.costs()}\n"
             f"{_powers(self.finding.format(**self.figures()))}\n"
         )
 

@@ -64,8 +64,8 @@ def descents(query_loss, start, num_steps=300):
     steps = 2.0 ** np.arange(-12, 7)
     places, plain = jax.jit(jax.vmap(lambda e: run(optax.sgd(e))))(steps)
     stable = (jnp.abs(places) <= start).all(axis=1)
-    _, normalised = jax.jit(jax.vmap(lambda e: run(falling(e))))(steps)
-    return float(plain[stable][-1, -1]), float(normalised[:, -1].min())
+    _, normalized = jax.jit(jax.vmap(lambda e: run(falling(e))))(steps)
+    return float(plain[stable][-1, -1]), float(normalized[:, -1].min())
 
 
 def measure():
@@ -114,7 +114,7 @@ CLAIM = Claim(
         "Outer training on quadratic tasks ends where the meta-objective is stationary: the norm of the exact "
         "meta-gradient falls to {fo_b_maml:.2g} of what it was at the initialization. The cheaper methods, each "
         "judged on its own objective, stop at {fo_maml:.2g} (FO-MAML), {reptile:.2g} (Reptile) and {shortcut:.2g} "
-        "(the query gradient at the proximal solution). The paper also advises normalised outer steps with "
+        "(the query gradient at the proximal solution). The paper also advises normalized outer steps with "
         "momentum, because the curvature of the meta-objective grows with its gradient. Whether this pays depends "
         "on the loss. Where the query loss grows exponentially, the best of 19 decaying learning rates leaves a "
         "gradient of {cliff_sngdm:.2g}, against {cliff_sgd:.2g} for plain descent at its largest stable learning "

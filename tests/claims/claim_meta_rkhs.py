@@ -1,4 +1,4 @@
-"""Zhou et al. 2021: adaptation in closed form against MAML; and the regulariser against no adaptation at all."""
+"""Zhou et al. 2021: adaptation in closed form against MAML; and the regularizer against no adaptation at all."""
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +53,7 @@ CLAIM = Claim(
     system="`meta_rkhs_i`, `meta_rkhs_ii`",
     paper="Zhou, Wang, Xian, Chen & Xu 2021, [2102.03909](https://arxiv.org/abs/2102.03909)",
     exact=(
-        "I: its regularised loss, which is one step of MAML up to O(α²). II: gradient flow with a frozen "
+        "I: its regularized loss, which is one step of MAML up to O(α²). II: gradient flow with a frozen "
         "tangent kernel, up to O(1/m) for its discrete time"
     ),
     finding=(
@@ -61,7 +61,7 @@ CLAIM = Claim(
         "after its 5 steps. A network that was trained for the closed form needs it: adapted by 5 gradient steps "
         "it has {second_by_steps:.2g}. MAML's network in closed form has {maml_in_closed_form:.2g}. The advantage "
         "of Meta-RKHS I does not reproduce: after 10 gradient steps it has {first:.2g} at the best of 3 strengths "
-        "of its regulariser, joint training {joint:.2g} and MAML {maml_by_10:.2g}."
+        "of its regularizer, joint training {joint:.2g} and MAML {maml_by_10:.2g}."
     ),
     measure=measure,
     holds=lambda f: (

@@ -9,7 +9,7 @@ import pytest
 
 from metalearn.course import syllabus
 
-pytestmark = pytest.mark.usefixtures("optimised")  # the claims train models
+pytestmark = pytest.mark.usefixtures("optimized")  # the claims train models
 NAMES = sorted(path.stem for path in Path(__file__).parent.glob("claim_*.py"))
 TESTS = Path(__file__).parents[1]
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:\s×\s10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?")

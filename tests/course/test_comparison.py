@@ -132,7 +132,7 @@ def test_the_deep_network_has_its_widths():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised")
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("method", ["FO-MAML", "one gradient"])
 def test_the_recorded_memory_by_channels_is_what_the_compiler_plans(method):
     recorded, settings = (

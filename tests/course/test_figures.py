@@ -147,10 +147,10 @@ def test_panels_above_one_another_are_not_taken_apart():
     assert plots.panels(figure).count("<svg") == 1
 
 
-def test_a_caption_that_says_left_says_above_where_the_panels_are_stacked():
+def test_a_caption_that_says_left_says_first_where_the_panels_are_stacked():
     caption = "Left: one curve. Right, another; what is left of it, from right to left, is the rest."
     text = plots.card("<svg></svg><svg></svg>", caption=caption)
-    assert 'data-narrow="Above">Left</span>: one' in text and 'data-narrow="Below">Right</span>, another' in text
+    assert 'data-narrow="First">Left</span>: one' in text and 'data-narrow="Second">Right</span>, another' in text
     assert "what is left of it, from right to left, is the rest" in text
     assert f"{caption}</figcaption>" in plots.card("<svg></svg>", caption=caption)  # nothing is stacked
 

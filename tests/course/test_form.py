@@ -9,6 +9,7 @@ import nbformat
 import pytest
 
 from metalearn.course import syllabus
+from metalearn.course.exercises import exercise
 from metalearn.course.publishing import builder, page
 
 ROOT = Path(__file__).parents[2]
@@ -140,6 +141,15 @@ def test_a_wrong_prediction_is_told_why_and_which_passage_to_read_again(path):
     guesses = importlib.import_module(f"metalearn.course.lessons.lesson_{path.stem[:2]}").PREDICTIONS
     assert guesses
     assert [guess.id for guess in guesses if not guess.why or guess.read not in headings] == []
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_a_lesson_takes_the_minutes_that_it_announces(path):
+    """Those of exercises and derivations, the text at 150 words a minute, and eight for predictions and pictures."""
+    texts = "\n".join(line for line in path.read_text("utf-8").split("\n") if line.startswith("# "))
+    minutes = sum(definition.minutes for definition in exercise.exercises_of(path.stem[:2]))
+    minutes += sum(map(int, re.findall(r"about (\d+) minutes", texts))) + len(re.findall(r"\w+", texts)) / 150 + 8
+    assert abs(syllabus.find(path.stem[:2]).minutes - minutes) < 12
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)

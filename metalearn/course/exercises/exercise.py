@@ -50,7 +50,7 @@ class Exercise:
       hints: Markdown, in order; the last one is still not the solution.
       expected: Markdown that shows what a correct solution prints.
       relatives: further wrong implementations, each after what its result is, a text that completes "Your result
-        is ...". They are for mistakes that need no more than that; a multiple of such a result is recognised as well.
+        is ...". They are for mistakes that need no more than that; a multiple of such a result is recognized as well.
       rtol: allowed difference relative to each number.
       atol: allowed difference relative to the largest number of an array.
       judge: for an exercise with many right answers, (function, *arguments) -> (result, text). The result is compared

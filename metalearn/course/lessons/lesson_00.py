@@ -655,7 +655,7 @@ EXERCISES = (
             "`jax.tree.map(lambda p, g: ..., phi, gradient)`.",
             "`jax.lax.scan(step, theta, length=num_steps)` returns a pair: the last carry, and the stack.",
         ),
-        expected="For the loss $\\phi^2/2$ and the initialization $1$, two steps with learning rate $0.5$ end at "
+        expected="For the loss $\\varphi^2/2$ and the initialization $1$, two steps with learning rate $0.5$ end at "
         "$0.25$.",
     ),
     Exercise(
@@ -754,8 +754,8 @@ EXERCISES = (
             "`ml.inner.descend(objective, optax.sgd(learning_rate), num_steps, theta)` gives the last parameters. "
             "Differentiate your function with respect to the learning rate, and call the result.",
         ),
-        expected="For the loss $\\phi^2/2$, the initialization $1$ and one step with learning rate $0.5$, the loss is "
-        "$(1 - 0.5)^2/2$, and its derivative $-(1 - 0.5) = -0.5$.",
+        expected="For the loss $\\varphi^2/2$, the initialization $1$ and one step with learning rate $0.5$, the loss "
+        "is $(1 - 0.5)^2/2$, and its derivative $-(1 - 0.5) = -0.5$.",
     ),
 )
 
@@ -800,8 +800,8 @@ QUIZ = (
         ),
         answer=1,
         feedback=(
-            "That is the flat direction, where a step multiplies the distance by $1 - 0.2 \\cdot 1$.",
-            "Right: a step multiplies the distance by $1 - 0.2 \\cdot 8 = -0.6$.",
+            "That is the flat direction, where a step multiplies the displacement by $1 - 0.2 \\cdot 1$.",
+            "Right: a step multiplies the displacement by $1 - 0.2 \\cdot 8 = -0.6$.",
             "1.6 is the step as a multiple of the distance. What is left when it has been taken?",
         ),
     ),
@@ -908,7 +908,7 @@ def loss_by_phase(phases: Any, losses: Any) -> None:
         ),
         alt="The loss as a function of the phase. It has one minimum, where it is zero, at phase 1, and one maximum "
         "near phase minus 2.4.",
-        title="One minimum in each period, and a maximum half a period away",
+        title="One minimum, and a maximum about half a period away",
         caption="The loss for 201 phases at amplitude 2, from a single call of vmap.",
     )
 
@@ -968,7 +968,7 @@ def before_and_after(amplitudes: Any, before: Any, after: Any, at: float, *gradi
         axes.plot(at, here, "o", color=plots.PALETTE["text"], markerfacecolor=plots.PALETTE["card"], markersize=6)
         sign = "rises" if gradient["amplitude"] > 0 else "falls"
         axes.annotate(
-            f"θ: {sign}",
+            f"loss {sign}",
             (at, here),
             xytext=(0, 12),
             textcoords="offset points",
@@ -1055,7 +1055,10 @@ def opening() -> tuple[str, str]:
         {"": losses},
         "learning rate α",
         "loss after 8 steps",
-        points={f"best: {best:.2f}": (best, losses.min()), f"2/L = {limit:g}": (limit, final(np.array([limit]))[0])},
+        points={
+            f"best: {best:.2f}": (best, losses.min()),
+            f"too large from {limit:g} on": (limit, final(np.array([limit]))[0]),
+        },
         ylim=(-0.2, 4),
     )
     return diagrams.opening(
@@ -1067,6 +1070,6 @@ def opening() -> tuple[str, str]:
             "One run on one task, then all tasks, then the gradient.",
         ),
         f"Left: the loss after eight gradient steps against the learning rate. It is lowest near {best:.2f} and "
-        f"very steep at {limit:g}, which is 2/L. Right: a chain of parameters made by scan, copied over tasks by "
-        "vmap, and grad as the arrow back.",
+        f"very steep at {limit:g}, from where on learning rates are too large. Right: a chain of parameters made by "
+        "scan, copied over tasks by vmap, and grad as the arrow back.",
     )

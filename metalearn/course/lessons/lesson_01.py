@@ -540,7 +540,7 @@ PREDICTIONS = (
         "you need to find both numbers?",
         unit="points",
         why="Each point is one linear equation for the two unknowns $p$ and $q$.",
-        read="What the ten points know",
+        read="How much ten points tell",
     ),
 )
 

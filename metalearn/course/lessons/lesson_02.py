@@ -94,7 +94,7 @@ META_GRADIENT = Exercise(
         Misconception(
             "first-order",
             first_order,
-            "Your result equals the FO-MAML gradient $\\nabla f(\\phi_K)$: the factors $(I - \\alpha H_k)$ are "
+            "Your result equals the FO-MAML gradient $\\nabla f(\\varphi_K)$: the factors $(I - \\alpha H_k)$ are "
             "missing. That can happen when the function you differentiate does not contain the inner loop, or when "
             "something inside it stops the gradient.",
         ),
@@ -168,7 +168,7 @@ META_GRADIENT = Exercise(
             lambda loss, task, params, learning_rate, num_steps: jax.tree.map(
                 lambda p, q: p - q, params, adapt(loss, task.support, params, learning_rate, num_steps)
             ),
-            "Your result is $\\theta - \\phi_K$, minus the displacement by the inner loop. This is the direction of "
+            "Your result is $\\theta - \\varphi_K$, minus the displacement by the inner loop. This is the direction of "
             "Reptile (lesson 03). Where does the query loss enter your answer?",
         ),
     ),
@@ -261,14 +261,14 @@ BACKWARD_PASS = Exercise(
         Misconception(
             "no factors",
             first_order,
-            "Your result equals $\\nabla f(\\phi_K)$, the FO-MAML gradient: no factor $(I - \\alpha H_k)$ has reached "
-            "it. Does the vector change in your second loop?",
+            "Your result equals $\\nabla f(\\varphi_K)$, the FO-MAML gradient: no factor $(I - \\alpha H_k)$ has "
+            "reached it. Does the vector change in your second loop?",
         ),
         Misconception(
             "first step first",
             lambda *args: _product(*args, points=lambda path: path[:-1]),
             "Your result is the product with the factors in the order of the steps. The gradient travels backwards: "
-            "which factor stands next to $\\nabla f(\\phi_K)$?",
+            "which factor stands next to $\\nabla f(\\varphi_K)$?",
         ),
         Misconception(
             "Hessian of the query loss",
@@ -284,14 +284,14 @@ BACKWARD_PASS = Exercise(
         Misconception(
             "Hessian at the end",
             lambda *args: _product(*args, points=lambda path: path[-1:] * (len(path) - 1)),
-            "Your result is the product with every Hessian taken at the adapted parameters $\\phi_K$. "
+            "Your result is the product with every Hessian taken at the adapted parameters $\\varphi_K$. "
             "At which parameters does step $k$ take its gradient?",
         ),
         Misconception(
             "Hessian one step late",
             lambda *args: _product(*args, points=lambda path: path[:0:-1]),
-            "Your result is the product with each Hessian taken where its step ends. Step $k$ goes from $\\phi_k$ to "
-            "$\\phi_{k+1}$: at which of the two does it take its gradient?",
+            "Your result is the product with each Hessian taken where its step ends. Step $k$ goes from $\\varphi_k$ "
+            "to $\\varphi_{k+1}$: at which of the two does it take its gradient?",
         ),
         Misconception(
             "plus",
@@ -299,7 +299,7 @@ BACKWARD_PASS = Exercise(
                 loss, task, params, learning_rate, num_steps, factor=lambda v, hv: v + learning_rate * hv
             ),
             "Your result is the product of the factors $(I + \\alpha H_k)$. "
-            "Differentiate $\\phi - \\alpha \\nabla h(\\phi)$ once more: which sign comes out?",
+            "Differentiate $\\varphi - \\alpha \\nabla h(\\varphi)$ once more: which sign comes out?",
         ),
         Misconception(
             "no learning rate",
@@ -395,9 +395,9 @@ BACKWARD_PASS = Exercise(
     ),
     alternatives=(_product, _with_jvp),
     hints=(
-        "Two loops. The first takes the inner steps and keeps all parameters $\\phi_0, \\dots, \\phi_K$ in a list. "
-        "The second goes through that list from its end and changes one vector.",
-        "Before the second loop the vector is the query gradient at $\\phi_K$. "
+        "Two loops. The first takes the inner steps and keeps all parameters $\\varphi_0, \\dots, \\varphi_K$ in a "
+        "list. The second goes through that list from its end and changes one vector.",
+        "Before the second loop the vector is the query gradient at $\\varphi_K$. "
         "`jax.hessian(loss)(phi, batch)` is a matrix, and `@` multiplies.",
     ),
     expected="An array of shape `[d]`, equal to what `ml.maml` returns, without differentiating through the loop.",
@@ -480,8 +480,9 @@ LEARNING_RATE = Exercise(
         Misconception(
             "no factors",
             functools.partial(_unrolled, factor=lambda learning_rate: 0.0),
-            "Your result is $-\\sum_k \\nabla h(\\phi_k)^\\top \\nabla f(\\phi_K)$. An early step also changes the "
-            "parameters at which all later steps take their gradients: which factors does that put between the two?",
+            "Your result is $-\\sum_k \\nabla h(\\varphi_k)^\\top \\nabla f(\\varphi_K)$. An early step also changes "
+            "the parameters at which all later steps take their gradients: which factors does that put between the "
+            "two?",
         ),
         Misconception(
             "last step only",
@@ -492,19 +493,19 @@ LEARNING_RATE = Exercise(
         Misconception(
             "gradient at the initialization",
             _explicit_only,
-            "Your result is $-K \\nabla h(\\theta)^\\top \\nabla f(\\phi_K)$, as if every step took its gradient at "
+            "Your result is $-K \\nabla h(\\theta)^\\top \\nabla f(\\varphi_K)$, as if every step took its gradient at "
             "the initialization.",
         ),
         Misconception(
             "one factor too many",
             functools.partial(_unrolled, early=True),
-            "In your result each $\\nabla h(\\phi_k)$ meets a vector that has passed through the factor of its own "
+            "In your result each $\\nabla h(\\varphi_k)$ meets a vector that has passed through the factor of its own "
             "step already. What step $k$ adds is carried on only by the steps *after* it.",
         ),
         Misconception(
             "sign",
             lambda *args: -_by_autodiff(*args),
-            "Your result is minus the derivative. Which sign does $\\nabla h(\\phi_k)$ have in line 2?",
+            "Your result is minus the derivative. Which sign does $\\nabla h(\\varphi_k)$ have in line 2?",
         ),
         Misconception(
             "gradients of the query loss",
@@ -514,7 +515,7 @@ LEARNING_RATE = Exercise(
         Misconception(
             "gradient one step late",
             functools.partial(_unrolled, support_step=lambda k: k + 1),
-            "Your sum holds each gradient where its step ends. Step $k$ takes its gradient at $\\phi_k$.",
+            "Your sum holds each gradient where its step ends. Step $k$ takes its gradient at $\\varphi_k$.",
         ),
         Misconception(
             "no learning rate",
@@ -635,7 +636,7 @@ LEARNING_RATE = Exercise(
         "Write line 2 for $K = 2$ and put it into itself. You get one term for each step, and each term passes through "
         "the factors of the steps that come after it.",
         "The vector of your backward pass, before it has passed through the factor of step $k$, is what "
-        "$-\\nabla h(\\phi_k)$ must be multiplied by. So one more line in the second loop is enough.",
+        "$-\\nabla h(\\varphi_k)$ must be multiplied by. So one more line in the second loop is enough.",
     ),
     expected="A number: negative where a slightly larger inner learning rate would lower the query loss, and 0 "
     "for $K = 0$.",
@@ -818,14 +819,14 @@ PREDICTIONS = (
             "even closer to the flat task's minimum",
         ),
         why="With this learning rate a step on the steep task jumps across its minimum and ends almost as far away on "
-        "the other side, so now the steep task is the one that a step does not take to its minimum.",
+        "the other side. Neither task gets near its minimum now, and the steep loss weighs more.",
         read="Which initialization is best?",
     ),
     Guess(
         "02.nudge",
         "Two runs of gradient descent on one parabola begin a small distance apart. Every inner step multiplies that "
         "distance by 0.9. After five inner steps, what fraction of the distance is left?",
-        unit="of its initial size",
+        unit="of the distance",
         why="Each step multiplies the distance that the step before has left, so the five factors multiply: $0.9^5$.",
         read="How much of a small change survives?",
     ),
@@ -847,7 +848,7 @@ PREDICTIONS = (
         ),
         why="With one training task there is nothing to adapt to, so the outer loop learns this curve by heart. One "
         "small step does not lead from there to another curve.",
-        read="How many training tasks does MAML need?",
+        read="MAML overfits to few training tasks",
     ),
     Guess(
         "02.training_time",
@@ -899,7 +900,7 @@ QUIZ = (
         ),
     ),
     Question(
-        "One task has the loss $1 - \\cos(\\phi - b)$, and θ lies at its top. You go from 1 inner step with "
+        "One task has the loss $1 - \\cos(\\varphi - b)$, and θ lies at its top. You go from 1 inner step with "
         "$\\alpha = 0.5$ to 2 inner steps with $\\alpha = 0.25$. The curvature $|F''|$ there goes from 2.25 to",
         ("1.56", "2.25", "2.44", "5.06"),
         2,
@@ -1093,8 +1094,8 @@ def meta_overfitting(counts: tuple[int, ...], training: np.ndarray, new: np.ndar
         "it rises from nearly zero to about two, on new tasks it falls from far above the floor of three to about two. "
         "The gap between them closes.",
         title="Few training tasks: MAML adapts well to them, and badly to new ones",
-        caption="Mean over six networks after 2,000 outer steps on two tasks each; a bar is 1.96 s/√6 on each side, "
-        "with their standard deviation s. Dotted: the floor without adaptation.",
+        caption="Mean over six networks, each trained for 2,000 outer steps with two tasks a step. Bars: ± 1.96 s/√6, "
+        "where s is the standard deviation over the six. Dotted: the floor without adaptation.",
     )
 
 
@@ -1162,9 +1163,9 @@ def training_time(curvatures: dict[str, Any], losses: dict[str, Any], times: Any
         "learning rates. Left: the largest curvature of the meta-objective, which grows exponentially. Right: the mean "
         "loss after adaptation, which falls to zero. In both panels the three curves lie close together.",
         title="The training time T = αK governs curvature and adaptation alike",
-        caption="Twenty cosine tasks. Each curve is one inner learning rate α, with K = T/α inner steps; they "
-        "lie on one another. exp(2T)/20 is what one of the tasks adds to the curvature of the mean, at the top of its "
-        "loss and for ever smaller steps.",
+        caption="Twenty cosine tasks. Each curve is one inner learning rate α, with K = T/α inner steps. "
+        "exp(2T)/20 is what one of the tasks adds to the curvature of the mean at the top of its loss, in the limit of "
+        "many small steps.",
     )
 
 

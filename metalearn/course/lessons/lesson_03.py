@@ -124,13 +124,13 @@ FIXED_POINTS = Exercise(
             "Reptile keeps what is left",
             _weighted_means(_maml_weight, _fo_maml_weight, lambda a, j: j),
             "Your result for Reptile is that of the weight $J$, the fraction of the distance that adaptation *leaves*. "
-            "Reptile's direction $\\theta - \\phi_K$ is the other part of it.",
+            "Reptile's direction $\\theta - \\varphi_K$ is the other part of it.",
         ),
         Misconception(
             "Reptile as a gradient",
             _weighted_means(_maml_weight, _fo_maml_weight, lambda a, j: a * (1 - j)),
             "Your result for Reptile has a curvature too many in its weight. Its direction is a displacement and not a "
-            "gradient: write $\\theta - \\phi_K$ in terms of $\\theta - m$.",
+            "gradient: write $\\theta - \\varphi_K$ in terms of $\\theta - m$.",
         ),
         Misconception(
             "no adaptation",
@@ -141,7 +141,7 @@ FIXED_POINTS = Exercise(
             "Reptile as joint training",
             _weighted_means(_maml_weight, _fo_maml_weight, lambda a, j: a),
             "Your Reptile converges where joint training does. This is so for one inner step only: "
-            "write $\\theta - \\phi_K$ in terms of $\\theta - m$.",
+            "write $\\theta - \\varphi_K$ in terms of $\\theta - m$.",
         ),
         Misconception(
             "Reptile with two factors",
@@ -151,7 +151,8 @@ FIXED_POINTS = Exercise(
         Misconception(
             "curvature forgotten",
             _weighted_means(lambda a, j: j**2, lambda a, j: j, _reptile_weight),
-            "Your results are those of weights without the curvature. The gradient of a parabola is $a\\,(\\phi - m)$.",
+            "Your results are those of weights without the curvature. The gradient of a parabola is $a\\,(\\varphi - "
+            "m)$.",
         ),
         Misconception(
             "plain mean",
@@ -160,7 +161,7 @@ FIXED_POINTS = Exercise(
             "to zero and solve for $\\theta$.",
         ),
         Misconception(
-            "weights not normalised",
+            "weights not normalized",
             lambda curvature, minimum, learning_rate, num_steps: np.array(
                 [
                     np.mean(rule(curvature, (1 - learning_rate * curvature) ** num_steps) * minimum)
@@ -317,8 +318,8 @@ SMALL_STEPS = Exercise(
     hints=(
         "Take the weights of the last exercise, and write each as a constant times $a\\,(1 - c\\,a)$, up to higher "
         "powers of $\\alpha$.",
-        "$(1 - x)^K = 1 - Kx + \\tfrac{K(K-1)}{2} x^2 - \\dots$. For FO-MAML the first power is enough; for Reptile "
-        "the first one cancels with the 1.",
+        "$(1 - x)^K = 1 - Kx + \\tfrac{K(K-1)}{2} x^2 - \\dots$. For FO-MAML the first power is enough. For "
+        "Reptile the 1s cancel, the first power becomes the constant in front, and you need the second power too.",
     ),
     expected="Two numbers, which agree with the figure above for $K = 2$, 5 and 20.",
 )
@@ -608,7 +609,7 @@ HESSIAN_FREE = Exercise(
         Misconception(
             "first-order",
             _hf_maml(lambda gradient, params, v, e: jax.tree.map(np.zeros_like, v)),
-            "Your result equals $v = \\nabla f(\\phi_1)$, the FO-MAML gradient. The correction $-\\alpha H v$ is "
+            "Your result equals $v = \\nabla f(\\varphi_1)$, the FO-MAML gradient. The correction $-\\alpha H v$ is "
             "missing.",
         ),
         Misconception(
@@ -646,7 +647,7 @@ HESSIAN_FREE = Exercise(
         Misconception(
             "around the adapted parameters",
             _elsewhere,
-            "Your Hessian is that at $\\phi_1$. The factor of a step has the Hessian of the point where the step "
+            "Your Hessian is that at $\\varphi_1$. The factor of a step has the Hessian of the point where the step "
             "*begins*.",
         ),
         Misconception(
@@ -737,7 +738,7 @@ HESSIAN_FREE = Exercise(
     ),
     alternatives=(_with_ravel,),
     hints=(
-        "Compute $\\phi_1$, then $v = \\nabla f(\\phi_1)$. The correction needs two more support gradients.",
+        "Compute $\\varphi_1$, then $v = \\nabla f(\\varphi_1)$. The correction needs two more support gradients.",
         "Those two are taken at $\\theta + \\varepsilon v$ and $\\theta - \\varepsilon v$. How far apart are these "
         "points?",
     ),
@@ -749,8 +750,8 @@ EXERCISES = (FIXED_POINTS, SMALL_STEPS, WRITE_THE_TEST, HESSIAN_FREE)
 PREDICTIONS = (
     Guess(
         "03.cost",
-        "Take 100 inner steps, and count a Hessian-vector product as two gradients. How many times as much as FO-MAML "
-        "does MAML cost?",
+        "Take 100 inner steps, and count a Hessian-vector product as two gradients. By which factor is MAML more "
+        "expensive than FO-MAML?",
         unit="times",
         why="MAML needs one gradient and one Hessian-vector product for each inner step, so three gradients where "
         "FO-MAML needs one. The one query gradient hardly matters.",
@@ -766,14 +767,14 @@ PREDICTIONS = (
             "where MAML does",
             "beyond MAML, closer still to the flat task",
         ),
-        why="After one step $\\theta - \\phi_1 = \\alpha \\nabla h(\\theta)$. Up to the constant $\\alpha$ this is the "
-        "gradient that joint training takes.",
+        why="After one step $\\theta - \\varphi_1 = \\alpha \\nabla h(\\theta)$. Up to the constant $\\alpha$ this is "
+        "the gradient that joint training takes.",
         read="What does the backward pass cost?",
     ),
     Guess(
         "03.half_way",
         "Let the inner learning rate be small. Of the way from joint training's point to MAML's, what fraction does "
-        "FO-MAML get?",
+        "FO-MAML cover?",
         ("next to nothing", "about a quarter", "about a half", "about three quarters"),
         why="MAML's weight has two factors J, FO-MAML's has one, and joint training's has none. For small α each "
         "factor moves the point by the same amount.",
@@ -1085,13 +1086,13 @@ def own_way(my_task: Callable[[Any], Task], way: Callable[[Any, Any, Any], Any])
     except Exception as error:
         return own.told("failed", f"`way` raised {type(error).__name__}: {error}")
     if any(answer is None for answer in answers):
-        return own.told("not yet", "Your tasks are fine. Now let `way` return the part of the way.")
+        return own.told("not yet", "Your tasks are fine. Now let `way` return the fraction of the way.")
     if any(np.shape(answer) for answer in answers):
         return own.told("failed", "`way` must return one number, but it returned an array.")
     if not np.allclose(answers, [part_of_the_way(*points) for points in tried]):
         told = [text for wrong, text in _WRONG_PARTS if np.allclose(answers, [wrong(*points) for points in tried])]
         return own.told(
-            "failed", told[0] if told else "This is not yet the part of the way: it is 0 at `joint`, 1 at `maml`."
+            "failed", told[0] if told else "This is not yet the fraction of the way: it is 0 at `joint`, 1 at `maml`."
         )
     length = np.linalg.norm(found[0]["MAML"] - found[0]["joint"])
     if length < 1e-9:
@@ -1105,14 +1106,14 @@ def own_way(my_task: Callable[[Any], Task], way: Callable[[Any, Any, Any], Any])
             name: [float(way(points[name], points["joint"], points["MAML"])) for points in found]
             for name in ("FO-MAML", "Reptile")
         },
-        ("part of the way", "small α", "large α"),
-        title="How far FO-MAML and Reptile get on your tasks",
+        ("fraction of the way", "small α", "large α"),
+        title="How far FO-MAML and Reptile come on your tasks",
         caption="Straight lines fitted to twenty of your tasks, K = 3. α is "
         + " and ".join(f"{rate:g}" for rate in OWN_RATES)
         + " divided by the largest curvature.",
         digits=2,
     )
-    return own.told("passed", "This is the part of the way.", my_task)
+    return own.told("passed", "This is the fraction of the way.", my_task)
 
 
 SEEN = "Mean loss after adaptation, and the points to which the four methods converge."
@@ -1202,7 +1203,7 @@ def difference_errors(epsilons: Any, float64: Any, float32: Any) -> None:
         alt="Relative error of the Hessian-vector product against epsilon, both axes logarithmic. From right to left "
         "both curves fall with slope two. Then rounding takes over and they rise, in float32 much earlier than in "
         "float64.",
-        title="Too large an ε is inaccurate, too small an ε is all rounding",
+        title="With a large ε the difference is coarse, and with a tiny one only rounding is left",
         caption="A Hessian-vector product of the sine wave's loss by finite differences, against the exact one.",
     )
 
@@ -1242,7 +1243,10 @@ def opening() -> tuple[str, str]:
         left,
         diagrams.shortcuts(),
         ("Cheaper, but converged to other points", "What each method takes back to θ"),
-        ("Where four methods converge on two quadratic tasks.", "FO-MAML and Reptile leave out the backward pass."),
+        (
+            "Where four methods converge, on two quadratic tasks with α = 0.1, K = 3.",
+            "FO-MAML and Reptile leave out the backward pass.",
+        ),
         "Left: mean loss after adaptation against the initialization. MAML converges to its minimum; joint training, "
         "Reptile and FO-MAML to other points. Right: MAML takes the query gradient back through every factor, FO-MAML "
         "treats every factor as the identity, and Reptile only looks at how far adaptation went.",

@@ -301,7 +301,7 @@ IMPLICIT_GRADIENT = Exercise(
         Misconception(
             "no solve",
             _from_parts(lambda H, b, s: b),
-            "This is $\\nabla f(\\phi^*)$, FO-MAML's gradient at the adapted parameters. $J$ is still missing.",
+            "This is $\\nabla f(\\varphi^*)$, FO-MAML's gradient at the adapted parameters. $J$ is still missing.",
         ),
         Misconception(
             "J not transposed",
@@ -363,7 +363,7 @@ IMPLICIT_GRADIENT = Exercise(
             "Hessian of the query loss",
             _from_parts(_many_strengths, hessian_on="query"),
             "Your result is that of a system with the Hessian of the query loss. Which loss does the inner problem "
-            "minimise?",
+            "minimize?",
         ),
         Misconception(
             "support gradient",
@@ -580,12 +580,12 @@ FIND_THE_BUG = Exercise(
             "wrong sign in line 1",
             _residuals(line=lambda found: _stationary(found, -1.0)),
             "Your first number *subtracts* the gradient of the proximal term. At the minimum the two gradients cancel: "
-            "which sign does $\\phi - \\theta$ have in line 1?",
+            "which sign does $\\varphi - \\theta$ have in line 1?",
         ),
         Misconception(
             "query set in line 1",
             _residuals(line=lambda found: _stationary(found, batch="query")),
-            "Your first number has the gradient of the query loss. Which loss does the inner problem minimise?",
+            "Your first number has the gradient of the query loss. Which loss does the inner problem minimize?",
         ),
         Misconception(
             "line 1 at the initialization",
@@ -613,7 +613,7 @@ FIND_THE_BUG = Exercise(
         Misconception(
             "Hessian of the query loss",
             _residuals(system=lambda found: _system(found, batch="query")),
-            "Your third number has the Hessian of the query loss. Which loss does the inner problem minimise?",
+            "Your third number has the Hessian of the query loss. Which loss does the inner problem minimize?",
         ),
         Misconception(
             "another system",
@@ -709,17 +709,17 @@ EXERCISES = (PROXIMAL_DESCENT, IMPLICIT_GRADIENT, FIND_THE_BUG)
 PREDICTIONS = (
     Guess(
         "04.survives",
-        "A quadratic of curvature 1, and a proximal term with λ = 0.5. After very many inner steps, which fraction "
+        "Take a quadratic of curvature 1 and a proximal term with λ = 0.5. After very many inner steps, what fraction "
         "of a change to the initialization is left in the adapted parameter?",
         unit="of the change",
-        why="Let the minimum of $h$ be at 0. Where the two gradients cancel, $a\\,\\phi = \\lambda(\\theta - \\phi)$, "
-        "so $\\phi = \\frac{\\lambda}{\\lambda + a}\\theta$.",
+        why="Let the minimum of $h$ be at 0. Where the two gradients cancel, $a\\,\\varphi = \\lambda(\\theta - "
+        "\\varphi)$, so $\\varphi = \\frac{\\lambda}{\\lambda + a}\\theta$.",
         read="What is left of the initialization",
     ),
     Guess(
         "04.one_minimum",
         "Above which proximal strength does the proximal objective have a single minimum, whatever the initialization?",
-        why="The most negative curvature of $1 - \\cos\\phi$ is $-1$, and the proximal term adds $\\lambda$ to "
+        why="The most negative curvature of $1 - \\cos\\varphi$ is $-1$, and the proximal term adds $\\lambda$ to "
         "it everywhere.",
         read="How strong must the proximal term be?",
     ),
@@ -733,7 +733,8 @@ PREDICTIONS = (
     ),
     Guess(
         "04.cg_products",
-        "481 unknowns, six support points. How many steps do conjugate gradients need for an error of one per cent?",
+        "The system has 481 unknowns, and the task six support points. How many steps do conjugate gradients need for "
+        "an error of one per cent?",
         unit="steps",
         why="Each support point adds curvature in one direction, so at most six eigenvalues of $S$ are large. All "
         "others lie nearer to 1 and count, roughly, as a seventh.",
@@ -741,14 +742,14 @@ PREDICTIONS = (
     ),
     Guess(
         "04.memory",
-        "From 20 to 200 inner steps: by which factor does the working memory of iMAML grow?",
+        "By which factor does the working memory of iMAML grow from 20 to 200 inner steps?",
         options=("about 10", "about 3", "about 1"),
-        why="The linear system contains $\\phi^*$ only. No earlier point of the inner loop has to be kept.",
+        why="The linear system contains $\\varphi^*$ only. No earlier point of the inner loop has to be kept.",
         read="The derivation, line by line",
     ),
     Guess(
         "04.unconverged",
-        "iMAML with five inner steps, for proximal strengths from small to large. At the worst of them, how large is "
+        "iMAML takes five inner steps, with one proximal strength after the other. At the worst of them, how large is "
         "the error of its gradient?",
         options=("some per cent of the gradient", "about half of the gradient", "several times the gradient"),
         why="Far from a minimum $H + \\lambda I$ can have eigenvalues close to zero, and the solve divides by them.",
@@ -762,8 +763,8 @@ PREDICTIONS = (
             "line 1 fails for A, the boxed system for B; all hold for C",
             "all hold for A; something fails for B and for C",
         ),
-        why="The gradient of $\\lambda \\lVert \\phi - \\theta \\rVert^2$ is $2 \\lambda (\\phi - \\theta)$. The "
-        "Hessian changes between $\\theta$ and $\\phi^*$. Both sides of a system may be multiplied by $\\lambda$.",
+        why="The gradient of $\\lambda \\lVert \\varphi - \\theta \\rVert^2$ is $2 \\lambda (\\varphi - \\theta)$. The "
+        "Hessian changes between $\\theta$ and $\\varphi^*$. Both sides of a system may be multiplied by $\\lambda$.",
         read="The derivation, line by line",
     ),
 )
@@ -849,8 +850,8 @@ def show_early_stopping(curvatures: np.ndarray, kept: dict[str, np.ndarray]) -> 
     plots.show(
         plots.lines(curvatures, kept, "curvature a of the support loss", "fraction of θ that is kept", ylim=(0, 1.05)),
         "Two curves that fall from one as the curvature grows. They start with the same slope. Later the one of the "
-        "proximal term is higher, by about a fifth at most.",
-        "Early stopping and a proximal term keep similar parts of θ",
+        "proximal term is higher, by about 0.2 at most.",
+        "Where the curvature is small, early stopping and a proximal term keep the same fraction of θ",
         "K = 20 inner steps with α = 0.1, and the minimum with λ = 1/(αK), which is 0.5.",
     )
 
@@ -1046,12 +1047,12 @@ def opening() -> tuple[str, str]:
             "φ*": (phi[proximal.argmin()], proximal.min()),
             "minimum of h": (phi[support.argmin()], support.min()),
         },
-        ylim=(-0.6, 7),
+        ylim=(-1.4, 7),
     )
     return diagrams.opening(
         left,
         diagrams.proximal_problem(),
-        ("The proximal term holds φ* near θ", "Whatever the inner optimizer, one linear solve"),
+        ("The proximal term holds φ* near θ", "Whatever the inner optimizer, one linear system"),
         (
             f"Support loss and proximal objective, for λ = {strength:g}.",
             "iMAML differentiates the minimum, not the steps.",

@@ -185,7 +185,7 @@ PERTURBED_SOLUTION = Exercise(
         Misconception(
             "perturbation of the wrong sign",
             _solution(query=lambda perturbation: -perturbation),
-            "Your perturbation has the other sign: this is $\\phi_{-\\nu}$.",
+            "Your perturbation has the other sign: this is $\\varphi_{-\\nu}$.",
         ),
         Misconception(
             "no perturbation",
@@ -367,7 +367,7 @@ SYMMETRIC = Exercise(
         Misconception(
             "proximal strength forgotten",
             _estimator(lambda minus, zero, plus, theta, strength, nu: (minus - plus) / (2 * nu)),
-            "This estimates $-d\\phi_\\nu/d\\nu$, minus the motion of the minimum. What turns it into "
+            "This estimates $-d\\varphi_\\nu/d\\nu$, minus the motion of the minimum. What turns it into "
             "the meta-gradient?",
         ),
         Misconception(
@@ -408,7 +408,7 @@ SYMMETRIC = Exercise(
         Misconception(
             "query gradient",
             _query_gradient,
-            "This is $\\nabla f(\\phi_0)$, as in FO-MAML. The curvature of the inner problem is missing from it.",
+            "This is $\\nabla f(\\varphi_0)$, as in FO-MAML. The curvature of the inner problem is missing from it.",
         ),
     ),
     relatives=(
@@ -691,13 +691,13 @@ UNCONVERGED = Exercise(
         Misconception(
             "no Hessian",
             _recursion(lambda v, a, q, hv, s: v - a * (q + s * v)),
-            "This equals the recursion without the product with $H_k$. The point $\\phi_k$ depends on $\\nu$, so "
-            "$\\nabla h(\\phi_k)$ has a derivative too.",
+            "This equals the recursion without the product with $H_k$. The point $\\varphi_k$ depends on $\\nu$, so "
+            "$\\nabla h(\\varphi_k)$ has a derivative too.",
         ),
         Misconception(
             "no proximal term",
             _recursion(lambda v, a, q, hv, s: v - a * (q + hv)),
-            "This equals the recursion without $\\lambda v_k$. What is the derivative of $\\lambda(\\phi_k - "
+            "This equals the recursion without $\\lambda v_k$. What is the derivative of $\\lambda(\\varphi_k - "
             "\\theta)$?",
         ),
         Misconception(
@@ -708,7 +708,7 @@ UNCONVERGED = Exercise(
         Misconception(
             "evaluated one step ahead",
             _recursion(ahead=True),
-            "Here the query gradient and the product seem to be taken at $\\phi_{k+1}$. Perhaps the point was moved "
+            "Here the query gradient and the product seem to be taken at $\\varphi_{k+1}$. Perhaps the point was moved "
             "before $v$ was.",
         ),
         Misconception(
@@ -740,12 +740,12 @@ UNCONVERGED = Exercise(
             "last step only",
             _recursion(lambda v, a, q, hv, s: -a * q),
             "This is the contribution of the last step alone. The recursion begins with $v_k$, the derivative of "
-            "$\\phi_k$.",
+            "$\\varphi_k$.",
         ),
         Misconception(
             "implicit gradient",
             _implicit,
-            "This solves the linear system of iMAML at $\\phi_K$, which assumes that the loop has converged.",
+            "This solves the linear system of iMAML at $\\varphi_K$, which assumes that the loop has converged.",
         ),
         Misconception(
             "one step too many",
@@ -799,10 +799,10 @@ UNCONVERGED = Exercise(
     ),
     alternatives=(_recursion(), _as_a_sum),
     hints=(
-        "All three terms in the large brackets of line 1 depend on $\\nu$ through $\\phi_k$, and the query term also "
-        "directly. Of the query term only this direct dependence is left at $\\nu = 0$.",
-        "Keep the pair $(\\phi_k, v_k)$. `jax.jvp` of the gradient of the support loss, at $\\phi_k$ along $v_k$, "
-        "returns the gradient and the product. Change both members of the pair only after that.",
+        "All three terms in the large brackets of line 1 depend on $\\nu$ through $\\varphi_k$, and the query term "
+        "also directly. Of the query term only this direct dependence is left at $\\nu = 0$.",
+        "Keep the pair $(\\varphi_k, v_k)$. `jax.jvp` of the gradient of the support loss, at $\\varphi_k$ along "
+        "$v_k$, returns the gradient and the product. Change both members of the pair only after that.",
     ),
     expected="An array of shape `[d]`. For the network of this lesson with 400 steps it equals `exact`.",
 )
@@ -821,8 +821,8 @@ PREDICTIONS = (
     ),
     Guess(
         "05.exact",
-        "Suppose that the minimum were a quadratic function of ν, $\\phi_\\nu = a + b\\nu + c\\nu^2$ with $c \\ne 0$. "
-        "Which estimator would then be exact at every ν?",
+        "Suppose that the minimum were a quadratic function of ν, $\\varphi_\\nu = a + b\\nu + c\\nu^2$ with $c \\ne "
+        "0$. Which estimator would then be exact at every ν?",
         options=("neither of them", "only the symmetric one", "both"),
         why="The term $c\\nu^2$ is the same at $-\\nu$ and $\\nu$ and cancels. In the forward difference it is left, "
         "and divided by ν it makes an error proportional to ν.",

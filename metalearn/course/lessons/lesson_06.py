@@ -92,21 +92,21 @@ CURVATURE = Exercise(
         Misconception(
             "curvature at the adapted parameter",
             _curvature(lambda j, f1, f2, h3, a, y, x: f2(y)),
-            "Your result equals $f''(\\phi_1)$, the curvature of the query loss at the adapted parameter. That "
-            "would be $F''$ if $\\phi_1$ moved exactly as much as θ does. Where does the factor $1 - \\alpha "
+            "Your result equals $f''(\\varphi_1)$, the curvature of the query loss at the adapted parameter. That "
+            "would be $F''$ if $\\varphi_1$ moved exactly as much as θ does. Where does the factor $1 - \\alpha "
             "h''(\\theta)$ of line 1 enter?",
         ),
         Misconception(
             "third derivative missing",
             _curvature(lambda j, f1, f2, h3, a, y, x: j**2 * f2(y)),
-            "Your result equals one of two terms, the one in which the derivative acts on $f'(\\phi_1)$. Line 1 is "
+            "Your result equals one of two terms, the one in which the derivative acts on $f'(\\varphi_1)$. Line 1 is "
             "a *product*, and its other factor depends on θ too.",
         ),
         Misconception(
             "one factor",
             _curvature(lambda j, f1, f2, h3, a, y, x: j * f2(y) - a * h3 * f1(y)),
-            "Your term with $f''(\\phi_1)$ has one factor $1 - \\alpha h''(\\theta)$, and that one stands in line 1 "
-            "already. What does the chain rule add when $f'(\\phi_1)$ is differentiated with respect to θ?",
+            "Your term with $f''(\\varphi_1)$ has one factor $1 - \\alpha h''(\\theta)$, and that one stands in line 1 "
+            "already. What does the chain rule add when $f'(\\varphi_1)$ is differentiated with respect to θ?",
         ),
         Misconception(
             "plus",
@@ -129,8 +129,8 @@ CURVATURE = Exercise(
         Misconception(
             "query curvature at the initialization",
             _curvature(lambda j, f1, f2, h3, a, y, x: j**2 * f2(x) - a * h3 * f1(y)),
-            "Your result is what $f''$ at the initialization θ gives. Line 1 takes the query gradient at $\\phi_1$, so "
-            "its derivative is taken there too.",
+            "Your result is what $f''$ at the initialization θ gives. Line 1 takes the query gradient at "
+            "$\\varphi_1$, so its derivative is taken there too.",
         ),
         Misconception(
             "factor on both terms",
@@ -155,7 +155,7 @@ CURVATURE = Exercise(
             lambda support, query, initialization, learning_rate: _twice(
                 support, query, initialization, -learning_rate
             ),
-            "Your result is right for an inner step that goes *up* the support loss. Look at the sign in $\\phi_1$.",
+            "Your result is right for an inner step that goes *up* the support loss. Look at the sign in $\\varphi_1$.",
         ),
         Misconception(
             "first derivative",
@@ -226,7 +226,7 @@ CURVATURE = Exercise(
     hints=(
         "Line 1 is a product of two functions of θ, so you need the product rule. One of the two factors needs the "
         "chain rule as well.",
-        "You need $h'$, $h''$ and $h'''$ at θ, and $f'$ and $f''$ at $\\phi_1$. In code, "
+        "You need $h'$, $h''$ and $h'''$ at θ, and $f'$ and $f''$ at $\\varphi_1$. In code, "
         "`jax.grad(jax.grad(support))` is $h''$.",
     ),
     expected="One number. For the loss above, with $\\alpha = 0.3$, its absolute value stays below 2.1 while "
@@ -900,9 +900,9 @@ PREDICTIONS = (
     ),
     Guess(
         "06.smoothness",
-        "Along 300 outer steps, where the norm of the meta-gradient is ten times as large, how much larger is the "
-        "local smoothness, typically?",
-        ("it is about the same", "about ten times larger", "clearly more than ten times larger"),
+        "Along 300 outer steps, where the norm of the meta-gradient is ten times as large, how many times as large is "
+        "the local smoothness, typically?",
+        ("about once", "about ten times", "clearly more than ten times"),
         why="One factor ten is what line 4 allows, but line 3 needed $\\alpha L < 1$. Ten inner steps of a network can "
         "have a large derivative $J$, and it enters the curvature twice, in $J^2 f''$, and the gradient once.",
         read="Why the curvature grows",

@@ -339,7 +339,7 @@ COMPARE = Exercise(
             _comparison(tuning_steps=lambda method, cost, budget, grid: 100),
         ),
         (
-            "the errors of all seeds, not yet summarised",
+            "the errors of all seeds, not yet summarized",
             _comparison(summary=lambda errors: [float(error) for error in errors]),
         ),
         ("the median alone", _comparison(summary=np.median)),
@@ -1364,7 +1364,7 @@ PREDICTIONS = (
         "Where does the method with the lowest median on sine curves stand among the six medians on unseen digits?",
         ("first again", "in between", "last"),
         why="An order of methods belongs to a task distribution and a budget, and need not carry over to others.",
-        read="Digits that nobody trained on",
+        read="Digits that no network was trained on",
     ),
     Guess(
         "07.memory",
@@ -1705,7 +1705,7 @@ def _strip(axes, name, rows, muted=()):
         color = plots.PALETTE["muted"] if row in muted else plots.PALETTE["blue"]
         errors = scale * np.array([curve[-1] for curve in entries[row]["curve"]], float)
         axes.plot([errors.min(), errors.max()], [place, place], "-", color=color, linewidth=1, alpha=0.5)
-        axes.plot(errors, np.full(len(errors), place), "o", color=color, markersize=4, alpha=0.55)
+        axes.plot(errors, np.full(len(errors), place), "o", color=color, markersize=4, alpha=0.55, zorder=4)
         axes.plot(np.median(errors), place, "D", color=plots.PALETTE["orange"], markersize=5.5, zorder=3)
     axes.set_yticks(range(len(order)), order)
     axes.set_ylim(-0.6, len(order) - 0.4)
@@ -1757,7 +1757,7 @@ def chosen(name: str, rows: tuple[str, ...]) -> None:
     plots.table(
         errors,
         ("", "own adaptation", "common adaptation"),
-        title="The errors of each row",
+        title="The errors on test tasks",
         caption=f"{_UNIT[name].capitalize()}: median, and in brackets lowest and highest of five seeds.",
     )
 
@@ -1768,7 +1768,7 @@ def clipping_effect(title: str, alt: str) -> None:
     for axes, name in zip(both, (SINES, DIGITS), strict=True):
         for place, method in enumerate(reversed(METHODS)):
             without, clipped = (_SCALE[name] * error for error in clipping_gain(name)[method])
-            axes.plot([without, clipped], [place, place], "-", color=plots.PALETTE["line"], linewidth=4, zorder=1)
+            axes.plot([without, clipped], [place, place], "-", color=plots.PALETTE["muted"], linewidth=1.5, zorder=1)
             for error, marker, color in ((without, "o", "orange"), (clipped, "s", "blue")):
                 axes.plot(error, place, marker, color=plots.PALETTE[color])
         axes.set_yticks(range(len(METHODS)), list(reversed(METHODS)))
@@ -1777,9 +1777,11 @@ def clipping_effect(title: str, alt: str) -> None:
         plots.label(axes, {SINES: "squared error", DIGITS: "error (%)"}[name], "")
         axes.set_title({SINES: "sine curves", DIGITS: "digits"}[name], loc="left", weight="bold")
     both[0].set_xscale("log")
-    words = zip(clipping_gain(SINES)["MAML"], ("not clipped", "clipped"), ("orange", "blue"), strict=True)
-    for error, word, color in words:
-        at, style = (error, len(METHODS) - 1), {"ha": "center", "color": plots.PALETTE[color], "weight": "bold"}
+    words = zip(
+        clipping_gain(SINES)["MAML"], ("not clipped", "clipped"), ("orange", "blue"), ("left", "right"), strict=True
+    )
+    for error, word, color, side in words:
+        at, style = (error, len(METHODS) - 1), {"ha": side, "color": plots.PALETTE[color], "weight": "bold"}
         both[0].annotate(word, at, xytext=(0, 7), textcoords="offset points", **style)
     plots.show(
         figure,
@@ -1798,11 +1800,12 @@ def on_the_way(name: str, title: str, alt: str) -> None:
     figure, (axes,) = plots.subplots(height=3.8)
     plots.lines(
         share * benchmark.gradients / 1_000,
-        dict(sorted(curves.items(), key=lambda item: -item[1][-1])),
+        curves,
         "thousands of gradients for each task",
         _UNIT[name],
         axes=axes,
     )
+    axes.margins(y=0.1)
     if name == SINES:
         axes.set_yscale("log")
     plots.show(figure, alt, title, caption="Median of five seeds, at eight checkpoints.")
@@ -1899,7 +1902,7 @@ def front(title: str, alt: str, build: Callable | None = None) -> dict[str, tupl
         points = {name: (cost, errors[objective]) for name, (cost, errors) in entries.items()}
         shown = sorted(point for method, point in points.items() if method != "yours")
         spent, best = np.array([cost for cost, _ in shown]), np.minimum.accumulate([error for _, error in shown])
-        axes.step([*spent, 50], [*best, best[-1]], where="post", color=plots.PALETTE["line"], linewidth=4, zorder=1)
+        axes.step([*spent, 50], [*best, best[-1]], where="post", color=plots.PALETTE["muted"], linewidth=1.5, zorder=1)
         for method, (cost, error) in points.items():
             mine = method == "yours"
             color = plots.PALETTE["orange" if mine else "blue"]
@@ -1916,7 +1919,7 @@ def front(title: str, alt: str, build: Callable | None = None) -> dict[str, tupl
             )
         axes.set(xlim=(-4, 52), ylim=(-0.12, 1.15))
         panel = f"gradient of ${name[0]}_{{\\mathrm{{{name[2:]}}}}}$"
-        plots.label(axes, "cost in gradients", "relative error" if not objective else "", title=panel)
+        plots.label(axes, "cost in gradients", "relative error", title=panel)
     plots.show(
         figure,
         alt,

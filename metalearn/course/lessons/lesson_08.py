@@ -130,8 +130,8 @@ FLOW_GRADIENT = Exercise(
         Misconception(
             "first-order",
             _flow(carry=lambda J, A, offset: A @ offset),
-            "Your result equals the query gradient at the end of the flow, $A (\\phi(T) - q)$. The inner derivative "
-            "$d\\phi(T)/d\\theta$ from line 1 may be missing.",
+            "Your result equals the query gradient at the end of the flow, $A (\\varphi(T) - q)$. The inner derivative "
+            "$d\\varphi(T)/d\\theta$ from line 1 may be missing.",
         ),
         Misconception(
             "exponential of each entry",
@@ -165,7 +165,8 @@ FLOW_GRADIENT = Exercise(
         Misconception(
             "initialization not centred",
             _flow(adapted=lambda J, m, q, initialization: J @ initialization),
-            "Your result is the one for $\\phi(T) = e^{-TH}\\theta$, a flow towards the origin. Compare with line 1.",
+            "Your result is the one for $\\varphi(T) = e^{-TH}\\theta$, a flow towards the origin. Compare with line "
+            "1.",
         ),
         Misconception(
             "flow to the query minimum",
@@ -182,7 +183,7 @@ FLOW_GRADIENT = Exercise(
             "factors in the wrong order",
             _flow(carry=lambda J, A, offset: A @ (J @ offset)),
             "Your result has the two matrices in the wrong order: $e^{-TH}$ and $A$ do not commute. Which of them "
-            "acts on $\\phi(T) - q$ first?",
+            "acts on $\\varphi(T) - q$ first?",
         ),
         Misconception(
             "training time forgotten",
@@ -237,7 +238,7 @@ FLOW_GRADIENT = Exercise(
     ),
     alternatives=(_in_eigenvectors, _by_squaring),
     hints=(
-        "By line 1, moving $\\theta$ by a small vector moves $\\phi(T)$ by $e^{-TH}$ times that vector. Apply the "
+        "By line 1, moving $\\theta$ by a small vector moves $\\varphi(T)$ by $e^{-TH}$ times that vector. Apply the "
         "chain rule to line 2, and note that $e^{-TH}$ is symmetric.",
         "With `eigenvalues, vectors = np.linalg.eigh(H)`, the matrix `vectors @ np.diag(eigenvalues) @ vectors.T` is "
         "$H$ again. Map the eigenvalues before you multiply.",
@@ -348,8 +349,8 @@ ADJOINT_SWEEP = Exercise(
         Misconception(
             "Euler steps with the earlier Hessian",
             _sweep(step=lambda later, earlier, p, h: p - h * (earlier @ p)),
-            "Your result is the product of the factors $I - \\alpha H(\\phi_k)$ of lesson 02, with one derivative for "
-            "each step. A Heun step takes two.",
+            "Your result is the product of the factors $I - \\alpha H(\\varphi_k)$ of lesson 02, with one derivative "
+            "for each step. A Heun step takes two.",
         ),
         Misconception(
             "wrong sign",
@@ -360,26 +361,26 @@ ADJOINT_SWEEP = Exercise(
         Misconception(
             "forward order",
             _sweep(ends=lambda path: _intervals(path)[::-1]),
-            "Your result is that of a sweep from $\\phi_0$ to $\\phi_K$. It has to begin where $p$ is known, at time "
-            "$T$.",
+            "Your result is that of a sweep from $\\varphi_0$ to $\\varphi_K$. It has to begin where $p$ is known, at "
+            "time $T$.",
         ),
         Misconception(
             "both Hessians at the later point",
             _sweep(step=lambda later, earlier, p, h: _heun(later, later, _ahead, p, h)),
-            "Both derivatives seem to use the Hessian at $\\phi_{k+1}$. The second one belongs to the point where the "
-            "step *arrives*.",
+            "Both derivatives seem to use the Hessian at $\\varphi_{k+1}$. The second one belongs to the point where "
+            "the step *arrives*.",
         ),
         Misconception(
             "both Hessians at the earlier point",
             _sweep(step=lambda later, earlier, p, h: _heun(earlier, earlier, _ahead, p, h)),
-            "Both derivatives seem to use the Hessian at $\\phi_k$. The first one belongs to the point where the step "
-            "*begins*: going back, which point is that?",
+            "Both derivatives seem to use the Hessian at $\\varphi_k$. The first one belongs to the point where the "
+            "step *begins*: going back, which point is that?",
         ),
         Misconception(
             "Hessians swapped",
             _sweep(step=lambda later, earlier, p, h: _heun(earlier, later, _ahead, p, h)),
-            "The two Hessians seem to be swapped. Going back, the step begins at $\\phi_{k+1}$ and arrives at "
-            "$\\phi_k$.",
+            "The two Hessians seem to be swapped. Going back, the step begins at $\\varphi_{k+1}$ and arrives at "
+            "$\\varphi_k$.",
         ),
         Misconception(
             "second derivative without the step",
@@ -400,7 +401,7 @@ ADJOINT_SWEEP = Exercise(
         Misconception(
             "final gradient at the initialization",
             _sweep(final=lambda loss, task, path: gradient_at(loss, path[0], task.query)),
-            "Your result is the one that begins with the query gradient at $\\phi_0$. Where is $p(T)$ evaluated?",
+            "Your result is the one that begins with the query gradient at $\\varphi_0$. Where is $p(T)$ evaluated?",
         ),
         Misconception(
             "final gradient of the support loss",
@@ -463,8 +464,8 @@ ADJOINT_SWEEP = Exercise(
     ),
     alternatives=(_by_scan, _with_matrices),
     hints=(
-        "Begin with $p = \\nabla f(\\phi_K)$ and go through $k = K - 1, \\dots, 0$. The step from $\\phi_{k+1}$ to "
-        "$\\phi_k$ needs two Hessian-vector products.",
+        "Begin with $p = \\nabla f(\\varphi_K)$ and go through $k = K - 1, \\dots, 0$. The step from $\\varphi_{k+1}$ "
+        "to $\\varphi_k$ needs two Hessian-vector products.",
         "A Hessian-vector product is the derivative of the support gradient in one direction: `jax.jvp` of "
         "`jax.grad(loss)`. Towards smaller $t$, the step is $p$ minus $\\alpha$ times a mean of two derivatives.",
     ),
@@ -819,13 +820,13 @@ LOST_TRAJECTORY = Exercise(
         Misconception(
             "lowest step",
             _lost(answer=lambda lost, distance: np.where(lost.any(1), lost.argmax(1), -1)),
-            "Your result is the *lowest* number of a lost point. The backward pass begins at $\\phi_K$. Which of the "
-            "lost points does it meet first?",
+            "Your result is the *lowest* number of a lost point. The backward pass begins at $\\varphi_K$. Which of "
+            "the lost points does it meet first?",
         ),
         Misconception(
             "0 for a right run",
             _lost(answer=lambda lost, distance: np.maximum(_largest_lost(lost), 0)),
-            "Your result is 0 for runs that are right everywhere, as if they were lost at $\\phi_0$. What does the "
+            "Your result is 0 for runs that are right everywhere, as if they were lost at $\\varphi_0$. What does the "
             "docstring want for them?",
         ),
         Misconception(
@@ -866,8 +867,8 @@ LOST_TRAJECTORY = Exercise(
         Misconception(
             "only the initialization",
             _lost(answer=lambda lost, distance: np.where(lost[:, 0], 0, -1)),
-            "Your result is that of a comparison at $\\phi_0$ alone. A run can end at the initialization and have left "
-            "the trajectory before.",
+            "Your result is that of a comparison at $\\varphi_0$ alone. A run can end at the initialization and have "
+            "left the trajectory before.",
         ),
         Misconception(
             "largest coordinate",
@@ -883,8 +884,8 @@ LOST_TRAJECTORY = Exercise(
         Misconception(
             "relative distance",
             _lost(measure=lambda runs, trajectory: _distances(runs - trajectory) / _distances(trajectory)),
-            "Your result is the one for a distance divided by the norm of $\\phi_k$. The tolerance is for the distance "
-            "itself.",
+            "Your result is the one for a distance divided by the norm of $\\varphi_k$. The tolerance is for the "
+            "distance itself.",
         ),
         Misconception(
             "first run taken for the truth",
@@ -946,13 +947,13 @@ LOST_TRAJECTORY = Exercise(
     ),
     alternatives=(_by_scanning, _run_by_run),
     hints=(
-        "The initialization, the loss and the learning rate are known. So $\\phi_0, \\dots, \\phi_K$ can be computed "
-        "forwards once more, and forwards an error shrinks.",
-        "Compare all runs with $\\phi_k$ as soon as you have it. If you note $k$ for every run that is too far away "
+        "The initialization, the loss and the learning rate are known. So $\\varphi_0, \\dots, \\varphi_K$ can be "
+        "computed forwards once more, and forwards an error shrinks.",
+        "Compare all runs with $\\varphi_k$ as soon as you have it. If you note $k$ for every run that is too far away "
         "there, and later ones overwrite earlier ones, which number is left in the end?",
     ),
     expected="An array of whole numbers, one for each run. A run that is right everywhere gets −1, and one that is "
-    "lost only at $\\phi_0$ gets 0.",
+    "lost only at $\\varphi_0$ gets 0.",
 )
 
 # 08.proximal_flow_gradient ------------------------------------------------------------------------------------------
@@ -1056,8 +1057,8 @@ PROXIMAL_FLOW_GRADIENT = Exercise(
         Misconception(
             "proximal term twice as strong",
             _proximal_flow(rates_of=lambda curvatures, strength: curvatures + 2 * strength),
-            "Your result is the one for $H + 2\\lambda I$. The proximal term is $\\frac{\\lambda}{2} \\lVert \\phi - "
-            "\\theta \\rVert^2$: what is its Hessian?",
+            "Your result is the one for $H + 2\\lambda I$. The proximal term is $\\frac{\\lambda}{2} \\lVert \\varphi "
+            "- \\theta \\rVert^2$: what is its Hessian?",
         ),
         Misconception(
             "integral subtracted",
@@ -1166,7 +1167,7 @@ PREDICTIONS = (
     Guess(
         "08.gap",
         "At the same inner training time, take twice as many steps of half the size. By what factor does the distance "
-        "between the last point $\\phi_K$ and the end $\\phi(T)$ of the gradient flow shrink?",
+        "between the last point $\\varphi_K$ and the end $\\varphi(T)$ of the gradient flow shrink?",
         ("about 1.4", "about 2", "about 4"),
         why="A gradient step follows the tangent of the flow, so it errs by a multiple of $\\alpha^2$. There are "
         "$T / \\alpha$ such steps, and their errors add up to a multiple of $\\alpha$.",
@@ -1192,13 +1193,13 @@ PREDICTIONS = (
         "08.lost",
         "In float64 a number near 1 is rounded by about $2 \\cdot 10^{-16}$. From which $LT$ on is nothing left of the "
         "initialization? (It helps that $\\ln 10$ is about 2.3.)",
-        why="Going back, the rounding error of $\\phi(T)$ is multiplied by $e^{LT}$. It is as large as 1 when "
+        why="Going back, the rounding error of $\\varphi(T)$ is multiplied by $e^{LT}$. It is as large as 1 when "
         "$LT = \\ln(1 / \\varepsilon)$.",
         read="Can the trajectory be integrated backwards?",
     ),
     Guess(
         "08.path",
-        "Integrated backwards from $\\phi(T)$, in float64, where does the trajectory in the valley go?",
+        "Integrated backwards from $\\varphi(T)$, in float64, where does the trajectory in the valley go?",
         (
             "back to θ, with a small error",
             "along the floor, as far as the angle of θ",
@@ -1258,9 +1259,9 @@ QUIZ = (
         ),
     ),
     Question(
-        "A colleague integrates $\\phi$ and $p$ backwards together and stores nothing. For linear regression with the "
-        "squared loss, at $LT = 100$ in float64, the meta-gradient is right to ten digits. Which further test would "
-        "show whether the method can be used for a network?",
+        "A colleague integrates $\\varphi$ and $p$ backwards together and stores nothing. For linear regression with "
+        "the squared loss, at $LT = 100$ in float64, the meta-gradient is right to ten digits. Which further test "
+        "would show whether the method can be used for a network?",
         (
             "regression with the tanh of a linear model, at the same LT",
             "linear regression on other data, at the same LT",

@@ -113,9 +113,9 @@ MOREAU_GRADIENT = Exercise(
         Misconception(
             "proximal strength missing",
             _envelope_gradient(_times(lambda s: 1.0)),
-            "Your result equals the mean of $\\theta - \\phi^*$, without $\\lambda$. This is a direction like "
-            "Reptile's. What is the derivative of $\\frac{\\lambda}{2} \\lVert \\phi^* - \\theta \\rVert^2$ with "
-            "respect to $\\theta$, if $\\phi^*$ is held fixed?",
+            "Your result equals the mean of $\\theta - \\varphi^*$, without $\\lambda$. This is a direction like "
+            "Reptile's. What is the derivative of $\\frac{\\lambda}{2} \\lVert \\varphi^* - \\theta \\rVert^2$ with "
+            "respect to $\\theta$, if $\\varphi^*$ is held fixed?",
         ),
         Misconception(
             "wrong sign",
@@ -126,8 +126,8 @@ MOREAU_GRADIENT = Exercise(
         Misconception(
             "divided by the proximal strength",
             _envelope_gradient(_times(lambda s: 1 / s)),
-            "Your result equals the mean of $(\\theta - \\phi^*) / \\lambda$. Some texts write the proximal term with "
-            "$1/(2\\alpha)$, and there one divides; here the proximal strength is $\\lambda$.",
+            "Your result equals the mean of $(\\theta - \\varphi^*) / \\lambda$. Some texts write the proximal term "
+            "with $1/(2\\alpha)$, and there one divides; here the proximal strength is $\\lambda$.",
         ),
         Misconception(
             "half",
@@ -138,8 +138,8 @@ MOREAU_GRADIENT = Exercise(
         Misconception(
             "twice",
             _envelope_gradient(_times(lambda s: 2 * s)),
-            "Your result is twice the target. The two sides of $\\lambda (\\theta - \\phi^*) = \\nabla h(\\phi^*)$ are "
-            "the same vector; perhaps both were added.",
+            "Your result is twice the target. The two sides of $\\lambda (\\theta - \\varphi^*) = \\nabla "
+            "h(\\varphi^*)$ are the same vector; perhaps both were added.",
         ),
         Misconception(
             "gradient at the initialization",
@@ -154,14 +154,14 @@ MOREAU_GRADIENT = Exercise(
                     lambda g, p, t: g + s * (p - t), gradient_at(loss, adapted, batch), adapted, params
                 )
             ),
-            "Your result is zero. So is the gradient of the proximal objective *in $\\phi$* at its minimum; the "
+            "Your result is zero. So is the gradient of the proximal objective *in $\\varphi$* at its minimum; the "
             "envelope's gradient is the derivative in $\\theta$.",
         ),
         Misconception(
             "implicit gradient",
             _envelope_gradient(_implicit),
-            "Your result equals the gradient of iMAML, which scores $\\phi^*$ by the loss alone. The envelope counts "
-            "the proximal term as well, and then no linear solve is left.",
+            "Your result equals the gradient of iMAML, which scores $\\varphi^*$ by the loss alone. The envelope "
+            "counts the proximal term as well, and then no linear solve is left.",
         ),
         Misconception(
             "sum over tasks",
@@ -182,7 +182,7 @@ MOREAU_GRADIENT = Exercise(
         Misconception(
             "minimum returned",
             _envelope_gradient(lambda loss, batch, params, adapted, s: adapted),
-            "Your result equals the mean of the minima $\\phi^*$. The gradient says how far $\\theta$ is from them.",
+            "Your result equals the mean of the minima $\\varphi^*$. The gradient says how far $\\theta$ is from them.",
         ),
     ),
     relatives=(
@@ -236,7 +236,7 @@ MOREAU_GRADIENT = Exercise(
         "`jax.tree.map` takes several pytrees of one structure. The mean of the gradients is the sum over tasks, "
         "divided by `len(batches)`.",
     ),
-    expected="A pytree like `params`. It equals the mean of $\\nabla h_i(\\phi_i^*)$ over the tasks.",
+    expected="A pytree like `params`. It equals the mean of $\\nabla h_i(\\varphi_i^*)$ over the tasks.",
 )
 
 # 09.moreau_point ----------------------------------------------------------------------------------------------------
@@ -326,13 +326,13 @@ MOREAU_POINT = Exercise(
                 )
             ),
             "Your result is the point of iMAML, whose weights contain $J_i$ twice. How often is it in "
-            "$\\lambda (\\theta - \\phi_i^*)$?",
+            "$\\lambda (\\theta - \\varphi_i^*)$?",
         ),
         Misconception(
             "factor alone",
             _weighted(_factor),
             "Your result has $J_i$ alone as weights. That is the part of $\\theta - m_i$ that is *left* in "
-            "$\\phi_i^* - m_i$; the gradient contains the part that is not.",
+            "$\\varphi_i^* - m_i$; the gradient contains the part that is not.",
         ),
         Misconception(
             "plain mean",
@@ -357,7 +357,7 @@ MOREAU_POINT = Exercise(
             "becomes a linear solve.",
         ),
         Misconception(
-            "weights not normalised",
+            "weights not normalized",
             _weighted(
                 lambda hessian, proximal_strength: hessian @ _factor(hessian, proximal_strength), normalized=False
             ),
@@ -419,7 +419,7 @@ MOREAU_POINT = Exercise(
     ),
     alternatives=(_by_displacements, _by_iteration),
     hints=(
-        "By line 1, $\\theta - \\phi^* = (I - J)(\\theta - m)$. Put in $J = \\lambda (H + \\lambda I)^{-1}$ and "
+        "By line 1, $\\theta - \\varphi^* = (I - J)(\\theta - m)$. Put in $J = \\lambda (H + \\lambda I)^{-1}$ and "
         "simplify: $I - J$ is a product of $H$ with the same inverse.",
         "So the gradient of task $i$ is a matrix $W_i$ times $(\\theta - m_i)$. As in lesson 03, the sum over tasks is "
         "zero at a weighted mean. Here the weights are matrices, so the last step is `np.linalg.solve`.",
@@ -959,15 +959,16 @@ COUNTER_EXAMPLE = Exercise(
         Misconception(
             "adapted parameters returned",
             _example(_steep, side=0),
-            "Your loss is right. As values of $\\phi^*$ your two numbers would do, but as initializations they do not. "
-            "Which $\\theta$ has its minimum at a given $\\phi^*$? Stationarity, $\\lambda\\, (\\theta - \\phi^*) = "
-            "h'(\\phi^*)$, says it without a search.",
+            "Your loss is right. As values of $\\varphi^*$ your two numbers would do, but as initializations they do "
+            "not. Which $\\theta$ has its minimum at a given $\\varphi^*$? Stationarity, $\\lambda\\, (\\theta - "
+            "\\varphi^*) = h'(\\varphi^*)$, says it without a search.",
         ),
         Misconception(
             "initialization on the other side",
             _example(_steep, side=-1),
-            "The $\\phi^*$ of at least one of your initializations does not lie between $-10$ and $10$. If you found "
-            "them from places of $\\phi^*$, look at the sign: $\\lambda\\, (\\theta - \\phi^*) = h'(\\phi^*)$.",
+            "The $\\varphi^*$ of at least one of your initializations does not lie between $-10$ and $10$. If you "
+            "found them from places of $\\varphi^*$, look at the sign: $\\lambda\\, (\\theta - \\varphi^*) = "
+            "h'(\\varphi^*)$.",
         ),
         Misconception(
             "for one proximal strength",
@@ -995,12 +996,13 @@ COUNTER_EXAMPLE = Exercise(
         ),
     ),
     hints=(
-        "Look for a place $\\phi^*$ at which line 3 is negative, so that $h' h''' > h'' (\\lambda + h'')$. You need a "
-        "loss whose third derivative is not zero there, such as an exponential, or a fourth power.",
-        "Adding $b \\phi$ to a loss makes $h'$ larger by $b$, and leaves $h''$ and $h'''$ as they are. Adding a "
+        "Look for a place $\\varphi^*$ at which line 3 is negative, so that $h' h''' > h'' (\\lambda + h'')$. You "
+        "need a loss whose third derivative is not zero there, such as an exponential, or a fourth power.",
+        "Adding $b \\varphi$ to a loss makes $h'$ larger by $b$, and leaves $h''$ and $h'''$ as they are. Adding a "
         "parabola makes $h''$ larger by a constant. Choose the parabola first, and then $b$.",
-        "Do not search for the initializations. Choose two places $\\phi^*$ between which line 3 is negative. By "
-        "stationarity, the initialization whose minimum is at $\\phi^*$ is $\\phi^* + h'(\\phi^*) / \\lambda$.",
+        "Do not search for the initializations. Choose two places $\\varphi^*$ between which line 3 is negative. By "
+        "stationarity, the initialization whose minimum is at $\\varphi^*$ is $\\varphi^* + h'(\\varphi^*) / "
+        "\\lambda$.",
     ),
     expected="A loss and two numbers. The check says how far $F_\\text{prox}$ half way exceeds the mean of both ends.",
 )

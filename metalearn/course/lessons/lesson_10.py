@@ -144,8 +144,8 @@ BIAS = Exercise(
         Misconception(
             "factor missing",
             _bias(factor=False),
-            "Your result is the bias of $\\nabla f(\\hat\\phi)$ alone, which is that of FO-MAML. Line 1 has a factor "
-            "in front of it.",
+            "Your result is the bias of $\\nabla f(\\hat\\varphi)$ alone, which is that of FO-MAML. Line 1 has a "
+            "factor in front of it.",
         ),
         Misconception(
             "variances only",
@@ -338,12 +338,12 @@ MOML_STEP = Exercise(
             "no first-visit rule",
             _moml(update=lambda params, old, phi, b: _blend(params if old is None else old, phi, b)),
             "Your result is right for tasks that were visited before. At a first visit yours equals "
-            "$(1-b)\\,\\theta + b\\,\\hat\\phi$, but there is no memory yet to average with.",
+            "$(1-b)\\,\\theta + b\\,\\hat\\varphi$, but there is no memory yet to average with.",
         ),
         Misconception(
             "rates swapped",
             _moml(update=lambda params, old, phi, b: phi if old is None else _blend(old, phi, 1 - b)),
-            "Your memory equals $b\\,u + (1-b)\\,\\hat\\phi$. A small $b$ should change the memory slowly.",
+            "Your memory equals $b\\,u + (1-b)\\,\\hat\\varphi$. A small $b$ should change the memory slowly.",
         ),
         Misconception(
             "all memories move",
@@ -445,7 +445,7 @@ MOML_STEP = Exercise(
     ),
     alternatives=(_by_the_library, _moml(through=_by_products)),
     hints=(
-        "Go through the batch with `for i, task in zip(ids, tasks)`. Compute the fresh $\\hat\\phi$ first, then the "
+        "Go through the batch with `for i, task in zip(ids, tasks)`. Compute the fresh $\\hat\\varphi$ first, then the "
         "new memory, then the gradient there. Only after all tasks is $\\theta$ moved.",
         "`jax.vjp(adapt, params)` returns the result of `adapt` and a function that multiplies by the transposed "
         "Jacobian, here $I - \\alpha H$. This function returns a tuple with one entry.",
@@ -605,7 +605,7 @@ LOCAL_ROUND = Exercise(
         Misconception(
             "rates swapped",
             _local(remember=lambda old, phi, b: _blend(old, phi, 1 - b)),
-            "Your memory equals $b\\,u + (1-b)\\,\\hat\\phi$, with the two weights exchanged.",
+            "Your memory equals $b\\,u + (1-b)\\,\\hat\\varphi$, with the two weights exchanged.",
         ),
         Misconception(
             "first-order gradient",

@@ -88,8 +88,8 @@ PUSH_THROUGH = Exercise(
         Misconception(
             "coefficients",
             _coefficients,
-            "Your result equals $c$, the $n$ numbers that are solved for. The exercise asks for $\\phi^* - \\theta$, "
-            "which has $P$ entries. What leads from the one to the other?",
+            "Your result equals $c$, the $n$ numbers that are solved for. The exercise asks for $\\varphi^* - "
+            "\\theta$, which has $P$ entries. What leads from the one to the other?",
         ),
         Misconception(
             "no solve",
@@ -356,7 +356,7 @@ CLOSED_FORM = Exercise(
     alternatives=(_by_the_library, _by_eigenvectors),
     hints=(
         "For a model that is linear in its parameters, the gradient of the mean of the squares is "
-        "$-\\frac2n G^\\top (Y - u_\\phi(X))$. Set this plus $\\lambda (\\phi - \\theta)$ to zero, multiply by "
+        "$-\\frac2n G^\\top (Y - u_\\varphi(X))$. Set this plus $\\lambda (\\varphi - \\theta)$ to zero, multiply by "
         "$\\frac n2$, and compare with line 2: which number stands in the place of $\\lambda$?",
         "Three pieces: the residual at the support inputs, the coefficients that solve with "
         "`kernel(params, x, x)` plus a multiple of the identity, and `kernel(params, inputs, x)` times the "

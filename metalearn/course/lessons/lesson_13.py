@@ -298,7 +298,7 @@ STEP_SIZES = Exercise(
             "parameters it has. It should be their mean.",
         ),
         Misconception(
-            "not normalised",
+            "not normalized",
             _usa(divide=lambda s, u, weights: s),
             "Your result is $s_l$ itself. It has the units of a parameter. Divide by its mean, so that the learning "
             "rates have the mean $\\alpha$.",
@@ -424,7 +424,7 @@ WITHOUT_A_TASK = Exercise(
             "The mean of your factors is 1 if each layer counts once. Each counts as often as it has parameters.",
         ),
         Misconception(
-            "not normalised",
+            "not normalized",
             _untasked(divide=lambda s, u, weights: s),
             "Your result is $s_l$, up to a factor. Divide by its mean over all parameters: the unknown factor "
             "$c\\,\\sigma$ then cancels.",

@@ -133,20 +133,20 @@ CONTRASTIVE = Exercise(
             "Your result is the target times the number of pairs. A sum over the batch grows with its size.",
         ),
         Misconception(
-            "not normalised",
+            "not normalized",
             _contrastive(unit=lambda vectors: vectors),
             "Your logits seem to be inner products of the outputs as they are. A cosine needs both vectors scaled to "
             "norm 1, or a long vector wins whatever its direction is.",
         ),
         Misconception(
-            "one tower normalised",
+            "one tower normalized",
             lambda images, captions, logit_scale, letters: _contrastive(unit=lambda vectors: vectors)(
                 _rows_to_norm_one(images), captions, logit_scale, letters
             ),
             "Your result is what you get if only the images are scaled to norm 1. The captions need it as well.",
         ),
         Misconception(
-            "normalised by features",
+            "normalized by features",
             _contrastive(unit=lambda vectors: vectors / np.linalg.norm(vectors, axis=0, keepdims=True)),
             "Your result is what you get if each *feature* is scaled to norm 1 over the batch. It is each image, and "
             "each caption, whose norm should be 1. Along which axis is that?",

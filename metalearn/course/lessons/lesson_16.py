@@ -1293,7 +1293,8 @@ def opening() -> tuple[str, str]:
         left.plot([low, high], [place, place], "-", color=plots.PALETTE["orange"], linewidth=1.5, zorder=1)
     floor = project.recorded()["floor"]
     left.axvline(floor, color=plots.PALETTE["muted"], linestyle=":")
-    left.annotate("floor", (floor, 2.4), ha="center", color=plots.PALETTE["text"])
+    beside = {"textcoords": "offset points", "ha": "right", "color": plots.PALETTE["text"]}
+    left.annotate("floor without\nadaptation", (floor, 0.8), xytext=(-5, 0), **beside)
     left.set_ylim(-0.6, 2.9)
     plots.label(left, "error on new springs, share of the variance", "")
     _, (right,) = plots.subplots(width=4.8, height=2.45)

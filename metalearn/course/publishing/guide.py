@@ -46,21 +46,21 @@ def guide() -> str:
 
 def _in_short() -> str:
     rows = [
-        ("gradients are scarce", "FO-MAML or Reptile, and MAML beside them: the order depends on the tasks", "budget"),
+        ("gradients are scarce", "FO-MAML or Reptile; try MAML too, for which one wins depends on the tasks", "budget"),
         (
             "gradients are not scarce",
-            "MAML with clipping, and FO-MAML beside it: the order depends on the tasks",
+            "MAML with clipping; try FO-MAML too, for which one wins depends on the tasks",
             "budget",
         ),
         ("MAML does not fit into memory", "MAML with rematerialization", "inner steps"),
-        ("second derivatives are not to be had, and FO-MAML's bias is too large", "FO-B-MAML", "inner steps"),
+        ("you cannot compute second derivatives, and FO-MAML's bias is too large", "FO-B-MAML", "inner steps"),
         (
             "you adapt with a proximal term, and inner loops do not converge",
             "FO-B-MAML rather than iMAML",
             "convergence",
         ),
         ("training is unstable", "the same method with a clipped meta-gradient", "smoothness"),
-        ("classes with few examples, first-order methods", "the zeroing trick", "classes"),
+        ("you classify from few examples with a first-order method", "the zeroing trick", "classes"),
         ("support batches are tiny, tasks come back, and data will be plentiful later", "MOML", "support batches"),
         ("there are few training tasks", "any method, with an eye on the gap to new tasks", "training tasks"),
     ]
@@ -78,8 +78,9 @@ def _budget() -> Iterable[str]:
     _must(min(means[control], key=means[control].__getitem__) == "MAML")
     _must(min(means["characters"], key=means["characters"].__getitem__) == "MAML")
     yield (
-        "A cheap direction buys more outer steps. Under a small budget of "
-        f"{project.BUDGET:,} gradients that was worth more than an exact gradient on springs, and less on "
+        "A cheap direction pays for more outer steps. Three examples, under a small budget of "
+        f"{project.BUDGET:,} gradients: vibrating springs and doses of a drug, whose curves are to be continued, and "
+        "characters, which are to be classified. Reptile's cheap steps won on springs, and MAML's exact ones on "
         "characters. With as many outer steps as Reptile, MAML was ahead on springs too."
     )
     yield _table(
@@ -125,9 +126,9 @@ def _inner_steps() -> Iterable[str]:
     grown = {name: memory[name][places[2]] / memory[name][places[1]] for name in _COSTED}
     _must(all((factor > 1) == name.startswith("MAML") for name, factor in grown.items()))
     yield (
-        "All methods cost more with more inner steps K, but only MAML's memory goes on growing: from ten steps to "
-        f"fifty by a factor of {grown['MAML']:.1f}, and with rematerialization by {grown['MAML, rematerialized']:.1f}. "
-        "FO-B-MAML needs no second derivatives, and it is not cheap in gradients."
+        "All methods cost more with more inner steps K. Of those below, only MAML's memory goes on growing: from ten "
+        f"steps to fifty by a factor of {grown['MAML']:.1f}, and with rematerialization by "
+        f"{grown['MAML, rematerialized']:.1f}. FO-B-MAML needs no second derivatives, and it is not cheap in gradients."
     )
 
     def gradients(name, num_steps):
@@ -160,7 +161,7 @@ def _convergence() -> Iterable[str]:
         for task in (SINES, DIGITS):
             entry = record[task][name]
             left, error = np.median(entry["inner_gradient_left"]), low_median_high(entry["curve"])[1, -1]
-            cells += [f"{100 * left:.1f} %", f"{error:.3f}"]
+            cells += [f"{100 * left:.1f}\u00a0%", f"{error:.3f}"]
         rows.append((name, *cells))
     left = {
         name: {task: np.median(record[task][name]["inner_gradient_left"]) for task in (SINES, DIGITS)}
@@ -173,17 +174,19 @@ def _convergence() -> Iterable[str]:
     _must(left[long][DIGITS] < 0.05 and ends[long][DIGITS] > ends[short][DIGITS])
     yield (
         "iMAML and FO-B-MAML differentiate a minimum. On sine curves iMAML's inner loops were far from theirs, and its "
-        "error was several times that of FO-B-MAML. FO-B-MAML tolerates such inner loops: on digits they were as far "
-        "from converged, and its forward form had the lowest error. Longer inner loops are not the cure under a "
+        "error was several times that of FO-B-MAML. FO-B-MAML may do well with such inner loops: on digits they were "
+        "as far from converged, and its forward form had the lowest error. (On quadratic tasks it can be far off "
+        "then, as the page on the systems shows.) Longer inner loops are not the cure under a "
         "budget. With ten times as many steps iMAML's inner loops converged on digits, and its error did not fall. "
         "`evaluate.convergence` measures what is left on your tasks."
     )
     yield _table(
-        ("", "left, sine curves", "error, sine curves", "left, digits", "error, digits"),
+        ("", "gradient left, sines", "error, sines", "gradient left, digits", "error, digits"),
         rows,
     )
     yield (
-        f"Left: norm of the inner gradient at the end, relative to the first one, median of five seeds; {_link('07')}."
+        "Gradient left: the norm of the inner gradient at the end, relative to the first one, median of five seeds; "
+        f"{_link('07')}."
     )
 
 
@@ -222,11 +225,15 @@ def _few_shot() -> Iterable[str]:
     )
 
     def cell(found):
-        return f"{100 * found['mean']:.1f} ± {100 * found['half_width']:.1f} %" if found else "–"
+        return (
+            f"{100 * found['mean']:.1f} ± {100 * found['half_width']:.1f}\u00a0%".replace(" ± ", "\u00a0±\u00a0")
+            if found
+            else "–"
+        )
 
     costs = {name: kinds["zeroing"].get("gradients") for name, kinds in rows.items()}
     yield _table(
-        ("accuracy, one example a class", "gradients of a step", "plain", "with the zeroing trick"),
+        ("accuracy, one example a class", "gradients per step", "plain", "with the zeroing trick"),
         [(name, costs[name] or "–", cell(k.get("plain")), cell(k.get("zeroing"))) for name, k in one.items()],
     )
     yield f"Five new characters, three seeds; {_link('12')}."
@@ -236,8 +243,9 @@ def _support_batch() -> Iterable[str]:
     yield "## How large are support batches?"
     sizes, rates = (1, 4, 16), (1.0, 0.3, 0.1)
     yield (
-        "On the bus stops of lesson 10, with n noisy support examples, MAML ends at a distance proportional to 1/n "
-        "from the optimum for exact adaptation. A memory of rate b divides it by (2 − b)/b. If a new task will have "
+        "In lesson 10 a plan for a bus adapts to each stop. With n noisy support examples, MAML ends at a distance "
+        "proportional to 1/n from the optimum for exact adaptation. "
+        "A memory of rate b divides it by (2 − b)/b. If a new task will have "
         "only n examples too, this is not a bias, and MAML is right."
     )
     yield _table(
@@ -247,7 +255,7 @@ def _support_batch() -> Iterable[str]:
             for rate in rates
         ],
     )
-    yield f"In minutes, by the formula that {_link('10')} derives and measures."
+    yield f"In minutes, by the formula that is derived and measured in {_link('10')}."
 
 
 def _number_of_tasks() -> Iterable[str]:

@@ -209,7 +209,7 @@ def _described(draw: Callable[[], tuple[str, str]]) -> list[str]:
     return [html.unescape(label[1]) for label in found if label]
 
 
-_HALF = '<div style="display: inline-block; width: 49%; min-width: 430px">'
+_HALF = '<div class="ml-opening" style="display: inline-block; width: 49%; min-width: 430px">'
 _BOX = (
     '<div style="float: right; width: 34%; margin: 0 0 1em 1.5em; padding: 0.5em 1em; border: 1px solid rgba(128, 128, '
     '128, 0.4); border-radius: 10px">'

@@ -245,7 +245,7 @@ def composed() -> str:
     """scan runs the steps, vmap the tasks, and grad goes back through both."""
     d = Drawing()
     xs = (30, 130, 230, 330)
-    for shift, color in ((20, LINE), (10, LINE), (0, BLUE)):
+    for shift, color in ((20, MUTED), (10, MUTED), (0, BLUE)):
         for i, x in enumerate(xs):
             if i:
                 d.arrow((xs[i - 1] + shift + _RADIUS + 2, 95 - shift), (x + shift - _RADIUS - 3, 95 - shift), color)
@@ -292,7 +292,7 @@ def proximal_problem() -> str:
     """Any solver reaches the same minimum, and one linear solve there gives the meta-gradient."""
     d = Drawing()
     start, end = (55, 76), (335, 76)
-    d.band(0, 6, 470, 136)
+    d.band(0, 6, 470, 180)
     for bend, name, y in ((-26, "gradient descent", 30), (26, "Adam, Newton, …", 131)):
         d.arrow(
             (start[0] + 20, start[1] + math.copysign(10, bend)),
@@ -308,7 +308,7 @@ def proximal_problem() -> str:
     d.arrow((end[0] + 23, 76), (418, 76))
     d.text(432, 81, "f")
     d.arrow((428, 94), (start[0], start[1] + 26), ORANGE, bend=-58)
-    d.text(9, 228, "one linear solve: (I + H/λ) ∇F = ∇f(φ*)", ORANGE, "start", bold=True)
+    d.text(9, 216, "one linear system: (I + H/λ) ∇F = ∇f(φ*)", ORANGE, "start", bold=True)
     return d.svg()
 
 

@@ -601,7 +601,8 @@ function perturbTheProblem(card, problem, tell) {
   const note = element(
     "p",
     { className: "mp-note" },
-    "Drag in any of the three pictures, or use the slider: its scale is logarithmic, so a small ν is within reach.",
+    "Drag in any of the three pictures, or use the slider: its scale is logarithmic, so a small ν is within reach. " +
+      "In the third picture, dots are computed in float32, and lines show the error without rounding.",
   );
   const titled = (title, panel, area) =>
     element("div", { className: area }, element("p", { className: "mp-panel-title" }, title), panel.element);
@@ -682,13 +683,13 @@ function perturbTheProblem(card, problem, tell) {
       right.text(right.px(-5.9), right.top + 14, "rounding", { class: "remark" }),
       ...[
         ["forward", -2.5, -12, "end"],
-        ["symmetric", -2.1, 26, "start"],
+        ["symmetric", -2.6, 26, "end"],
       ].map(([kind, e, below, anchor]) =>
         right.text(right.px(e), right.py(Math.log10(error(kind, 10 ** e, Number))) + below, kind, {
           ...{ class: `mp-name ${kind}`, "text-anchor": anchor },
         }),
       ),
-      right.text(right.px(-0.8), right.bottom - 8, "truncation", { class: "remark", "text-anchor": "end" }),
+      right.text(right.px(-0.1), right.py(-4.6), "truncation", { class: "remark", "text-anchor": "end" }),
     );
 
     rows.tangent.cells.forEach((cell, i) => (cell.textContent = [say(exact, 6), "–"][i]));
@@ -1280,7 +1281,7 @@ const PLAYGROUNDS = {
   },
   adapt_a_sine: {
     make: adaptASine,
-    title: "Adapt a sine: three initializations, the same gradient steps",
+    title: "Adapt a sine: three initializations, one learning rate",
     subtitle:
       "The networks differ in nothing but where they begin. Each inner step is one gradient step on the loss of your points.",
   },

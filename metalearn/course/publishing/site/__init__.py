@@ -37,6 +37,7 @@ _BAR = re.compile(
     r"(?:(?P<what>.+?): +)?\d+%\|[^|]*\| *(?P<done>\d+)/(?P<all>\d+) \[(?:(?P<minutes>\d+):(?P<seconds>\d+)<)"
     r".*?(?:step/s, (?P<said>.+?) (?P<value>[^\s\]]+))?\]?"
 )
+_WIDGET_CALL = re.compile(r'(\w+ = )?(predict|quiz|check|playground)\("[^"]*"(, \w+)?\)')
 CHECKED = "In JupyterLab, this cell checks your function and names the mistake that you made."
 
 
@@ -116,6 +117,8 @@ def to_page(solution: NotebookNode, stubs: Mapping[str, str]) -> NotebookNode:
         if cell.cell_type == "code":
             if cell.source.startswith("progress("):  # a visitor has none
                 continue
+            if _WIDGET_CALL.fullmatch(cell.source):  # what it shows says all
+                cell.metadata["tags"] = [*cell.metadata.get("tags", ()), "remove-input"]
             cell.outputs = [part for output in cell.outputs for part in _bars_told(output)]
             for output in cell.outputs:
                 _without_kernel(output)
@@ -152,7 +155,7 @@ def _bar(bar: re.Match[str]) -> str:
     steps = f"{done:,} steps" if done == most and not what else f"{done:,} of {most:,}"
     said = f", {bar['said']} {plots.number(float(bar['value']))}" if bar["said"] else ""
     drawn = f'<progress aria-hidden="true" value="{done}" max="{most}"></progress>'
-    return f'<p class="ml-bar">{drawn}{what}{steps} in {seconds} s{said}</p>'
+    return f'<p class="ml-bar">{drawn}{what}{steps} in {f"{seconds} s" if seconds else "less than a second"}{said}</p>'
 
 
 def _without_kernel(output: NotebookNode) -> None:

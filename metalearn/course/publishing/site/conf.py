@@ -1,5 +1,9 @@
 """Sphinx's configuration of the course's website; the pages are gathered by `publishing.site.build`."""
 
+import inspect
+
+from flax import nnx
+
 from metalearn import plots
 from metalearn.course.publishing.site import SHOW_CODE
 
@@ -16,7 +20,9 @@ myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 3
 
 # The library, in the names by which it is called: `metalearn.maml`, wherever that is defined.
-default_role = "py:obj"
+default_role = "literal"
+smartquotes = False  # what stands in quotation marks is mostly a value that one may copy
+highlight_language = "none"  # an indented block of a docstring is a formula; examples have their prompts
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the text of each argument says more than an unfolded Callable[...]
 napoleon_custom_sections = [("Attributes", "params_style")]
@@ -42,8 +48,26 @@ html_theme_options = {
 }
 
 
+def _signature(app, what, name, member, options, signature, returns):  # type: ignore[no-untyped-def]
+    """Of a network, the arguments that it is made with; by itself Flax shows (*args, **kwargs)."""
+    if what == "class" and issubclass(member, nnx.Module):
+        made = inspect.signature(member.__init__)
+        shown = [p.replace(annotation=p.empty) for name, p in made.parameters.items() if name != "self"]
+        return str(inspect.Signature(shown)), returns
+    return None
+
+
+def _with_init(app, what, name, member, options, lines):  # type: ignore[no-untyped-def]
+    """What the arguments of a network mean, and arrows that cannot break in two."""
+    if what == "class" and issubclass(member, nnx.Module):
+        lines += inspect.cleandoc(member.__init__.__doc__).split("\n")[1:]
+    lines[:] = [line if line.lstrip().startswith((">>>", "...")) else line.replace("->", "→") for line in lines]
+
+
 def setup(app):  # type: ignore[no-untyped-def]
     """The fields of a named tuple stand under Attributes, and need no second entry that says nothing."""
+    app.connect("autodoc-process-signature", _signature)
+    app.connect("autodoc-process-docstring", _with_init, priority=400)  # before napoleon reads the sections
     app.connect(
         "autodoc-skip-member",
         lambda app, what, name, member, skip, options: (

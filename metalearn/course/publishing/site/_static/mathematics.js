@@ -11,3 +11,14 @@ for (const formula of document.querySelectorAll("span.math")) {
   formula.replaceWith(whole);
   whole.append(opening, formula, closing);
 }
+
+// A display that is wider than a phone becomes smaller, as far as it stays legible; the rest of it scrolls.
+const fit = () => {
+  for (const display of document.querySelectorAll("div.math")) {
+    display.style.fontSize = "";
+    const share = display.clientWidth / display.scrollWidth;
+    if (share < 1) display.style.fontSize = `${100 * Math.max(0.62, 0.98 * share)}%`;
+  }
+};
+addEventListener("load", () => globalThis.MathJax?.startup?.promise?.then(fit));
+addEventListener("resize", fit);
