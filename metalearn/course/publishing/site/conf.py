@@ -1,6 +1,7 @@
 """Sphinx's configuration of the course's website; the pages are gathered by `publishing.site.build`."""
 
 import inspect
+import re
 
 from flax import nnx
 
@@ -21,7 +22,7 @@ myst_heading_anchors = 3
 
 # The library, in the names by which it is called: `metalearn.maml`, wherever that is defined.
 default_role = "literal"
-smartquotes = False  # what stands in quotation marks is mostly a value that one may copy
+smartquotes_action = "D"  # dashes only: what stands in quotation marks is mostly a value that one may copy
 highlight_language = "none"  # an indented block of a docstring is a formula; examples have their prompts
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the text of each argument says more than an unfolded Callable[...]
@@ -53,7 +54,7 @@ def _signature(app, what, name, member, options, signature, returns):  # type: i
     if what == "class" and issubclass(member, nnx.Module):
         made = inspect.signature(member.__init__)
         shown = [p.replace(annotation=p.empty) for name, p in made.parameters.items() if name != "self"]
-        return str(inspect.Signature(shown)), returns
+        return re.sub(r"<[^<>]*>", "...", str(inspect.Signature(shown))), returns  # an object's address says nothing
     return None
 
 

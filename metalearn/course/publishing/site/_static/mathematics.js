@@ -14,10 +14,10 @@ for (const formula of document.querySelectorAll("span.math")) {
 
 // A display that is wider than a phone becomes smaller, as far as it stays legible; the rest of it scrolls.
 const fit = () => {
-  for (const display of document.querySelectorAll("div.math")) {
-    display.style.fontSize = "";
-    const share = display.clientWidth / display.scrollWidth;
-    if (share < 1) display.style.fontSize = `${100 * Math.max(0.62, 0.98 * share)}%`;
+  for (const formula of document.querySelectorAll("div.math > mjx-container")) {
+    formula.parentElement.style.fontSize = "";
+    const share = formula.clientWidth / formula.scrollWidth;
+    if (share < 1) formula.parentElement.style.fontSize = `${100 * Math.max(0.62, 0.98 * share)}%`;
   }
 };
 addEventListener("load", () => globalThis.MathJax?.startup?.promise?.then(fit));
