@@ -208,7 +208,7 @@ class TestWay:
         [
             (lambda point, joint, maml: None, "not yet", "Now let `way`"),
             (lambda point, joint, maml: (point - joint) / (maml - joint), "failed", "returned an array"),
-            (lambda point, joint, maml: 0.5, "failed", "not yet the part"),
+            (lambda point, joint, maml: 0.5, "failed", "not yet the fraction"),
             (lambda point, joint: 0.5, "failed", "raised TypeError"),
         ],
     )
