@@ -51,6 +51,7 @@ PANELS_CSS = """
 .ml-panels{display:flex;justify-content:center}
 .ml-panels svg{display:block;flex:0 1 auto;min-width:0;max-width:100%;height:auto;margin:0;overflow:visible}
 @container (max-width:660px){.ml-panels{flex-wrap:wrap;gap:20px 0}.ml-panels svg{flex-shrink:0}}
+@container (min-width:480px) and (max-width:660px){.ml-panels:has(>:nth-child(3))>svg{max-width:49%}}
 """
 _CSS = (
     PANELS_CSS

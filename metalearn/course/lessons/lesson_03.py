@@ -1244,7 +1244,7 @@ def opening() -> tuple[str, str]:
         diagrams.shortcuts(),
         ("Cheaper, but converged to other points", "What each method takes back to θ"),
         (
-            "Where four methods converge, on two quadratic tasks with α = 0.1, K = 3.",
+            "Four methods on two quadratic tasks, with α = 0.1 and K = 3.",
             "FO-MAML and Reptile leave out the backward pass.",
         ),
         "Left: mean loss after adaptation against the initialization. MAML converges to its minimum; joint training, "

@@ -1045,7 +1045,7 @@ def opening() -> tuple[str, str]:
         points={
             "θ": (theta, proximal[np.abs(phi - theta).argmin()]),
             "φ*": (phi[proximal.argmin()], proximal.min()),
-            "minimum of h": (phi[support.argmin()], support.min()),
+            "min h": (phi[support.argmin()], support.min()),
         },
         ylim=(-1.4, 7),
     )
