@@ -224,7 +224,7 @@ plots.table(
     },
     ("", "squared error"),
     title="Joint training has reached the floor",
-    caption='On 20,000 new tasks; ± is half the width of a 95 % interval, as the section "Adapt to each task" explains.',
+    caption='On 20,000 new tasks; ± is half the width of a 95 % interval, as "How to report a loss" explains below.',
 )
 
 # %%
@@ -269,7 +269,7 @@ check("01.floor", floor_of)
 # other things on them. Rewrite the body of `my_task`: it may draw and compute whatever you like with `jax.random` and
 # `jax.numpy`, as long as it returns an `ml.Task` of arrays of shape `[num_points, 1]`.
 #
-# Then work out the floor of your tasks, on paper as for the sine curves, or with `floor_of`: draw the parameters of
+# Then work out the floor of your tasks, on paper as for the sine curves, or with your `floor_of`, once it passes: draw the parameters of
 # many tasks, and compute all of their curves at the same inputs, which for these lines could be `jnp.linspace(-5, 5, 101)`. Put the number
 # into `my_floor`. The last line measures the floor on 2,000 of your tasks, and tells you whether your number is within
 # a tenth of it.
@@ -518,6 +518,8 @@ def adaptation_curve(loss, task, params, learning_rate, num_steps):
 check("01.adaptation_curve", adaptation_curve)
 
 # %% [markdown]
+# ## How to report a loss
+#
 # The loss on a single task says little, since some tasks are easier than others. So one reports the mean over $n$ tasks,
 # together with an interval that shows by how much chance may have moved it. If the losses have the standard deviation
 # $s$, then their mean has the standard deviation $s / \sqrt n$. The mean of many losses is nearly normally distributed,
@@ -608,7 +610,8 @@ def report_c(validation, test):
 
 # %% [markdown]
 # All three choose and report on the same tasks. Whatever was chosen for its low loss on some tasks has, on average, a
-# lower loss on these than on others. To see by how much, we take 1,000 tasks as the whole population. We let each report work with a
+# lower loss on these than on others. A **sound report** chooses on the validation tasks and reports on the test tasks. To
+# see by how much the others differ from it, we take 1,000 tasks as the whole population. We let each report work with a
 # few tasks drawn from them, many times over, and compare what it says with the *true loss* of its learning rate, the
 # mean over all 1,000.
 
@@ -653,7 +656,7 @@ plots.table(
 # %% [markdown]
 # ## Exercise: write the test
 #
-# A **sound report** chooses the learning rate with the lowest mean loss on the validation tasks, and returns the mean
+# In full, a sound report chooses the learning rate with the lowest mean loss on the validation tasks, and returns the mean
 # loss of this learning rate on the test tasks. Write a test that tells sound reports from others. The check tries it on
 # sound ones, on A, B and C, and on seven more wrong ones that you do not see. The losses that you give to a report are
 # yours to make up.

@@ -59,8 +59,8 @@ setup()  # settings with which the many small programs of a lesson start quickly
 playground("adapt_a_sine")
 
 # %% [markdown]
-# If the points lie on a sine, a few gradient steps turn MAML's curve into it, and hardly change the curve from joint
-# training, although their losses at the beginning are nearly equal. (The steps from MAML lead to sine curves, because
+# If the points lie on a sine, a few gradient steps turn MAML's curve into it, and change the curve from joint
+# training far less, although their losses at the beginning are nearly equal. (The steps from MAML lead to sine curves, because
 # its training met nothing else, so they fit a straight line badly.) The two networks differ in how a gradient step *changes* their loss. This lesson derives the
 # gradient that trains for exactly that.
 #
@@ -261,11 +261,11 @@ print(f"query loss at θ: {f(phis[0]):.2f}   after {num_steps} steps: {f(phis[-1
 # %% tags=["nbval-check-output"]
 jacobian = jax.jacobian(lambda theta: inner_loop(theta, num_steps))(theta)
 assert jnp.allclose(jax.grad(F)(theta), jacobian.T @ jax.grad(f)(phis[-1]))
-print("line 1 holds")
 
 # %% [markdown]
 # **Line 2, one step.** Differentiate $\varphi_{k+1} = \varphi_k - \alpha \nabla h(\varphi_k)$. The first term gives the
-# identity $I$. The second gives the Hessian $H_k = \nabla^2 h(\varphi_k)$, the matrix of second derivatives:
+# identity $I$. The second gives $-\alpha$ times the derivative of the gradient, which is the Hessian
+# $H_k = \nabla^2 h(\varphi_k)$, the matrix of second derivatives:
 #
 # $$\frac{\partial \varphi_{k+1}}{\partial \varphi_k} = I - \alpha H_k.$$
 
@@ -619,7 +619,7 @@ plots.table(
 # is called **meta-overfitting**. Does the inner step protect MAML against it?
 #
 # We repeat the experiment of lesson 01 with MAML. A network trains on $M$ curves, which stay the same throughout, and
-# every outer step draws new points of two of them. For each $M$ there are six networks, each with curves of its own.
+# every outer step draws two of them at random (possibly the same one twice), and new points on each. For each $M$ there are six networks, each with curves of its own.
 
 # %%
 few_tasks = predict("02.few_tasks")
@@ -873,8 +873,8 @@ figures.training_time(bends, left, times)
 # %% [markdown]
 # ## On paper: where the bound comes from
 #
-# On paper, about 15 minutes. The curvature of $F$ has a second term. In the example above it vanished, because the
-# gradient is zero at the top of the loss. Take one parameter and one loss for support and query, so $f = h$, with
+# On paper, about 15 minutes. The curvature of $F$ has a second term. For the single cosine task, with $\theta$
+# at the top of its loss, it vanished, because the gradient is zero there. Take one parameter and one loss for support and query, so $f = h$, with
 # $|h''| \le L$ and $|h'''| \le \rho$ everywhere. In one dimension the boxed equation reads
 # $F'(\theta) = J_K\, h'(\varphi_K)$ with $J_k = \prod_{i<k} \big(1 - \alpha h''(\varphi_i)\big)$. Differentiate it once more,
 # and derive the bound of Ji, Yang & Liang,

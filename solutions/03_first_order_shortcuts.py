@@ -412,9 +412,9 @@ check("03.small_steps", small_step_fractions)
 # model is now a straight line, and all points of a task are both its support set and its query set. Each loss is then
 # quadratic in intercept and slope, and the points to which the methods converge are known.
 #
-# The points to which the methods converge have two coordinates, and need not lie on one line. So the measurement is
-# yours to write: `way` returns what fraction of the way from `joint` to `maml` has been covered at `point`. Only movement
-# along this way counts. The last line measures with it how far FO-MAML and Reptile come, with $K = 3$ and with a small
+# These points have two coordinates, and need not lie on one line. So the measurement is yours to write: `way` returns
+# how far `point` has come from `joint` towards `maml`, as a fraction. If `point` lies beside the straight line from
+# `joint` to `maml`, project it onto that line first. The last line measures with it how far FO-MAML and Reptile come, with $K = 3$ and with a small
 # and a large $\alpha$. Which two fractions do you expect for the small one?
 
 

@@ -563,7 +563,7 @@ check("04.implicit_gradient", implicit_gradient)
 
 # %%
 def cg_path(times, b, num_products):
-    """CG on g + times(g) = b: its g after 0, 1, ..., num_products steps."""
+    """CG on (I + H/λ) g = b, where times(v) is H v / λ: g after 0, 1, ... steps."""
     g, r, p = np.zeros_like(b), b, b
     path = [g]
     for _ in range(num_products):
@@ -844,10 +844,10 @@ plots.table(
 )
 
 # %% [markdown]
-# Before you trust an implicit gradient, look at this norm. If the curvature of the proximal objective is at least some
-# positive number everywhere, the minimum is no farther away than the norm divided by this number. With a small
-# $\lambda$ the number can be small too, and then the norm must be smaller still. For a batch of tasks,
-# `ml.evaluate.convergence` measures the norm relative to what it was at the initialization, and beside it the relative
+# Before you trust an implicit gradient, look at the last gradient of the inner loop. If the curvature of the proximal
+# objective is at least $c > 0$ everywhere, the minimum is no farther away than the norm of this gradient, divided by $c$.
+# With a small $\lambda$, $c$ can be small too, and then the norm must be smaller still. For a batch of tasks,
+# `ml.evaluate.convergence` reports the norm relative to what it was at the initialization, and beside it the relative
 # residual of CG.
 
 # %% [markdown]

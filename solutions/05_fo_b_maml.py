@@ -17,7 +17,7 @@
 # - **implement** the symmetric estimator of Chayti & Jaggi for any model,
 # - **predict** its error, and **choose** $\nu$ accordingly,
 # - **say** what the estimator computes when the inner loops have not converged,
-# - **prove** that gradient descent with it converges, and how close to a stationary point.
+# - **prove** how close to a stationary point gradient descent with it comes.
 #
 # **New symbols**
 #
@@ -57,7 +57,7 @@ setup()  # settings with which the many small programs of a lesson start quickly
 playground("perturb_the_problem")
 
 # %% [markdown]
-# Three things in these pictures need an explanation: why the slope of the tangent is the meta-gradient, how quickly
+# Three things in these pictures need an explanation: why the slope of the tangent is the meta-gradient up to a factor, how quickly
 # each chord approaches it, and what ends the improvement. The lesson explains them in this order. Then it asks what
 # remains true when the inner loops have not converged, and proves how close to a stationary point training with such
 # estimates comes.
@@ -1033,7 +1033,8 @@ lesson_05.show_lost_minimum(tried, trap_errors)
 # all points (one says that $\nabla F$ is *Lipschitz* with constant $L$), let the outer learning rate be $\eta \le 1/L$,
 # and let $\theta^+ = \theta - \eta g$ be the next point.
 #
-# 1. A function with Lipschitz gradient lies below a parabola that touches it at θ:
+# 1. Along the step the gradient differs from $\nabla F(\theta)$ by at most $L$ times the distance covered. Integrate this
+#    over the step, and $F$ lies below a parabola that touches it at θ:
 #    $F(\theta^+) \le F(\theta) - \eta \langle \nabla F, g \rangle + \frac{L\eta^2}{2} \lVert g \rVert^2$.
 # 2. Because $L\eta \le 1$, the last term is at most $\frac{\eta}{2} \lVert g \rVert^2$, and
 #    $\frac12\lVert g\rVert^2 - \langle\nabla F, g\rangle = \frac12 \lVert g - \nabla F \rVert^2 - \frac12\lVert\nabla F\rVert^2$.

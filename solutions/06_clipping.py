@@ -370,7 +370,8 @@ check("06.clip", clipped_mean)
 #
 # **Line 7.** Clip with $c = L_0 / L_1$ and $\eta = 1 / (2 L_0)$. Where the gradient is clipped, the length of a step is
 # $r = 1 / (2 L_1)$ and $L_g \le 2 L_1 g$. Where it is not, $r = g / (2 L_0)$ and $L_g \le 2 L_0$. In both cases
-# $L_1 r \le \frac12$ and $L_g\, r \le g$. For $u \le \frac12$ we have $e^u - 1 - u \le 0.6\, u^2$, so line 6 becomes
+# $L_1 r \le \frac12$ and $L_g\, r \le g$. For $0 \le x \le \frac12$ we have $e^x - 1 - x \le 0.6\, x^2$. With
+# $x = L_1 r$, line 6 becomes
 #
 # $$F(\text{after the step}) - F(\theta) \;\le\; -g r + 0.6\, L_g\, r^2 \;\le\; -0.4\, g\, r .$$
 #
@@ -593,7 +594,7 @@ assert (np.abs(theta - 1.2 * quotient * theta) < theta).all()
 # On the wave the curvature alternates between large positive and large negative values, which cancel on the way to the
 # minimum. The gradient stays between two fixed multiples of the distance, and so does a plain step, which is just
 # what one wants. (The best learning rate in the table is above $2/0.82 \approx 2.4$, up to which every step is sure to come
-# nearer. Some of its steps may lead away from the minimum, and the run converges all the same.) On the cliff nothing cancels. There the
+# nearer. Some steps with it may lead away from the minimum, and the run converges all the same.) On the cliff nothing cancels. There the
 # gradient itself is out of proportion to the distance, and that is the situation in which bounded steps help.
 #
 # ## Noise: why normalization needs momentum
@@ -672,7 +673,7 @@ def sngdm_step(params, memory, gradients, learning_rate, momentum):
 
     Args:
       params: θ, any pytree of arrays.
-      memory: m, a pytree like params.
+      memory: m, a pytree like params; the new one is not zero.
       gradients: a pytree like params; each array has one more leading
         axis, which counts the tasks.
       learning_rate: η, the length of the step.

@@ -825,9 +825,9 @@ entries = figures.front(
 # the initialization itself. The other is FO-MAML with the support set in place of the query set, or the query set in
 # place of the support set.
 #
-# The inner function `adapt` is given, and takes `count` inner steps on the support loss. Use loops of a fixed length. The
-# count cannot see how often a `while` loop runs, so it takes each one to run five times, as conjugate gradients do in
-# iMAML here.
+# The inner function `adapt` is given, and takes `count` inner steps on the support loss. Use loops of a fixed length: the
+# cost is counted from the program, which does not tell how often a `while` loop runs. Each one counts as five rounds, as
+# many as the conjugate gradients take in iMAML here.
 
 
 # %% tags=["exercise"] exercise="07.own"
@@ -877,7 +877,7 @@ assert entries["iMAML"][1][1] < 0.01
 assert figures.trial().strength > max(_sines.strengths + _digits.strengths) and min(entries["Reptile"][1]) > 0.95
 
 # %% [markdown]
-# The count agrees with the table at the top for MAML, FO-MAML and Reptile. For the other three it is a few gradients
+# The cost agrees with the table at the top for MAML, FO-MAML and Reptile. For the other three it is a few gradients
 # higher, because the library takes a few more than the formulas say, for instance at the end of its solves. MAML has no
 # error for its own objective and a large one for the other. So the two objectives have different gradients, and a
 # method should be read in the plot of its own objective. Where your star lies clearly below the grey line, no shown method
@@ -953,7 +953,7 @@ progress("07")
 # - All seeds are scored on the same test tasks, so the ranges do not show what other test tasks, or other test digits, would
 #   have changed.
 # - $\nu$, the number of conjugate gradient steps and the inner learning rate of the methods with a proximal term were fixed by
-#   us and not tuned. By the count of the last exercise iMAML and FO-B-MAML also took a few gradients more than the budget
+#   us and not tuned. By the costs of the last exercise iMAML and FO-B-MAML also took a few gradients more than the budget
 #   charged them for, which is in their favour.
 # - On digits tuning chose a weak proximal term for FO-B-MAML, with which ten inner steps do not converge. Its direction is
 #   then one of lesson 05's unconverged estimates.

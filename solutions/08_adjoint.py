@@ -575,7 +575,7 @@ figures.lost(valley, task, theta, flow, returned, np.linspace(0, T, len(flow)))
 # Forwards, the walls keep the trajectory on the valley floor. Backwards, they push it away, as if the floor were a ridge,
 # and a rounding error decides to which side the trajectory falls.
 #
-# Move the slider and change the precision. **The parabola was lost at $LT = 36$ in float64 and at 16 in float32. Is the
+# The slider changes $T$. Move it, and change the precision. **The parabola was lost at $LT = 36$ in float64 and at 16 in float32. Is the
 # valley lost at about the same values?** The dotted line is $\varepsilon\, e^{LT}$.
 
 # %% tags=["fold"]
@@ -833,7 +833,7 @@ assert jnp.allclose(*with_and_without)  # the same gradient
 # For sixteen times as many steps, the stored trajectory takes about sixteen times the memory, and checkpoints take four
 # times or less. The stored trajectory needs about five copies for each step rather than one, because the compiler keeps
 # intermediate results of the Hessian-vector products as well. With checkpoints MAML needs little more than the
-# $2\sqrt K$ copies of the calculation, and its gradient is the same. `ml.a_maml` needs $2\sqrt K$ copies as well, and a
+# $2\sqrt K$ copies of the parameters calculated above, and its gradient is the same. `ml.a_maml` needs $2\sqrt K$ copies as well, and a
 # constant number of them for the intermediate results of one step.
 
 # %% [markdown]
@@ -1036,7 +1036,7 @@ assert apart[-1] < 1e-4 < apart[0]
 # Count gradients again, with a Hessian-vector product as two. In each step MAML takes a gradient and a Hessian-vector
 # product. A sweep takes four gradients for the Runge-Kutta step of its trajectory, and one or two Hessian-vector
 # products. A step of `ml.a_maml` has six gradients and six Hessian-vector products. It computes the gradients three
-# times, in the forward pass, when a segment is recomputed, and once more in the backward pass of the step. The table
+# times: in the forward pass, when a segment is recomputed, and in the backward pass of the step. The table
 # adds this up, and says how many gradients each method needs for a given relative error.
 
 # %% tags=["fold"]
@@ -1055,10 +1055,10 @@ plots.table(
         name: [f"{per_step[name]}", *(f"{float(f'{number:.1e}'):,.0f}" for number in row)]
         for name, row in needed.items()
     },
-    ["gradients", "for each step", "for an error of 1 %", "0.01 %", "0.0001 %"],
+    ["method", "gradients for a step", "for an error of 1 %", "0.01 %", "0.0001 %"],
     title="For an accurate gradient of the flow, a method of high order is far cheaper",
-    caption="Relative errors, extrapolated with the orders 1, 1 and 2, and with the measured one for ml.a_maml, which takes "
-    "at least 14 steps, each within 3/L.",
+    caption="Relative errors, extrapolated with the orders 1, 1 and 2, and with the measured one for ml.a_maml. It takes "
+    "at least 14 steps, so that none is longer than 3/L, near its limit of stability.",
 )
 for name, method in {"MAML": "maml", "ml.a_maml": "a_maml"}.items():
     few, many = (ml.theory.cost(method, num_params=1, num_steps=K).gradients for K in (1, 2))

@@ -1057,7 +1057,7 @@ def opening() -> tuple[str, str]:
         "loss after 8 steps",
         points={
             f"best: {best:.2f}": (best, losses.min()),
-            f"too large from {limit:g} on": (limit, final(np.array([limit]))[0]),
+            f"limit for many steps: {limit:g}": (limit, final(np.array([limit]))[0]),
         },
         ylim=(-0.2, 4),
     )
@@ -1070,6 +1070,6 @@ def opening() -> tuple[str, str]:
             "One run on one task, then all tasks, then the gradient.",
         ),
         f"Left: the loss after eight gradient steps against the learning rate. It is lowest near {best:.2f} and "
-        f"very steep at {limit:g}, from where on learning rates are too large. Right: a chain of parameters made by "
+        f"very steep at {limit:g}, above which many steps do not converge. Right: a chain of parameters made by "
         "scan, copied over tasks by vmap, and grad as the arrow back.",
     )

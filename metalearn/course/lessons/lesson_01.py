@@ -751,10 +751,10 @@ def one_input() -> None:
     axes[1].annotate(
         "mean of the targets",
         (mean, variance),
-        (0, 36),
+        (9, -4),
         textcoords="offset points",
-        ha="center",
-        color=plots.PALETTE["blue"],
+        ha="left",
+        color=plots.PALETTE["text"],
         weight="bold",
     )
     axes[1].annotate(
@@ -1083,13 +1083,13 @@ def opening() -> tuple[str, str]:
     _, (axes,) = plots.subplots(width=4.8, height=2.45)
     for row in curves[np.random.default_rng(0).integers(len(curves), size=12)]:
         axes.plot(x, row, color=plots.PALETTE["muted"], linestyle="-", linewidth=0.7, alpha=0.6)
-    axes.plot(x, mean, color=plots.PALETTE["orange"], linestyle="-", linewidth=3, label="best one")
+    axes.plot(x, mean, color=plots.PALETTE["orange"], linestyle="-", linewidth=3, label="best function")
     plots.label(axes, "x", "y")
     return diagrams.opening(
         plots.svg(axes.figure),
         diagrams.support_and_query(),
         ("One function for all tasks: its loss has a floor", "So every task adapts first"),
-        ("Twelve sine curves, and the mean of all.", "Support set and query set of one task."),
+        ("Twelve of the sine curves, and the mean of all.", "Support set and query set of one task."),
         "Left: twelve sine curves, and the mean of all, a low curve far from most of them. "
         "Right: the support set adapts the parameters of a task, the query set judges them.",
     )

@@ -963,11 +963,11 @@ def nudged_runs() -> None:
     """Shows two runs of gradient descent on a parabola coming closer to each other."""
     steps = np.arange(6)
     first, second = 2.0 * 0.9**steps, 2.6 * 0.9**steps
-    figure = plots.lines(steps, {"from θ": first, "from θ + ε": second}, "inner steps", "parameter φ", ylim=(0.0, 3.0))
+    figure = plots.lines(steps, {"from θ": first, "from θ + δ": second}, "inner steps", "parameter φ", ylim=(0.0, 3.0))
     (axes,) = figure.axes
     for k in (0, 5):
         axes.plot([k, k], [first[k], second[k]], color=plots.PALETTE["text"], linestyle="-", linewidth=1)
-    for k, text, side in ((0, "ε", "left"), (5, "0.59 ε", "right")):
+    for k, text, side in ((0, "δ", "left"), (5, "0.59 δ", "right")):
         axes.annotate(
             text,
             (k, (first[k] + second[k]) / 2),
@@ -983,7 +983,7 @@ def nudged_runs() -> None:
         alt="Two curves that fall towards zero over five inner steps. The distance between them shrinks from epsilon "
         "to 0.59 epsilon.",
         title="After five steps 59 % of the distance is left",
-        caption="Two runs of gradient descent on one parabola, from initializations that differ by ε.",
+        caption="Two runs of gradient descent on one parabola, from initializations that differ by δ.",
     )
 
 
@@ -1164,8 +1164,7 @@ def training_time(curvatures: dict[str, Any], losses: dict[str, Any], times: Any
         "loss after adaptation, which falls to zero. In both panels the three curves lie close together.",
         title="The training time T = αK governs curvature and adaptation alike",
         caption="Twenty cosine tasks. Each curve is one inner learning rate α, with K = T/α inner steps. "
-        "exp(2T)/20 is what one of the tasks adds to the curvature of the mean at the top of its loss, in the limit of "
-        "many small steps.",
+        "Dotted: exp(2T)/20, the share of a single task at its top, for many small steps.",
     )
 
 

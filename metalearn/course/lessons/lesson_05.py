@@ -927,7 +927,7 @@ def show_exponents(accuracies: np.ndarray, least: dict[str, np.ndarray], exponen
         ),
         "Smallest error over all perturbations against the error of a solve, both axes logarithmic: two straight "
         "lines. The symmetric one is lower and steeper.",
-        "The symmetric estimator makes more of accurate solves",
+        "The symmetric estimator gains more from accurate solves",
         "Independent errors of norm δ, 100 repetitions. Theory: exponents of 1/2 and 2/3.",
     )
 

@@ -903,8 +903,9 @@ PREDICTIONS = (
         "Along 300 outer steps, where the norm of the meta-gradient is ten times as large, how many times as large is "
         "the local smoothness, typically?",
         ("about once", "about ten times", "clearly more than ten times"),
-        why="One factor ten is what line 4 allows, but line 3 needed $\\alpha L < 1$. Ten inner steps of a network can "
-        "have a large derivative $J$, and it enters the curvature twice, in $J^2 f''$, and the gradient once.",
+        why="Line 4 would allow a factor of about ten, but it rests on line 3, which needed $\\alpha L < 1$. Ten "
+        "inner steps of a network can have a large derivative $J$, and it enters the curvature twice, in $J^2 f''$, "
+        "and the gradient once.",
         read="Why the curvature grows",
     ),
     Guess(

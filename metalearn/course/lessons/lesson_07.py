@@ -1773,7 +1773,7 @@ def clipping_effect(title: str, alt: str) -> None:
                 axes.plot(error, place, marker, color=plots.PALETTE[color])
         axes.set_yticks(range(len(METHODS)), list(reversed(METHODS)))
         axes.set_ylim(-0.6, len(METHODS))
-        axes.margins(x=0.1)
+        axes.margins(x=0.16)
         plots.label(axes, {SINES: "squared error", DIGITS: "error (%)"}[name], "")
         axes.set_title({SINES: "sine curves", DIGITS: "digits"}[name], loc="left", weight="bold")
     both[0].set_xscale("log")
@@ -1823,6 +1823,7 @@ def explored(task: str, spent: float, unit: str) -> Figure:
     axes.hlines(places, low, high, color=plots.PALETTE["blue"], alpha=0.4)
     axes.plot(median, places, "o", color=plots.PALETTE["blue"])
     axes.set_yticks(places, list(METHODS))
+    axes.set_ylim(-0.7, len(METHODS) - 0.3)
     axes.set_xscale("log" if name == SINES else "linear")
     axes.set_xlim(*((0.04, 8) if name == SINES else (25, 65)))
     plots.label(axes, _UNIT[name], "")
@@ -1925,12 +1926,15 @@ def front(title: str, alt: str, build: Callable | None = None) -> dict[str, tupl
         alt,
         title,
         caption="Eight sine curves, K = 10. The grey line is the front of the shown methods: none of them lies to the "
-        "left of it and below. Forward and symmetric are FO-B-MAML.",
+        "left of it and clearly below. Forward and symmetric are FO-B-MAML.",
     )
     return entries
 
 
-_LABEL_BELOW = {("FO-MAML", 0): 1, ("FO-MAML", 1): 1, ("FO-B-MAML symmetric", 0): 1}
+_LABEL_BELOW = {
+    **{(name, objective): 1 for name in ("FO-MAML", "MAML", "iMAML") for objective in (0, 1)},
+    ("FO-B-MAML symmetric", 0): 1,
+}
 
 
 def opening() -> tuple[str, str]:

@@ -135,7 +135,7 @@ def standalone(element: str) -> str:
     assert found is not None
     width, height = (float(side) + 2 * MARGIN for side in found.groups())
     size = f'width="{width:g}" height="{height:g}"'
-    style = f"<style>text{{paint-order:stroke;stroke:{CARD};stroke-width:3px}}</style>"
+    style = f"<style>text{{paint-order:stroke;stroke:{CARD};stroke-width:3px;stroke-opacity:.5}}</style>"
     card = f'<rect x="{-MARGIN}" y="{-MARGIN}" {size} rx="12" style="fill:{CARD}"/>'
     start = f'{element[: found.start()]}{size} viewBox="{-MARGIN} {-MARGIN} {width:g} {height:g}">{style}{card}'
     light = re.sub(r"var\(--ml-\w+,(#\w+)\)", r"\1", start + element[found.end() :])
@@ -374,9 +374,9 @@ def fair_comparison() -> str:
         d.box(4, y, 112, 34, BLUE)
         d.text(60, y + 22, name, BLUE, bold=True)
         d.arrow((120, y + 17), (186, 110), BLUE)
-    d.box(190, 72, 112, 76)
-    d.text(246, 104, "validation", bold=True)
-    d.text(246, 124, "tasks: choose", MUTED, size=13)
+    d.box(186, 72, 120, 76, MUTED)
+    d.text(246, 104, "validation tasks:", bold=True, size=13)
+    d.text(246, 124, "choose", MUTED, size=13)
     d.arrow((306, 110), (350, 110), BLUE)
     d.box(354, 72, 112, 76, ORANGE)
     d.text(410, 104, "test tasks:", ORANGE, bold=True)

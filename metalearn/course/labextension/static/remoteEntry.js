@@ -3,7 +3,7 @@
 const STYLE = `
 /* The picture on top of a lesson, which is drawn in light colours, follows a dark theme. */
 @media screen {
-  [data-jp-theme-light="false"] .ml-opening img { filter: invert(0.87) hue-rotate(180deg); }
+  [data-jp-theme-light="false"] .ml-opening img { filter: invert(0.92) hue-rotate(180deg) brightness(1.15); }
 }
 /* The first line of a folded cell ends with dots where the window is narrow. */
 .jp-Cell-inputWrapper:has(.jp-InputPlaceholder), .jp-InputPlaceholder { min-width: 0; }
