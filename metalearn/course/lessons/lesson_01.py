@@ -751,9 +751,9 @@ def one_input() -> None:
     axes[1].annotate(
         "mean of the targets",
         (mean, variance),
-        (9, -4),
+        (0, 26),
         textcoords="offset points",
-        ha="left",
+        ha="center",
         color=plots.PALETTE["text"],
         weight="bold",
     )

@@ -1772,7 +1772,7 @@ def clipping_effect(title: str, alt: str) -> None:
             for error, marker, color in ((without, "o", "orange"), (clipped, "s", "blue")):
                 axes.plot(error, place, marker, color=plots.PALETTE[color])
         axes.set_yticks(range(len(METHODS)), list(reversed(METHODS)))
-        axes.set_ylim(-0.6, len(METHODS))
+        axes.set_ylim(-0.6, len(METHODS) + 0.4)
         axes.margins(x=0.16)
         plots.label(axes, {SINES: "squared error", DIGITS: "error (%)"}[name], "")
         axes.set_title({SINES: "sine curves", DIGITS: "digits"}[name], loc="left", weight="bold")
@@ -1782,7 +1782,7 @@ def clipping_effect(title: str, alt: str) -> None:
     )
     for error, word, color, side in words:
         at, style = (error, len(METHODS) - 1), {"ha": side, "color": plots.PALETTE[color], "weight": "bold"}
-        both[0].annotate(word, at, xytext=(0, 7), textcoords="offset points", **style)
+        both[0].annotate(word, at, xytext=(0, 11), textcoords="offset points", **style)
     plots.show(
         figure,
         alt,
@@ -1918,7 +1918,7 @@ def front(title: str, alt: str, build: Callable | None = None) -> dict[str, tupl
                 color=color if mine else plots.PALETTE["text"],
                 weight="bold" if mine else "normal",
             )
-        axes.set(xlim=(-4, 52), ylim=(-0.12, 1.15))
+        axes.set(xlim=(-4, 52), ylim=(-0.22, 1.15))
         panel = f"gradient of ${name[0]}_{{\\mathrm{{{name[2:]}}}}}$"
         plots.label(axes, "cost in gradients", "relative error", title=panel)
     plots.show(
