@@ -751,7 +751,7 @@ def one_input() -> None:
     axes[1].annotate(
         "mean of the targets",
         (mean, variance),
-        (0, 26),
+        (0, 56),
         textcoords="offset points",
         ha="center",
         color=plots.PALETTE["text"],
