@@ -751,9 +751,10 @@ def one_input() -> None:
     axes[1].annotate(
         "mean of the targets",
         (mean, variance),
-        (0, 56),
+        (0, 50),
         textcoords="offset points",
         ha="center",
+        arrowprops={"arrowstyle": "-", "color": plots.PALETTE["muted"], "shrinkB": 6},
         color=plots.PALETTE["text"],
         weight="bold",
     )
