@@ -258,7 +258,7 @@ print(f"query loss at θ: {f(phis[0]):.2f}   after {num_steps} steps: {f(phis[-1
 #
 # $$\nabla F(\theta) = \Big(\frac{\partial \varphi_K}{\partial \theta}\Big)^{\!\top} \nabla f(\varphi_K).$$
 
-# %% tags=["nbval-check-output"]
+# %%
 jacobian = jax.jacobian(lambda theta: inner_loop(theta, num_steps))(theta)
 assert jnp.allclose(jax.grad(F)(theta), jacobian.T @ jax.grad(f)(phis[-1]))
 

@@ -1,5 +1,6 @@
 // What JupyterLab shows of a lesson before any of its cells has run: a module of styles, as JupyterLab loads it.
 
+{
 const STYLE = `
 /* The picture on top of a lesson, which is drawn in light colours, follows a dark theme. */
 @media screen {
@@ -13,32 +14,25 @@ const STYLE = `
 .ml-whole { white-space: nowrap; }
 `;
 
-// A line may end after a formula, but not between it and the comma behind it or the bracket before it.
-const keepWhole = (formula) => {
-  if (!formula.closest(".jp-RenderedMarkdown") || formula.closest(".ml-whole") || formula.hasAttribute("display")) return;
-  const [before, after] = [formula.previousSibling, formula.nextSibling];
-  const opening = (before?.nodeType === Node.TEXT_NODE && before.data.match(/[(\[“]+$/)?.[0]) || "";
-  const closing = (after?.nodeType === Node.TEXT_NODE && after.data.match(/^[^\s\p{L}\p{N}(\[]+/u)?.[0]) || "";
-  if (!opening && !closing) return;
-  if (opening) before.data = before.data.slice(0, -opening.length);
-  if (closing) after.data = after.data.slice(closing.length);
-  const whole = document.createElement("span");
-  whole.className = "ml-whole";
-  formula.replaceWith(whole);
-  whole.append(opening, formula, closing);
-};
+const INLINE = ".jp-RenderedMarkdown mjx-container:not([display])";
+const keep = (formula) => formula.matches(INLINE) && !formula.closest(".ml-whole") && keepWhole(formula);
+const folder = new URL(".", document.currentScript.src);
 
-const start = () => {
+const start = async () => {
+  const script = document.createElement("script");
+  script.src = new URL("whole.js", folder);
+  const loaded = new Promise((resolve) => (script.onload = resolve));
   const style = document.createElement("style");
   style.textContent = STYLE;
-  document.head.append(style);
+  document.head.append(style, script);
+  await loaded;
   new MutationObserver((records) => {
     for (const { addedNodes } of records)
       for (const node of addedNodes)
-        if (node.localName === "mjx-container") keepWhole(node);
-        else if (node.nodeType === Node.ELEMENT_NODE) node.querySelectorAll("mjx-container").forEach(keepWhole);
+        if (node.localName === "mjx-container") keep(node);
+        else if (node.nodeType === Node.ELEMENT_NODE) node.querySelectorAll(INLINE).forEach(keep);
   }).observe(document.body, { childList: true, subtree: true });
-  return {};
 };
 
-(window._JUPYTERLAB ??= {})["metalearn-course"] = { init: () => {}, get: async () => start };
+(window._JUPYTERLAB ??= {})["metalearn-course"] = { init: () => {}, get: async () => () => void start() };
+}

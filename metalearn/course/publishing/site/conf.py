@@ -2,10 +2,11 @@
 
 import inspect
 import re
+from pathlib import Path
 
 from flax import nnx
 
-from metalearn import plots
+from metalearn import course, plots
 from metalearn.course.publishing.site import SHOW_CODE
 
 project = "Gradient-based meta-learning"
@@ -31,9 +32,10 @@ mathjax3_config = {"chtml": {"displayAlign": "left", "scale": 0.9}}
 
 # No page asks another host for anything, and no link leads to a notebook with its answers.
 html_theme = "sphinx_book_theme"
-html_static_path = ["_static", str(plots.PALETTE_FILE)]
+WHOLE = Path(course.__file__).with_name("labextension") / "static/whole.js"  # JupyterLab loads it too
+html_static_path = ["_static", str(plots.PALETTE_FILE), str(WHOLE)]
 html_css_files = ["palette.css", "course.css"]
-html_js_files = [("search.js", {"defer": "defer"}), ("mathematics.js", {"defer": "defer"})]
+html_js_files = [(name, {"defer": "defer"}) for name in ("search.js", "whole.js", "mathematics.js")]
 html_favicon = "_static/favicon.svg"
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_copy_source = False
