@@ -258,9 +258,10 @@ print(f"query loss at θ: {f(phis[0]):.2f}   after {num_steps} steps: {f(phis[-1
 #
 # $$\nabla F(\theta) = \Big(\frac{\partial \varphi_K}{\partial \theta}\Big)^{\!\top} \nabla f(\varphi_K).$$
 
-# %%
+# %% tags=["nbval-check-output"]
 jacobian = jax.jacobian(lambda theta: inner_loop(theta, num_steps))(theta)
 assert jnp.allclose(jax.grad(F)(theta), jacobian.T @ jax.grad(f)(phis[-1]))
+print("line 1 holds")
 
 # %% [markdown]
 # **Line 2, one step.** Differentiate $\varphi_{k+1} = \varphi_k - \alpha \nabla h(\varphi_k)$. The first term gives the
@@ -273,6 +274,7 @@ assert jnp.allclose(jax.grad(F)(theta), jacobian.T @ jax.grad(f)(phis[-1]))
 factors = [jnp.eye(2) - alpha * jax.hessian(h)(phi) for phi in phis[:-1]]
 one_step = jax.jacobian(lambda phi: inner_loop(phi, 1))
 assert jnp.allclose(jnp.stack([one_step(phi) for phi in phis[:-1]]), jnp.stack(factors))
+print("line 2 holds")
 
 # %% [markdown]
 # **Line 3, all steps.** Steps are composed, so their derivatives multiply. The last step stands on the left:
@@ -281,6 +283,7 @@ assert jnp.allclose(jnp.stack([one_step(phi) for phi in phis[:-1]]), jnp.stack(f
 
 # %%
 assert jnp.allclose(jacobian, factors[2] @ factors[1] @ factors[0])
+print("line 3 holds")
 
 # %% [markdown]
 # **Line 4, the meta-gradient.** Put line 3 into line 1. Transposing reverses the order, and each factor is its own
@@ -295,6 +298,7 @@ assert jnp.allclose(jacobian, factors[2] @ factors[1] @ factors[0])
 # %%
 product = factors[0] @ factors[1] @ factors[2] @ jax.grad(f)(phis[-1])
 assert jnp.allclose(jax.grad(F)(theta), product)
+print("line 4 holds")
 
 # %% tags=["fold"]
 reversed_product = factors[2] @ factors[1] @ factors[0] @ jax.grad(f)(phis[-1])
