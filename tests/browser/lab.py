@@ -49,9 +49,8 @@ OURS = ".jp-Notebook :is(.jp-OutputArea-output, .jp-RenderedMarkdown)"  # the re
 CONTROL = ":is(button:enabled, input:enabled, select:enabled, summary):visible"
 OTHER_RADIOS = "label:has(> [type=radio]) ~ label > [type=radio]"  # of a group, all but the first
 FOCUSED = "output => output.contains(document.activeElement) ? document.activeElement.outerHTML : null"
-# Whatever sticks out of its cell. Code scrolls by itself, and MathJax hides a copy for screen readers.
 # A comma or full stop that begins a line, because the formula before it ended the last one.
-TORN = """() => [...document.querySelectorAll(".jp-RenderedMarkdown mjx-container:not([display])")].flatMap(formula => {
+TORN = """() => [...document.querySelectorAll(".jp-Notebook mjx-container:not([display])")].flatMap(formula => {
     const after = formula.nextSibling;
     if (after?.nodeType !== Node.TEXT_NODE || !/^[.,;:!?)]/.test(after.data)) return [];
     const mark = document.createRange();
@@ -60,6 +59,7 @@ TORN = """() => [...document.querySelectorAll(".jp-RenderedMarkdown mjx-containe
     const [place, line] = [mark.getClientRects()[0], formula.getBoundingClientRect()];
     return place && place.left < line.left && place.top >= line.bottom - 5 ? [formula.parentElement.textContent] : [];
 })"""
+# Whatever sticks out of its cell. Code scrolls by itself, and MathJax hides a copy for screen readers.
 CUT_OFF = f"""() => [...document.querySelectorAll("{OURS}")].flatMap(cell => {{
     const right = cell.getBoundingClientRect().right + 1;
     return [...cell.querySelectorAll("*")]
