@@ -55,11 +55,11 @@ def fo_b_maml(
 ) -> MetaGradient:
     """A finite difference of perturbed inner solutions.
 
-    The gradient is exact when the inner loops have converged, up to the error in ν. In float32 take ν from 0.01 to 0.1,
-    in float64 about 1e-4. A larger ν is less accurate, and where -ν f enters (symmetric, fourth_order) it must leave
-    the inner problem a minimum; a smaller one drowns in rounding. The perturbed problems are solved side by side; with
-    `perturbed_steps` each of them takes that number of steps instead of K, after K unperturbed ones. The page "Choosing
-    ν, λ, α and K" of the documentation says more about each of these numbers.
+    The gradient is exact when the inner loops have converged, up to the error in ν. Take ν from 0.001 to 0.1 in
+    float32, and about 1e-4 in float64. A larger ν is less accurate, and where -ν f enters (symmetric, fourth_order)
+    it must leave the inner problem a minimum; a smaller one drowns in rounding. The perturbed problems are solved
+    side by side; with `perturbed_steps` each of them takes that number of steps instead of K, after K unperturbed
+    ones. The page "Choosing ν, λ, α and K" of the documentation says more about each of these numbers.
 
     Args:
       loss: scalar loss of (params, batch).

@@ -1,4 +1,4 @@
-"""The long runs of lesson 07: six meta-gradients, tuned and clipped alike, on sine curves and on few-shot digits.
+"""The long runs of lesson 07: six meta-gradients, tuned with equal effort, on sine curves and on few-shot digits.
 
     python -m metalearn.course.lessons.comparison      runs everything, about 40 minutes, and writes the record
 

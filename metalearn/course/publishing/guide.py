@@ -46,10 +46,14 @@ def guide() -> str:
 
 def _in_short() -> str:
     rows = [
-        ("gradients are scarce", "FO-MAML or Reptile; try MAML too, for which one wins depends on the tasks", "budget"),
+        (
+            "gradients are scarce",
+            "FO-MAML or Reptile; also try MAML: which of them wins depends on the tasks",
+            "budget",
+        ),
         (
             "gradients are not scarce",
-            "MAML with clipping; try FO-MAML too, for which one wins depends on the tasks",
+            "MAML with clipping; also try FO-MAML: which of them wins depends on the tasks",
             "budget",
         ),
         ("MAML does not fit into memory", "MAML with rematerialization", "inner steps"),
@@ -95,8 +99,9 @@ def _budget() -> Iterable[str]:
         fewest[name] = min((of[method][1], method) for method in METHODS)[1]
         rows.append([f"{each[1]:.3f} ({each[0]:.3f} to {each[2]:.3f})" for each in of.values()])
     yield (
-        f"With the larger budgets of lesson 07, tuned and clipped alike, {fewest[SINES]} had the lowest median on sine "
-        f"curves, and {fewest[DIGITS]} on digits. Ranges that overlap do not separate two methods by themselves."
+        "With the larger budgets of lesson 07, tuned with equal effort and clipped where that helped, "
+        f"{fewest[SINES]} had the lowest median on sine curves, and {fewest[DIGITS]} on digits. Ranges that overlap do "
+        "not separate two methods by themselves."
     )
     names = (*METHODS, "fine-tuning")
     yield _table(
@@ -249,7 +254,7 @@ def _support_batch() -> Iterable[str]:
         "only n examples too, this is not a bias, and MAML is right."
     )
     yield _table(
-        ("distance on the bus stops", *(f"n = {n}" for n in sizes)),
+        ("distance of the plan from the optimum", *(f"n = {n}" for n in sizes)),
         [
             ("MAML" if rate == 1 else f"MOML, b = {rate}", *(_number(lesson_10.floor(n, rate)) for n in sizes))
             for rate in rates
