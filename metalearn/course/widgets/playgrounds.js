@@ -602,7 +602,7 @@ function perturbTheProblem(card, problem, tell) {
     "p",
     { className: "mp-note" },
     "Drag in any of the three pictures, or use the slider: its scale is logarithmic, so a small ν is within reach. " +
-      "In the third picture, dots are computed in float32, and lines show the error without rounding.",
+      "In the third picture, dots are computed in float32, and lines show the error without rounding, by truncation alone.",
   );
   const titled = (title, panel, area) =>
     element("div", { className: area }, element("p", { className: "mp-panel-title" }, title), panel.element);
@@ -680,16 +680,14 @@ function perturbTheProblem(card, problem, tell) {
     right.marks.replaceChildren(
       svg("line", { class: "present", x1: right.px(marked), x2: right.px(marked), y1: right.top, y2: right.bottom }),
       ...KINDS.map((kind, i) => right.dot(marked, Math.log10(Math.max(errors[i], 1e-9)), `${kind} filled`, 6)),
-      right.text(right.px(-5.9), right.top + 14, "rounding", { class: "remark" }),
       ...[
         ["forward", -2.5, -12, "end"],
-        ["symmetric", -2.6, 26, "end"],
+        ["symmetric", -2.9, 24, "start"],
       ].map(([kind, e, below, anchor]) =>
         right.text(right.px(e), right.py(Math.log10(error(kind, 10 ** e, Number))) + below, kind, {
           ...{ class: `mp-name ${kind}`, "text-anchor": anchor },
         }),
       ),
-      right.text(right.px(-0.1), right.py(-4.6), "truncation", { class: "remark", "text-anchor": "end" }),
     );
 
     rows.tangent.cells.forEach((cell, i) => (cell.textContent = [say(exact, 6), "–"][i]));
