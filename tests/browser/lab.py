@@ -50,7 +50,7 @@ CONTROL = ":is(button:enabled, input:enabled, select:enabled, summary):visible"
 OTHER_RADIOS = "label:has(> [type=radio]) ~ label > [type=radio]"  # of a group, all but the first
 FOCUSED = "output => output.contains(document.activeElement) ? document.activeElement.outerHTML : null"
 # A comma or full stop that begins a line, because the formula before it ended the last one.
-TORN = """() => [...document.querySelectorAll(".jp-Notebook mjx-container:not([display])")].flatMap(formula => {
+TORN = """() => [...document.querySelectorAll(".jp-RenderedMarkdown mjx-container:not([display])")].flatMap(formula => {
     const after = formula.nextSibling;
     if (after?.nodeType !== Node.TEXT_NODE || !/^[.,;:!?)]/.test(after.data)) return [];
     const mark = document.createRange();

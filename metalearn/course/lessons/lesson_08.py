@@ -1170,7 +1170,7 @@ PREDICTIONS = (
         "between the last point $\\varphi_K$ and the end $\\varphi(T)$ of the gradient flow shrink?",
         ("about 1.4", "about 2", "about 4"),
         why="A gradient step follows the tangent of the flow, so it errs by a multiple of $\\alpha^2$. There are "
-        "$T / \\alpha$ such steps, and their errors add up to a multiple of $\\alpha$.",
+        "$T / \\alpha$ such steps, so that in sum the error is a multiple of $\\alpha$ only.",
         read="Small inner steps follow the gradient flow",
     ),
     Guess(

@@ -14,7 +14,7 @@ const STYLE = `
 .ml-whole { white-space: nowrap; }
 `;
 
-const INLINE = ".jp-Notebook mjx-container:not([display])";
+const INLINE = ".jp-RenderedMarkdown mjx-container:not([display])";
 const keep = (formula) => formula.matches(INLINE) && !formula.closest(".ml-whole") && keepWhole(formula);
 const folder = new URL(".", document.currentScript.src);
 
