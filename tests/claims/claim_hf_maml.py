@@ -68,7 +68,8 @@ CLAIM = Claim(
     exact="on quadratic losses; elsewhere up to O(ν²) in the perturbation ν",
     finding=(
         "Outer training with FO-MAML ends where the exact meta-gradient still has norm {floor:.2g} at α = 0.1; "
-        "this remainder falls like α^{power:.2g}. HF-MAML replaces the Hessian-vector products that FO-MAML leaves "
+        "this remainder falls like α to the power {power:.2g}. "
+        "HF-MAML replaces the Hessian-vector products that FO-MAML leaves "
         "out by differences of gradients. Where it ends, the exact meta-gradient is at least {times:.3g} times "
         "smaller."
     ),
