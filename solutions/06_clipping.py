@@ -587,6 +587,7 @@ for name, (gradient, curvature) in {"wave": (dF, ddF), "cliff": (d_cliff, dd_cli
 figures.mean_curvatures(measured)
 theta = np.linspace(0, 400, 200_002)[1:]
 quotient = np.asarray(dF(theta)) / theta
+assert best["wave", "plain"][0] > 2 / 0.82
 assert quotient.min() > 0.09 and quotient.max() < 0.82  # hence every learning rate below 2 / 0.82 comes nearer
 assert (np.abs(theta - 1.2 * quotient * theta) < theta).all()
 
